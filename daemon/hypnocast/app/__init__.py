@@ -1,0 +1,1 @@
+"""The daemon put together: configuration, sessions, the pipeline, the commands."""

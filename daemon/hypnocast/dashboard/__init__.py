@@ -1,0 +1,1 @@
+"""The ward page: an MQTT client that shows the public topics in a browser."""

@@ -1,0 +1,1 @@
+"""The world outside: LSL, tape, files, journal, MQTT, the operating system."""

@@ -1,0 +1,1 @@
+"""What looks at pictures: packs and the engines that run them."""

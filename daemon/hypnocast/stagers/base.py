@@ -1,0 +1,29 @@
+"""What every stager is: pictures in, opinions out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from hypnocast.core.types import Look, Opinion
+
+
+class Stager(Protocol):
+    """Looks at pages, several beds at once, and says what it thinks of each.
+
+    ``judge`` is called from one thread at a time, never from the event loop. It returns one
+    opinion for each look, in order, or raises :class:`hypnocast.errors.InferenceError`.
+    """
+
+    @property
+    def provider(self) -> str:
+        """What computes: ``cpu``, ``cuda``, ``remote:host`` …"""
+        ...
+
+    def judge(self, looks: Sequence[Look]) -> list[Opinion]:
+        """Give an opinion on each look."""
+        ...
+
+    def close(self) -> None:
+        """Let go of memory, devices and connections."""
+        ...

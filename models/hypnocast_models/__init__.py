@@ -1,0 +1,1 @@
+"""From scored recordings to a verified pack: data, fine-tuning, export, evaluation."""
