@@ -1,0 +1,409 @@
+"""What crosses MQTT: the events, the states, the commands. JSON Schemas are generated from here.
+
+Every key is always there, null where it has no value. Ids are pseudonymous. A consumer that
+meets a key it does not know must ignore it; a change that would break a consumer changes the
+number in ``schema``.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+import msgspec
+from msgspec import Meta, Struct
+
+StageName = Literal["W", "N1", "N2", "N3", "R"]
+ReasonName = Literal[
+    "low_coverage",
+    "missing_channel",
+    "detached",
+    "out_of_scale",
+    "unknown_unit",
+    "too_late",
+    "no_model",
+    "daemon_down",
+    "session_end",
+]
+FlagName = Literal[
+    "missing", "flat", "clipped", "line_noise", "out_of_scale", "detached", "unknown_unit"
+]
+SourceName = Literal["live", "replay", "simulated"]
+PhaseName = Literal["setup", "calibration", "recording", "ended"]
+LightsName = Literal["on", "off", "unknown"]
+BedState = Literal["waiting", "warming_up", "live", "stale", "ended"]
+
+Instant = Annotated[
+    str, Meta(pattern=r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z$", title="UTC, milliseconds")
+]
+Share = Annotated[float, Meta(ge=0.0, le=1.0)]
+Sha256 = Annotated[str, Meta(pattern=r"^sha256:[0-9a-f]{64}$")]
+TopicWord = Annotated[str, Meta(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
+"""Site, node and bed ids: one level of a topic, no wildcard."""
+
+
+class Message(Struct, frozen=True, kw_only=True):
+    """Anything Hypnocast publishes."""
+
+
+class Strict(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Anything Hypnocast receives."""
+
+
+# --- stage events -----------------------------------------------------------------------------
+
+
+class StageProbabilities(Message, frozen=True, kw_only=True):
+    """One probability per stage."""
+
+    W: Share
+    N1: Share
+    N2: Share
+    N3: Share
+    R: Share
+
+
+class ChannelReport(Message, frozen=True, kw_only=True):
+    """How good a channel was over the page."""
+
+    coverage: Share
+    flags: tuple[FlagName, ...]
+
+
+class Digests(Message, frozen=True, kw_only=True):
+    """What made the verdict, to the bit."""
+
+    pack: Sha256 | None
+    recipe: Sha256 | None
+    picture: Sha256 | None
+
+
+class Timing(Message, frozen=True, kw_only=True):
+    """Milliseconds after the page's end; null for what did not happen."""
+
+    closed: float | None
+    drawn: float | None
+    judged: float | None
+    journaled: float | None
+
+
+class StageEvent(Message, frozen=True, kw_only=True):
+    """What Hypnocast says of one page, once or (with a provisional verdict first) twice."""
+
+    schema: Literal["hypnocast.stage/1"] = "hypnocast.stage/1"
+    id: str
+    """Deterministic: session, epoch, revision. A repeat carries the same id."""
+    sequence: Annotated[int, Meta(ge=1)]
+    """Counts the events of a bed without a hole, over sessions and restarts."""
+    source: SourceName
+    site: TopicWord
+    bed: TopicWord
+    session: str
+    subject: str | None
+    epoch: Annotated[int, Meta(ge=0)]
+    start: Instant
+    end: Instant
+    revision: Literal[0, 1]
+    """0 provisional, 1 terminal."""
+    status: Literal["provisional", "final", "withheld"]
+    reason: ReasonName | None
+    stage: StageName | None
+    probabilities: StageProbabilities | None
+    raw_probabilities: StageProbabilities | None
+    confidence: Share | None
+    rationale: str | None
+    rules: tuple[str, ...] | None
+    channels: dict[str, str]
+    """Role → derivation used."""
+    quality: dict[str, ChannelReport]
+    """Role → coverage and flags."""
+    review: bool
+    evidence: dict[str, object] | None
+    lights: LightsName
+    digests: Digests
+    provider: str | None
+    timing: Timing
+    research_use_only: Literal[True] = True
+
+
+# --- retained states --------------------------------------------------------------------------
+
+
+class StreamHealth(Message, frozen=True, kw_only=True):
+    """How one stream of a bed does."""
+
+    name: str
+    source_id: str
+    host: str
+    rate: float
+    state: Literal["live", "silent", "lost", "refused"]
+    age_s: float | None
+    """Seconds since its last sample."""
+    problem: str | None
+
+
+class ChannelHealth(Message, frozen=True, kw_only=True):
+    """How one channel did in the last five seconds."""
+
+    derivation: str
+    unit: str | None
+    flags: tuple[FlagName, ...]
+    words: str
+    """For people: ``good``, ``flat``, ``detached`` …"""
+
+
+class BedStatus(Message, frozen=True, kw_only=True):
+    """What goes on at a bed."""
+
+    schema: Literal["hypnocast.status/1"] = "hypnocast.status/1"
+    at: Instant
+    site: TopicWord
+    bed: TopicWord
+    node: TopicWord
+    """The daemon that serves this bed."""
+    state: BedState
+    phase: PhaseName | None
+    session: str | None
+    subject: str | None
+    source: SourceName
+    since: Instant | None
+    """When the session's epoch 0 began."""
+    epoch: int | None
+    """The last epoch that closed."""
+    lights: LightsName
+    streams: tuple[StreamHealth, ...]
+    channels: dict[str, ChannelHealth]
+    problems: tuple[str, ...]
+    """What is wrong, one line each, with what to do."""
+    latency_ms: float | None
+    """From the end of the last page to its event in the journal."""
+    provider: str | None
+    pack: str | None
+    research_use_only: Literal[True] = True
+
+
+class NightMark(Message, frozen=True, kw_only=True):
+    """A marker or note of the night."""
+
+    at: Instant
+    kind: Literal["lights_off", "lights_on", "note", "phase", "gap"]
+    text: str
+
+
+class StageStatistics(Message, frozen=True, kw_only=True):
+    """Minutes and share of sleep per stage."""
+
+    minutes: float
+    percent: float | None
+    """Of total sleep time; of W, null."""
+
+
+class NightStatistics(Message, frozen=True, kw_only=True):
+    """By the definitions of the AASM manual; null where undefined."""
+
+    time_in_bed_min: float | None
+    total_sleep_min: float
+    sleep_efficiency_percent: float | None
+    sleep_onset_latency_min: float | None
+    wake_after_sleep_onset_min: float | None
+    rem_latency_min: float | None
+    stages: dict[StageName, StageStatistics]
+    withheld_min: float
+
+
+class Night(Message, frozen=True, kw_only=True):
+    """The night so far: a late subscriber needs nothing else."""
+
+    schema: Literal["hypnocast.night/1"] = "hypnocast.night/1"
+    at: Instant
+    site: TopicWord
+    bed: TopicWord
+    session: str
+    subject: str | None
+    source: SourceName
+    start: Instant
+    """Start of epoch 0; epoch k starts 30 k seconds later."""
+    ended: Instant | None
+    epochs: int
+    """How many epochs have an event; the lists below have as many entries."""
+    status: str
+    """One letter per epoch: f final, p provisional, w withheld."""
+    stages: tuple[StageName | None, ...]
+    reasons: tuple[ReasonName | None, ...]
+    probabilities: tuple[tuple[int, int, int, int, int] | None, ...]
+    """Per epoch W, N1, N2, N3, R in thousandths."""
+    review: tuple[int, ...]
+    """Epochs marked for review."""
+    marks: tuple[NightMark, ...]
+    statistics: NightStatistics
+    last_sequence: int
+    research_use_only: Literal[True] = True
+
+
+class OutboxCounters(Message, frozen=True, kw_only=True):
+    """What waits for the broker."""
+
+    waiting: int
+    oldest_s: float | None
+    sent: int
+
+
+class DaemonState(Message, frozen=True, kw_only=True):
+    """How the daemon itself does; every 30 s."""
+
+    schema: Literal["hypnocast.daemon/1"] = "hypnocast.daemon/1"
+    at: Instant
+    site: TopicWord
+    node: TopicWord
+    version: str
+    pack: str
+    pack_version: str
+    pack_digest: Sha256
+    recipe: str
+    provider: str
+    degraded: tuple[str, ...]
+    """What is not as it should be: ``journal_degraded``, ``provider: cuda → cpu`` …"""
+    uptime_s: float
+    beds: tuple[TopicWord, ...]
+    counters: dict[str, int]
+    """``pages``, ``final``, ``withheld``, ``provisional``, ``shed``, ``late_samples`` …"""
+    outbox: OutboxCounters
+    research_use_only: Literal[True] = True
+
+
+class Rolling(Message, frozen=True, kw_only=True):
+    """A verdict on the last 30 s, between page closes. Never terminal, never journaled."""
+
+    schema: Literal["hypnocast.rolling/1"] = "hypnocast.rolling/1"
+    site: TopicWord
+    bed: TopicWord
+    session: str
+    end: Instant
+    stage: StageName | None
+    reason: ReasonName | None
+    probabilities: StageProbabilities | None
+    latency_ms: float
+    research_use_only: Literal[True] = True
+
+
+# --- commands ---------------------------------------------------------------------------------
+
+RequestId = Annotated[str, Meta(min_length=1, max_length=64)]
+SessionId = Annotated[str, Meta(min_length=1, max_length=128)]
+SubjectCode = Annotated[str, Meta(pattern=r"^[A-Za-z0-9._-]{1,64}$")]
+
+
+class StartSession(Strict, frozen=True, kw_only=True, tag_field="command", tag="start_session"):
+    """Begin a night for the next person; ends the one that runs."""
+
+    request: RequestId
+    subject: SubjectCode | None = None
+    phase: Literal["setup", "calibration", "recording"] = "recording"
+
+
+class EndSession(Strict, frozen=True, kw_only=True, tag_field="command", tag="end_session"):
+    """End the named session; nothing happens if it no longer runs."""
+
+    request: RequestId
+    session: SessionId
+
+
+class LightsOff(Strict, frozen=True, kw_only=True, tag_field="command", tag="lights_off"):
+    """Lights went off, now or (back-dated) at ``at``."""
+
+    request: RequestId
+    session: SessionId
+    at: Instant | None = None
+
+
+class LightsOn(Strict, frozen=True, kw_only=True, tag_field="command", tag="lights_on"):
+    """Lights came on, now or (back-dated) at ``at``."""
+
+    request: RequestId
+    session: SessionId
+    at: Instant | None = None
+
+
+class Note(Strict, frozen=True, kw_only=True, tag_field="command", tag="note"):
+    """A technologist's note, now or (back-dated) at ``at``."""
+
+    request: RequestId
+    session: SessionId
+    text: Annotated[str, Meta(min_length=1, max_length=500)]
+    at: Instant | None = None
+
+
+class Explain(Strict, frozen=True, kw_only=True, tag_field="command", tag="explain"):
+    """Ask what a page's stage rests on."""
+
+    request: RequestId
+    session: SessionId
+    epoch: Annotated[int, Meta(ge=0)]
+
+
+class PageCommand(Strict, frozen=True, kw_only=True, tag_field="command", tag="page"):
+    """Ask for the picture of a page; the reply is the PNG."""
+
+    request: RequestId
+    session: SessionId
+    epoch: Annotated[int, Meta(ge=0)]
+
+
+class CatchUp(Strict, frozen=True, kw_only=True, tag_field="command", tag="catch_up"):
+    """Ask for the events after a sequence number again; they come on ``reply``."""
+
+    request: RequestId
+    since: Annotated[int, Meta(ge=0)]
+    limit: Annotated[int, Meta(ge=1, le=500)] = 200
+
+
+Command = StartSession | EndSession | LightsOff | LightsOn | Note | Explain | PageCommand | CatchUp
+
+
+class Explanation(Message, frozen=True, kw_only=True):
+    """How much the stage's probability falls when a part of the page is blanked."""
+
+    epoch: int
+    stage: StageName
+    sentence: str
+    """``R rests on E1-M2 and Chin``."""
+    channels: dict[str, float]
+    """Role → fall of the stage's probability."""
+    patches: tuple[tuple[float, ...], ...] | None
+    """Rows of patches, top to bottom; null where only channels were asked."""
+
+
+class Reply(Message, frozen=True, kw_only=True):
+    """The answer to a command, on the bed's ``reply`` topic."""
+
+    schema: Literal["hypnocast.reply/1"] = "hypnocast.reply/1"
+    request: str
+    command: str
+    ok: bool
+    error: str | None
+    session: str | None
+    events: tuple[StageEvent, ...] | None
+    """``catch_up``: events after ``since``, in order."""
+    more: bool | None
+    """``catch_up``: whether there are still more."""
+    png: str | None
+    """``page``: the picture, base64."""
+    explanation: Explanation | None
+
+
+_encoder = msgspec.json.Encoder()
+_command_decoder = msgspec.json.Decoder(Command)
+
+
+def encode(message: Message) -> bytes:
+    """Write a message as UTF-8 JSON."""
+    return _encoder.encode(message)
+
+
+def decode_command(payload: bytes) -> Command:
+    """Read a command strictly; ``msgspec.ValidationError`` or ``DecodeError`` if it is none."""
+    return _command_decoder.decode(payload)
+
+
+def event_id(session: str, epoch: int, revision: int) -> str:
+    """Return the deterministic id of an event."""
+    return f"{session}/{epoch}/{revision}"
