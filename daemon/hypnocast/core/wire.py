@@ -77,6 +77,23 @@ class Digests(Message, frozen=True, kw_only=True):
     picture: Sha256 | None
 
 
+class Evidence(Message, frozen=True, kw_only=True):
+    """What was measured on the page's signals, whatever the model says; off by default."""
+
+    slow_wave_share: Share | None
+    """Share of the page with slow waves of at least 75 µV."""
+    spindles: tuple[float, ...] | None
+    """Seconds after the page's start, as all times here."""
+    k_complexes: tuple[float, ...] | None
+    alpha_share: Share | None
+    rapid_eye_movements: tuple[float, ...] | None
+    slow_eye_movements: tuple[float, ...] | None
+    chin_tone_quantile: Share | None
+    """Where the chin's tone lies among the night's pages so far."""
+    claims: dict[str, Literal["supported", "unsupported"]]
+    """Claims read from the rationale, checked against the above."""
+
+
 class Timing(Message, frozen=True, kw_only=True):
     """Milliseconds after the page's end; null for what did not happen."""
 
@@ -117,7 +134,7 @@ class StageEvent(Message, frozen=True, kw_only=True):
     quality: dict[str, ChannelReport]
     """Role → coverage and flags."""
     review: bool
-    evidence: dict[str, object] | None
+    evidence: Evidence | None
     lights: LightsName
     digests: Digests
     provider: str | None

@@ -17,7 +17,7 @@ class Stager(Protocol):
 
     @property
     def provider(self) -> str:
-        """What computes: ``cpu``, ``cuda``, ``remote:host`` …"""
+        """What computes: ``cpu``, ``cuda``, ``tensorrt`` or ``remote:host``."""
         ...
 
     def judge(self, looks: Sequence[Look]) -> list[Opinion]:
