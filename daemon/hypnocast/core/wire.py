@@ -418,7 +418,8 @@ def encode(message: Message) -> bytes:
 
 def decode_command(payload: bytes) -> Command:
     """Read a command strictly; ``msgspec.ValidationError`` or ``DecodeError`` if it is none."""
-    return _command_decoder.decode(payload)
+    command: Command = _command_decoder.decode(payload)
+    return command
 
 
 def event_id(session: str, epoch: int, revision: int) -> str:
