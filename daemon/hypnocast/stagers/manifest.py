@@ -9,22 +9,45 @@ from __future__ import annotations
 from typing import Annotated, Literal
 
 import msgspec
-from msgspec import Meta, Struct
+from msgspec import Meta
+
+from hypnocast.core.calibration import (
+    Calibration,
+    HiddenMarkov,
+    Logistic,
+    Positive,
+    SequenceModel,
+    Share,
+    StageVector,
+    Table,
+)
+
+__all__ = [
+    "FORMAT",
+    "Calibration",
+    "Context",
+    "Contrastive",
+    "Digest",
+    "Generative",
+    "HiddenMarkov",
+    "Logistic",
+    "Manifest",
+    "Metric",
+    "Model",
+    "Montage",
+    "Name",
+    "Preprocess",
+    "Provenance",
+    "SequenceModel",
+    "Source",
+    "StageVector",
+    "parse_manifest",
+]
 
 FORMAT = "hypnocast.pack/1"
 
 Name = Annotated[str, Meta(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")]
 Digest = Annotated[str, Meta(pattern=r"^sha256:[0-9a-f]{64}$")]
-Share = Annotated[float, Meta(ge=0.0, le=1.0)]
-Positive = Annotated[float, Meta(gt=0.0)]
-Probability = Annotated[float, Meta(ge=0.0, le=1.0)]
-
-StageVector = tuple[float, float, float, float, float]
-"""One number per stage in the order W, N1, N2, N3, R."""
-
-
-class Table(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """A table of ``pack.toml``."""
 
 
 class Context(Table, frozen=True, kw_only=True):
@@ -110,47 +133,6 @@ class Generative(Table, frozen=True, kw_only=True, tag_field="family", tag="gene
 
 
 Model = Contrastive | Generative
-
-
-class HiddenMarkov(Table, frozen=True, kw_only=True, tag_field="kind", tag="hmm"):
-    """A causal forward filter: emissions are posterior / training prior."""
-
-    transitions: tuple[StageVector, StageVector, StageVector, StageVector, StageVector]
-    initial: StageVector
-    emission_power: Positive = 1.0
-
-
-class Logistic(Table, frozen=True, kw_only=True, tag_field="kind", tag="logistic"):
-    """A logistic over the last log-probability vectors and their running means.
-
-    Features, in this order: the calibrated log-probabilities of the page, of each of the
-    ``lags`` pages before it (newest first), then one exponential average per half-life in
-    ``averages``. Pages without evidence stand as ``neutral``.
-    """
-
-    lags: Annotated[int, Meta(ge=0, le=64)]
-    averages: tuple[Positive, ...]
-    """Time constants in pages: weight of the newest page is 1 / constant."""
-    neutral: StageVector
-    weights: tuple[tuple[float, ...], ...]
-    """(5, features)."""
-    bias: StageVector
-    log_floor: float = -7.0
-    """Log-probabilities below are raised to this before they enter."""
-
-
-SequenceModel = HiddenMarkov | Logistic
-
-
-class Calibration(Table, frozen=True, kw_only=True):
-    """From what the model says to what Hypnocast says."""
-
-    temperature: Positive = 1.0
-    prior: StageVector
-    """Stage shares that the model's training weighed in, so that they can be divided out."""
-    sequence: SequenceModel | None = None
-    review_below: Share = 0.5
-    """Default confidence under which a page is marked for review."""
 
 
 class Source(Table, frozen=True, kw_only=True):
