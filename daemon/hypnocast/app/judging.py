@@ -1,0 +1,199 @@
+"""The judge: one thread that shows pictures to the stager, several beds at once.
+
+A model that hangs cannot be interrupted. Its thread is then left behind, the stager is built
+anew in a fresh thread, and what it was asked is answered with an error, so that the pages are
+withheld and the night goes on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import structlog
+
+from hypnocast.core.types import Look, Opinion
+from hypnocast.errors import HypnocastError, InferenceError
+
+if TYPE_CHECKING:
+    from hypnocast.stagers.base import Stager
+
+MAX_BATCH = 16
+MAX_WAITING = 512
+"""More looks than this are refused: a judge that far behind will not catch up in time."""
+
+_log = structlog.get_logger("judge")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Question:
+    order: tuple[int, int]
+    look: Look
+    answer: asyncio.Future[Opinion]
+
+
+@dataclass(frozen=True, slots=True)
+class JudgeState:
+    """What the judge has done and does now."""
+
+    provider: str
+    waiting: int
+    judged: int
+    failed: int
+    rebuilt: int
+    busy_s: float
+    """How long the present batch has been running; 0 when idle."""
+    degraded: tuple[str, ...]
+
+
+class Judge:
+    """Batches looks over beds; terminal opinions go before provisional ones."""
+
+    def __init__(self, build: Callable[[], Stager], *, stuck_after_s: float = 25.0) -> None:
+        """Take how to build the stager, and how long a batch may run before it is stuck."""
+        self._build = build
+        self._stuck_after_s = stuck_after_s
+        self._waiting: list[_Question] = []
+        self._wake = threading.Condition()
+        self._order = itertools.count()
+        self._judged = self._failed = self._rebuilt = 0
+        self._generation = 0
+        self._began: float | None = None
+        self._running: list[_Question] = []
+        self._stager: Stager | None = None
+        self._faults: list[str] = []
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    async def start(self) -> None:
+        """Build the stager and warm it up; errors of the pack or the engine come out here."""
+        self._loop = asyncio.get_running_loop()
+        self._stager = await asyncio.to_thread(self._build)
+        self._spawn()
+
+    def stop(self) -> None:
+        """Refuse what still waits and let go of the model."""
+        with self._wake:
+            self._generation += 1
+            waiting, self._waiting = self._waiting, []
+            self._wake.notify_all()
+        for question in waiting:
+            question.answer.cancel()
+        if self._stager is not None and self._began is None:
+            self._stager.close()
+        self._stager = None
+
+    def ask(self, look: Look, *, urgent: bool = True) -> asyncio.Future[Opinion]:
+        """Ask for an opinion. ``urgent`` ones (terminal verdicts) are judged first."""
+        answer: asyncio.Future[Opinion] = asyncio.get_running_loop().create_future()
+        with self._wake:
+            if len(self._waiting) >= MAX_WAITING:
+                answer.set_exception(
+                    InferenceError(
+                        f"{MAX_WAITING} pages wait for the model",
+                        where="judge",
+                        remedy="Serve fewer beds or use a faster provider.",
+                    )
+                )
+                return answer
+            order = (0 if urgent else 1, next(self._order))
+            self._waiting.append(_Question(order, look, answer))
+            self._wake.notify()
+        return answer
+
+    def state(self) -> JudgeState:
+        """Say how the judge does."""
+        began = self._began
+        stager = self._stager
+        return JudgeState(
+            provider=stager.provider if stager is not None else "none",
+            waiting=len(self._waiting),
+            judged=self._judged,
+            failed=self._failed,
+            rebuilt=self._rebuilt,
+            busy_s=time.monotonic() - began if began is not None else 0.0,
+            degraded=tuple(self._faults),
+        )
+
+    async def rebuild_if_stuck(self) -> bool:
+        """Leave a batch that has run too long behind and begin anew; True if that was needed."""
+        began = self._began
+        if began is None or time.monotonic() - began < self._stuck_after_s:
+            return False
+        _log.error("the model hangs; it is built anew", after_s=round(self._stuck_after_s, 1))
+        with self._wake:
+            self._generation += 1
+            self._began = None
+            left, self._running = self._running, []
+            self._rebuilt += 1
+            self._wake.notify_all()
+        for question in left:
+            _answer(question, InferenceError("the model did not answer in time", where="judge"))
+        try:
+            self._stager = await asyncio.to_thread(self._build)
+        except HypnocastError as error:
+            self._faults = [f"model: {error.what}"]
+            raise
+        self._spawn()
+        return True
+
+    def _spawn(self) -> None:
+        arguments = (self._generation, self._stager, self._loop)
+        threading.Thread(target=self._work, args=arguments, name="judge", daemon=True).start()
+
+    def _take(self, generation: int) -> list[_Question]:
+        with self._wake:
+            while not self._waiting and self._generation == generation:
+                self._wake.wait()
+            if self._generation != generation:
+                return []
+            self._waiting.sort(key=lambda question: question.order)
+            batch = self._waiting[:MAX_BATCH]
+            del self._waiting[:MAX_BATCH]
+            self._running = batch
+            self._began = time.monotonic()
+            return batch
+
+    def _work(self, generation: int, stager: Stager, loop: asyncio.AbstractEventLoop) -> None:
+        while batch := self._take(generation):
+            failure: HypnocastError | None = None
+            opinions: list[Opinion] = []
+            try:
+                opinions = stager.judge([question.look for question in batch])
+            except HypnocastError as error:
+                failure = error
+            except Exception as error:  # noqa: BLE001  (a model may raise anything; the night goes on)
+                failure = InferenceError(f"{type(error).__name__}: {error}", where="judge")
+            with self._wake:
+                if self._generation != generation:
+                    return
+                self._began = None
+                self._running = []
+                if failure is None:
+                    self._judged += len(batch)
+                else:
+                    self._failed += len(batch)
+            if failure is not None:
+                _log.error("the model failed", error=str(failure), pages=len(batch))
+            answers: Sequence[Opinion | HypnocastError] = (
+                opinions if failure is None else [failure] * len(batch)
+            )
+            loop.call_soon_threadsafe(_answer_all, batch, answers)
+
+
+def _answer_all(batch: list[_Question], answers: Sequence[Opinion | HypnocastError]) -> None:
+    for question, answer in zip(batch, answers, strict=True):
+        _answer(question, answer)
+
+
+def _answer(question: _Question, answer: Opinion | HypnocastError) -> None:
+    if question.answer.done():
+        return
+    if isinstance(answer, Opinion):
+        question.answer.set_result(answer)
+    else:
+        question.answer.set_exception(answer)
