@@ -6,6 +6,7 @@ names its path. What each key means for a researcher is told in ``docs/packs.md`
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Annotated, Literal
 
 import msgspec
@@ -21,9 +22,12 @@ from hypnocast.core.calibration import (
     StageVector,
     Table,
 )
+from hypnocast.core.types import Role
 
 __all__ = [
     "FORMAT",
+    "PICTURE_MARK",
+    "TILE_MARK",
     "Calibration",
     "Context",
     "Contrastive",
@@ -47,7 +51,12 @@ __all__ = [
 FORMAT = "hypnocast.pack/1"
 
 Name = Annotated[str, Meta(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")]
+Text = Annotated[str, Meta(max_length=65536)]
 Digest = Annotated[str, Meta(pattern=r"^sha256:[0-9a-f]{64}$")]
+
+
+PICTURE_MARK = "<|picture|>"
+TILE_MARK = "<|tile|>"
 
 
 class Context(Table, frozen=True, kw_only=True):
@@ -56,6 +65,11 @@ class Context(Table, frozen=True, kw_only=True):
     before: Annotated[int, Meta(ge=0, le=8)] = 0
     after: Annotated[int, Meta(ge=0, le=1)] = 0
 
+    @property
+    def pictures(self) -> int:
+        """Places in a look."""
+        return self.before + 1 + self.after
+
 
 class Montage(Table, frozen=True, kw_only=True):
     """Which roles the model needs and which it can use.
@@ -63,8 +77,8 @@ class Montage(Table, frozen=True, kw_only=True):
     ``needed`` is a list of groups; of each group at least one role must be usable.
     """
 
-    needed: tuple[tuple[str, ...], ...]
-    wanted: tuple[str, ...] = ()
+    needed: tuple[tuple[Role, ...], ...]
+    wanted: tuple[Role, ...] = ()
     min_coverage: Share = 0.8
 
 
@@ -72,17 +86,38 @@ class Preprocess(Table, frozen=True, kw_only=True):
     """From RGB bytes to the model's input tensor."""
 
     layout: Literal["nchw", "tiles", "patches"] = "nchw"
-    """``nchw`` (batch, 3, height, width); ``tiles`` the same for models that take a list of
-    tiles; ``patches`` flattened patches as Qwen2.5-VL takes them."""
+    """``nchw`` (pictures, 3, height, width); ``tiles`` cuts each picture into tiles of that size
+    and gives (pictures × tiles, 3, height, width); ``patches`` flattens one picture into the
+    patches that Qwen2.5-VL takes."""
     dtype: Literal["float32", "float16", "uint8"] = "float32"
     width: Annotated[int, Meta(ge=14, le=4096)]
     height: Annotated[int, Meta(ge=14, le=4096)]
     mean: tuple[float, float, float] = (0.0, 0.0, 0.0)
     std: tuple[float, float, float] = (1.0, 1.0, 1.0)
-    """``(pixel / 255 − mean) / std``."""
-    patch_size: int = 14
-    temporal_patch_size: int = 2
-    merge_size: int = 2
+    """``(pixel / 255 − mean) / std``; ``uint8`` pixels are given as they are."""
+    tile_rows: Annotated[int, Meta(ge=1, le=16)] = 1
+    tile_columns: Annotated[int, Meta(ge=1, le=16)] = 1
+    """``tiles`` only: the picture is resized to rows × columns tiles and cut, row by row; where
+    that is more than one tile, the whole picture in the size of a tile comes last."""
+    patch_size: Annotated[int, Meta(ge=1, le=256)] = 14
+    temporal_patch_size: Annotated[int, Meta(ge=1, le=8)] = 2
+    merge_size: Annotated[int, Meta(ge=1, le=16)] = 2
+
+    def __post_init__(self) -> None:
+        """Refuse sizes that cannot be cut."""
+        unit = self.patch_size * self.merge_size
+        if self.layout == "patches" and (self.width % unit or self.height % unit):
+            msg = f"patches: {self.width}×{self.height} is no multiple of {unit}"
+            raise ValueError(msg)
+        if self.layout != "tiles" and self.tiles > 1:
+            msg = 'tile_rows and tile_columns are for layout = "tiles"'
+            raise ValueError(msg)
+
+    @property
+    def tiles(self) -> int:
+        """Tiles made of one picture."""
+        grid = self.tile_rows * self.tile_columns
+        return grid if grid == 1 else grid + 1
 
 
 class Contrastive(Table, frozen=True, kw_only=True, tag_field="family", tag="contrastive"):
@@ -97,7 +132,17 @@ class Contrastive(Table, frozen=True, kw_only=True, tag_field="family", tag="con
     """File of (prompts, dimensions) unit vectors: little-endian float32, nothing else."""
     dimensions: Annotated[int, Meta(ge=1, le=16384)]
     logit_scale: float
-    logit_bias: float = 0.0
+    """What the cosine of picture and prompt is multiplied with (already exponentiated). A
+    stage with several prompts takes the mean of theirs. A SigLIP's bias falls out."""
+
+    def __post_init__(self) -> None:
+        """Refuse a stage without a prompt."""
+        if len(self.prompts) != len(self.prompt_stages) or len(self.prompts) > 1000:
+            msg = "prompts and prompt_stages need the same length, 1000 at most"
+            raise ValueError(msg)
+        if len(set(self.prompt_stages)) != 5:
+            msg = "prompt_stages: each of the five stages needs a prompt"
+            raise ValueError(msg)
 
 
 class Generative(Table, frozen=True, kw_only=True, tag_field="family", tag="generative"):
@@ -108,11 +153,15 @@ class Generative(Table, frozen=True, kw_only=True, tag_field="family", tag="gene
     decoder: str
     tokenizer: str
     preprocess: Preprocess
-    prompt: str
-    """The whole text around the pictures; each picture stands as ``<|picture|>``."""
+    prompt: Text
+    """The whole text around the pictures, ``bos`` excepted; each picture stands as
+    ``<|picture|>``, in the order before, page, after. A neighbour that does not exist is a
+    black picture."""
+    picture_prompt: Text = TILE_MARK
+    """What stands for one picture: the features of each tile go where ``<|tile|>`` is."""
     answers: tuple[str, str, str, str, str]
     """What the model writes for W, N1, N2, N3, R (``prefill``), or the value of
-    ``answer_key`` in its JSON answer (``generate``)."""
+    ``answer_key`` in its JSON answer (``generate``). Prompt and answer are tokenised together."""
     scoring: Literal["prefill", "generate"]
     image_token: str
     """The token that stands for one visual feature vector."""
@@ -121,8 +170,10 @@ class Generative(Table, frozen=True, kw_only=True, tag_field="family", tag="gene
     kv_heads: Annotated[int, Meta(ge=1, le=256)]
     head_dim: Annotated[int, Meta(ge=1, le=1024)]
     rope: Literal["default", "mrope"] = "default"
-    bos: bool = True
+    bos_token: str | None = None
+    """Put before the prompt, where the tokenizer's model was trained with one."""
     eos_token: str | None = None
+    """Ends an answer; needed by ``generate``, and where one answer begins with another."""
     schema: str | None = None
     """File with the JSON Schema of the answer; ``generate`` only."""
     answer_key: str = "stage"
@@ -130,6 +181,30 @@ class Generative(Table, frozen=True, kw_only=True, tag_field="family", tag="gene
     rules_key: str | None = None
     max_tokens: Annotated[int, Meta(ge=1, le=4096)] = 256
     max_seconds: Positive = 20.0
+    """An answer longer than either is closed there, and the stage read from what there is."""
+
+    def __post_init__(self) -> None:
+        """Refuse keys that contradict each other."""
+        for fault in _generative_faults(self):
+            raise ValueError(fault)
+
+
+def _generative_faults(model: Generative) -> Iterator[str]:
+    if len(set(model.answers)) != 5 or not all(model.answers):
+        yield "answers: needs five different texts"
+    if model.picture_prompt.count(TILE_MARK) != model.preprocess.tiles:
+        yield f"picture_prompt: needs one {TILE_MARK} for each of {model.preprocess.tiles} tile(s)"
+    if model.tokens_per_picture % model.preprocess.tiles:
+        yield "tokens_per_picture: is no multiple of the tiles"
+    if model.scoring == "generate" and (model.schema is None or model.eos_token is None):
+        yield "scoring: generate needs schema and eos_token"
+    if model.scoring == "prefill" and (model.rationale_key or model.rules_key or model.schema):
+        yield (
+            "scoring: prefill cannot be used where the answer has a rationale, rules or a schema: "
+            "they may stand before the stage; use generate"
+        )
+    if model.rope == "mrope" and model.preprocess.layout != "patches":
+        yield 'rope: mrope needs layout = "patches"'
 
 
 Model = Contrastive | Generative
@@ -189,6 +264,16 @@ class Manifest(Table, frozen=True, kw_only=True):
     metrics: tuple[Metric, ...] = ()
     files: dict[str, Digest]
     """SHA-256 of every file of the pack but ``pack.toml`` itself."""
+
+    def __post_init__(self) -> None:
+        """Refuse what no single table can see."""
+        if isinstance(self.model, Contrastive):
+            if self.context.pictures != 1:
+                msg = "context: a contrastive model looks at one page"
+                raise ValueError(msg)
+        elif self.model.prompt.count(PICTURE_MARK) != self.context.pictures:
+            msg = f"prompt: needs {PICTURE_MARK} {self.context.pictures} times, as context says"
+            raise ValueError(msg)
 
 
 def parse_manifest(text: str | bytes) -> Manifest:
