@@ -28,6 +28,7 @@ FlagName = Literal[
     "missing", "flat", "clipped", "line_noise", "out_of_scale", "detached", "unknown_unit"
 ]
 SourceName = Literal["live", "replay", "simulated"]
+StatusName = Literal["provisional", "final", "withheld"]
 PhaseName = Literal["setup", "calibration", "recording", "ended"]
 LightsName = Literal["on", "off", "unknown"]
 BedState = Literal["waiting", "warming_up", "live", "stale", "ended"]
@@ -121,7 +122,7 @@ class StageEvent(Message, frozen=True, kw_only=True):
     end: Instant
     revision: Literal[0, 1]
     """0 provisional, 1 terminal."""
-    status: Literal["provisional", "final", "withheld"]
+    status: StatusName
     reason: ReasonName | None
     stage: StageName | None
     probabilities: StageProbabilities | None

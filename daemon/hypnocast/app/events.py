@@ -1,0 +1,127 @@
+"""From a verdict to the event that crosses the wire: every key filled, nothing else decided."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from hypnocast.app.traced import Timings
+from hypnocast.core import wire
+from hypnocast.core.types import (
+    PAGE_S,
+    ChannelQuality,
+    FloatArray,
+    Gap,
+    Picture,
+    Reason,
+    Role,
+    Staged,
+    Verdict,
+)
+
+UNASSIGNED = 1
+"""Sequence of an event that the journal has not numbered yet."""
+
+
+def instant(utc_s: float) -> str:
+    """Write a time (seconds since 1970, UTC) as events carry it."""
+    when = datetime.fromtimestamp(round(utc_s, 3), UTC)
+    return when.strftime("%Y-%m-%dT%H:%M:%S.") + f"{when.microsecond // 1000:03d}Z"
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """What all events of a session have in common."""
+
+    site: str
+    bed: str
+    session: str
+    subject: str | None
+    source: wire.SourceName
+    start_utc: float
+    """Start of epoch 0."""
+    pack_digest: str
+    recipe_digest: str
+    review_below: float
+
+
+def stage_event(
+    origin: Origin,
+    verdict: Verdict,
+    outcome: Picture | Gap | None,
+    timings: Timings,
+    lights: wire.LightsName,
+) -> wire.StageEvent:
+    """Build the event; its sequence is given by the journal."""
+    staged = verdict if isinstance(verdict, Staged) else None
+    start = origin.start_utc + PAGE_S * verdict.epoch
+    revision = 0 if staged is not None and staged.provisional else 1
+    confidence = float(staged.probabilities.max()) if staged is not None else None
+    picture = outcome.digest if isinstance(outcome, Picture) else None
+    return wire.StageEvent(
+        id=wire.event_id(origin.session, verdict.epoch, revision),
+        sequence=UNASSIGNED,
+        source=origin.source,
+        site=origin.site,
+        bed=origin.bed,
+        session=origin.session,
+        subject=origin.subject,
+        epoch=verdict.epoch,
+        start=instant(start),
+        end=instant(start + PAGE_S),
+        revision=1 if revision else 0,
+        status=_status(staged),
+        reason=None if isinstance(verdict, Staged) else verdict.reason.value,
+        stage=staged.stage.value if staged is not None else None,
+        probabilities=_probabilities(staged.probabilities) if staged is not None else None,
+        raw_probabilities=_probabilities(staged.raw_probabilities) if staged is not None else None,
+        confidence=round(confidence, 6) if confidence is not None else None,
+        rationale=staged.rationale if staged is not None else None,
+        rules=staged.rules if staged is not None else None,
+        channels={role.value: name for role, name in outcome.channels.items()} if outcome else {},
+        quality=_quality(outcome),
+        review=confidence is not None and confidence < origin.review_below,
+        evidence=None,
+        lights=lights,
+        digests=wire.Digests(pack=origin.pack_digest, recipe=origin.recipe_digest, picture=picture),
+        provider=staged.provider if staged is not None else None,
+        timing=wire.Timing(
+            closed=_ms(timings.closed),
+            drawn=_ms(timings.drawn),
+            judged=_ms(timings.judged),
+            journaled=_ms(timings.journaled),
+        ),
+    )
+
+
+def _status(staged: Staged | None) -> wire.StatusName:
+    if staged is None:
+        return "withheld"
+    return "provisional" if staged.provisional else "final"
+
+
+def _ms(value: float | None) -> float | None:
+    return round(value, 1) if value is not None else None
+
+
+def _probabilities(values: FloatArray) -> wire.StageProbabilities:
+    w, n1, n2, n3, r = (min(1.0, max(0.0, round(float(value), 6))) for value in values)
+    return wire.StageProbabilities(W=w, N1=n1, N2=n2, N3=n3, R=r)
+
+
+def _quality(outcome: Picture | Gap | None) -> dict[str, wire.ChannelReport]:
+    if outcome is None:
+        return {}
+    return {role.value: _report(quality) for role, quality in outcome.quality.items()}
+
+
+def _report(quality: ChannelQuality) -> wire.ChannelReport:
+    return wire.ChannelReport(
+        coverage=round(quality.coverage, 4),
+        flags=tuple(sorted(flag.value for flag in quality.flags)),
+    )
+
+
+def gap_without_signal(epoch: int, reason: Reason) -> Gap:
+    """Return a page of which nothing is known but why it has no stage."""
+    return Gap(epoch=epoch, reason=reason, quality={}, channels=dict[Role, str]())
