@@ -1,1 +1,1 @@
-"""The ward page: an MQTT client that shows the public topics in a browser."""
+"""The ward page: a web view of the beds, and nothing but an MQTT client of the public topics."""

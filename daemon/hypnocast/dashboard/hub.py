@@ -1,0 +1,185 @@
+"""The ward as the server holds it, and the browsers that want to hear of changes.
+
+A browser that reads slowly holds up nobody: what waits for it is the set of beds that changed,
+never a queue of messages.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from typing import Any
+from zlib import crc32
+
+import msgspec
+
+from hypnocast import __version__
+from hypnocast.core.wire import Command, Reply
+from hypnocast.dashboard.feed import BrokerLink, Feed, ended
+from hypnocast.dashboard.pictures import Scale, scale_of
+from hypnocast.dashboard.settings import DashboardSettings
+from hypnocast.dashboard.view import Card, card
+from hypnocast.dashboard.ward import Bed, Incoming, Ward, absorb, bed_of
+
+PULSE_S = 2.0
+"""How often a browser hears that the server lives."""
+_GATHER_S = 0.05
+"""Changes within this time go out together."""
+MOST_VIEWERS = 200
+
+
+class Room(msgspec.Struct, frozen=True, kw_only=True):
+    """Everything a bed's own page shows."""
+
+    card: Card
+    status: Any
+    stage: Any
+    night: Any
+    page: str | None
+    """Changes whenever the retained picture does."""
+    scale: Scale | None
+
+
+class Viewer:
+    """One open browser page: which beds changed since it was last told."""
+
+    def __init__(self, only: str | None) -> None:
+        """Take the one bed it looks at, or None for the whole ward."""
+        self.only = only
+        self.changed: set[str] = set()
+        self.wake = asyncio.Event()
+
+    def tell(self, bed: str | None) -> None:
+        """Note that a bed (or, with None, the link to the broker) changed."""
+        if bed is not None:
+            if self.only not in (None, bed):
+                return
+            self.changed.add(bed)
+        self.wake.set()
+
+
+class Hub:
+    """Folds the feed into a ward and tells every viewer what changed."""
+
+    def __init__(self, settings: DashboardSettings) -> None:
+        """Take the settings; nothing is connected before :meth:`start`."""
+        self.ward = Ward()
+        self.feed = Feed(
+            settings.broker, settings.prefix, on_message=self._take, on_link=self._link
+        )
+        self.prefix = settings.prefix
+        self.patience_s = settings.patience_s
+        self.closing = False
+        self._viewers: set[Viewer] = set()
+        self._task: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        """Begin to listen to the broker."""
+        self._task = asyncio.create_task(self.feed.run(), name="dashboard feed")
+
+    async def stop(self) -> None:
+        """Send every viewer away and leave the broker."""
+        self.close()
+        if self._task is not None:
+            await ended(self._task)
+
+    def close(self) -> None:
+        """End every stream to a browser, so that the server can end."""
+        self.closing = True
+        for viewer in self._viewers:
+            viewer.wake.set()
+
+    @property
+    def full(self) -> bool:
+        """Whether no further browser page can be served."""
+        return len(self._viewers) >= MOST_VIEWERS
+
+    async def ask(self, bed: str, command: Command) -> Reply:
+        """Send a command to a bed and wait for its reply."""
+        return await self.feed.ask(bed, command, patience_s=self.patience_s)
+
+    def room(self, bed: Bed) -> Room:
+        """Return everything about one bed."""
+        node = self.ward.node_of(bed)
+        return Room(
+            card=card(bed, self.ward),
+            status=bed.status,
+            stage=bed.stage,
+            night=bed.night,
+            page=None if bed.page is None else f"{crc32(bed.page):08x}",
+            scale=scale_of(bed.stage, node.state if node is not None else None),
+        )
+
+    async def stream(self, only: str | None) -> AsyncIterator[bytes]:
+        """Yield server-sent events for one browser until it leaves or the server ends."""
+        viewer = Viewer(only)
+        viewer.changed.update(self.ward.beds if only is None else {only})
+        self._viewers.add(viewer)
+        try:
+            yield b"retry: 1000\n\n"
+            yield self._pulse()
+            yield _event("beds", sorted(self.ward.beds))
+            viewer.wake.set()
+            while not self.closing:
+                try:
+                    await asyncio.wait_for(viewer.wake.wait(), PULSE_S)
+                except TimeoutError:
+                    yield self._pulse()
+                    continue
+                await asyncio.sleep(_GATHER_S)
+                viewer.wake.clear()
+                changed, viewer.changed = viewer.changed, set()
+                for name in sorted(changed):
+                    yield self._word(name, only)
+                yield self._pulse()
+        finally:
+            self._viewers.discard(viewer)
+
+    def _word(self, name: str, only: str | None) -> bytes:
+        bed = self.ward.beds.get(name)
+        if bed is None:
+            return _event("gone", name)
+        if only is None:
+            return _event("card", card(bed, self.ward))
+        return _event("room", self.room(bed))
+
+    def _pulse(self) -> bytes:
+        link = self.feed.link
+        return _event(
+            "pulse",
+            {
+                "now": time.time(),
+                "version": __version__,
+                "site": self.prefix,
+                "broker": {
+                    "connected": link.connected,
+                    "since": link.since,
+                    "problem": link.problem,
+                },
+                "refused": self.ward.refused,
+                "refusal": self.ward.refusal,
+            },
+        )
+
+    def _take(self, message: Incoming) -> None:
+        before = self.ward
+        self.ward = absorb(before, message)
+        bed = bed_of(message.topic)
+        if bed is not None and self.ward.beds is not before.beds:
+            self._tell(bed)
+        elif self.ward.nodes is not before.nodes:
+            for name, seen in self.ward.beds.items():
+                if self.ward.node_of(seen) is not None:
+                    self._tell(name)
+
+    def _link(self, _: BrokerLink) -> None:
+        self._tell(None)
+
+    def _tell(self, bed: str | None) -> None:
+        for viewer in self._viewers:
+            viewer.tell(bed)
+
+
+def _event(kind: str, data: object) -> bytes:
+    return b"event: %s\ndata: %s\n\n" % (kind.encode(), msgspec.json.encode(data))

@@ -1,0 +1,73 @@
+"""What the ward page is told when it starts."""
+
+from __future__ import annotations
+
+import ipaddress
+from dataclasses import dataclass, field
+
+from hypnocast.app.config import Broker, Config
+from hypnocast.errors import ConfigError
+
+SESSION_S = 16 * 3600.0
+"""A login lasts a night shift and its handing over."""
+
+
+@dataclass(frozen=True, slots=True)
+class DashboardSettings:
+    """Where the broker is, where to listen, and who may look."""
+
+    broker: Broker = field(default_factory=Broker)
+    prefix: str = "hypnocast/lab"
+    host: str = "127.0.0.1"
+    port: int = 8080
+    """0: any free port."""
+    users_file: str | None = None
+    cert_file: str | None = None
+    key_file: str | None = None
+    session_s: float = SESSION_S
+    patience_s: float = 10.0
+    """How long to wait for a daemon's reply, or for the rest of a request."""
+
+    @classmethod
+    def of(cls, config: Config) -> DashboardSettings:
+        """Take them from a configuration."""
+        board = config.dashboard
+        return cls(
+            broker=config.broker,
+            prefix=config.prefix,
+            host=board.host,
+            port=board.port,
+            users_file=board.users_file,
+            cert_file=board.cert_file,
+            key_file=board.key_file,
+        )
+
+    def __post_init__(self) -> None:
+        """Refuse to open the ward to a network without TLS and a login."""
+        if (self.cert_file is None) != (self.key_file is None):
+            raise ConfigError(
+                "a certificate without its key, or a key without its certificate",
+                where="dashboard",
+                remedy="Give cert_file and key_file together.",
+            )
+        if not self.loopback and not (self.users_file and self.cert_file):
+            raise ConfigError(
+                f"{self.host} is open to the network without TLS and a login",
+                where="dashboard",
+                remedy="Give users_file, cert_file and key_file, or listen on 127.0.0.1.",
+            )
+
+    @property
+    def loopback(self) -> bool:
+        """Whether only this host can reach the page."""
+        if self.host == "localhost":
+            return True
+        try:
+            return ipaddress.ip_address(self.host).is_loopback
+        except ValueError:
+            return False
+
+    @property
+    def secure(self) -> bool:
+        """Whether the page is served over TLS."""
+        return self.cert_file is not None

@@ -1,0 +1,187 @@
+"""What the public topics say of a ward, folded message by message; pure.
+
+A :class:`Ward` is never changed: :func:`absorb` gives the next one. The browser's page and the
+terminal's table are both drawn from it, so they cannot disagree.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from types import MappingProxyType
+from typing import TypeVar
+
+import msgspec
+
+from hypnocast.core.wire import BedStatus, DaemonState, Night, Reply, StageEvent
+
+MAX_PICTURE_BYTES = 4 << 20
+"""A page is some 100 kB; a megabyte-long one is not a page."""
+
+TOPICS = (
+    "bed/+/status",
+    "bed/+/stage",
+    "bed/+/night",
+    "bed/+/page",
+    "bed/+/reply",
+    "daemon/+/available",
+    "daemon/+/state",
+)
+"""What a viewer subscribes to, below the site's prefix."""
+
+_PNG = b"\x89PNG\r\n\x1a\n"
+_M = TypeVar("_M")
+
+
+@dataclass(frozen=True, slots=True)
+class Incoming:
+    """One message as the broker handed it over."""
+
+    topic: str
+    """Below the site's prefix: ``bed/12/status``."""
+    payload: bytes
+    retained: bool
+    """Whether the broker had kept it: then it may be old."""
+    at: float
+    """When it came, in seconds since 1970."""
+
+
+@dataclass(frozen=True, slots=True)
+class Bed:
+    """The newest word on everything about one bed."""
+
+    name: str
+    status: BedStatus | None = None
+    stage: StageEvent | None = None
+    night: Night | None = None
+    page: bytes | None = None
+    heard: float = 0.0
+    """When the bed last spoke, in seconds since 1970; of retained words, when they were said."""
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """A daemon that serves beds."""
+
+    name: str
+    available: bool | None = None
+    state: DaemonState | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Ward:
+    """All beds and daemons of a site, as far as the broker told."""
+
+    beds: Mapping[str, Bed] = field(default_factory=lambda: MappingProxyType({}))
+    nodes: Mapping[str, Node] = field(default_factory=lambda: MappingProxyType({}))
+    refused: int = 0
+    """Messages that do not keep the contract; they change nothing else."""
+    refusal: str = ""
+    """What was wrong with the last of them."""
+
+    def node_of(self, bed: Bed) -> Node | None:
+        """Return the daemon that serves a bed, where it is known."""
+        return self.nodes.get(bed.status.node) if bed.status is not None else None
+
+
+def seconds(instant: str) -> float:
+    """Return an instant of the contract as seconds since 1970."""
+    return datetime.fromisoformat(instant).timestamp()
+
+
+def bed_of(topic: str) -> str | None:
+    """Return the bed that a topic is about, or None."""
+    words = topic.split("/")
+    return words[1] if len(words) == 3 and words[0] == "bed" else None
+
+
+def absorb(ward: Ward, message: Incoming) -> Ward:
+    """Return the ward after a message; one that breaks the contract is counted and named."""
+    kind, _, rest = message.topic.partition("/")
+    name, _, leaf = rest.partition("/")
+    try:
+        if kind == "bed" and leaf in _BED_LEAVES:
+            bed = _BED_LEAVES[leaf](ward.beds.get(name, Bed(name)), message)
+            return replace(ward, beds=_with(ward.beds, name, bed))
+        if kind == "daemon" and leaf in _NODE_LEAVES:
+            node = _NODE_LEAVES[leaf](ward.nodes.get(name, Node(name)), message)
+            return replace(ward, nodes=_with(ward.nodes, name, node))
+    except (msgspec.DecodeError, ValueError) as error:
+        return replace(ward, refused=ward.refused + 1, refusal=f"{message.topic}: {error}")
+    return ward
+
+
+def read_reply(payload: bytes) -> Reply:
+    """Read the answer to a command."""
+    return msgspec.json.decode(payload, type=Reply)
+
+
+def _with(old: Mapping[str, _M], name: str, new: _M | None) -> Mapping[str, _M]:
+    changed = dict(old)
+    if new is None:
+        changed.pop(name, None)
+    else:
+        changed[name] = new
+    return MappingProxyType(dict(sorted(changed.items())))
+
+
+def _heard(bed: Bed, message: Incoming, said: str, source: str) -> float:
+    """Return when the bed spoke: live retained words carry their age, data time does not."""
+    at = min(seconds(said), message.at) if message.retained and source == "live" else message.at
+    return max(bed.heard, at)
+
+
+def _status(bed: Bed, message: Incoming) -> Bed | None:
+    if not message.payload:
+        return None
+    status = msgspec.json.decode(message.payload, type=BedStatus)
+    return replace(bed, status=status, heard=_heard(bed, message, status.at, status.source))
+
+
+def _stage(bed: Bed, message: Incoming) -> Bed:
+    if not message.payload:
+        return replace(bed, stage=None)
+    event = msgspec.json.decode(message.payload, type=StageEvent)
+    return replace(bed, stage=event, heard=_heard(bed, message, event.end, event.source))
+
+
+def _night(bed: Bed, message: Incoming) -> Bed:
+    if not message.payload:
+        return replace(bed, night=None)
+    night = msgspec.json.decode(message.payload, type=Night)
+    if not len(night.status) == len(night.stages) == len(night.reasons) == night.epochs:
+        msg = "the lists of the night differ in length"
+        raise ValueError(msg)
+    return replace(bed, night=night, heard=_heard(bed, message, night.at, night.source))
+
+
+def _page(bed: Bed, message: Incoming) -> Bed:
+    if not message.payload:
+        return replace(bed, page=None)
+    if not message.payload.startswith(_PNG):
+        msg = "the page is not a PNG"
+        raise ValueError(msg)
+    if len(message.payload) > MAX_PICTURE_BYTES:
+        msg = f"the page has {len(message.payload)} bytes"
+        raise ValueError(msg)
+    return replace(bed, page=message.payload)
+
+
+def _available(node: Node, message: Incoming) -> Node | None:
+    if not message.payload:
+        return None
+    if message.payload not in (b"online", b"offline"):
+        msg = "neither online nor offline"
+        raise ValueError(msg)
+    return replace(node, available=message.payload == b"online")
+
+
+def _state(node: Node, message: Incoming) -> Node | None:
+    if not message.payload:
+        return None
+    return replace(node, state=msgspec.json.decode(message.payload, type=DaemonState))
+
+
+_BED_LEAVES = {"status": _status, "stage": _stage, "night": _night, "page": _page}
+_NODE_LEAVES = {"available": _available, "state": _state}
