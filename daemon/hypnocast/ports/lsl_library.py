@@ -1,0 +1,104 @@
+"""liblsl: loading it, and telling it how to search the network.
+
+:mod:`pylsl` raises at import where its wheel came without a liblsl; everything in Hypnocast
+that needs LSL therefore asks :func:`load_pylsl` for it and gets either the module or an
+:class:`~hypnocast.errors.InstallError` that says what to do.
+"""
+
+from __future__ import annotations
+
+import importlib
+import threading
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from hypnocast.errors import ConfigError, InstallError
+
+Scope = Literal["machine", "link", "site", "organization", "global"]
+
+_lock = threading.Lock()
+_configured: list[str] = []
+
+
+@dataclass(frozen=True, slots=True)
+class LslNetwork:
+    """How LSL searches the network; None leaves a value to liblsl's own configuration file."""
+
+    peers: tuple[str, ...] = ()
+    """Hosts asked directly, for networks that swallow multicast."""
+    scope: Scope | None = None
+    """How far multicast goes; ``machine`` stays on this computer."""
+    base_port: int | None = None
+    port_range: int | None = None
+    """How many ports from ``base_port`` on; every outlet of a host takes two."""
+    multicast_port: int | None = None
+    ipv6: bool | None = None
+
+    def content(self) -> str:
+        """Write it as liblsl's configuration file has it; empty where nothing was set."""
+        ports = {
+            "BasePort": self.base_port,
+            "PortRange": self.port_range,
+            "MulticastPort": self.multicast_port,
+            "IPv6": None if self.ipv6 is None else ("allow" if self.ipv6 else "disable"),
+        }
+        sections: dict[str, dict[str, object]] = {
+            "ports": {key: value for key, value in ports.items() if value is not None},
+            "multicast": {"ResolveScope": self.scope} if self.scope else {},
+            "lab": {"KnownPeers": "{" + ", ".join(self.peers) + "}"} if self.peers else {},
+        }
+        lines: list[str] = []
+        for section, values in sections.items():
+            if values:
+                lines += [f"[{section}]", *(f"{key} = {value}" for key, value in values.items())]
+        return "\n".join(lines) + "\n" if lines else ""
+
+
+def load_pylsl() -> Any:
+    """Return :mod:`pylsl`, or say why there is none and what to do."""
+    try:
+        return importlib.import_module("pylsl")
+    except (ImportError, OSError, RuntimeError) as error:
+        raise InstallError(
+            "Lab Streaming Layer's library liblsl cannot be loaded",
+            where="pylsl",
+            remedy=(
+                "Set PYLSL_LIB to the path of a liblsl.so (version 1.16 or later); "
+                "`pip install mne-lsl` brings one for x86-64 and aarch64 in its folder lib, and "
+                "https://github.com/sccn/liblsl/releases has packages for Debian and Ubuntu"
+            ),
+        ) from error
+
+
+def configure_lsl(network: LslNetwork) -> None:
+    """Tell liblsl how to search, before anything else uses it in this process.
+
+    liblsl reads its configuration once, at its first use, and ignores what comes later. Where
+    ``network`` sets nothing, liblsl's own files (``LSLAPICFG``, ``lsl_api.cfg``) stay in force;
+    where it sets anything, it replaces them.
+    """
+    content = network.content()
+    if not content:
+        return
+    for peer in network.peers:
+        if not peer or set(peer) & set("{},\r\n[]="):
+            raise ConfigError(f"{peer!r} is no host name", where="lsl.peers")
+    pylsl = load_pylsl()
+    with _lock:
+        if _configured:
+            if _configured[0] != content:
+                raise ConfigError(
+                    "liblsl was already configured otherwise in this process",
+                    where="lsl",
+                    remedy="Set the network once, before the first stream is opened",
+                )
+            return
+        try:
+            pylsl.set_config_content(content)
+        except NotImplementedError as error:
+            raise InstallError(
+                "this liblsl is older than 1.17.7 and takes no settings from Hypnocast",
+                where="lsl",
+                remedy="Write them into a file and name it in LSLAPICFG, or update liblsl",
+            ) from error
+        _configured.append(content)

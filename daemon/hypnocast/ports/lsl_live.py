@@ -1,0 +1,210 @@
+"""A stream while it is being read: from its samples to arrivals, and what is wrong with them.
+
+``StreamOpened`` comes first, a ``ClockReading`` before the first samples, ``StreamLost`` before
+any silence is over; after it the stream opens again. So whoever consumes arrivals never has to
+guess whether a stream is there or what clock it is on.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from enum import Enum
+from typing import Protocol
+
+import numpy as np
+
+from hypnocast.core.types import (
+    Arrival,
+    Chunk,
+    ClockReading,
+    FloatArray,
+    Mark,
+    StreamHeader,
+    StreamLost,
+    StreamOpened,
+)
+from hypnocast.ports.lsl_inlet import Clock, LostStream
+from hypnocast.ports.stream_problem import ProblemKind
+
+FOREIGN_AFTER_S = 10.0
+"""Samples whose corrected stamps lie further from their arrival are on a foreign clock."""
+FOREIGN_MARK_AFTER_S = 86_400.0
+"""Marks may be back-dated, so only a day's distance tells their clock to be foreign."""
+JUDGE_S = 1.0
+"""Stamps are compared with the nominal rate over this many seconds of samples."""
+
+
+class State(Enum):
+    """Where a stream stands."""
+
+    OPEN = "open"
+    SILENT = "silent"
+    LOST = "lost"
+    REFUSED = "refused"
+
+
+class Readable(Protocol):
+    """What :class:`Live` needs of an inlet."""
+
+    uid: str
+    clock: Clock
+
+    def pull(self, header: StreamHeader) -> list[Chunk | Mark]:
+        """Return what lies ready; raise :class:`LostStream` at the end."""
+
+
+class Live:
+    """One open stream of one bed. Used by the reading thread only."""
+
+    def __init__(
+        self,
+        bed: str,
+        header: StreamHeader,
+        inlet: Readable,
+        *,
+        offset: float | None,
+        now: float,
+        silent_after_s: float,
+        clock_every_s: float,
+        report: Callable[[ProblemKind, str], None],
+        clear: Callable[[ProblemKind], None],
+    ) -> None:
+        """Take an opened inlet; ``offset`` is the first clock measurement, or None."""
+        self.bed = bed
+        self.header = header
+        self.inlet = inlet
+        self.state = State.OPEN
+        self.samples = 0
+        self.chunks = 0
+        self.last_arrival = now
+        self._silent_after = silent_after_s
+        self._clock_every = clock_every_s
+        self._report = report
+        self._clear = clear
+        self._announced = False
+        self._placed = False
+        self._offset = offset
+        self._measured: deque[ClockReading] = deque()
+        self._window: list[float] = []
+        self._window_began = now
+        self._unjudged: list[FloatArray] | None = [] if header.rate > 0 else None
+        if offset is None:
+            self._place_by_arrival(
+                ProblemKind.CLOCK_UNMEASURED,
+                "its clock cannot be asked (is UDP closed?); samples are placed by their arrival",
+            )
+
+    def note_reading(self, reading: ClockReading) -> None:
+        """Take a later measurement of the sender's clock; from any thread."""
+        self._measured.append(reading)
+
+    def poll(self, now: float) -> list[Arrival]:
+        """Return all that came since the last time, with what follows from it."""
+        arrivals: list[Arrival] = []
+        if not self._announced:
+            self._announced = True
+            arrivals.append(StreamOpened(header=self.header, at=now))
+        try:
+            pulled = self.inlet.pull(self.header)
+        except LostStream as lost:
+            self.state = State.LOST
+            return [*arrivals, StreamLost(self.header.key, now, f"connection ended: {lost}")]
+        if pulled and self.state is State.SILENT:
+            self.state = State.OPEN
+            self._clear(ProblemKind.SILENT)
+            arrivals.append(StreamOpened(header=self.header, at=now))
+        for item in pulled:
+            self._count(item, now)
+            arrivals += self._readings_before(item, now)
+            arrivals.append(item)
+            if isinstance(item, Chunk) and self._stamps_stuck(item):
+                self.state = State.REFUSED
+                why = "its stamps do not advance with its samples"
+                self._report(ProblemKind.STAMPS_STUCK, why)
+                return [*arrivals, StreamLost(self.header.key, now, why)]
+        if not pulled:
+            arrivals += self._readings_between(now)
+            if self._fell_silent(now):
+                self.state = State.SILENT
+                why = f"no samples for {self._silent_after:g} s"
+                self._report(ProblemKind.SILENT, why)
+                arrivals.append(StreamLost(self.header.key, now, why))
+        return arrivals
+
+    def _count(self, item: Chunk | Mark, now: float) -> None:
+        self.chunks += 1
+        self.samples += len(item.stamps) if isinstance(item, Chunk) else 1
+        self.last_arrival = now
+
+    def _fell_silent(self, now: float) -> bool:
+        return (
+            self.state is State.OPEN
+            and self.header.rate > 0
+            and now - self.last_arrival > self._silent_after
+        )
+
+    # -- clock: every sample is preceded by a reading that places it -----------------------------
+
+    def _readings_before(self, item: Chunk | Mark, now: float) -> list[Arrival]:
+        stamp = float(item.stamps[-1]) if isinstance(item, Chunk) else item.stamp
+        if self.inlet.clock is Clock.MEASURED and self._is_foreign(item, stamp):
+            self._placed = False
+            self._place_by_arrival(
+                ProblemKind.FOREIGN_CLOCK,
+                f"its stamps ({stamp:.3f}) are on no LSL clock; samples are placed by arrival",
+            )
+        if self.inlet.clock is Clock.ARRIVAL:
+            self._window.append(item.arrived - stamp)
+        return self._readings_between(now)
+
+    def _readings_between(self, now: float) -> list[Arrival]:
+        key = self.header.key
+        if self.inlet.clock is Clock.MEASURED:
+            due: list[Arrival] = []
+            if not self._placed and self._offset is not None:
+                self._placed = True
+                due.append(ClockReading(stream=key, at=now, offset=self._offset))
+            while self._measured:
+                reading = self._measured.popleft()
+                self._offset = reading.offset
+                due.append(reading)
+            return due
+        if not self._window or (self._placed and now - self._window_began < self._clock_every):
+            return []
+        offset = min(self._window)
+        self._placed = True
+        self._window.clear()
+        self._window_began = now
+        return [ClockReading(stream=key, at=now, offset=offset)]
+
+    def _is_foreign(self, item: Chunk | Mark, stamp: float) -> bool:
+        if self._offset is None:
+            return False
+        ahead = stamp + self._offset - item.arrived
+        if isinstance(item, Mark):
+            return abs(ahead) > FOREIGN_MARK_AFTER_S
+        # Once the stream runs, samples from the past are a backlog that is being delivered.
+        return ahead > FOREIGN_AFTER_S or (
+            self.samples == len(item.stamps) and (ahead < -FOREIGN_AFTER_S)
+        )
+
+    def _place_by_arrival(self, kind: ProblemKind, why: str) -> None:
+        self.inlet.clock = Clock.ARRIVAL
+        self._offset = None
+        self._measured.clear()
+        self._report(kind, why)
+
+    # -- stamps against the nominal rate ---------------------------------------------------------
+
+    def _stamps_stuck(self, chunk: Chunk) -> bool:
+        if self._unjudged is None:
+            return False
+        self._unjudged.append(chunk.stamps)
+        stamps = np.concatenate(self._unjudged)
+        expected = (len(stamps) - 1) / self.header.rate
+        if expected < JUDGE_S:
+            return False
+        self._unjudged = None
+        pace = (stamps[-1] - stamps[0]) / expected
+        return not (pace > 0.2) or float(np.median(np.diff(stamps))) * self.header.rate > 5.0

@@ -1,0 +1,53 @@
+"""What can be wrong with a stream, each with a name a lab can look up."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class ProblemKind(StrEnum):
+    """A closed list; the comment after each says what Hypnocast does about it."""
+
+    NOT_FOUND = "not_found"
+    """Nothing on the network matches; the search goes on."""
+    AMBIGUOUS = "ambiguous"
+    """Several streams match one selector; none is opened, an open one is kept."""
+    CLAIMED_TWICE = "claimed_twice"
+    """Two beds select the same stream; it is read for neither."""
+    NO_ANSWER = "no_answer"
+    """The stream is announced but does not answer; tried again with growing pauses."""
+    SILENT = "silent"
+    """No samples although the stream is open; it stays open."""
+    BAD_METADATA = "bad_metadata"
+    """The header cannot be read; the stream is not opened."""
+    NO_LABELS = "no_labels"
+    """The channels have no names; the montage cannot use them unless the config names them."""
+    LABELS_DISAGREE = "labels_disagree"
+    """The header names more or fewer channels than there are; no label is believed."""
+    NO_UNIT = "no_unit"
+    """Some channels do not say their unit; their bed is withheld unless the config says it."""
+    NO_RATE = "no_rate"
+    """Signals without a nominal rate; not read unless the config gives the rate."""
+    FOREIGN_CLOCK = "foreign_clock"
+    """Stamps are not on an LSL clock; they are mapped by the time at which samples arrive."""
+    CLOCK_UNMEASURED = "clock_unmeasured"
+    """The sender's clock cannot be asked; its stamps are mapped by arrival."""
+    STAMPS_STUCK = "stamps_stuck"
+    """Stamps do not advance with the samples; the stream is refused."""
+
+
+@dataclass(frozen=True, slots=True)
+class StreamProblem:
+    """One thing that is wrong with one stream of one bed, for people to read."""
+
+    kind: ProblemKind
+    bed: str
+    stream: str
+    """The stream's key, or the selector that should have found it."""
+    text: str
+    remedy: str = ""
+
+    def __str__(self) -> str:
+        remedy = f". {self.remedy}" if self.remedy else ""
+        return f"bed {self.bed}, stream {self.stream}: {self.text}{remedy}"
