@@ -1,0 +1,139 @@
+"""Where on the head each source of the simulator is seen, and how strong it is in each stage."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+
+import numpy as np
+
+from hypnocast.core.types import FloatArray, Stage
+
+from .person import Person
+
+SOURCES = (
+    "front",
+    "centre",
+    "back",
+    "delta",
+    "theta",
+    "alpha",
+    "sigma",
+    "beta",
+    "drift",
+    "chin",
+    "slow",
+    "spindle",
+    "vertex",
+    "gaze",
+    "lids",
+    "arousal",
+    "muscle",
+    "sway",
+    "heart",
+    "hum",
+)
+"""What electrodes share. Beside these every electrode has noise and muscle of its own."""
+
+# front centre back | delta theta alpha sigma beta drift chin
+# | slow spindle vertex gaze lids arousal muscle sway heart hum
+_SEEN: Mapping[str, tuple[float, ...]] = MappingProxyType(
+    {
+        "Fpz": (0.85, 0.15, 0.05, 1.0, 0.7, 0.25, 0.5, 0.8, 1.0, 0)
+        + (1.05, 0.45, 0.35, 0.0, 1.1, 0.7, 1.0, 0.9, 0.0, 1.0),
+        "F3": (0.75, 0.3, 0.1, 1.0, 0.8, 0.3, 0.8, 0.9, 0.8, 0)
+        + (1.0, 0.75, 0.6, 0.1, 0.35, 0.8, 0.8, 0.9, 0.0, 1.2),
+        "F4": (0.75, 0.3, 0.1, 1.0, 0.8, 0.3, 0.8, 0.9, 0.8, 0)
+        + (1.0, 0.75, 0.6, -0.1, 0.35, 0.8, 0.8, 1.0, 0.0, 0.8),
+        "Cz": (0.3, 0.8, 0.25, 0.55, 1.0, 0.4, 1.0, 0.8, 0.4, 0)
+        + (0.6, 1.05, 1.1, 0.0, 0.1, 0.9, 0.3, 0.6, 0.0, 0.9),
+        "C3": (0.35, 0.7, 0.25, 0.75, 0.95, 0.45, 0.9, 0.8, 0.5, 0)
+        + (0.8, 1.0, 0.95, 0.05, 0.12, 0.9, 0.5, 0.8, 0.0, 1.1),
+        "C4": (0.35, 0.7, 0.25, 0.75, 0.95, 0.45, 0.9, 0.8, 0.5, 0)
+        + (0.8, 1.0, 0.95, -0.05, 0.12, 0.9, 0.5, 0.8, 0.0, 0.7),
+        "O1": (0.1, 0.25, 0.75, 0.45, 0.7, 1.0, 0.35, 0.5, 0.3, 0)
+        + (0.5, 0.35, 0.4, 0.0, 0.03, 1.0, 0.7, 0.9, 0.0, 1.0),
+        "O2": (0.1, 0.25, 0.75, 0.45, 0.7, 1.0, 0.35, 0.5, 0.3, 0)
+        + (0.5, 0.35, 0.4, 0.0, 0.03, 1.0, 0.7, 1.0, 0.0, 1.3),
+        "M1": (-0.1, -0.1, 0.1, -0.1, -0.05, 0.06, -0.05, 0.1, 0.1, 0)
+        + (-0.12, -0.05, -0.1, 0.04, -0.02, 0.1, 0.8, 0.3, 1.0, 0.5),
+        "M2": (-0.1, -0.1, 0.1, -0.1, -0.05, 0.06, -0.05, 0.1, 0.1, 0)
+        + (-0.12, -0.05, -0.1, -0.04, -0.02, 0.1, 0.8, 0.2, -0.6, 0.4),
+        "E1": (0.45, 0.1, 0.0, 0.5, 0.35, 0.1, 0.2, 0.4, 0.9, 0)
+        + (0.6, 0.2, 0.2, 1.0, -0.55, 0.3, 0.9, 1.1, 0.0, 1.0),
+        "E2": (0.45, 0.1, 0.0, 0.5, 0.35, 0.1, 0.2, 0.4, 0.6, 0)
+        + (0.6, 0.2, 0.2, -1.0, 0.85, 0.3, 0.9, 0.8, 0.0, 0.8),
+        "Chin1": (0, 0, 0, 0, 0, 0, 0, 0, 0.1, 0.55)
+        + (0.02, 0.0, 0.0, 0.0, 0.0, 0.0, 3.0, 0.5, 0.1, 0.9),
+        "Chin2": (0, 0, 0, 0, 0, 0, 0, 0, 0.1, -0.45)
+        + (0.02, 0.0, 0.0, 0.0, 0.0, 0.0, -2.2, 0.2, 0.1, 0.7),
+        "ECG": (0, 0, 0, 0, 0, 0, 0, 0, 0.2, 0.0)
+        + (0, 0, 0, 0, 0, 0, 1.5, 1.5, 0.0, 1.0),
+    }
+)
+
+ELECTRODES: tuple[str, ...] = tuple(_SEEN)
+"""Every electrode there is. ``ECG`` is a chest lead of its own, already a difference."""
+
+_LOCAL: Mapping[str, float] = MappingProxyType(
+    {"M1": 0.3, "M2": 0.3, "E1": 0.35, "E2": 0.35, "Chin1": 0.08, "Chin2": 0.08, "ECG": 0.3}
+)
+"""Share of the background that an electrode has for itself, where it is not an EEG electrode."""
+
+
+@dataclass(frozen=True, slots=True)
+class Levels:
+    """RMS in µV of each enduring source on one page."""
+
+    background: float
+    delta: float
+    theta: float
+    alpha: float
+    sigma: float
+    beta: float
+    muscle: float
+    chin: float
+
+
+_LEVELS = {
+    #                 backgr delta theta alpha sigma beta muscle chin
+    Stage.W: Levels(9.5, 2.0, 1.6, 0.25, 0.4, 3.0, 2.4, 1.0),
+    Stage.N1: Levels(9.0, 2.5, 4.2, 0.16, 0.4, 1.9, 0.9, 0.55),
+    Stage.N2: Levels(7.5, 8.5, 3.6, 0.13, 0.9, 0.9, 0.35, 0.4),
+    Stage.N3: Levels(7.5, 14.0, 4.4, 0.12, 1.1, 0.7, 0.3, 0.34),
+    Stage.R: Levels(8.5, 3.5, 3.5, 0.12, 0.3, 1.7, 0.4, 0.0),
+}
+"""Alpha as a share of the person's alpha (eyes open in W), chin as a share of the waking tone."""
+
+
+def levels(person: Person, stage: Stage, *, eyes_closed: bool, mood: FloatArray) -> Levels:
+    """Return how strong each source is on a page; ``mood`` is 8 numbers around 1 that vary it."""
+    base = _LEVELS[stage]
+    alpha = 1.0 if eyes_closed and stage is Stage.W else base.alpha
+    chin = person.atonia if stage is Stage.R else base.chin
+    gain = person.gain
+    return Levels(
+        background=gain * base.background * float(mood[0]),
+        delta=gain * base.delta * float(mood[1]) * person.slow_wave_uv / 120.0,
+        theta=gain * base.theta * float(mood[2]) * person.theta,
+        alpha=alpha * person.alpha_uv * float(mood[3]),
+        sigma=gain * base.sigma * float(mood[4]),
+        beta=gain * base.beta * float(mood[5]),
+        muscle=base.muscle * float(mood[6]) * person.emg_uv / 14.0,
+        chin=chin * person.emg_uv * float(mood[7]),
+    )
+
+
+def seen_by(electrode: str, person: Person) -> FloatArray:
+    """Return how an electrode sees each of :data:`SOURCES`."""
+    seen = np.array(_SEEN[electrode], dtype=np.float64)
+    heart, hum = SOURCES.index("heart"), SOURCES.index("hum")
+    seen[heart] = 1.0 if electrode == "ECG" else seen[heart] * person.ecg_leak
+    seen[hum] *= person.hum_uv
+    return seen
+
+
+def own_share(electrode: str) -> tuple[float, float]:
+    """Return how much background and how much muscle an electrode has for itself."""
+    return _LOCAL.get(electrode, 0.5), 0.3 if electrode in ("Chin1", "Chin2") else 0.8
