@@ -18,7 +18,7 @@ from .person import Person
 
 _DEEP_MINUTES = (34.0, 26.0, 13.0, 4.0, 1.0)
 _LIGHT_MINUTES = (22.0, 34.0, 44.0, 48.0, 44.0)
-_DREAM_MINUTES = (9.0, 19.0, 25.0, 30.0, 32.0)
+_DREAM_MINUTES = (8.0, 15.0, 19.0, 22.0, 23.0)
 _MORNING_PAGES = 720
 """A night of at least this many pages ends with an awakening; a shorter one is cut off."""
 
@@ -61,7 +61,7 @@ def _bouts(person: Person, rng: np.random.Generator) -> Iterator[tuple[Stage, in
     cycle = 0
     while True:
         place = min(cycle, len(_DEEP_MINUTES) - 1)
-        yield Stage.N1, _pages(rng, 2.0 if cycle == 0 else 0.8, 0.5)
+        yield Stage.N1, _pages(rng, 2.5 if cycle == 0 else 1.5, 0.5)
         deep = _pages(rng, _DEEP_MINUTES[place] * person.deep_sleep, 0.25)
         light = _pages(rng, _LIGHT_MINUTES[place], 0.2)
         if _DEEP_MINUTES[place] * person.deep_sleep < 2.5:
@@ -83,8 +83,8 @@ def _light(person: Person, rng: np.random.Generator, total: int) -> Iterator[tup
         total -= length
         if total > 0:
             if rng.random() < 0.45:
-                yield Stage.W, _pages(rng, 0.6, 0.5)
-            yield Stage.N1, _pages(rng, 0.8, 0.5)
+                yield Stage.W, _pages(rng, 0.8, 0.6)
+            yield Stage.N1, _pages(rng, 1.3, 0.5)
 
 
 def _deep(person: Person, rng: np.random.Generator, total: int) -> Iterator[tuple[Stage, int]]:

@@ -40,14 +40,14 @@ SOURCES = (
 # | slow spindle vertex gaze lids arousal muscle sway heart hum
 _SEEN: Mapping[str, tuple[float, ...]] = MappingProxyType(
     {
-        "Fpz": (0.85, 0.15, 0.05, 1.0, 0.7, 0.25, 0.5, 0.8, 1.0, 0)
-        + (1.05, 0.45, 0.35, 0.0, 1.1, 0.7, 1.0, 0.9, 0.0, 1.0),
+        "Fpz": (0.8, 0.2, 0.05, 1.1, 0.35, 0.2, 0.3, 0.8, 1.0, 0)
+        + (1.1, 0.35, 0.35, 0.0, 1.1, 0.7, 1.0, 0.9, 0.0, 1.0),
         "F3": (0.75, 0.3, 0.1, 1.0, 0.8, 0.3, 0.8, 0.9, 0.8, 0)
         + (1.0, 0.75, 0.6, 0.1, 0.35, 0.8, 0.8, 0.9, 0.0, 1.2),
         "F4": (0.75, 0.3, 0.1, 1.0, 0.8, 0.3, 0.8, 0.9, 0.8, 0)
         + (1.0, 0.75, 0.6, -0.1, 0.35, 0.8, 0.8, 1.0, 0.0, 0.8),
-        "Cz": (0.3, 0.8, 0.25, 0.55, 1.0, 0.4, 1.0, 0.8, 0.4, 0)
-        + (0.6, 1.05, 1.1, 0.0, 0.1, 0.9, 0.3, 0.6, 0.0, 0.9),
+        "Cz": (0.35, 0.75, 0.25, 0.35, 1.05, 0.45, 1.0, 0.8, 0.4, 0)
+        + (0.4, 1.05, 1.1, 0.0, 0.1, 0.9, 0.3, 0.6, 0.0, 0.9),
         "C3": (0.35, 0.7, 0.25, 0.75, 0.95, 0.45, 0.9, 0.8, 0.5, 0)
         + (0.8, 1.0, 0.95, 0.05, 0.12, 0.9, 0.5, 0.8, 0.0, 1.1),
         "C4": (0.35, 0.7, 0.25, 0.75, 0.95, 0.45, 0.9, 0.8, 0.5, 0)
@@ -98,11 +98,11 @@ class Levels:
 
 _LEVELS = {
     #                 backgr delta theta alpha sigma beta muscle chin
-    Stage.W: Levels(9.5, 2.0, 1.6, 0.25, 0.4, 3.0, 2.4, 1.0),
-    Stage.N1: Levels(9.0, 2.5, 4.2, 0.16, 0.4, 1.9, 0.9, 0.55),
-    Stage.N2: Levels(7.5, 8.5, 3.6, 0.13, 0.9, 0.9, 0.35, 0.4),
-    Stage.N3: Levels(7.5, 14.0, 4.4, 0.12, 1.1, 0.7, 0.3, 0.34),
-    Stage.R: Levels(8.5, 3.5, 3.5, 0.12, 0.3, 1.7, 0.4, 0.0),
+    Stage.W: Levels(9.5, 4.0, 2.2, 0.25, 0.4, 3.0, 2.4, 1.0),
+    Stage.N1: Levels(7.2, 2.5, 4.0, 0.22, 0.4, 1.6, 0.9, 0.55),
+    Stage.N2: Levels(6.3, 10.5, 5.0, 0.25, 1.9, 0.75, 0.3, 0.4),
+    Stage.N3: Levels(6.0, 20.0, 6.0, 0.3, 1.9, 0.5, 0.25, 0.34),
+    Stage.R: Levels(7.2, 2.5, 4.0, 0.14, 0.3, 1.4, 0.4, 0.0),
 }
 """Alpha as a share of the person's alpha (eyes open in W), chin as a share of the waking tone."""
 
@@ -115,7 +115,7 @@ def levels(person: Person, stage: Stage, *, eyes_closed: bool, mood: FloatArray)
     gain = person.gain
     return Levels(
         background=gain * base.background * float(mood[0]),
-        delta=gain * base.delta * float(mood[1]) * person.slow_wave_uv / 120.0,
+        delta=gain * base.delta * float(mood[1]) * person.slow_wave_uv / 100.0,
         theta=gain * base.theta * float(mood[2]) * person.theta,
         alpha=alpha * person.alpha_uv * float(mood[3]),
         sigma=gain * base.sigma * float(mood[4]),

@@ -43,7 +43,7 @@ def _shape(name: str, f: FloatArray, centre: float) -> FloatArray:
     if name == "pink":
         return coupled * safe**-1.6 / (1.0 + (f / 70.0) ** 6)
     if name == "delta":
-        return coupled / (1.0 + (f / 1.4) ** 3.4) / (1.0 + (f / 8.0) ** 4)
+        return coupled / (1.0 + (f / 2.0) ** 3.6)
     if name == "theta":
         return np.exp(-0.5 * ((f - 5.3) / 1.3) ** 2)
     if name == "alpha":
@@ -83,14 +83,14 @@ def _slow_waves(rng: np.random.Generator, n: int) -> FloatArray:
     wave = np.zeros(n)
     at = 0
     while at < n:
-        period = float(np.clip(1.05 * np.exp(0.25 * rng.standard_normal()), 0.65, 1.8))
+        period = float(np.clip(0.95 * np.exp(0.4 * rng.standard_normal()), 0.45, 1.9))
         m = min(round(period * RATE), n - at)
-        phase = (np.arange(m) / (period * RATE)) ** 0.88
-        height = float(np.clip(np.exp(0.28 * rng.standard_normal()), 0.5, 1.7))
+        phase = (np.arange(m) / (period * RATE)) ** 0.8
+        height = float(np.clip(np.exp(0.3 * rng.standard_normal()), 0.45, 1.8))
         wave[at : at + m] = -0.5 * height * np.sin(2.0 * np.pi * phase)
         at += m
     f = np.fft.rfftfreq(n, 1.0 / RATE)
-    smooth = np.fft.irfft(np.fft.rfft(wave) * np.exp(-0.5 * (f / 4.0) ** 2), n)
+    smooth = np.fft.irfft(np.fft.rfft(wave) * np.exp(-0.5 * (f / 6.0) ** 2), n)
     return np.asarray(smooth - smooth.mean(), dtype=np.float64)
 
 
