@@ -100,7 +100,7 @@ def condition(page: Page, recipe: Recipe, mains_hz: int) -> Conditioned:
 
 
 def _filter(signal: Signal, band: tuple[float, float], mains_hz: int) -> FloatArray:
-    from scipy.signal import sosfiltfilt  # 0.7 s to import, and --help needs none of it
+    from scipy.signal import sosfiltfilt  # 0.7 s, which --help need not wait for
 
     design = _design(signal.rate, band, mains_hz)
     out = np.full(signal.samples.shape, np.nan)

@@ -14,7 +14,7 @@ from typing import Annotated, Literal
 
 import msgspec
 
-from hypnocast.core.types import Role
+from hypnocast.core.types import PAGE_S, Role
 from hypnocast.errors import RecipeError
 
 Colour = Annotated[str, msgspec.Meta(pattern="^#[0-9A-Fa-f]{6}$")]
@@ -41,7 +41,10 @@ class Line(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Grid(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Lines over the traces: one each ``every_s``, each ``heavy_every``-th and band borders heavy."""
+    """Lines over the traces: one each ``every_s``; each ``heavy_every``-th is heavy.
+
+    So are the borders between the bands.
+    """
 
     colour: Colour
     light: Line
@@ -165,6 +168,8 @@ def _faults(recipe: Recipe) -> list[str]:
         faults.append("a role has two bands; give each role one")
     if recipe.trace.height > recipe.height:
         faults.append("trace.height is greater than height")
+    if recipe.rate * PAGE_S < 2 * recipe.width:
+        faults.append("rate gives fewer than two samples for each column of the picture")
     if recipe.trace.scaling == "fixed":
         faults += [
             f"the band of {band.role} lacks half_span_uv, which fixed scaling needs"

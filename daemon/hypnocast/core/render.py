@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
+from functools import lru_cache
 
 import numpy as np
 
 from hypnocast.core.condition import Conditioned, condition
-from hypnocast.core.draw import Ink, draw_grid, draw_trace, rgb
+from hypnocast.core.draw import draw_grid, draw_traces, rgb
 from hypnocast.core.recipe import Band, Recipe
 from hypnocast.core.spectrogram import spectrogram
 from hypnocast.core.types import PAGE_S, FloatArray, Page, Picture, Pixels, Quality, Role
@@ -35,15 +36,8 @@ def draw(
 
 def render(page: Conditioned, recipe: Recipe) -> Pixels:
     """Draw a conditioned page. A channel that is not there leaves its band empty."""
-    picture = np.empty((recipe.height, recipe.width, 3), np.uint8)
-    picture[...] = rgb(recipe.ground)
-    canvas = np.empty((3, recipe.trace.height, recipe.width), np.float32)
-    canvas[...] = np.reshape(rgb(recipe.ground), (3, 1, 1))
-    _draw_traces(canvas, page, recipe)
-    # Fractions of a level are cut off, as the Agg renderer does; the 1/64 is for float noise.
-    levels = (canvas + np.float32(1 / 64)).astype(np.uint8)
-    for plane in range(3):
-        picture[: recipe.trace.height, :, plane] = levels[plane]
+    picture = _blank(recipe.height, recipe.width, recipe.ground).copy()
+    _draw_traces(picture[: recipe.trace.height], page, recipe)
     _draw_spectrograms(picture, page, recipe)
     return picture
 
@@ -53,15 +47,24 @@ def picture_digest(pixels: Pixels) -> str:
     return "sha256:" + hashlib.sha256(np.ascontiguousarray(pixels).data).hexdigest()
 
 
-def _draw_traces(canvas: Ink, page: Conditioned, recipe: Recipe) -> None:
+@lru_cache(maxsize=16)
+def _blank(height: int, width: int, ground: str) -> Pixels:
+    return np.broadcast_to(np.array(rgb(ground), np.uint8), (height, width, 3)).copy()
+
+
+def _draw_traces(picture: Pixels, page: Conditioned, recipe: Recipe) -> None:
     px_per_s = recipe.width / PAGE_S
-    for place, band in enumerate(recipe.bands):
-        trace = page.traces.get(band.role)
-        if trace is not None:
-            heights = _heights(trace, band, place, recipe)
-            draw_trace(canvas, heights, px_per_s / recipe.rate, recipe.trace.width_px, band.colour)
+    bands = [(place, band) for place, band in enumerate(recipe.bands) if band.role in page.traces]
+    if bands:
+        draw_traces(
+            picture,
+            np.stack([_heights(page.traces[b.role], b, place, recipe) for place, b in bands]),
+            px_per_s / recipe.rate,
+            recipe.trace.width_px,
+            [band.colour for _, band in bands],
+        )
     if recipe.grid is not None:
-        draw_grid(canvas, recipe.grid, px_per_s, len(recipe.bands))
+        draw_grid(picture, recipe.grid, px_per_s, len(recipe.bands))
 
 
 def _heights(trace: FloatArray, band: Band, place: int, recipe: Recipe) -> FloatArray:
@@ -81,7 +84,6 @@ def _heights(trace: FloatArray, band: Band, place: int, recipe: Recipe) -> Float
 def _draw_spectrograms(picture: Pixels, page: Conditioned, recipe: Recipe) -> None:
     if recipe.spectrogram is None:
         return
-    room = (recipe.height - recipe.trace.height) / len(recipe.bands)
     for place, band in enumerate(recipe.bands):
         signal = page.filtered.get(band.role)
         if signal is not None and band.spectrum is not None:
