@@ -3,9 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
-from hypnocast.core.types import Look, Opinion
+from hypnocast.core.types import FloatArray, Look, Opinion
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Reading:
+    """What a model reads from one look: an opinion that does not know yet who computed it."""
+
+    log_probabilities: FloatArray
+    rationale: str | None = None
+    rules: tuple[str, ...] | None = None
 
 
 class Stager(Protocol):

@@ -1,0 +1,153 @@
+"""The local stager: a pack on ONNX Runtime, on the bedside GPU or the CPU."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+import numpy as np
+
+from hypnocast.core.types import Look, Opinion, Picture
+from hypnocast.errors import InferenceError
+from hypnocast.stagers.base import Reading
+from hypnocast.stagers.contrastive import ContrastiveModel
+from hypnocast.stagers.engine import Engine, Provider
+from hypnocast.stagers.generative import GenerativeModel
+from hypnocast.stagers.manifest import Contrastive
+from hypnocast.stagers.pack import Pack
+
+MAX_BATCH = 16
+"""Pages judged in one run: more would only cost memory."""
+
+
+class Model(Protocol):
+    """A family of models."""
+
+    def read(self, looks: Sequence[Look]) -> list[Reading]:
+        """Give a reading of each look."""
+        ...
+
+
+class LocalStager:
+    """Judges pages with a pack on this machine.
+
+    Where the GPU fails in the night, the pack is opened again on the CPU and the same pages
+    are judged there: :attr:`provider` tells, and so does every opinion. It stays there until
+    the stager is made anew.
+    """
+
+    def __init__(
+        self,
+        pack: Pack,
+        provider: Provider = "auto",
+        threads: int | None = None,
+        *,
+        make_engine: Callable[[Provider, int | None], Engine] = Engine,
+    ) -> None:
+        """Open the pack and judge one black page, so that the first real one is not the slowest."""
+        self.pack = pack
+        self.failure: InferenceError | None = None
+        """Why the provider that was asked for was given up."""
+        self._engine = make_engine(provider, threads)
+        self._model: Model | None = None
+        self._warm = _black_look(pack)
+        try:
+            self._open()
+        except InferenceError as error:
+            self._move_to_cpu(error)
+
+    @property
+    def provider(self) -> str:
+        """What computes: ``cpu``, ``cuda`` or ``tensorrt``."""
+        return self._engine.provider
+
+    def judge(self, looks: Sequence[Look]) -> list[Opinion]:
+        """Give an opinion on each look."""
+        opinions: list[Opinion] = []
+        for start in range(0, len(looks), MAX_BATCH):
+            opinions += self._judge(looks[start : start + MAX_BATCH])
+        return opinions
+
+    def close(self) -> None:
+        """Let go of the models."""
+        self._model = None
+
+    def _judge(self, looks: Sequence[Look]) -> list[Opinion]:
+        for look in looks:
+            self._check(look)
+        try:
+            readings = self._read(looks)
+        except InferenceError as error:
+            self._move_to_cpu(error)
+            readings = self._read(looks)
+        return [
+            Opinion(
+                epoch=look.page.epoch,
+                log_probabilities=reading.log_probabilities,
+                provider=self.provider,
+                rationale=reading.rationale,
+                rules=reading.rules,
+            )
+            for look, reading in zip(looks, readings, strict=True)
+        ]
+
+    def _read(self, looks: Sequence[Look]) -> list[Reading]:
+        if self._model is None:
+            raise InferenceError(
+                "the stager is closed", where=self.pack.manifest.name, remedy="Open it again."
+            )
+        readings = self._model.read(looks)
+        if not all(np.isfinite(reading.log_probabilities).all() for reading in readings):
+            raise InferenceError(
+                f"the model's answer on {self.provider} is no number",
+                where=self.pack.manifest.name,
+                remedy="If it was exported in float16, export it in float32.",
+            )
+        return readings
+
+    def _check(self, look: Look) -> None:
+        context, recipe = self.pack.manifest.context, self.pack.manifest.recipe_digest
+        if len(look.pictures) != context.pictures or look.center != context.before:
+            raise InferenceError(
+                f"the pack looks at {context.before} + 1 + {context.after} pages, and was shown "
+                f"{len(look.pictures)}",
+                where=self.pack.manifest.name,
+                remedy="Build looks by the pack's context.",
+            )
+        if any(picture is not None and picture.recipe != recipe for picture in look.pictures):
+            raise InferenceError(
+                "a picture was drawn by another recipe than the pack's",
+                where=self.pack.manifest.name,
+                remedy="Draw pages by the pack's recipe.",
+            )
+
+    def _open(self) -> None:
+        model = self.pack.manifest.model
+        if isinstance(model, Contrastive):
+            self._model = ContrastiveModel(self.pack, model, self._engine)
+        else:
+            self._model = GenerativeModel(self.pack, model, self._engine)
+        self._read([self._warm])
+
+    def _move_to_cpu(self, error: InferenceError) -> None:
+        if self._engine.provider == "cpu":
+            raise error
+        self.failure = error
+        self._model = None
+        self._engine = self._engine.on_cpu()
+        self._open()
+
+
+def _black_look(pack: Pack) -> Look:
+    recipe, context = pack.recipe, pack.manifest.context
+    picture = Picture(
+        epoch=0,
+        rgb=np.zeros((recipe.height, recipe.width, 3), dtype=np.uint8),
+        digest="black",
+        recipe=recipe.digest,
+        quality={},
+        channels={},
+    )
+    places: list[Picture | None] = [None] * context.pictures
+    places[context.before] = picture
+    return Look(tuple(places), context.before)
