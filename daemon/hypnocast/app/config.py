@@ -120,7 +120,6 @@ class Lsl(Table, frozen=True, kw_only=True):
 
     peers: tuple[str, ...] = ()
     scope: Literal["machine", "link", "site", "organization", "global"] = "site"
-    session_id: str = "default"
     base_port: Port | None = None
     port_range: Annotated[int, Meta(ge=16, le=4096)] | None = None
 
@@ -179,6 +178,13 @@ class StreamSelector(Table, frozen=True, kw_only=True):
     type: str | None = None
     host: str | None = None
     predicate: str | None = None
+    """XPath over the stream's header, as LSL has it."""
+    labels: tuple[str, ...] = ()
+    """Names for all channels, where the stream gives none or wrong ones."""
+    unit: str | None = None
+    """The unit of all channels, where the stream gives none or a wrong one."""
+    rate: Annotated[float, Meta(gt=0.0, le=100_000.0)] | None = None
+    """The nominal rate, where the stream gives none."""
 
 
 class Bed(Table, frozen=True, kw_only=True):
@@ -359,7 +365,8 @@ def _check_beds(beds: tuple[Bed, ...], refuse: Refuse) -> None:
             refuse(f"{key}.id", f"bed {bed.id!r} is there twice", "Give every bed its own id.")
         seen.add(bed.id)
         for place, selector in enumerate(bed.streams):
-            if selector == StreamSelector():
+            chosen = (selector.source_id, selector.name, selector.type, selector.host)
+            if not any((*chosen, selector.predicate)):
                 refuse(
                     f"{key}.streams[{place}]",
                     "selects nothing",

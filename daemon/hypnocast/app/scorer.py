@@ -1,0 +1,208 @@
+"""The scorer of one bed: pages in, verdicts out, strictly in the order of the night.
+
+It asks the judge as soon as a page is there and decides when the opinion comes, so that many
+pages can be under way while every verdict still follows from the ones before it. A page whose
+opinion does not come in time is withheld; a provisional page becomes terminal with what it has.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, replace
+
+import structlog
+
+from hypnocast.app.events import Origin, stage_event
+from hypnocast.app.judging import Judge
+from hypnocast.app.traced import Timings, Traced
+from hypnocast.core import wire
+from hypnocast.core.decide import Decider, NightState
+from hypnocast.core.types import (
+    FloatArray,
+    Gap,
+    Look,
+    Opinion,
+    Picture,
+    Reason,
+    Staged,
+    Verdict,
+    Withheld,
+)
+from hypnocast.errors import HypnocastError
+from hypnocast.stagers.manifest import Context
+
+_log = structlog.get_logger("scorer")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Scored:
+    """One event ready for the journal, with what the journal keeps beside it."""
+
+    event: wire.StageEvent
+    log_probabilities: FloatArray | None
+    """The terminal opinion, from which the filter's state can be rebuilt."""
+    picture: Picture | None
+
+
+@dataclass(slots=True, eq=False)
+class _Asked:
+    """A page on its way: what was traced, what was asked, until when an answer counts."""
+
+    traced: Traced
+    first: asyncio.Future[Opinion] | None
+    second_of_previous: asyncio.Future[Opinion] | None
+    deadline: float
+    arrived: float
+
+
+@dataclass(slots=True, eq=False)
+class _Provisional:
+    asked: _Asked
+    opinion: Opinion
+
+
+class Scorer:
+    """Scores the pages of one session after another at one bed."""
+
+    def __init__(
+        self,
+        judge: Judge,
+        decider: Decider,
+        context: Context,
+        emit: Callable[[Scored], Awaitable[None]],
+        *,
+        deadline_s: float | None,
+    ) -> None:
+        """Take who judges, how to decide, and where events go; no deadline in replay."""
+        self._judge = judge
+        self._decider = decider
+        self._context = context
+        self._emit = emit
+        self._deadline_s = deadline_s
+        self._state = NightState()
+        self._origin: Origin | None = None
+        self._provisional: _Provisional | None = None
+        self._recent: deque[Picture | None] = deque(maxlen=context.before + 1)
+        self._last_asked: int | None = None
+        self.lights: wire.LightsName = "unknown"
+
+    def ask(self, traced: Traced) -> _Asked:
+        """Ask what there is to ask of a page, the moment it is there."""
+        now = time.monotonic()
+        deadline = now + self._deadline_s if self._deadline_s is not None else float("inf")
+        picture = traced.outcome if isinstance(traced.outcome, Picture) else None
+        if self._last_asked is not None and traced.epoch != self._last_asked + 1:
+            self._recent.clear()
+        second = self._ask_second(picture)
+        self._last_asked = traced.epoch
+        self._recent.append(picture)
+        first = None
+        if picture is not None:
+            after = (None,) * self._context.after
+            first = self._judge.ask(self._look(after), urgent=self._context.after == 0)
+        return _Asked(traced, first, second, deadline, now)
+
+    def _ask_second(self, picture: Picture | None) -> asyncio.Future[Opinion] | None:
+        waits_for_this = bool(self._context.after and self._recent and self._recent[-1])
+        if picture is None or not waits_for_this:
+            return None
+        return self._judge.ask(self._look((picture,)))
+
+    def _look(self, after: tuple[Picture | None, ...]) -> Look:
+        missing = self._context.before + 1 - len(self._recent)
+        return Look(
+            pictures=(*(None,) * missing, *self._recent, *after), center=self._context.before
+        )
+
+    def begin(self, origin: Origin, state: NightState, lights: wire.LightsName) -> None:
+        """Begin a session, or go on with one from the state rebuilt for it."""
+        self._origin = origin
+        self._state = state
+        self._provisional = None
+        self.lights = lights
+
+    async def score(self, asked: _Asked) -> None:
+        """Wait for the opinions on a page and emit the verdicts that follow."""
+        outcome = asked.traced.outcome
+        if isinstance(outcome, Gap):
+            await self._withhold(asked, outcome.reason)
+            return
+        if self._provisional is not None:
+            await self._conclude(asked)
+        opinion = await self._answer(asked.first, asked.deadline)
+        if not isinstance(opinion, Opinion):
+            await self._withhold(asked, opinion)
+            return
+        self._state, staged = self._decider.step(self._state, opinion)
+        if staged.provisional:
+            self._provisional = _Provisional(asked, opinion)
+        await self._publish(staged, asked, opinion)
+
+    async def end(self) -> None:
+        """Make what is still provisional terminal: no page comes after it."""
+        await self._settle()
+        self._origin = None
+
+    async def _conclude(self, following: _Asked) -> None:
+        waiting = self._provisional
+        if waiting is None:
+            return
+        opinion = await self._answer(following.second_of_previous, following.deadline)
+        if not isinstance(opinion, Opinion):
+            await self._settle()
+            return
+        self._provisional = None
+        self._state, staged = self._decider.step(self._state, opinion)
+        await self._publish(staged, waiting.asked, opinion)
+
+    async def _settle(self) -> None:
+        waiting = self._provisional
+        if waiting is None:
+            return
+        self._provisional = None
+        self._state, staged = self._decider.settle(self._state)
+        await self._publish(staged, waiting.asked, waiting.opinion)
+
+    async def _withhold(self, asked: _Asked, reason: Reason) -> None:
+        await self._settle()
+        epoch = asked.traced.epoch
+        self._state, _ = self._decider.withhold(self._state, epoch)
+        await self._publish(Withheld(epoch, reason), asked, None)
+
+    async def _answer(
+        self, question: asyncio.Future[Opinion] | None, deadline: float
+    ) -> Opinion | Reason:
+        if question is None:
+            return Reason.NO_MODEL
+        left = None if deadline == float("inf") else max(0.0, deadline - time.monotonic())
+        try:
+            return await asyncio.wait_for(question, left)
+        except TimeoutError:
+            return Reason.TOO_LATE
+        except HypnocastError as error:
+            _log.warning("no opinion on a page", error=str(error))
+            return Reason.NO_MODEL
+
+    async def _publish(self, verdict: Verdict, asked: _Asked, opinion: Opinion | None) -> None:
+        origin, traced = self._origin, asked.traced
+        if origin is None:
+            return
+        outcome = traced.outcome
+        timings = _timings(traced.timings, asked.arrived, judged=opinion is not None)
+        event = stage_event(origin, verdict, outcome, timings, self.lights)
+        terminal = not (isinstance(verdict, Staged) and verdict.provisional)
+        kept = opinion.log_probabilities if opinion is not None and terminal else None
+        picture = outcome if isinstance(outcome, Picture) else None
+        await self._emit(Scored(event, kept, picture))
+
+
+def _timings(traced: Timings, arrived: float, *, judged: bool) -> Timings:
+    since_drawn = (time.monotonic() - arrived) * 1000.0
+    base = traced.drawn if traced.drawn is not None else traced.closed
+    if base is None:
+        return traced
+    now = base + since_drawn
+    return replace(traced, judged=now if judged else None, journaled=now)

@@ -1,0 +1,66 @@
+"""The command line. Each command loads only what it needs, so that ``--help`` is quick.
+
+Exit codes: 0 good, 1 it ran and found a fault, 2 misuse. An error is one line on standard error
+that says what is wrong, where, and what to do.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+import click
+import typer
+
+from hypnocast import __version__
+from hypnocast.errors import HypnocastError
+
+app = typer.Typer(
+    name="hypnocast",
+    help="Live sleep staging with a vision-language model: LSL in, MQTT out. "
+    "Research software: no diagnosis, no alarm function.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+
+@app.callback(invoke_without_command=True)
+def _root(
+    *,
+    version: bool = typer.Option(False, "--version", help="Print the version and end."),
+) -> None:
+    if version:
+        typer.echo(f"hypnocast {__version__}")
+        raise typer.Exit
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line and end the process with its exit code."""
+    sys.exit(run(arguments))
+
+
+def run(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line and return its exit code."""
+    try:
+        result = app(args=arguments, standalone_mode=False, prog_name="hypnocast")
+    except HypnocastError as error:
+        _complain(str(error))
+        return error.exit_code
+    except click.UsageError as error:
+        command = error.ctx.command_path if error.ctx is not None else "hypnocast"
+        _complain(f"{error.format_message()} (see {command} --help)")
+        return 2
+    except click.ClickException as error:
+        _complain(error.format_message())
+        return error.exit_code
+    except (KeyboardInterrupt, click.Abort):
+        return 130
+    except BrokenPipeError:
+        return 0
+    return int(result or 0)
+
+
+def _complain(line: str) -> None:
+    sys.stderr.write(f"hypnocast: {' '.join(line.split())}\n")
