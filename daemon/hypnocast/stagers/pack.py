@@ -36,6 +36,12 @@ class Pack:
         return self.folder / name
 
 
+def read_manifest(path: str | Path) -> Manifest:
+    """Read what a pack says of itself; nothing of it is verified."""
+    folder = Path(path).resolve()
+    return _parse(_read_manifest(folder), folder)
+
+
 def load_pack(path: str | Path) -> Pack:
     """Load a pack and verify all of it; the first fault is raised as :class:`PackError`."""
     folder = Path(path).resolve()
