@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from typing import Annotated
 
 import click
 import typer
@@ -29,7 +30,7 @@ app = typer.Typer(
 @app.callback(invoke_without_command=True)
 def _root(
     *,
-    version: bool = typer.Option(False, "--version", help="Print the version and end."),
+    version: Annotated[bool, typer.Option(help="Print the version and end.")] = False,
 ) -> None:
     if version:
         typer.echo(f"hypnocast {__version__}")

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from hypnocast.app.config import Config, load_config, parse_config, read_secret
+from hypnocast.app.config import Config, credential, load_config, parse_config
 from hypnocast.errors import ConfigError
 
 EXAMPLE = Path(__file__).parents[2] / "docs" / "hypnocast.toml"
@@ -111,15 +111,8 @@ def test_a_file_that_everybody_can_write_is_refused(tmp_path: Path) -> None:
         load_config(tmp_path / "absent.toml")
 
 
-def test_secrets_come_from_files_of_their_own_that_others_cannot_read(tmp_path: Path) -> None:
-    file = tmp_path / "password"
-    file.write_text("hush\n")
-    file.chmod(0o600)
-    assert read_secret(str(file), "broker.password_file") == "hush"
-    file.chmod(0o644)
-    with pytest.raises(ConfigError, match="chmod 600"):
-        read_secret(str(file), "broker.password_file")
-    file.chmod(0o600)
-    file.write_text("")
-    with pytest.raises(ConfigError, match="one line"):
-        read_secret(str(file), "broker.password_file")
+def test_a_bare_credential_lies_among_systemds(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CREDENTIALS_DIRECTORY", "/run/credentials/hypnocast.service")
+    assert credential("mqtt-password") == Path("/run/credentials/hypnocast.service/mqtt-password")
+    assert credential("/etc/secret") == Path("/etc/secret")
+    assert credential(None) is None

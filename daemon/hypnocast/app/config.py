@@ -283,28 +283,14 @@ def load_config(path: Path | None) -> Config:
     return parse_config(text, str(path))
 
 
-def read_secret(path: str, where: str) -> str:
-    """Read a user name or password from its file, refusing files that others can write."""
-    file = Path(path).expanduser()
-    if not file.is_absolute() and (folder := os.environ.get("CREDENTIALS_DIRECTORY")):
-        file = Path(folder) / path
-    try:
-        if file.stat().st_mode & (stat.S_IWOTH | stat.S_IWGRP | stat.S_IROTH):
-            raise ConfigError(
-                f"{file} can be read by everybody or written by others",
-                where=where,
-                remedy=f"Run: chmod 600 {file}",
-            )
-        secret = file.read_text(encoding="utf-8").strip()
-    except OSError as error:
-        raise ConfigError(
-            f"{file}: {error.strerror}", where=where, remedy="Name a credential file."
-        ) from None
-    if not secret or "\n" in secret:
-        raise ConfigError(
-            f"{file} must hold one line", where=where, remedy="Write the secret alone into it."
-        )
-    return secret
+def credential(name: str | None) -> Path | None:
+    """Return the path of a credential file; a bare name lies among systemd's credentials."""
+    if name is None:
+        return None
+    folder = os.environ.get("CREDENTIALS_DIRECTORY")
+    if folder and "/" not in name:
+        return Path(folder) / name
+    return Path(name).expanduser()
 
 
 def _check(config: Config, where: str) -> None:
