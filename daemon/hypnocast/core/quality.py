@@ -1,0 +1,209 @@
+"""Quality: whether what came from a channel can be what it is said to be.
+
+Judged on the raw samples, before any filter could make a bad electrode look good. Each second is
+looked at alone and the typical second (the median) decides, so that a body movement or a sweat
+drift does not condemn a page. What is flagged here for a needed channel is withheld; so the limits
+are wide: they catch loose electrodes and wrong units, not unusual people.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from types import MappingProxyType
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hypnocast.core.types import (
+    PAGE_S,
+    STEPS_PER_MICROVOLT,
+    ChannelQuality,
+    Flag,
+    FloatArray,
+    Page,
+    Quality,
+    Reason,
+    Role,
+)
+
+HEALTH_S = 5.0
+"""How much of the newest signal electrode health is judged on."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Range:
+    """Standard deviation within a typical second that the body can produce, in µV."""
+
+    least: float
+    most: float
+
+
+# Quiet wakeful EEG of ±10 µV has about 4 µV, deep sleep of ±150 µV about 70 µV. Amplifiers and
+# derivations differ by up to 2.5 either way, and a factor 1000 between units lies far outside.
+# Amplifier noise alone has 0.2 µV. Chin tone sinks to the noise in REM sleep, an R wave is 2 mV.
+_EEG = _Range(0.3, 500.0)
+_RANGES: Mapping[Role, _Range] = MappingProxyType(
+    {
+        Role.F4: _EEG,
+        Role.C4: _EEG,
+        Role.O2: _EEG,
+        Role.E1: _Range(0.3, 800.0),
+        Role.E2: _Range(0.3, 800.0),
+        Role.CHIN: _Range(0.03, 1000.0),
+        Role.ECG: _Range(3.0, 5000.0),
+    }
+)
+
+_STILL_UV = 1 / STEPS_PER_MICROVOLT
+"""A second that spans no more is one value and its rounding: nothing is connected at all."""
+
+_HUM_UV = 20.0
+"""Mains amplitude that spoils the look of an EEG; a good electrode picks up less than 5 µV."""
+
+_OPEN_HUM_UV = 100.0
+"""Mains amplitude of an open input: nothing on the skin any more."""
+
+_RAIL_RUN = 3
+_RAIL_LEAST_UV = 50.0
+"""Equal extreme values in a row are a rail only if they lie far apart, else coarse resolution."""
+_RAIL_SHARE = 0.02
+_RAILED_SHARE = 0.3
+"""Share of samples on a rail that is flagged, and that can only be a lost electrode."""
+
+_USELESS = (
+    (Flag.MISSING, Reason.MISSING_CHANNEL),
+    (Flag.UNKNOWN_UNIT, Reason.UNKNOWN_UNIT),
+    (Flag.OUT_OF_SCALE, Reason.OUT_OF_SCALE),
+    (Flag.DETACHED, Reason.DETACHED),
+    (Flag.FLAT, Reason.DETACHED),
+)
+"""Flags under which a channel is not judged, and the reason each gives; the first one counts."""
+
+
+def assess(page: Page, roles: Sequence[Role], mains_hz: int) -> Quality:
+    """Judge each role over the page itself; a role without a signal is missing."""
+    found = {}
+    for role in roles:
+        signal = page.signals.get(role)
+        if signal is None:
+            found[role] = ChannelQuality(0.0, frozenset({Flag.MISSING}))
+            continue
+        first = round(page.context_s * signal.rate)
+        wanted = round(PAGE_S * signal.rate)
+        samples = signal.samples[first : first + wanted]
+        coverage = float(np.count_nonzero(np.isfinite(samples))) / wanted
+        if signal.derivation.microvolts_per_unit is None:
+            flags = frozenset({Flag.UNKNOWN_UNIT})
+        elif coverage > 0:
+            flags = health(samples, signal.rate, mains_hz, role)
+        else:
+            flags = frozenset()
+        found[role] = ChannelQuality(coverage, flags)
+    return MappingProxyType(found)
+
+
+def health(
+    samples: FloatArray, rate: float, mains_hz: int, role: Role = Role.F4
+) -> frozenset[Flag]:
+    """Judge an electrode by a stretch of raw samples in µV, about 5 s or more."""
+    if not np.isfinite(samples).any():
+        return frozenset({Flag.MISSING})
+    flags = set()
+    seconds, known = _seconds(samples, rate)
+    span = _typical(
+        np.where(known, seconds, -np.inf).max(1) - np.where(known, seconds, np.inf).min(1)
+    )
+    level = _level(seconds, known)
+    spread = _typical(np.sqrt((level**2).sum(1) / known.sum(1)))
+    hum = _typical(_hum(level, known, rate, mains_hz))
+    railed = _railed(samples)
+    limits = _RANGES[role]
+    if span <= _STILL_UV:
+        flags.add(Flag.FLAT)
+    elif not limits.least <= spread <= limits.most:
+        flags.add(Flag.OUT_OF_SCALE)
+    if hum > _HUM_UV:
+        flags.add(Flag.LINE_NOISE)
+    if railed > _RAIL_SHARE:
+        flags.add(Flag.CLIPPED)
+    if railed > _RAILED_SHARE or hum > _OPEN_HUM_UV:
+        flags.add(Flag.DETACHED)
+    return frozenset(flags)
+
+
+def reason_against(channel: ChannelQuality, min_coverage: float) -> Reason | None:
+    """Why a channel cannot carry a stage, or None if it can."""
+    for flag, reason in _USELESS:
+        if flag in channel.flags:
+            return reason
+    return Reason.LOW_COVERAGE if channel.coverage < min_coverage else None
+
+
+def verdict_on(
+    quality: Quality, needed: Sequence[Sequence[Role]], min_coverage: float
+) -> Reason | None:
+    """Why a page may not be staged, or None if it may.
+
+    Of each group of ``needed`` one channel must be usable. Otherwise the reason is that of the
+    group's first channel that is there at all.
+    """
+    missing = ChannelQuality(0.0, frozenset({Flag.MISSING}))
+    for group in needed:
+        reasons = [reason_against(quality.get(role, missing), min_coverage) for role in group]
+        if None not in reasons:
+            there = [reason for reason in reasons if reason is not Reason.MISSING_CHANNEL]
+            return there[0] if there else Reason.MISSING_CHANNEL
+    return None
+
+
+def _seconds(samples: FloatArray, rate: float) -> tuple[FloatArray, NDArray[np.bool_]]:
+    """Cut into seconds, and keep those that are at least half there (or all there are)."""
+    length = max(2, round(rate))
+    padded = np.append(samples, np.full(-samples.size % length, np.nan)).reshape(-1, length)
+    known = np.isfinite(padded)
+    share = known.mean(axis=1)
+    kept = share >= min(0.5, float(share.max()))
+    return padded[kept], known[kept]
+
+
+def _typical(values: FloatArray) -> float:
+    return float(np.median(values))
+
+
+def _level(seconds: FloatArray, known: NDArray[np.bool_]) -> FloatArray:
+    """Each second without its mean and its slope, so that offset and drift do not count."""
+    count = known.sum(1, keepdims=True)
+    filled = np.where(known, seconds, 0.0)
+    time = np.where(known, np.arange(seconds.shape[1], dtype=np.float64), 0.0)
+    time = np.where(known, time - time.sum(1, keepdims=True) / count, 0.0)
+    flat = np.where(known, filled - filled.sum(1, keepdims=True) / count, 0.0)
+    square = (time**2).sum(1, keepdims=True)
+    slope = (flat * time).sum(1, keepdims=True) / np.where(square > 0, square, 1.0)
+    level: FloatArray = flat - slope * time
+    return level
+
+
+def _hum(level: FloatArray, known: NDArray[np.bool_], rate: float, mains_hz: int) -> FloatArray:
+    """Amplitude at the mains frequency in each second."""
+    if not 0 < mains_hz < 0.5 * rate:
+        return np.zeros(1)
+    turn = 2 * np.pi * mains_hz * np.arange(level.shape[1]) / rate
+    real, imaginary = (level * np.cos(turn)).sum(1), (level * np.sin(turn)).sum(1)
+    amplitude: FloatArray = 2 * np.hypot(real, imaginary) / known.sum(1)
+    return amplitude
+
+
+def _railed(samples: FloatArray) -> float:
+    """Share of the samples that stay at the highest or lowest value for some time."""
+    known = samples[np.isfinite(samples)]
+    low, high = known.min(), known.max()
+    if high - low < _RAIL_LEAST_UV:
+        return 0.0
+    share = 0.0
+    for rail in (low, high):
+        at = known == rail
+        run = np.lib.stride_tricks.sliding_window_view(at, min(_RAIL_RUN, at.size)).all(axis=1)
+        if run.any():
+            share += float(at.mean())
+    return share
