@@ -167,7 +167,7 @@ class _Page:
 
     def dream(self) -> None:
         if self.happens(0.72):
-            for at in self.times(4.5, 4.0):
+            for at in self.times(6.0, 3.5):
                 self.burst(at)
         for at in self.times(1.5, 2.0):
             duration = float(self.rng.uniform(0.1, 0.4))
@@ -181,8 +181,8 @@ class _Page:
             hz = float(self.rng.uniform(2.3, 4.2))
             self.add(EventKind.SAWTOOTH, at, length, self.size(38.0), hz)
             at += 0.8 * length
-        for _ in range(int(self.rng.integers(1, 6))):
-            size = self.side() * self.size(0.8 * self.person.eye_uv, 0.35)
+        for _ in range(int(self.rng.integers(2, 7))):
+            size = self.side() * self.size(0.9 * self.person.eye_uv, 0.35)
             self.add(EventKind.RAPID_EYE_MOVEMENT, at, float(self.rng.uniform(0.35, 0.9)), size)
             at += float(self.rng.uniform(0.35, 1.3))
 

@@ -193,7 +193,9 @@ def fault(text: str) -> Fault:
     """Read a fault from its written form."""
     match = _SPEC.fullmatch(text.strip())
     if match is None:
-        raise ConfigError("this is not how a fault is written", where=f"fault {text}", remedy=_REMEDY)
+        raise ConfigError(
+            "this is not how a fault is written", where=f"fault {text}", remedy=_REMEDY
+        )
     try:
         kind = FaultKind(match["kind"])
     except ValueError:

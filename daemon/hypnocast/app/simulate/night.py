@@ -105,9 +105,7 @@ class Night:
     def levels(self, page: int) -> Levels:
         """Return how strong the enduring sources are on a page."""
         mood: FloatArray = np.exp(0.12 * self._rng(page, 3).standard_normal(8))
-        return levels(
-            self.person, self.stage(page), eyes_closed=self.eyes_closed(page), mood=mood
-        )
+        return levels(self.person, self.stage(page), eyes_closed=self.eyes_closed(page), mood=mood)
 
     def warmth(self, page: int) -> float:
         """Return how much the person sweats: a slow tide over the night, 0 … 1."""
@@ -160,12 +158,10 @@ class Night:
         )
 
     def _resample(self, page: int, leads: tuple[Lead, ...], rate: int) -> Wave:
-        from scipy.signal import resample_poly  # noqa: PLC0415 - half a second, seldom needed
+        from scipy.signal import resample_poly
 
         margin = RATE
-        around = self.at(
-            page * BLOCK - margin, (page + 1) * BLOCK + margin, leads=leads, rate=RATE
-        )
+        around = self.at(page * BLOCK - margin, (page + 1) * BLOCK + margin, leads=leads, rate=RATE)
         other = resample_poly(around, rate, RATE, axis=0)
         return np.ascontiguousarray(other[rate : rate + round(PAGE_S) * rate], dtype=np.float32)
 

@@ -53,7 +53,10 @@ def person(seed: int) -> Person:
     rng = np.random.default_rng([seed, 0x5EED])
     age = int(rng.integers(20, 76))
     years = (age - 20) / 55
-    around = lambda centre, spread: float(centre * np.exp(spread * rng.standard_normal()))  # noqa: E731 - a shorthand
+
+    def around(centre: float, spread: float) -> float:
+        return float(centre * np.exp(spread * rng.standard_normal()))
+
     return Person(
         code=f"S{seed % 10000:04d}",
         age=age,

@@ -12,69 +12,36 @@ from hypnocast.core.types import FloatArray, Stage
 
 from .person import Person
 
-SOURCES = (
-    "front",
-    "centre",
-    "back",
-    "delta",
-    "theta",
-    "alpha",
-    "sigma",
-    "beta",
-    "drift",
-    "chin",
-    "slow",
-    "spindle",
-    "vertex",
-    "gaze",
-    "lids",
-    "arousal",
-    "muscle",
-    "sway",
-    "heart",
-    "hum",
-)
-"""What electrodes share. Beside these every electrode has noise and muscle of its own."""
+_SEEN = """
+           Fpz    F3    F4    Cz    C3    C4    O1    O2    M1    M2    E1    E2 Chin1 Chin2   ECG
+front      0.8  0.75  0.75  0.35  0.35  0.35   0.1   0.1  -0.1  -0.1  0.45  0.45     0     0     0
+centre     0.2   0.3   0.3  0.75   0.7   0.7  0.25  0.25  -0.1  -0.1   0.1   0.1     0     0     0
+back      0.05   0.1   0.1  0.25  0.25  0.25  0.75  0.75   0.1   0.1     0     0     0     0     0
+delta      1.1     1     1  0.35  0.75  0.75  0.45  0.45  -0.1  -0.1   0.5   0.5     0     0     0
+theta     0.35   0.8   0.8  1.05  0.95  0.95   0.7   0.7 -0.05 -0.05  0.35  0.35     0     0     0
+alpha      0.2   0.3   0.3  0.45  0.45  0.45     1     1  0.06  0.06   0.1   0.1     0     0     0
+sigma      0.3   0.8   0.8     1   0.9   0.9  0.35  0.35 -0.05 -0.05   0.2   0.2     0     0     0
+beta       0.8   0.9   0.9   0.8   0.8   0.8   0.5   0.5   0.1   0.1   0.4   0.4     0     0     0
+drift        1   0.8   0.8   0.4   0.5   0.5   0.3   0.3   0.1   0.1   0.9   0.6   0.1   0.1   0.2
+chin         0     0     0     0     0     0     0     0     0     0     0     0  0.55 -0.45     0
+slow       1.1     1     1   0.4   0.8   0.8   0.5   0.5 -0.12 -0.12   0.6   0.6  0.02  0.02     0
+spindle   0.35  0.75  0.75  1.05     1     1  0.35  0.35 -0.05 -0.05   0.2   0.2     0     0     0
+vertex    0.35   0.6   0.6   1.1  0.95  0.95   0.4   0.4  -0.1  -0.1   0.2   0.2     0     0     0
+gaze         0   0.1  -0.1     0  0.05 -0.05     0     0  0.04 -0.04     1    -1     0     0     0
+lids       1.1  0.35  0.35   0.1  0.12  0.12  0.03  0.03 -0.02 -0.02 -0.55  0.85     0     0     0
+arousal    0.7   0.8   0.8   0.9   0.9   0.9     1     1   0.1   0.1   0.3   0.3     0     0     0
+muscle       1   0.8   0.8   0.3   0.5   0.5   0.7   0.7   0.8   0.8   0.9   0.9     3  -2.2   1.5
+sway       0.9   0.9     1   0.6   0.8   0.8   0.9     1   0.3   0.2   1.1   0.8   0.5   0.2   1.5
+heart        0     0     0     0     0     0     0     0     1  -0.6     0     0   0.1   0.1     0
+hum          1   1.2   0.8   0.9   1.1   0.7     1   1.3   0.5   0.4     1   0.8   0.9   0.7     1
+"""
+_HEAD, *_ROWS = (line.split() for line in _SEEN.strip().splitlines())
 
-# front centre back | delta theta alpha sigma beta drift chin
-# | slow spindle vertex gaze lids arousal muscle sway heart hum
-_SEEN: Mapping[str, tuple[float, ...]] = MappingProxyType(
-    {
-        "Fpz": (0.8, 0.2, 0.05, 1.1, 0.35, 0.2, 0.3, 0.8, 1.0, 0)
-        + (1.1, 0.35, 0.35, 0.0, 1.1, 0.7, 1.0, 0.9, 0.0, 1.0),
-        "F3": (0.75, 0.3, 0.1, 1.0, 0.8, 0.3, 0.8, 0.9, 0.8, 0)
-        + (1.0, 0.75, 0.6, 0.1, 0.35, 0.8, 0.8, 0.9, 0.0, 1.2),
-        "F4": (0.75, 0.3, 0.1, 1.0, 0.8, 0.3, 0.8, 0.9, 0.8, 0)
-        + (1.0, 0.75, 0.6, -0.1, 0.35, 0.8, 0.8, 1.0, 0.0, 0.8),
-        "Cz": (0.35, 0.75, 0.25, 0.35, 1.05, 0.45, 1.0, 0.8, 0.4, 0)
-        + (0.4, 1.05, 1.1, 0.0, 0.1, 0.9, 0.3, 0.6, 0.0, 0.9),
-        "C3": (0.35, 0.7, 0.25, 0.75, 0.95, 0.45, 0.9, 0.8, 0.5, 0)
-        + (0.8, 1.0, 0.95, 0.05, 0.12, 0.9, 0.5, 0.8, 0.0, 1.1),
-        "C4": (0.35, 0.7, 0.25, 0.75, 0.95, 0.45, 0.9, 0.8, 0.5, 0)
-        + (0.8, 1.0, 0.95, -0.05, 0.12, 0.9, 0.5, 0.8, 0.0, 0.7),
-        "O1": (0.1, 0.25, 0.75, 0.45, 0.7, 1.0, 0.35, 0.5, 0.3, 0)
-        + (0.5, 0.35, 0.4, 0.0, 0.03, 1.0, 0.7, 0.9, 0.0, 1.0),
-        "O2": (0.1, 0.25, 0.75, 0.45, 0.7, 1.0, 0.35, 0.5, 0.3, 0)
-        + (0.5, 0.35, 0.4, 0.0, 0.03, 1.0, 0.7, 1.0, 0.0, 1.3),
-        "M1": (-0.1, -0.1, 0.1, -0.1, -0.05, 0.06, -0.05, 0.1, 0.1, 0)
-        + (-0.12, -0.05, -0.1, 0.04, -0.02, 0.1, 0.8, 0.3, 1.0, 0.5),
-        "M2": (-0.1, -0.1, 0.1, -0.1, -0.05, 0.06, -0.05, 0.1, 0.1, 0)
-        + (-0.12, -0.05, -0.1, -0.04, -0.02, 0.1, 0.8, 0.2, -0.6, 0.4),
-        "E1": (0.45, 0.1, 0.0, 0.5, 0.35, 0.1, 0.2, 0.4, 0.9, 0)
-        + (0.6, 0.2, 0.2, 1.0, -0.55, 0.3, 0.9, 1.1, 0.0, 1.0),
-        "E2": (0.45, 0.1, 0.0, 0.5, 0.35, 0.1, 0.2, 0.4, 0.6, 0)
-        + (0.6, 0.2, 0.2, -1.0, 0.85, 0.3, 0.9, 0.8, 0.0, 0.8),
-        "Chin1": (0, 0, 0, 0, 0, 0, 0, 0, 0.1, 0.55)
-        + (0.02, 0.0, 0.0, 0.0, 0.0, 0.0, 3.0, 0.5, 0.1, 0.9),
-        "Chin2": (0, 0, 0, 0, 0, 0, 0, 0, 0.1, -0.45)
-        + (0.02, 0.0, 0.0, 0.0, 0.0, 0.0, -2.2, 0.2, 0.1, 0.7),
-        "ECG": (0, 0, 0, 0, 0, 0, 0, 0, 0.2, 0.0)
-        + (0, 0, 0, 0, 0, 0, 1.5, 1.5, 0.0, 1.0),
-    }
-)
-
-ELECTRODES: tuple[str, ...] = tuple(_SEEN)
+ELECTRODES: tuple[str, ...] = tuple(_HEAD)
 """Every electrode there is. ``ECG`` is a chest lead of its own, already a difference."""
+
+SOURCES: tuple[str, ...] = tuple(row[0] for row in _ROWS)
+"""What electrodes share. Beside these every electrode has noise and muscle of its own."""
 
 _LOCAL: Mapping[str, float] = MappingProxyType(
     {"M1": 0.3, "M2": 0.3, "E1": 0.35, "E2": 0.35, "Chin1": 0.08, "Chin2": 0.08, "ECG": 0.3}
@@ -127,7 +94,7 @@ def levels(person: Person, stage: Stage, *, eyes_closed: bool, mood: FloatArray)
 
 def seen_by(electrode: str, person: Person) -> FloatArray:
     """Return how an electrode sees each of :data:`SOURCES`."""
-    seen = np.array(_SEEN[electrode], dtype=np.float64)
+    seen = np.array([float(row[1 + ELECTRODES.index(electrode)]) for row in _ROWS])
     heart, hum = SOURCES.index("heart"), SOURCES.index("hum")
     seen[heart] = 1.0 if electrode == "ECG" else seen[heart] * person.ecg_leak
     seen[hum] *= person.hum_uv

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
+from types import MappingProxyType
 
 import numpy as np
 
@@ -72,18 +74,22 @@ def synthesise(
     that touch the page. The sums are taken in a fixed order, lead by lead.
     """
     sources = _enduring(synthesis, page, before, now, warmth)
-    sources |= _driven(synthesis, page * BLOCK, events)
+    for name, driven in _driven(synthesis, page * BLOCK, events).items():
+        sources[name] = sources[name] + driven if name in sources else driven
     sources["heart"] = _heart(synthesis.person, page)
     sources["hum"] = _hum(synthesis.mains_hz)
     out = np.zeros((len(synthesis.leads), BLOCK), dtype=np.float32)
     scratch = np.empty(BLOCK, dtype=np.float32)
     for column, name in enumerate(SOURCES):
         if name in sources:
-            for row, weight in enumerate(synthesis.mix[:, column]):
+            for lead, weight in enumerate(synthesis.mix[:, column]):
                 if weight:
                     np.multiply(sources[name], np.float32(weight), out=scratch)
-                    out[row] += scratch
-    _own(synthesis, page, before, now, out, scratch)
+                    out[lead] += scratch
+    for row, hangs in _own(synthesis, page, before, now):
+        for lead, sign in hangs:
+            np.multiply(row, np.float32(sign), out=scratch)
+            out[lead] += scratch
     return np.ascontiguousarray(out.T)
 
 
@@ -120,9 +126,9 @@ def _enduring(
 
 
 def _own(
-    synthesis: Synthesis, page: int, before: Levels, now: Levels, out: Wave, scratch: Wave
-) -> None:
-    """Add what each electrode has for itself to the leads that hang on it."""
+    synthesis: Synthesis, page: int, before: Levels, now: Levels
+) -> Iterator[tuple[Wave, tuple[tuple[int, float], ...]]]:
+    """Yield what each electrode has for itself, with the leads that hang on it."""
     pink, muscle, at = waves.loop("pink"), waves.loop("muscle"), page * BLOCK
     for electrode, hangs in synthesis.own:
         share, strain = own_share(electrode)
@@ -130,11 +136,10 @@ def _own(
         row = _scaled(pink, here, share * before.background, share * now.background)
         here = at + synthesis.places[f"emg {electrode}"]
         row += _scaled(muscle, here, strain * before.muscle, strain * now.muscle)
-        for lead, sign in hangs:
-            np.multiply(row, np.float32(sign), out=scratch)
-            out[lead] += scratch
+        yield row, hangs
 
 
+@lru_cache(maxsize=4)
 def _hum(mains_hz: int) -> Wave:
     """Return one page of mains hum; every page is alike, for 30 s hold whole turns of it."""
     t = np.arange(BLOCK) * (mains_hz / RATE)
@@ -170,40 +175,13 @@ def _lay(row: Wave, wave: Wave, first: int, size: float) -> None:
 def _driven(synthesis: Synthesis, at: int, events: Iterable[Event]) -> dict[str, Wave]:
     """Return the sources that are silent but for the page's events."""
     rows: dict[str, Wave] = {}
-
-    def lay(source: str, event: Event, wave: Wave, size: float) -> None:
-        row = rows.setdefault(source, np.zeros(BLOCK, dtype=np.float32))
-        _lay(row, wave, round(event.start * RATE) - at, size)
-
     for event in events:
         if event.end * RATE <= at:
             continue
-        size = event.microvolts
-        match event.kind:
-            case EventKind.SPINDLE:
-                lay("spindle", event, waves.spindle(event.duration, event.hz), size)
-            case EventKind.K_COMPLEX:
-                lay("slow", event, waves.k_complex(event.duration), size)
-            case EventKind.SLOW_WAVES:
-                lay("slow", event, _burst("slow", event, 0.8), size)
-            case EventKind.VERTEX_WAVE:
-                lay("vertex", event, waves.vertex_wave(event.duration), size)
-            case EventKind.SAWTOOTH:
-                lay("vertex", event, waves.sawtooth(event.duration, event.hz), size)
-            case EventKind.BLINK:
-                lay("lids", event, waves.blink(event.duration), size)
-            case EventKind.RAPID_EYE_MOVEMENT:
-                lay("gaze", event, waves.saccade(event.duration), size)
-            case EventKind.SLOW_EYE_MOVEMENT:
-                lay("gaze", event, waves.slow_roll(event.duration), size)
-            case EventKind.TWITCH:
-                lay("chin", event, _burst("muscle", event, 0.05), size)
-            case EventKind.AROUSAL:
-                lay("arousal", event, _arousal(synthesis.person, event), size)
-                lay("muscle", event, _burst("muscle", event, 0.5), 0.35 * size)
-            case EventKind.BODY_MOVEMENT:
-                lay("sway", event, _burst("sway", event, 0.7), size)
-                lay("muscle", event, _burst("muscle", event, 0.5), 0.2 * size)
+        for source, share, shape in _SHAPES[event.kind]:
+            row = rows.setdefault(source, np.zeros(BLOCK, dtype=np.float32))
+            wave = shape(event, synthesis.person)
+            _lay(row, wave, round(event.start * RATE) - at, share * event.microvolts)
     return rows
 
 
@@ -213,10 +191,40 @@ def _burst(noise: str, event: Event, ramp: float) -> Wave:
     return waves.slice_of(waves.loop(noise), event.place, envelope.size) * envelope
 
 
-def _arousal(person: Person, event: Event) -> Wave:
+def _arousal(event: Event, person: Person) -> Wave:
     """Return the abrupt shift to faster waves: alpha and beta, with an RMS of about 1."""
     envelope = waves.plateau(event.duration, 0.4)
     alpha = waves.loop("alpha", round(4.0 * person.alpha_hz) / 4.0)
     wave = np.float32(0.55) * waves.slice_of(alpha, event.place, envelope.size)
     wave += np.float32(0.35) * waves.slice_of(waves.loop("beta"), event.place, envelope.size)
     return wave * envelope
+
+
+def _noise(name: str, ramp: float) -> Callable[[Event, Person], Wave]:
+    return lambda event, _: _burst(name, event, ramp)
+
+
+_SHAPES: Mapping[EventKind, tuple[tuple[str, float, Callable[[Event, Person], Wave]], ...]] = (
+    MappingProxyType(
+        {
+            EventKind.SPINDLE: (("spindle", 1.0, lambda e, _: waves.spindle(e.duration, e.hz)),),
+            EventKind.K_COMPLEX: (("slow", 1.0, lambda e, _: waves.k_complex(e.duration)),),
+            EventKind.SLOW_WAVES: (("slow", 1.0, _noise("slow", 0.8)),),
+            EventKind.VERTEX_WAVE: (("vertex", 1.0, lambda e, _: waves.vertex_wave(e.duration)),),
+            EventKind.SAWTOOTH: (("vertex", 1.0, lambda e, _: waves.sawtooth(e.duration, e.hz)),),
+            EventKind.BLINK: (("lids", 1.0, lambda e, _: waves.blink(e.duration)),),
+            EventKind.RAPID_EYE_MOVEMENT: (("gaze", 1.0, lambda e, _: waves.saccade(e.duration)),),
+            EventKind.SLOW_EYE_MOVEMENT: (("gaze", 1.0, lambda e, _: waves.slow_roll(e.duration)),),
+            EventKind.TWITCH: (("chin", 1.0, _noise("muscle", 0.05)),),
+            EventKind.AROUSAL: (
+                ("arousal", 1.0, _arousal),
+                ("muscle", 0.35, _noise("muscle", 0.5)),
+            ),
+            EventKind.BODY_MOVEMENT: (
+                ("sway", 1.0, _noise("sway", 0.7)),
+                ("muscle", 0.2, _noise("muscle", 0.5)),
+            ),
+        }
+    )
+)
+"""For each event the sources it drives, with which share of its size and in which shape."""

@@ -7,7 +7,9 @@ lengths, so what they add up to does not come round within a night.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from functools import lru_cache
+from types import MappingProxyType
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,27 +38,31 @@ _LOOP_S = {
 _SEEDS = {name: seed for seed, name in enumerate(_LOOP_S)}
 
 
-def _shape(name: str, f: FloatArray, centre: float) -> FloatArray:
-    """Return the power spectrum of a rhythm, to be normalised."""
-    safe = np.maximum(f, 0.01)
-    coupled = 1.0 / (1.0 + (0.35 / safe) ** 4)
-    if name == "pink":
-        return coupled * safe**-1.6 / (1.0 + (f / 70.0) ** 6)
-    if name == "delta":
-        return coupled / (1.0 + (f / 2.0) ** 3.6)
-    if name == "theta":
-        return np.exp(-0.5 * ((f - 5.3) / 1.3) ** 2)
-    if name == "alpha":
-        return np.exp(-0.5 * ((f - centre) / 0.45) ** 2)
-    if name == "sigma":
-        return np.exp(-0.5 * ((f - 13.0) / 1.2) ** 2)
-    if name == "beta":
-        return np.exp(-0.5 * ((f - 18.0) / 5.0) ** 2)
-    if name == "muscle":
-        return 1.0 / (1.0 + (22.0 / safe) ** 4) / (1.0 + (f / 75.0) ** 4)
-    if name == "drift":
-        return np.exp(-0.5 * ((f - 0.12) / 0.08) ** 2)
-    return coupled / (1.0 + (f / 2.0) ** 3)
+def _bell(f: FloatArray, centre: float, width: float) -> FloatArray:
+    return np.asarray(np.exp(-0.5 * ((f - centre) / width) ** 2), dtype=np.float64)
+
+
+def _above(f: FloatArray, corner: float) -> FloatArray:
+    """Return a spectrum that is cut off below a corner, as by an amplifier coupled to AC."""
+    return np.asarray(1.0 / (1.0 + (corner / np.maximum(f, 0.01)) ** 4), dtype=np.float64)
+
+
+_SPECTRA: Mapping[str, Callable[[FloatArray, float], FloatArray]] = MappingProxyType(
+    {
+        "pink": lambda f, _: (
+            _above(f, 0.35) * np.maximum(f, 0.01) ** -1.6 / (1.0 + (f / 70.0) ** 6)
+        ),
+        "delta": lambda f, _: _above(f, 0.35) / (1.0 + (f / 2.0) ** 3.6),
+        "theta": lambda f, _: _bell(f, 5.3, 1.3),
+        "alpha": lambda f, hz: _bell(f, hz, 0.45),
+        "sigma": lambda f, _: _bell(f, 13.0, 1.2),
+        "beta": lambda f, _: _bell(f, 18.0, 5.0),
+        "muscle": lambda f, _: _above(f, 22.0) / (1.0 + (f / 75.0) ** 4),
+        "drift": lambda f, _: _bell(f, 0.12, 0.08),
+        "sway": lambda f, _: _above(f, 0.35) / (1.0 + (f / 2.0) ** 3),
+    }
+)
+"""Power spectra of the noises, not normalised; a rhythm may have a centre of its own in Hz."""
 
 
 @lru_cache(maxsize=64)
@@ -67,8 +73,8 @@ def loop(name: str, centre: float = 0.0) -> Wave:
     if name == "slow":
         wave = _slow_waves(rng, n)
     else:
-        f = np.fft.rfftfreq(n, 1.0 / RATE)
-        amplitude = np.sqrt(_shape(name, f, centre))
+        f = np.fft.rfftfreq(n, 1.0 / RATE).astype(np.float64)
+        amplitude = np.sqrt(_SPECTRA[name](f, centre))
         amplitude[0] = 0.0
         phases = rng.standard_normal((2, f.size))
         wave = np.fft.irfft(amplitude * (phases[0] + 1j * phases[1]), n)
@@ -126,13 +132,14 @@ def spindle(duration: float, hz: float) -> Wave:
     t = _time(duration)
     bell = np.sin(np.float32(np.pi / duration) * t) ** np.float32(1.3)
     chirp = np.float32(hz) * t - np.float32(0.25) * t * t
-    return np.float32(0.5) * bell * np.sin(np.float32(2.0 * np.pi) * chirp)
+    wave = np.float32(0.5) * bell * np.sin(np.float32(2.0 * np.pi) * chirp)
+    return np.asarray(wave, dtype=np.float32)
 
 
 def k_complex(duration: float) -> Wave:
     """Return a sharp negative wave and the slower positive one after it, 1 from peak to peak."""
     u = _time(duration) / np.float32(duration)
-    down = -0.62 * np.exp(-0.5 * ((u - 0.27) / 0.075) ** 2)
+    down = -0.62 * np.exp(-0.5 * ((u - 0.27) / 0.065) ** 2)
     up = 0.38 * np.exp(-0.5 * ((u - 0.60) / 0.13) ** 2)
     return np.asarray(down + up, dtype=np.float32)
 
