@@ -109,6 +109,11 @@ class LslSource:
         with self._lock:
             return tuple(slot.health() for slot in self._slots)
 
+    def measure_soon(self) -> None:
+        """Ask all senders' clocks now: samples wait for a reading."""
+        self._next_clock = 0.0
+        self.wake()
+
     @property
     def sink_errors(self) -> int:
         """How often the sink raised instead of taking an arrival."""

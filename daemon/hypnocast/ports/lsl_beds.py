@@ -41,8 +41,6 @@ class Selector:
     """An XPath 1.0 predicate over the stream's header, evaluated by the sender's liblsl."""
     labels: tuple[str, ...] = ()
     """Names for all channels, where the stream gives none or wrong ones."""
-    unit: str | None = None
-    """The unit of all channels, where the stream gives none or a wrong one."""
     rate: float | None = None
     """The nominal rate, where the stream gives none."""
 

@@ -111,7 +111,7 @@ def _marks(key: str, samples: Any, stamps: FloatArray, arrived: float) -> list[M
 
 def _mark_text(row: Any) -> str:
     values = (
-        value.decode("utf-8", "replace") if isinstance(value, bytes) else f"{value:g}"
+        value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
         for value in row.tolist()
     )
     return "\t".join(values)[:MAX_MARK_CHARS]

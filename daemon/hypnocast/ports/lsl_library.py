@@ -33,6 +33,8 @@ class LslNetwork:
     """How many ports from ``base_port`` on; every outlet of a host takes two."""
     multicast_port: int | None = None
     ipv6: bool | None = None
+    session_id: str | None = None
+    """Only streams of senders with the same session id are seen; liblsl's own is ``default``."""
 
     def content(self) -> str:
         """Write it as liblsl's configuration file has it; empty where nothing was set."""
@@ -45,7 +47,10 @@ class LslNetwork:
         sections: dict[str, dict[str, object]] = {
             "ports": {key: value for key, value in ports.items() if value is not None},
             "multicast": {"ResolveScope": self.scope} if self.scope else {},
-            "lab": {"KnownPeers": "{" + ", ".join(self.peers) + "}"} if self.peers else {},
+            "lab": {
+                **({"KnownPeers": "{" + ", ".join(self.peers) + "}"} if self.peers else {}),
+                **({"SessionID": self.session_id} if self.session_id else {}),
+            },
         }
         lines: list[str] = []
         for section, values in sections.items():
@@ -80,9 +85,9 @@ def configure_lsl(network: LslNetwork) -> None:
     content = network.content()
     if not content:
         return
-    for peer in network.peers:
-        if not peer or set(peer) & set("{},\r\n[]="):
-            raise ConfigError(f"{peer!r} is no host name", where="lsl.peers")
+    for word in (*network.peers, network.session_id or "default"):
+        if not word or set(word) & set("{},;#[]= \t\r\n"):
+            raise ConfigError(f"{word!r} is neither a host nor a session's name", where="lsl")
     pylsl = load_pylsl()
     with _lock:
         if _configured:

@@ -1,8 +1,12 @@
 """A stream while it is being read: from its samples to arrivals, and what is wrong with them.
 
-``StreamOpened`` comes first, a ``ClockReading`` before the first samples, ``StreamLost`` before
-any silence is over; after it the stream opens again. So whoever consumes arrivals never has to
-guess whether a stream is there or what clock it is on.
+``StreamOpened`` comes first, a measured ``ClockReading`` before the first samples, ``StreamLost``
+after every end and every silence; then the stream opens again. So whoever consumes arrivals
+never has to guess whether a stream is there.
+
+A stream whose clock is foreign, or cannot be asked, gets readings all the same: the least
+distance between its stamps and their arrival, renewed every few seconds. Its samples stay as
+they came; only the readings say where they belong.
 """
 
 from __future__ import annotations
@@ -31,12 +35,14 @@ FOREIGN_AFTER_S = 10.0
 """Samples whose corrected stamps lie further from their arrival are on a foreign clock."""
 FOREIGN_MARK_AFTER_S = 86_400.0
 """Marks may be back-dated, so only a day's distance tells their clock to be foreign."""
+FIRST_WINDOW_S = 1.0
+"""So long the arrivals of a new stream are watched before its samples are placed by them."""
 JUDGE_S = 1.0
 """Stamps are compared with the nominal rate over this many seconds of samples."""
 
 
 class State(Enum):
-    """Where a stream stands."""
+    """How a stream that was opened is doing."""
 
     OPEN = "open"
     SILENT = "silent"
@@ -155,6 +161,8 @@ class Live:
                 f"its stamps ({stamp:.3f}) are on no LSL clock; samples are placed by arrival",
             )
         if self.inlet.clock is Clock.ARRIVAL:
+            if not self._window:
+                self._window_began = now
             self._window.append(item.arrived - stamp)
         return self._readings_between(now)
 
@@ -170,12 +178,12 @@ class Live:
                 self._offset = reading.offset
                 due.append(reading)
             return due
-        if not self._window or (self._placed and now - self._window_began < self._clock_every):
+        due_after = self._clock_every if self._placed else min(FIRST_WINDOW_S, self._clock_every)
+        if not self._window or now - self._window_began < due_after:
             return []
         offset = min(self._window)
         self._placed = True
         self._window.clear()
-        self._window_began = now
         return [ClockReading(stream=key, at=now, offset=offset)]
 
     def _is_foreign(self, item: Chunk | Mark, stamp: float) -> bool:

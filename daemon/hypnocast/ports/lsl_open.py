@@ -67,9 +67,7 @@ def close_later(inlet: Inlet) -> None:
 
 def effective_header(described: Described, selector: Selector, key: str) -> StreamHeader:
     """Return the header as it counts: what the config says goes before what the stream says."""
-    header = relabel(
-        described.header, labels=selector.labels, unit=selector.unit, rate=selector.rate
-    )
+    header = relabel(described.header, labels=selector.labels, rate=selector.rate)
     return replace(header, key=key)
 
 

@@ -99,7 +99,6 @@ def relabel(
     header: StreamHeader,
     *,
     labels: Sequence[str] = (),
-    unit: str | None = None,
     rate: float | None = None,
 ) -> StreamHeader:
     """Apply what the lab's config knows better than the stream itself."""
@@ -109,15 +108,11 @@ def relabel(
             where=header.key,
             remedy="Name every channel of the stream, in its order",
         )
-    channels = tuple(
-        ChannelInfo(
-            label=labels[index] if labels else channel.label,
-            unit=unit if unit is not None else channel.unit,
-            kind=channel.kind,
-            scale=channel.scale,
+    channels = header.channels
+    if labels:
+        channels = tuple(
+            replace(channel, label=label) for channel, label in zip(channels, labels, strict=True)
         )
-        for index, channel in enumerate(header.channels)
-    )
     return replace(header, rate=header.rate if rate is None else rate, channels=channels)
 
 
