@@ -17,6 +17,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from enum import IntEnum
 from pathlib import Path
@@ -102,6 +103,8 @@ class Tape:
         self._next_boundary = 0.0
         self.size = 0
         """Bytes of the part being written."""
+        self.total = 0
+        """Bytes of all parts."""
         self._begin_part()
 
     @property
@@ -155,8 +158,14 @@ class Tape:
         try:
             self._end_part()
         finally:
-            file, self._file = self._file, None
-            file.close()
+            self.abandon()
+
+    def abandon(self) -> None:
+        """Let go of a file the disk has refused, without another word to it."""
+        file, self._file = self._file, None
+        if file is not None:
+            with suppress(OSError):
+                file.close()
 
     # -- arrivals --------------------------------------------------------------------------------
 
@@ -328,6 +337,7 @@ class Tape:
         except OSError as error:
             raise self._refused(error) from error
         self.size += len(raw)
+        self.total += len(raw)
 
     def _refused(self, error: OSError) -> TapeError:
         return TapeError(

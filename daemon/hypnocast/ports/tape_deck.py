@@ -1,0 +1,264 @@
+"""The tapes of all beds: one running tape each, kept safe on disk, and kept from filling it.
+
+A tape must never be the reason that a sample is not read: what the disk refuses is counted and
+told, and a new tape is tried a little later.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+
+import structlog
+
+from hypnocast.core.types import Arrival, ClockReading, StreamLost, StreamOpened
+from hypnocast.errors import TapeError
+from hypnocast.ports.tape import Tape
+
+_log = structlog.get_logger("tape")
+
+RETRY_AFTER_S = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class TapeLimits:
+    """How long a part of a tape may grow, and how much is kept."""
+
+    part_bytes: int = 2 * 1024**3
+    keep_days: float = 30.0
+    keep_bytes: int = 200 * 1000**3
+    sync_every_s: float = 2.0
+    """What a power cut may cost."""
+
+
+@dataclass(frozen=True, slots=True)
+class TapeStatistics:
+    """How the tapes are doing."""
+
+    running: int
+    """Beds whose tape is being written."""
+    bytes_written: int
+    arrivals_lost: int
+    """Arrivals that no tape took, because the disk refused."""
+    last_error: str = ""
+
+
+@dataclass(eq=False)
+class _Reel:
+    """One bed's running tape, and what a new one would have to begin with."""
+
+    tape: Tape | None = None
+    retry_at: float = 0.0
+    opened: dict[str, StreamOpened] = field(default_factory=dict)
+    readings: dict[str, ClockReading] = field(default_factory=dict)
+
+
+class TapeDeck:
+    """Writes every bed's arrivals; thread-safe. Syncing happens on a thread of its own."""
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        limits: TapeLimits | None = None,
+        facts: Mapping[str, str] | None = None,
+        now: Callable[[], float] = time.time,
+    ) -> None:
+        """Take the folder; it is made at the first arrival."""
+        self._folder = folder
+        self._limits = limits or TapeLimits()
+        self._facts = dict(facts or {})
+        self._now = now
+        self._lock = threading.Lock()
+        self._reels: dict[str, _Reel] = {}
+        self._written = 0
+        self._lost = 0
+        self._last_error = ""
+        self._stopping = threading.Event()
+        self._syncer = threading.Thread(target=self._keep_safe, name="tape-sync", daemon=True)
+        self._syncer.start()
+
+    def write(self, bed: str, arrival: Arrival) -> None:
+        """Append what arrived for a bed; never raises, never waits for the disk to settle."""
+        with self._lock:
+            reel = self._reels.setdefault(bed, _Reel())
+            self._attempt(bed, reel, lambda tape: tape.write(arrival))
+            _remember(reel, arrival)
+
+    def note(self, bed: str, text: str, at: float) -> None:
+        """Append a decision about a bed's time."""
+        with self._lock:
+            reel = self._reels.setdefault(bed, _Reel())
+            self._attempt(bed, reel, lambda tape: tape.note(text, at))
+
+    def path(self, bed: str) -> Path | None:
+        """Return the part of the bed's tape that is being written."""
+        with self._lock:
+            reel = self._reels.get(bed)
+            return reel.tape.path if reel is not None and reel.tape is not None else None
+
+    def change(self, bed: str) -> None:
+        """End the bed's tape; what comes next begins a new one, with all that is open now."""
+        with self._lock:
+            reel = self._reels.get(bed)
+            if reel is not None:
+                self._end(reel)
+
+    def statistics(self) -> TapeStatistics:
+        """Return how the tapes are doing."""
+        with self._lock:
+            running = [r.tape for r in self._reels.values() if r.tape is not None]
+            return TapeStatistics(len(running), self._written, self._lost, self._last_error)
+
+    def close(self) -> None:
+        """End all tapes properly."""
+        self._stopping.set()
+        self._syncer.join()
+        with self._lock:
+            for reel in self._reels.values():
+                self._end(reel)
+
+    # -- one bed -----------------------------------------------------------------------------
+
+    def _attempt(self, bed: str, reel: _Reel, act: Callable[[Tape], None]) -> None:
+        if reel.tape is None and self._now() < reel.retry_at:
+            self._lost += 1
+            return
+        try:
+            if reel.tape is None:
+                reel.tape = self._begin(bed, reel)
+            before = reel.tape.total
+            act(reel.tape)
+            self._written += reel.tape.total - before
+        except TapeError as error:
+            self._refused(reel, error)
+            self._lost += 1
+
+    def _begin(self, bed: str, reel: _Reel) -> Tape:
+        began = datetime.fromtimestamp(self._now(), UTC)
+        stem = f"{_file_word(bed)}_{began:%Y%m%dT%H%M%S.%f}Z"
+        facts = {
+            "datetime": began.strftime("%Y-%m-%dT%H:%M:%S+0000"),
+            "writer": "hypnocast",
+            "bed": bed,
+            **self._facts,
+        }
+        tape = Tape(self._folder, stem, facts=facts, max_bytes=self._limits.part_bytes)
+        for opened in reel.opened.values():
+            tape.write(opened)
+        for reading in reel.readings.values():
+            tape.write(reading)
+        _log.info("tape_begins", bed=bed, path=str(tape.path))
+        return tape
+
+    def _end(self, reel: _Reel) -> None:
+        tape, reel.tape = reel.tape, None
+        if tape is None:
+            return
+        try:
+            tape.close()
+        except TapeError as error:
+            self._refused(reel, error)
+
+    def _refused(self, reel: _Reel, error: TapeError) -> None:
+        """Give the tape up: a half-written chunk must not be written on."""
+        tape, reel.tape = reel.tape, None
+        reel.retry_at = self._now() + RETRY_AFTER_S
+        self._last_error = str(error)
+        _log.error("tape_refused", error=str(error))
+        if tape is not None:
+            tape.abandon()
+
+    # -- on its own thread -------------------------------------------------------------------
+
+    def _keep_safe(self) -> None:
+        self._retain()
+        rounds = 0
+        while not self._stopping.wait(self._limits.sync_every_s):
+            for number in self._flushed():
+                self._sync(number)
+            rounds += 1
+            if rounds % max(1, round(60.0 / self._limits.sync_every_s)) == 0:
+                self._retain()
+
+    def _sync(self, number: int) -> None:
+        try:
+            os.fsync(number)
+        except OSError as error:
+            self._last_error = f"{self._folder}: cannot be synced ({error.strerror})"
+            _log.exception("tape_not_synced", folder=str(self._folder))
+        finally:
+            os.close(number)
+
+    def _flushed(self) -> list[int]:
+        """Hand everything to the system; return duplicates of the open files to sync unlocked."""
+        numbers: list[int] = []
+        with self._lock:
+            for reel in self._reels.values():
+                if reel.tape is None:
+                    continue
+                try:
+                    number = reel.tape.fileno()
+                    if number is not None:
+                        numbers.append(os.dup(number))
+                except TapeError as error:
+                    self._refused(reel, error)
+        return numbers
+
+    def _retain(self) -> None:
+        with self._lock:
+            running = {r.tape.path for r in self._reels.values() if r.tape is not None}
+        forgotten = expired(
+            self._folder,
+            now=self._now(),
+            keep_days=self._limits.keep_days,
+            keep_bytes=self._limits.keep_bytes,
+        )
+        for path in forgotten:
+            if path in running:
+                continue
+            try:
+                path.unlink(missing_ok=True)
+                _log.info("tape_forgotten", path=str(path))
+            except OSError as error:
+                _log.warning("tape_cannot_be_deleted", path=str(path), error=str(error))
+
+
+def expired(folder: Path, *, now: float, keep_days: float, keep_bytes: int) -> list[Path]:
+    """Return the tapes that are too old, and the oldest that are too much, oldest first."""
+    entries: list[tuple[float, int, Path]] = []
+    for path in folder.glob("*_[0-9][0-9][0-9]*.xdf"):
+        try:
+            facts = path.stat()
+        except FileNotFoundError:
+            continue
+        entries.append((facts.st_mtime, facts.st_size, path))
+    entries.sort()
+    total = sum(size for _, size, _ in entries)
+    gone: list[Path] = []
+    for modified, size, path in entries:
+        if modified < now - keep_days * 86_400 or total > keep_bytes:
+            gone.append(path)
+            total -= size
+    return gone
+
+
+def _remember(reel: _Reel, arrival: Arrival) -> None:
+    match arrival:
+        case StreamOpened():
+            reel.opened[arrival.header.key] = arrival
+        case StreamLost():
+            reel.opened.pop(arrival.stream, None)
+            reel.readings.pop(arrival.stream, None)
+        case ClockReading():
+            reel.readings[arrival.stream] = arrival
+
+
+def _file_word(text: str) -> str:
+    return re.sub(r"[^A-Za-z0-9.-]+", "-", text).strip("-.") or "bed"
