@@ -153,6 +153,10 @@ class OffsetTracker:
         self._last = stamp
         return self._say(stamp + LEAD_S, "reading")
 
+    def local(self, stamp: float) -> float:
+        """Return a stamp on the local clock, by what is known now."""
+        return stamp + (self._line.ahead(stamp - self._last) if self._line is not None else 0.0)
+
     def _suspect(
         self, stamp: float, offset: float, expected: float, *, expect_step: bool
     ) -> ClockSegment | None:

@@ -128,13 +128,15 @@ def place(
 def derive(samples: NDArray[Any], derivations: Sequence[Derivation]) -> FloatArray:
     """Turn raw samples (n, channels) into derivations (rows, n) in µV on the 1/64 µV grid.
 
-    What is not finite becomes NaN, and so does everything of unknown unit.
+    What is not finite becomes NaN, and so does everything of unknown unit and every channel that
+    the samples, against their header, do not have.
     """
+    channels = samples.shape[1]
     out = np.empty((len(derivations), len(samples)))
     with np.errstate(invalid="ignore", over="ignore"):
         for row, derivation in enumerate(derivations):
             worth = derivation.microvolts_per_unit
-            if worth is None:
+            if worth is None or max(derivation.positive, derivation.negative or 0) >= channels:
                 out[row] = np.nan
                 continue
             out[row] = samples[:, derivation.positive]

@@ -49,6 +49,8 @@ class LaneState:
     jitter_ms: float
     overlapping: int
     """Samples dropped because others had been there before, at the same time."""
+    unusable: int
+    """Samples dropped because their stamp is no time at all."""
 
 
 class Lane:
@@ -78,6 +80,7 @@ class Lane:
         self._dejitter = Dejitter(header.rate)
         self._values: deque[FloatArray] = deque()
         self._overlapping = 0
+        self._unusable = 0
         self.latest: float | None = None
         """Local time of the newest sample stored."""
 
@@ -109,6 +112,7 @@ class Lane:
             drift_ppm=self._dejitter.drift * 1e6,
             jitter_ms=self._dejitter.jitter * 1e3,
             overlapping=self._overlapping,
+            unusable=self._unusable,
         )
 
     def take_decided(self) -> list[ClockSegment]:
@@ -117,10 +121,15 @@ class Lane:
 
     def feed(self, chunk: Chunk) -> FloatArray:
         """Take a chunk; return the times of the samples stored."""
-        if not len(chunk.stamps):
-            return chunk.stamps
-        self._values.append(derive(chunk.samples, self.derivations))
-        return self._store(self._mapper.feed(chunk.stamps, chunk.arrived))
+        samples, stamps = chunk.samples, chunk.stamps
+        usable = np.isfinite(stamps)
+        if not usable.all():
+            self._unusable += int(len(stamps) - usable.sum())
+            samples, stamps = samples[usable], stamps[usable]
+        if not len(stamps):
+            return _NOTHING
+        self._values.append(derive(samples, self.derivations))
+        return self._store(self._mapper.feed(stamps, chunk.arrived))
 
     def read(self, reading: ClockReading) -> FloatArray:
         """Take a clock reading; return the times of samples that waited for it."""

@@ -50,7 +50,7 @@ _MEANINGS = {word: meaning for meaning, words in _WORDS.items() for word in word
 
 
 def meaning_of(text: str) -> MarkMeaning | None:
-    """Return what a marker's text means: ``Lights Off``, ``lights_out``, ``SESSION START`` …
+    """Return what a marker's text means: ``Lights Off``, ``lights_out`` and the like.
 
     Case, blanks and punctuation are ignored; any other text is a note and means nothing here.
     """

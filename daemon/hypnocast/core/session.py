@@ -36,9 +36,6 @@ class Phase(StrEnum):
     ENDED = "ended"
 
 
-_ORDER = tuple(Phase)
-
-
 @dataclass(frozen=True, slots=True)
 class Moment:
     """One moment on both clocks."""
@@ -173,7 +170,7 @@ class SessionKeeper:
         """The session that runs."""
         return self._session
 
-    # --- by command or marker --------------------------------------------------------------------
+    # --- by command or marker ------------------------------------------------------------------
 
     def start(
         self, plan: SessionPlan, now: Moment, *, why: str = "command"
@@ -192,9 +189,7 @@ class SessionKeeper:
             phase=Phase.SETUP if plan.phase is Phase.ENDED else plan.phase,
         )
         self._session = _anchored(session, now)
-        self._last_data = self._last_data or now
-        if self._last_data.lsl < now.lsl:
-            self._last_data = now
+        self._last_data = now
         return (*ended, SessionChange("opened", self._session, why, now))
 
     def enter(
@@ -237,7 +232,7 @@ class SessionKeeper:
         self._session = replace(session, lights=tuple(marks))
         return (SessionChange("lights", self._session, f"lights {to}", now),)
 
-    # --- by the streams --------------------------------------------------------------------------
+    # --- by the streams ------------------------------------------------------------------------
 
     def data_came(self, now: Moment) -> tuple[SessionChange, ...]:
         """Take note that samples of the bed's needed channels came."""
@@ -265,7 +260,7 @@ class SessionKeeper:
         self._armed = self._auto
         return changes
 
-    # --- after a restart ---------------------------------------------------------------------------
+    # --- after a restart -----------------------------------------------------------------------
 
     def resume(
         self, stored: Session, now: Moment, *, next_epoch: int, last_seen_utc: float
@@ -297,12 +292,12 @@ class SessionKeeper:
             self._last_data = now
         return Resumption(session, range(next_epoch, upto), upto)
 
-    # --- within --------------------------------------------------------------------------------------
+    # --- within --------------------------------------------------------------------------------
 
     def _running(self, what: str) -> Session:
         if self._session is None:
             raise CommandError(
-                f"no session runs, so nothing can {what}",
+                f"cannot {what}: no session runs",
                 where=f"bed {self._bed}",
                 remedy="Start one with start_session.",
             )
