@@ -84,7 +84,7 @@ class Ladder:
 
     def _stand_on(self, provider: str, why: str) -> None:
         if provider != self._provider:
-            step = Step(self._provider, provider, why or "it can judge again")
+            step = Step(self._provider, provider, why or f"{provider} can judge")
             first, self._provider = not self._provider, provider
             if not first or why:
                 self._on_step(step)

@@ -15,6 +15,7 @@ from typing import Any, Literal
 import msgspec
 
 from hypnocast.errors import PackError
+from hypnocast.stagers.manifest import Contrastive
 from hypnocast.stagers.pack import load_pack, read_manifest, verify_pack
 from hypnocast.stagers.packfiles import MANIFEST
 
@@ -123,7 +124,7 @@ def _describe(folder: Path, origin: Origin) -> Shelved:
     return Shelved(
         name=manifest.name,
         version=manifest.version,
-        family=manifest.model.__struct_config__.tag or "",
+        family="contrastive" if isinstance(manifest.model, Contrastive) else "generative",
         recipe=manifest.recipe,
         folder=str(folder),
         origin=origin,
