@@ -91,7 +91,7 @@ def show_pack(path: str | Path) -> dict[str, Any]:
     """Load and verify a pack, and tell all that stands in its ``pack.toml``, as plain data."""
     pack = load_pack(path)
     sizes = {name: (pack.folder / name).stat().st_size for name in pack.manifest.files}
-    told: dict[str, Any] = msgspec.to_builtins(pack.manifest)
+    told: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(pack.manifest))
     return told | {
         "folder": str(pack.folder),
         "digest": pack.digest,
