@@ -6,26 +6,27 @@ import asyncio
 import contextlib
 import logging
 import secrets
-import ssl
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import aiomqtt
 import msgspec
-from aiomqtt.exceptions import MqttConnectError
 
-from hypnocast.app.config import Broker, read_secret
 from hypnocast.core.wire import Command, Reply
-from hypnocast.dashboard.ward import TOPICS, Incoming, bed_of, read_reply
+from hypnocast.dashboard.ward import MAX_PICTURE_BYTES, TOPICS, Incoming, bed_of, read_reply
 from hypnocast.errors import BrokerError
+from hypnocast.ports.mqtt_client import UNSUPPORTED_PROTOCOL, BrokerRefused, Client, Protocol
+from hypnocast.ports.mqtt_settings import BrokerSettings
 
 _FIRST_WAIT_S = 0.25
 _LONGEST_WAIT_S = 5.0
-_WRONG_VERSION = frozenset({1, 132})
+_WRONG_VERSION = frozenset({1, UNSUPPORTED_PROTOCOL})
 """What a broker that speaks 3.1.1 only answers to version 5."""
 _MOST_WAITING = 4096
 """Messages read but not yet folded; a viewer that falls behind loses the rest and says so."""
+
+_LARGEST_MESSAGE = MAX_PICTURE_BYTES + (64 << 10)
 
 _log = logging.getLogger(__name__)
 
@@ -45,7 +46,7 @@ class Feed:
 
     def __init__(
         self,
-        broker: Broker,
+        broker: BrokerSettings,
         prefix: str,
         *,
         on_message: Callable[[Incoming], None],
@@ -57,13 +58,9 @@ class Feed:
         self._prefix = prefix
         self._on_message = on_message
         self._on_link = on_link
-        self._client: aiomqtt.Client | None = None
+        self._client: Client | None = None
         self._replies: dict[tuple[str, str], asyncio.Future[Reply]] = {}
-        self._protocol = {
-            "5": aiomqtt.ProtocolVersion.V5,
-            "3.1.1": aiomqtt.ProtocolVersion.V311,
-            "auto": aiomqtt.ProtocolVersion.V5,
-        }[broker.version]
+        self._protocol: Protocol = "3.1.1" if broker.version == "3.1.1" else "5"
 
     async def run(self) -> None:
         """Stay subscribed until cancelled; every outage is told once and waited out."""
@@ -71,13 +68,12 @@ class Feed:
         while True:
             try:
                 await self._subscribed()
-            except MqttConnectError as error:
+            except BrokerError as error:
                 if self._falls_back(error):
                     continue
-                self._tell(connected=False, problem=f"the broker refuses: {error}")
-            except (aiomqtt.MqttError, ssl.SSLError, OSError) as error:
-                if self.link.connected:
-                    wait = _FIRST_WAIT_S
+                self._tell(connected=False, problem=error.what)
+            except aiomqtt.MqttError as error:
+                wait = _FIRST_WAIT_S
                 self._tell(connected=False, problem=str(error) or "the broker is gone")
             await asyncio.sleep(wait)
             wait = min(2 * wait, _LONGEST_WAIT_S)
@@ -96,8 +92,10 @@ class Feed:
             reply = self._replies[key]
         try:
             words = msgspec.json.encode(command)
-            await client.publish(f"{self._prefix}/bed/{bed}/command", words, qos=1)
-            return await asyncio.wait_for(asyncio.shield(reply), patience_s)
+            sent = client.send(f"{self._prefix}/bed/{bed}/command", words)
+            async with asyncio.timeout(patience_s):
+                await sent
+                return await asyncio.shield(reply)
         except TimeoutError:
             raise BrokerError(
                 f"no daemon answered within {patience_s:g} s",
@@ -114,51 +112,34 @@ class Feed:
             self._replies.pop(key, None)
 
     async def _subscribed(self) -> None:
-        async with self._connect() as client:
-            codes = await client.subscribe([(f"{self._prefix}/{topic}", 1) for topic in TOPICS])
-            refused = [
-                topic
-                for topic, code in zip(TOPICS, codes, strict=False)
-                if int(getattr(code, "value", code)) >= 128
-            ]
-            if refused:
-                problem = f"the broker forbids to read {', '.join(refused)}"
-                raise aiomqtt.MqttError(problem)
+        client = Client(
+            self._broker,
+            self._protocol,
+            identifier=f"hypnocast-view-{secrets.token_hex(6)}",
+            incoming_bytes=_LARGEST_MESSAGE,
+            most_waiting=_MOST_WAITING,
+        )
+        await client.join()
+        try:
+            for topic in TOPICS:
+                await client.listen(f"{self._prefix}/{topic}")
             self._client = client
             self._tell(connected=True)
-            try:
-                async for message in client.messages:
-                    self._take(message)
-            finally:
-                self._client = None
+            async for message in client.messages:
+                self._take(message)
+        finally:
+            self._client = None
+            await client.leave()
 
-    def _connect(self) -> aiomqtt.Client:
-        broker = self._broker
-        host, port = broker.address
-        user = read_secret(broker.username_file, "broker") if broker.username_file else None
-        password = read_secret(broker.password_file, "broker") if broker.password_file else None
-        return aiomqtt.Client(
-            host,
-            port,
-            identifier=f"hypnocast-view-{secrets.token_hex(6)}",
-            username=user,
-            password=password,
-            protocol=self._protocol,
-            keepalive=10,
-            timeout=10,
-            max_queued_incoming_messages=_MOST_WAITING,
-            tls_context=_tls(broker) if broker.uses_tls else None,
-        )
-
-    def _falls_back(self, error: MqttConnectError) -> bool:
-        code = getattr(error.rc, "value", error.rc)
+    def _falls_back(self, error: BrokerError) -> bool:
         if (
             self._broker.version != "auto"
-            or self._protocol is aiomqtt.ProtocolVersion.V311
-            or code not in _WRONG_VERSION
+            or self._protocol == "3.1.1"
+            or not isinstance(error, BrokerRefused)
+            or error.code not in _WRONG_VERSION
         ):
             return False
-        self._protocol = aiomqtt.ProtocolVersion.V311
+        self._protocol = "3.1.1"
         return True
 
     def _take(self, message: aiomqtt.Message) -> None:
@@ -185,14 +166,6 @@ class Feed:
         since = self.link.since if connected == self.link.connected else time.time()
         self.link = BrokerLink(connected, since, problem)
         self._on_link(self.link)
-
-
-def _tls(broker: Broker) -> ssl.SSLContext:
-    context = ssl.create_default_context(cafile=broker.ca_file)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    if broker.cert_file:
-        context.load_cert_chain(broker.cert_file, broker.key_file)
-    return context
 
 
 async def ended(task: asyncio.Task[None]) -> None:

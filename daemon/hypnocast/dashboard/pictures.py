@@ -61,7 +61,7 @@ def picture_digest(png: bytes) -> str:
     if len(png) > MAX_PICTURE_BYTES:
         msg = f"a page of {len(png)} bytes"
         raise ValueError(msg)
-    from PIL import Image, UnidentifiedImageError  # noqa: PLC0415 - 0.1 s that few requests need
+    from PIL import Image, UnidentifiedImageError
 
     try:
         with Image.open(BytesIO(png), formats=("PNG",)) as image:

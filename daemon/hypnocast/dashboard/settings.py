@@ -5,8 +5,9 @@ from __future__ import annotations
 import ipaddress
 from dataclasses import dataclass, field
 
-from hypnocast.app.config import Broker, Config
+from hypnocast.app.config import Config
 from hypnocast.errors import ConfigError
+from hypnocast.ports.mqtt_settings import BrokerSettings
 
 SESSION_S = 16 * 3600.0
 """A login lasts a night shift and its handing over."""
@@ -16,7 +17,7 @@ SESSION_S = 16 * 3600.0
 class DashboardSettings:
     """Where the broker is, where to listen, and who may look."""
 
-    broker: Broker = field(default_factory=Broker)
+    broker: BrokerSettings = field(default_factory=BrokerSettings)
     prefix: str = "hypnocast/lab"
     host: str = "127.0.0.1"
     port: int = 8080
@@ -29,11 +30,11 @@ class DashboardSettings:
     """How long to wait for a daemon's reply, or for the rest of a request."""
 
     @classmethod
-    def of(cls, config: Config) -> DashboardSettings:
-        """Take them from a configuration."""
+    def of(cls, config: Config, broker: BrokerSettings) -> DashboardSettings:
+        """Take them from a configuration, and the way to the broker that was made of it."""
         board = config.dashboard
         return cls(
-            broker=config.broker,
+            broker=broker,
             prefix=config.prefix,
             host=board.host,
             port=board.port,

@@ -254,13 +254,13 @@ def _health(electrodes: tuple[Electrode, ...]) -> Level | None:
 def _health_words(electrodes: tuple[Electrode, ...]) -> str:
     if not electrodes:
         return "no electrodes"
-    faulty = [electrode for electrode in electrodes if electrode.level != "good"]
+    faulty: dict[str, list[str]] = {}
+    for electrode in electrodes:
+        if electrode.level != "good":
+            faulty.setdefault(electrode.words, []).append(electrode.role)
     if not faulty:
         return f"all {len(electrodes)} good" if len(electrodes) > 1 else "good"
-    shown = [f"{electrode.role} {electrode.words}" for electrode in faulty[:2]]
-    if len(faulty) > 2:
-        shown.append(f"{len(faulty) - 2} more")
-    return ", ".join(shown)
+    return "; ".join(f"{', '.join(roles)} {words}" for words, roles in faulty.items())
 
 
 def _instant(at: float) -> str:

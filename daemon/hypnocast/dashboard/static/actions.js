@@ -1,0 +1,130 @@
+// Commands: asked for, confirmed where they end something, sent with an id of their own, answered.
+
+import { by, el, say } from "./dom.js";
+import { bar } from "./page.js";
+import { hm } from "./words.js";
+
+const WORDS = {
+  lights_off: { title: "Lights off", words: "Lights went off", at: true },
+  lights_on: { title: "Lights on", words: "Lights came on", at: true },
+  note: { title: "Note", words: "", text: true, at: true },
+  start_session: { title: "Start session", subject: true },
+  end_session: { title: "End session" },
+};
+
+/** Wire the buttons of a bed; `now()` gives its room. */
+export function actions(bed, now, panel) {
+  const dialog = by("dialog");
+  const form = by("dialog-form");
+  let command = null;
+
+  by("actions").addEventListener("click", (event) => {
+    const name = event.target.closest("button")?.dataset.command;
+    if (name) ask(name);
+  });
+
+  function ask(name) {
+    command = name;
+    const { title, words = "", subject, text, at } = WORDS[name];
+    const session = now().card.session;
+    form.reset();
+    say(by("dialog-title"), title);
+    say(by("dialog-words"),
+      name === "start_session" ? (session && now().card.mood !== "ended" ? `A session runs (${session}). Starting the next one ends it.` : "A new night begins for the next person.")
+      : name === "end_session" ? `The session ${session ?? ""} ends; its last page is withheld.`
+      : words && `${words} now, or at the time you give.`);
+    by("dialog-subject").hidden = !subject;
+    by("dialog-text").hidden = !text;
+    form.elements.text.required = Boolean(text);
+    by("dialog-at").hidden = !at;
+    say(by("dialog-do"), title);
+    dialog.showModal();
+    (text ? form.elements.text : subject ? form.elements.subject : by("dialog-do")).focus();
+  }
+
+  // Enter in a field means the act, not the first button of the form, which is Cancel.
+  form.addEventListener("keydown", (event) => {
+    if (event.key === "Enter" && event.target instanceof HTMLInputElement) {
+      event.preventDefault();
+      by("dialog-do").click();
+    }
+  });
+
+  dialog.addEventListener("close", () => {
+    if (dialog.returnValue !== "do") return;
+    dialog.returnValue = "";
+    const fields = new FormData(form);
+    const body = { command };
+    if (command === "start_session") body.subject = fields.get("subject") || null;
+    else body.session = now().card.session ?? "";
+    if (command === "note") body.text = fields.get("text");
+    if (WORDS[command].at && fields.get("at")) body.at = lastTime(fields.get("at"));
+    void order(body, WORDS[command].title);
+  });
+
+  async function order(body, title) {
+    told(`${title}: sent, waiting for the daemon …`, false);
+    const reply = await send(bed, body);
+    told(reply.ok ? `${title}: done, ${hm(new Date())} (request ${reply.request.slice(0, 8)})` : `${title} failed: ${reply.error}`, !reply.ok);
+  }
+
+  function told(words, failed) {
+    const line = by("reply");
+    line.classList.toggle("failed", failed);
+    say(line, words);
+  }
+
+  by("explain").addEventListener("click", async () => {
+    const epoch = panel.epoch();
+    const box = by("explanation");
+    box.replaceChildren("Asking the daemon …");
+    const reply = await send(bed, { command: "explain", session: now().card.session ?? "", epoch });
+    if (epoch !== panel.epoch()) return;
+    if (!reply.ok || !reply.explanation) return box.replaceChildren(reply.error ?? "The daemon gave no explanation.");
+    const { sentence, channels, patches, stage } = reply.explanation;
+    const bars = Object.entries(channels).sort(([, a], [, b]) => b - a)
+      .map(([role, fall]) => bar(role, fall, false, `fill-${stage}`));
+    box.replaceChildren(el("p", {}, sentence), el("ul", { class: "shares", "aria-label": `How much ${stage} loses without a channel` }, ...bars));
+    if (patches) heat(patches);
+  });
+}
+
+/** Send a command with a fresh token and an id of its own; the answer always has ok and error. */
+async function send(bed, body) {
+  const request = crypto.randomUUID();
+  try {
+    const session = await (await fetch("/api/session")).json();
+    const answer = await fetch(`/api/bed/${encodeURIComponent(bed)}/command`, {
+      method: "POST",
+      headers: { "content-type": "application/json", "x-csrf-token": session.csrf ?? "" },
+      body: JSON.stringify({ ...body, request }),
+    });
+    const told = await answer.json();
+    return answer.ok ? told : { ok: false, error: told.error, request };
+  } catch {
+    return { ok: false, error: "the server does not answer", request };
+  }
+}
+
+/** The last time at which a clock showed this: 23:50 told at 00:10 was yesterday. */
+function lastTime(clock) {
+  const [hours, minutes, seconds = 0] = clock.split(":").map(Number);
+  const when = new Date();
+  when.setHours(hours, minutes, seconds, 0);
+  if (when.getTime() > Date.now() + 60_000) when.setDate(when.getDate() - 1);
+  return when.toISOString();
+}
+
+/** A veil over the page that is thin where the stage rests. */
+function heat(patches) {
+  const canvas = by("heat");
+  canvas.height = patches.length;
+  canvas.width = patches[0].length;
+  const most = Math.max(...patches.flat(), 1e-9);
+  const ctx = canvas.getContext("2d");
+  patches.forEach((row, y) => row.forEach((fall, x) => {
+    ctx.fillStyle = `rgb(255 138 92 / ${(0.75 * Math.max(0, fall)) / most})`;
+    ctx.fillRect(x, y, 1, 1);
+  }));
+  canvas.hidden = false;
+}
