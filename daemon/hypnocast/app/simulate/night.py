@@ -23,7 +23,7 @@ from .scalp import Levels, levels
 from .synthesis import Synthesis, synthesise
 from .waves import BLOCK, RATE, Wave
 
-_KEPT_PAGES = 6
+_KEPT_PAGES = 4
 
 
 class Night:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
 
@@ -32,6 +33,7 @@ _DEFAULT_STREAMS = 14
 _PORTS_PER_STREAM = 2
 _SPARE_PORTS = 64
 _BUFFER_S = 60
+_CLOSERS = 16
 
 
 def run_outlets(
@@ -73,12 +75,13 @@ class _Outlets:
         self._pylsl = pylsl
         self._opened = opened
         self._open: dict[str, Any] = {}
-        self._shift = pylsl.local_clock() - clock_start
+        self._shift: float = pylsl.local_clock() - clock_start
 
     def until(self, arrival: Arrival) -> float:
         """Return how many seconds it is until something is due."""
         due = arrival.arrived if isinstance(arrival, Chunk | Mark) else arrival.at
-        return max(0.0, due + self._shift - float(self._pylsl.local_clock()))
+        now: float = self._pylsl.local_clock()
+        return max(0.0, due + self._shift - now)
 
     def send(self, arrival: Arrival) -> None:
         """Do over LSL what an arrival says. Receivers read this host's clock themselves."""
@@ -98,8 +101,10 @@ class _Outlets:
                 pass
 
     def close(self) -> None:
-        """Close every outlet."""
-        self._open.clear()
+        """Close every outlet; liblsl takes its time for each, so several at once."""
+        with ThreadPoolExecutor(_CLOSERS) as pool:
+            for key in list(self._open):
+                pool.submit(self._open.__delitem__, key)
 
 
 def _wide_enough(network: LslNetwork, streams: int) -> LslNetwork:
