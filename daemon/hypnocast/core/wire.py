@@ -397,15 +397,15 @@ class Reply(Message, frozen=True, kw_only=True):
     request: str
     command: str
     ok: bool
-    error: str | None
-    session: str | None
-    events: tuple[StageEvent, ...] | None
+    error: str | None = None
+    session: str | None = None
+    events: tuple[StageEvent, ...] | None = None
     """``catch_up``: events after ``since``, in order."""
-    more: bool | None
+    more: bool | None = None
     """``catch_up``: whether there are still more."""
-    png: str | None
+    png: str | None = None
     """``page``: the picture, base64."""
-    explanation: Explanation | None
+    explanation: Explanation | None = None
 
 
 _encoder = msgspec.json.Encoder()
@@ -421,6 +421,11 @@ def decode_command(payload: bytes) -> Command:
     """Read a command strictly; ``msgspec.ValidationError`` or ``DecodeError`` if it is none."""
     command: Command = _command_decoder.decode(payload)
     return command
+
+
+def command_name(command: Command) -> str:
+    """Return the name a command has on the wire."""
+    return str(command.__struct_config__.tag)
 
 
 def event_id(session: str, epoch: int, revision: int) -> str:

@@ -1,0 +1,351 @@
+"""The link to the broker: an outer loop that never gives up, over connections that do.
+
+    connecting ──▶ connected ──▶ waiting ──▶ connecting …
+        ├────────▶ refused (the broker answered no) ──▶ connecting …
+        └────────▶ waiting (no broker there) ──▶ connecting …
+
+On every connection: ``available``, all retained states, the subscriptions, then the outbox.
+States go their own way beside the outbox, so that ``stage`` overtakes a backlog of ``events``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Final
+
+import aiomqtt
+import structlog
+
+from hypnocast.core import wire
+from hypnocast.core.topics import HOME_ASSISTANT_ROOT, HOME_ASSISTANT_STATUS, Topics
+from hypnocast.errors import BrokerError
+from hypnocast.ports.journal import Journal
+from hypnocast.ports.journal_records import StoredEvent
+from hypnocast.ports.mqtt_client import (
+    UNSUPPORTED_PROTOCOL,
+    BrokerRefused,
+    BrokerSilent,
+    Client,
+    Protocol,
+)
+from hypnocast.ports.mqtt_commands import CommandDesk, Handle
+from hypnocast.ports.mqtt_outbox import Outbox, attributes
+from hypnocast.ports.mqtt_retained import Retained, RetainedStates
+from hypnocast.ports.mqtt_settings import BrokerSettings
+
+log = structlog.get_logger(__name__)
+
+_FIRST_WAIT_S: Final = 0.5
+_LONGEST_WAIT_S: Final = 30.0
+_STEADY_S: Final = 10.0
+"""A connection that lasted so long starts the waiting times anew."""
+
+_WATCH_S: Final = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class Connecting:
+    """A connection is being made."""
+
+
+@dataclass(frozen=True, slots=True)
+class Connected:
+    """The broker has accepted us."""
+
+    protocol: Protocol
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """The broker answered, and said no; tried again after ``seconds``."""
+
+    why: str
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """There is no broker, or no longer; tried again after ``seconds``."""
+
+    why: str
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Closed:
+    """Not begun yet, or over."""
+
+
+LinkState = Connecting | Connected | Refused | Waiting | Closed
+
+
+class MqttLink:
+    """Carries everything to and from the broker. ``run`` it as a task; the rest never blocks."""
+
+    def __init__(
+        self,
+        settings: BrokerSettings,
+        topics: Topics,
+        node: str,
+        journal: Journal,
+        handle: Handle,
+        *,
+        on_state: Callable[[LinkState], None] | None = None,
+    ) -> None:
+        """Take whom to reach, as whom, and who obeys commands."""
+        self._settings = settings
+        self._topics = topics
+        self._available = topics.available(node)
+        self._identifier = f"hypnocast-{topics.site}-{node}"
+        self._on_state = on_state
+        self._states = RetainedStates()
+        self._outbox = Outbox(journal, topics)
+        self._desk = CommandDesk(journal, handle, self._reply)
+        self._beds: dict[str, None] = {}
+        self._more_beds = asyncio.Event()
+        self._client: Client | None = None
+        self._protocol: Protocol | None = None if settings.version == "auto" else settings.version
+        self._stop = asyncio.Event()
+        self._waits = 0
+        self.state: LinkState = Closed()
+        self.connections = 0
+        """How often a connection was made."""
+
+    # --- what the daemon says -----------------------------------------------------------------
+
+    def serve(self, bed: str) -> None:
+        """Take commands for this bed from now on."""
+        self._beds[bed] = None
+        self._more_beds.set()
+
+    def stage(self, stored: StoredEvent) -> None:
+        """Show an event, already durable, as the bed's newest. ``events`` follows by itself."""
+        self._states.put(
+            Retained(self._topics.stage(stored.bed), stored.payload, attributes(stored))
+        )
+
+    def retain(self, topic: str, message: wire.Message) -> None:
+        """Let a message be the topic's newest state."""
+        self._states.put(Retained(topic, wire.encode(message)))
+
+    def retain_bytes(self, topic: str, payload: bytes, *, content_type: str) -> None:
+        """Let bytes (a picture, a discovery document) be the topic's newest state."""
+        self._states.put(Retained(topic, payload, content_type=content_type))
+        if topic.startswith(HOME_ASSISTANT_ROOT):
+            self._more_beds.set()  # its birth message is listened to from now on
+
+    def clear(self, *topics: str) -> None:
+        """Let the broker forget retained topics."""
+        for topic in topics:
+            self._states.clear(topic)
+
+    def session_ended(self, bed: str) -> None:
+        """Clear what must not outlive a night."""
+        self.clear(self._topics.stage(bed), self._topics.page(bed))
+
+    def rolling(self, message: wire.Rolling) -> None:
+        """Send a verdict between page closes; without a connection it is forgotten."""
+        if self._client is not None:
+            with contextlib.suppress(aiomqtt.MqttError):
+                self._client.send(self._topics.rolling(message.bed), wire.encode(message), qos=0)
+
+    def _reply(self, bed: str, payload: bytes) -> None:
+        # Whoever asked and was cut off asks again with the same request id.
+        if self._client is not None:
+            with contextlib.suppress(aiomqtt.MqttError):
+                self._client.send(self._topics.reply(bed), payload)
+
+    @property
+    def problems(self) -> tuple[str, ...]:
+        """What the broker does not let us do, one line each."""
+        lines = [f"{topic}: {why}" for topic, why in self._states.refused.items()]
+        lines += [f"{topic}: {why}" for topic, why in self._outbox.refused.items()]
+        if isinstance(self.state, Refused | Waiting):
+            lines.append(self.state.why)
+        return tuple(lines)
+
+    # --- the outer loop -----------------------------------------------------------------------
+
+    def stop(self) -> None:
+        """Let ``run`` say ``offline``, disconnect and return."""
+        self._stop.set()
+
+    async def run(self) -> None:
+        """Keep a connection until stopped."""
+        desk = asyncio.create_task(self._desk.run(), name="mqtt-commands")
+        try:
+            while not self._stop.is_set():
+                await self._one_connection()
+        finally:
+            desk.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await desk
+            self._outbox.close()
+            self._become(Closed())
+
+    async def _one_connection(self) -> None:
+        self._become(Connecting())
+        loop = asyncio.get_running_loop()
+        begun = loop.time()
+        try:
+            client = await self._join()
+        except BrokerRefused as error:
+            await self._wait(Refused(str(error), self._next_wait()))
+            return
+        except BrokerError as error:
+            await self._wait(Waiting(str(error), self._next_wait()))
+            return
+        try:
+            why = await self._use(client)
+        finally:
+            self._client = None
+            await client.leave()
+        if loop.time() - begun > _STEADY_S:
+            self._waits = 0
+        if not self._stop.is_set():
+            await self._wait(Waiting(why, self._next_wait()))
+
+    async def _join(self) -> Client:
+        """Connect, with the newest protocol the broker speaks."""
+        known = self._protocol
+        if known is not None:
+            self._protocol = None if self._settings.version == "auto" else known
+            client = await self._join_as(known)
+            self._protocol = known
+            return client
+        try:
+            return await self._join_as("5")
+        except BrokerSilent:
+            # A broker that knows 3.1.1 only may wait for the end of a CONNECT it misread.
+            log.info("mqtt: no answer to MQTT 5, trying 3.1.1")
+        except BrokerRefused as error:
+            if error.code != UNSUPPORTED_PROTOCOL:
+                raise
+        client = await self._join_as("3.1.1")
+        self._protocol = "3.1.1"
+        return client
+
+    async def _join_as(self, protocol: Protocol) -> Client:
+        will = aiomqtt.Will(self._available, b"offline", qos=1, retain=True)
+        client = Client(self._settings, protocol, identifier=self._identifier, will=will)
+        await client.join()
+        return client
+
+    async def _use(self, client: Client) -> str:
+        """Use a connection until it ends or we stop; return why it ended."""
+        tasks = [
+            asyncio.ensure_future(part)
+            for part in (
+                self._receive(client),
+                self._subscribe(client),
+                self._states.send_all(client),
+                self._outbox.drain(client),
+                self._watch(client),
+                self._stop.wait(),
+            )
+        ]
+        try:
+            self._announce(client, b"online")
+            self._client = client
+            self.connections += 1
+            self._become(Connected(client.protocol))
+            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            return self._why(done)
+        finally:
+            self._client = None
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            # Disconnecting in good order, the broker keeps the last will to itself.
+            with contextlib.suppress(aiomqtt.MqttError):
+                self._announce(client, b"offline")
+
+    def _why(self, done: Iterable[asyncio.Task[object]]) -> str:
+        """Return why the first part ended; what is no failure of the broker is raised."""
+        for task in done:
+            error = _innermost(task.exception())
+            if isinstance(error, aiomqtt.MqttError | OSError):
+                return f"{self._settings.where}: the connection ended: {error}"
+            if error is not None:
+                raise error
+        return ""
+
+    def _announce(self, client: Client, word: bytes) -> None:
+        answer = client.send(self._available, word, retain=True, content_type="text/plain")
+        answer.add_done_callback(self._announced)
+
+    def _announced(self, answer: asyncio.Future[None]) -> None:
+        if not answer.cancelled() and (error := answer.exception()) is not None:
+            self._states.refused[self._available] = str(error)
+
+    # --- the parts of a connection ------------------------------------------------------------
+
+    async def _receive(self, client: Client) -> None:
+        async for message in client.messages:
+            topic = str(message.topic)
+            if topic == HOME_ASSISTANT_STATUS:
+                if message.payload == b"online":
+                    self._states.repeat(HOME_ASSISTANT_ROOT)
+                continue
+            beds = {self._topics.command(bed): bed for bed in self._beds}
+            if topic in beds:
+                self._desk.take(beds[topic], message.payload, retained=message.retain)
+
+    async def _subscribe(self, client: Client) -> None:
+        listening: set[str] = set()
+        while True:
+            self._more_beds.clear()
+            wanted = [self._topics.command(bed) for bed in self._beds]
+            if self._states.has(HOME_ASSISTANT_ROOT):
+                wanted.append(HOME_ASSISTANT_STATUS)
+            for topic in wanted:
+                if topic not in listening:
+                    listening.add(topic)
+                    await self._listen(client, topic)
+            await self._more_beds.wait()
+
+    async def _listen(self, client: Client, topic: str) -> None:
+        try:
+            await client.listen(topic)
+        except BrokerRefused as error:
+            self._states.refused[topic] = str(error)
+        else:
+            self._states.refused.pop(topic, None)
+
+    async def _watch(self, client: Client) -> None:
+        """End a connection on which nothing is acknowledged any more."""
+        silence = 0.0
+        while silence < self._settings.answer_s:
+            await asyncio.sleep(_WATCH_S)
+            silence = client.silence_s
+        msg = f"the broker has acknowledged nothing for {silence:.0f} s"
+        raise aiomqtt.MqttError(msg)
+
+    # --- states -------------------------------------------------------------------------------
+
+    def _become(self, state: LinkState) -> None:
+        self.state = state
+        log.info("mqtt", state=type(state).__name__.lower(), why=getattr(state, "why", None))
+        if self._on_state is not None:
+            self._on_state(state)
+
+    def _next_wait(self) -> float:
+        longest: float = min(_LONGEST_WAIT_S, _FIRST_WAIT_S * 2**self._waits)
+        self._waits = min(self._waits + 1, 10)
+        return longest * random.uniform(0.5, 1.0)  # noqa: S311 - spreads daemons, guards nothing
+
+    async def _wait(self, state: Waiting | Refused) -> None:
+        self._become(state)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(state.seconds):
+                await self._stop.wait()
+
+
+def _innermost(error: BaseException | None) -> BaseException | None:
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error
