@@ -61,7 +61,7 @@ _STILL_UV = 1 / STEPS_PER_MICROVOLT
 _HUM_UV = 20.0
 """Mains amplitude that spoils the look of an EEG; a good electrode picks up less than 5 µV."""
 
-_OPEN_HUM_UV = 100.0
+_OPEN_HUM_UV = 80.0
 """Mains amplitude of an open input: nothing on the skin any more."""
 
 _RAIL_RUN = 3
