@@ -9,6 +9,7 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Literal
 
 import msgspec
@@ -36,6 +37,8 @@ HEADS = 2
 FEATURES = 4
 """Visual tokens of a picture."""
 STAY = 0.8
+FAVOUR = MappingProxyType({"W": 7.0, "R": 7.0, "N": 8.0, "1": 7.0, "2": 7.0, "3": 7.0})
+"""Added to the logits of these letters, so that all five stages come up."""
 
 
 def make_tiny_pack(
@@ -45,11 +48,14 @@ def make_tiny_pack(
     recipe: str = "spectral-448",
     *,
     context: Context | None = None,
+    favour: Mapping[str, float] = FAVOUR,
+    files: Mapping[str, str] = MappingProxyType({}),
     **changes: Any,
 ) -> Path:
     """Make a valid pack in ``folder`` and return it.
 
-    ``changes`` replace keys of the ``[model]`` table, e.g. ``answers``, ``scoring``, ``prompt``.
+    ``favour`` is added to the logits of letters (generative). ``files`` are texts to put beside
+    the rest. ``changes`` replace keys of the ``[model]`` table, e.g. ``answers``, ``scoring``.
     """
     need_module("onnx")
     folder.mkdir(parents=True, exist_ok=True)
@@ -58,11 +64,13 @@ def make_tiny_pack(
     context = context or Context()
     sees = Preprocess(width=drawn.width, height=drawn.height)
     model = (
-        _generative(folder, rng, sees, context, changes)
+        _generative(folder, rng, sees, favour, {"prompt": _prompt(context), **changes})
         if family == "generative"
         else _contrastive(folder, rng, sees, changes)
     )
     (folder / "CARD.md").write_text("# A tiny pack\n\nRandom weights: its stages mean nothing.\n")
+    for name, text in files.items():
+        (folder / name).write_text(text, encoding="utf-8")
     manifest = Manifest(
         format="hypnocast.pack/1",
         name="tiny",
@@ -308,18 +316,22 @@ def _tokenizer(path: Path) -> dict[str, int]:
     return vocabulary
 
 
+def _prompt(context: Context) -> str:
+    return "Stages: " + "<|picture|>" * context.pictures + " Stage:"
+
+
 def _generative(
     folder: Path,
     rng: np.random.Generator,
     sees: Preprocess,
-    context: Context,
+    favour: Mapping[str, float],
     changes: Mapping[str, Any],
 ) -> Generative:
     vocabulary = _tokenizer(folder / "tokenizer.json")
     _eye(folder / "vision_encoder.onnx", rng, sees, FEATURES, HIDDEN)
     favoured = np.zeros(len(vocabulary))
-    for letter, favour in {"W": 7.0, "R": 7.0, "N": 8.0, "1": 7.0, "2": 7.0, "3": 7.0}.items():
-        favoured[vocabulary[letter]] = favour
+    for letter, more in favour.items():
+        favoured[vocabulary[letter]] = more
     _embed(folder / "embed_tokens.onnx", rng, len(vocabulary))
     _decoder(folder / "decoder_model_merged.onnx", rng, favoured)
     keys: dict[str, Any] = {
@@ -328,7 +340,6 @@ def _generative(
         "decoder": "decoder_model_merged.onnx",
         "tokenizer": "tokenizer.json",
         "preprocess": sees,
-        "prompt": "Stages: " + "<|picture|>" * context.pictures + " Stage:",
         "answers": ("W", "N1", "N2", "N3", "R"),
         "scoring": "prefill",
         "image_token": "<image>",

@@ -26,13 +26,14 @@ class KeyValues:
     tensors: tuple[Tensor, ...]
     """Key and value of each layer: (beds, heads, tokens, numbers)."""
     length: int
+    beds: int = 1
 
     def repeat(self, times: int) -> KeyValues:
         """Give every bed's memory ``times`` times in a row."""
         if times == 1:
             return self
         repeated = tuple(np.repeat(on_host(tensor), times, axis=0) for tensor in self.tensors)
-        return KeyValues(repeated, self.length)
+        return KeyValues(repeated, self.length, self.beds * times)
 
     def pick(self, bed: int, length: int) -> KeyValues:
         """Give one bed's memory of its first ``length`` tokens."""
@@ -108,8 +109,14 @@ class Decoder:
         for (past, _), tensor in zip(self._pairs, memory.tensors, strict=True):
             feeds[past] = tensor
         out = self._graph.run(feeds, stay=self._stay)
-        known = KeyValues(tuple(out[present] for _, present in self._pairs), memory.length + tokens)
+        present = tuple(out[name] for _, name in self._pairs)
+        known = KeyValues(present, memory.length + tokens, beds)
         return np.asarray(out["logits"])[:, -keep:], known
+
+    def place(self, memory: KeyValues) -> KeyValues:
+        """Move what will be read again and again to where the decoder computes."""
+        placed = tuple(self._graph.place(tensor) for tensor in memory.tensors)
+        return KeyValues(placed, memory.length, memory.beds)
 
     def positions_from(self, start: int, count: int) -> NDArray[np.int64]:
         """Give the positions of text that stands from ``start`` on."""
@@ -129,7 +136,7 @@ class Decoder:
         longest = max(len(path) for path in paths)
         filled = [path + path[-1:] * (longest - len(path)) for path in paths]
         embeds = self.embed(np.asarray(filled, dtype=np.int64))
-        beds = memory.tensors[0].shape[0]
+        beds = memory.beds
         logits, _ = self.read(
             np.tile(embeds, (beds, 1, 1)),
             self.positions_from(start, longest),

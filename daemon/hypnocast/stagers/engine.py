@@ -137,6 +137,12 @@ class Graph:
                 remedy="The pages of this moment are judged without it, or withheld.",
             ) from error
 
+    def place(self, tensor: Tensor) -> Tensor:
+        """Move a tensor to the graph's device, if it has one of its own."""
+        if self._device is None or not isinstance(tensor, np.ndarray):
+            return tensor
+        return _onnxruntime().OrtValue.ortvalue_from_numpy(tensor, self._device, 0)
+
     def _run_bound(
         self, feeds: Mapping[str, Tensor], stay: Collection[str], device: str
     ) -> dict[str, Tensor]:

@@ -116,6 +116,6 @@ class GenerativeModel:
         return Opened(logits, memory)
 
     def _lead_for(self, beds: int) -> KeyValues:
-        if self._lead.length == 0 or self._leads.tensors[0].shape[0] != beds:
-            self._leads = self._lead.repeat(beds)
+        if self._leads.beds != beds:
+            self._leads = self._decoder.place(self._lead.repeat(beds))
         return self._leads
