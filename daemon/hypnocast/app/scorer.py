@@ -27,7 +27,6 @@ from hypnocast.core.types import (
     Opinion,
     Picture,
     Reason,
-    Staged,
     Verdict,
     Withheld,
 )
@@ -43,12 +42,14 @@ class Scored:
 
     event: wire.StageEvent
     log_probabilities: FloatArray | None
-    """The terminal opinion, from which the filter's state can be rebuilt."""
+    """The opinion it follows from, so that the filter's state can be rebuilt."""
     picture: Picture | None
+    journaled: Callable[[], float] | None = None
+    """Milliseconds since the page's end, asked when the event is written."""
 
 
 @dataclass(slots=True, eq=False)
-class _Asked:
+class Asked:
     """A page on its way: what was traced, what was asked, until when an answer counts."""
 
     traced: Traced
@@ -60,7 +61,7 @@ class _Asked:
 
 @dataclass(slots=True, eq=False)
 class _Provisional:
-    asked: _Asked
+    asked: Asked
     opinion: Opinion
 
 
@@ -87,9 +88,8 @@ class Scorer:
         self._provisional: _Provisional | None = None
         self._recent: deque[Picture | None] = deque(maxlen=context.before + 1)
         self._last_asked: int | None = None
-        self.lights: wire.LightsName = "unknown"
 
-    def ask(self, traced: Traced) -> _Asked:
+    def ask(self, traced: Traced) -> Asked:
         """Ask what there is to ask of a page, the moment it is there."""
         now = time.monotonic()
         deadline = now + self._deadline_s if self._deadline_s is not None else float("inf")
@@ -103,7 +103,7 @@ class Scorer:
         if picture is not None:
             after = (None,) * self._context.after
             first = self._judge.ask(self._look(after), urgent=self._context.after == 0)
-        return _Asked(traced, first, second, deadline, now)
+        return Asked(traced, first, second, deadline, now)
 
     def _ask_second(self, picture: Picture | None) -> asyncio.Future[Opinion] | None:
         waits_for_this = bool(self._context.after and self._recent and self._recent[-1])
@@ -117,14 +117,13 @@ class Scorer:
             pictures=(*(None,) * missing, *self._recent, *after), center=self._context.before
         )
 
-    def begin(self, origin: Origin, state: NightState, lights: wire.LightsName) -> None:
+    def begin(self, origin: Origin, state: NightState) -> None:
         """Begin a session, or go on with one from the state rebuilt for it."""
         self._origin = origin
         self._state = state
         self._provisional = None
-        self.lights = lights
 
-    async def score(self, asked: _Asked) -> None:
+    async def score(self, asked: Asked) -> None:
         """Wait for the opinions on a page and emit the verdicts that follow."""
         outcome = asked.traced.outcome
         if isinstance(outcome, Gap):
@@ -146,7 +145,7 @@ class Scorer:
         await self._settle()
         self._origin = None
 
-    async def _conclude(self, following: _Asked) -> None:
+    async def _conclude(self, following: Asked) -> None:
         waiting = self._provisional
         if waiting is None:
             return
@@ -166,7 +165,7 @@ class Scorer:
         self._state, staged = self._decider.settle(self._state)
         await self._publish(staged, waiting.asked, waiting.opinion)
 
-    async def _withhold(self, asked: _Asked, reason: Reason) -> None:
+    async def _withhold(self, asked: Asked, reason: Reason) -> None:
         await self._settle()
         epoch = asked.traced.epoch
         self._state, _ = self._decider.withhold(self._state, epoch)
@@ -186,23 +185,26 @@ class Scorer:
             _log.warning("no opinion on a page", error=str(error))
             return Reason.NO_MODEL
 
-    async def _publish(self, verdict: Verdict, asked: _Asked, opinion: Opinion | None) -> None:
+    async def _publish(self, verdict: Verdict, asked: Asked, opinion: Opinion | None) -> None:
         origin, traced = self._origin, asked.traced
-        if origin is None:
-            return
+        if origin is None or origin.session != traced.session.id:
+            msg = f"page {traced.epoch} of {traced.session.id} belongs to no session that runs"
+            raise RuntimeError(msg)
         outcome = traced.outcome
-        timings = _timings(traced.timings, asked.arrived, judged=opinion is not None)
-        event = stage_event(origin, verdict, outcome, timings, self.lights)
-        terminal = not (isinstance(verdict, Staged) and verdict.provisional)
-        kept = opinion.log_probabilities if opinion is not None and terminal else None
+        clock = _clock(traced.timings, asked.arrived)
+        judged = clock() if opinion is not None and clock is not None else None
+        lights = traced.session.lights_at(traced.session.start_of(traced.epoch))
+        event = stage_event(
+            origin, verdict, outcome, replace(traced.timings, judged=judged), lights
+        )
+        kept = opinion.log_probabilities if opinion is not None else None
         picture = outcome if isinstance(outcome, Picture) else None
-        await self._emit(Scored(event, kept, picture))
+        await self._emit(Scored(event, kept, picture, clock))
 
 
-def _timings(traced: Timings, arrived: float, *, judged: bool) -> Timings:
-    since_drawn = (time.monotonic() - arrived) * 1000.0
-    base = traced.drawn if traced.drawn is not None else traced.closed
+def _clock(traced: Timings, arrived: float) -> Callable[[], float] | None:
+    """Return what tells the milliseconds since the page's end, from now on."""
+    base = traced.drawn
     if base is None:
-        return traced
-    now = base + since_drawn
-    return replace(traced, judged=now if judged else None, journaled=now)
+        return None
+    return lambda: round(base + (time.monotonic() - arrived) * 1000.0, 1)

@@ -1,10 +1,13 @@
-"""What the tracer hands to the event loop, in the order in which it happened."""
+"""What the tracer hands to the event loop, bed by bed, in the order in which it happened."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
-from hypnocast.core.types import Gap, Picture
+from hypnocast.core.lane import LaneState
+from hypnocast.core.session import Session, SessionChange
+from hypnocast.core.types import Derivation, Flag, Gap, Picture, Role, StreamHeader
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,8 +24,7 @@ class Timings:
 class Traced:
     """A page of a recording session, drawn, or a gap."""
 
-    bed: str
-    session: str
+    session: Session
     outcome: Picture | Gap
     timings: Timings
 
@@ -30,3 +32,47 @@ class Traced:
     def epoch(self) -> int:
         """The page's number."""
         return self.outcome.epoch
+
+
+@dataclass(frozen=True, slots=True)
+class Changed:
+    """Something became of the bed's session."""
+
+    change: SessionChange
+
+
+@dataclass(frozen=True, slots=True)
+class Noted:
+    """A text from a marker stream that asks for nothing."""
+
+    session: Session
+    at_utc: float
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class ChannelSeen:
+    """How one channel has done in the last seconds."""
+
+    derivation: Derivation
+    unit: str | None
+    flags: frozenset[Flag]
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """How a bed's signals do; sent now and then."""
+
+    at_utc: float
+    streams: tuple[tuple[StreamHeader, LaneState | None], ...]
+    """Every stream there was; without a state where it fills no role."""
+    channels: Mapping[Role, ChannelSeen]
+    ready: bool
+    """Whether every needed role is filled and carries samples."""
+    problems: tuple[str, ...]
+    late_samples: int
+    local: float
+    """The local LSL clock at the time."""
+
+
+Item = Traced | Changed | Noted | Seen

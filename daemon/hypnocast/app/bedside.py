@@ -1,0 +1,384 @@
+"""One bed between its streams and its pictures: session, grid, quality, drawing.
+
+Lives on the tracer's thread. Everything that happens leaves it as an :data:`~.traced.Item`.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from hypnocast.app.traced import Changed, ChannelSeen, Item, Noted, Seen, Timings, Traced
+from hypnocast.core.decisions import Anchored, Decision
+from hypnocast.core.headbox import Headbox, PageNeeds
+from hypnocast.core.marks import MarkMeaning, meaning_of
+from hypnocast.core.montage import Montage
+from hypnocast.core.quality import assess, health, verdict_on
+from hypnocast.core.recipe import Recipe
+from hypnocast.core.render import draw
+from hypnocast.core.session import Moment, Phase, Session, SessionChange, SessionKeeper, SessionPlan
+from hypnocast.core.types import (
+    PAGE_S,
+    Arrival,
+    Chunk,
+    ClockReading,
+    Flag,
+    Gap,
+    Mark,
+    Page,
+    Picture,
+    Reason,
+    Role,
+    StreamHeader,
+    StreamLost,
+    StreamOpened,
+)
+from hypnocast.errors import CommandError
+
+SETTLE_S = 3.0
+"""How long a session that begins by itself waits for the bed's other streams to show up."""
+
+HEALTH_EVERY_S = 2.0
+_WHOLE_PAGE_S = 0.25
+"""A session that ends this short of a page's end has that page whole."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tracing:
+    """How every bed is traced."""
+
+    recipe: Recipe
+    needed: tuple[tuple[Role, ...], ...]
+    min_coverage: float
+    mains_hz: int
+    grace_s: float
+
+    @property
+    def needs(self) -> PageNeeds:
+        """What pages must carry."""
+        return PageNeeds(self.recipe.roles, self.recipe.context_s, self.recipe.tail_s)
+
+
+class Bedside:
+    """The streams of one bed become pictures and gaps of one session after another."""
+
+    def __init__(
+        self,
+        keeper: SessionKeeper,
+        tracing: Tracing,
+        choose: Callable[[Sequence[StreamHeader]], Montage],
+        send: Callable[[Item], None],
+        *,
+        utc_of: Callable[[float], float],
+        auto: bool,
+        decided: Callable[[Sequence[Decision]], None] | None = None,
+        obey: Iterable[Decision] | None = None,
+    ) -> None:
+        """Take the session keeper, how to trace, and where items go.
+
+        ``decided`` sees what is decided about time, for the tape; ``obey`` are the decisions of
+        a tape that is replayed.
+        """
+        self._keeper = keeper
+        self._tracing = tracing
+        self._choose = choose
+        self._send = send
+        self._utc_of = utc_of
+        self._auto = auto
+        self._decided = decided
+        script = list(obey) if obey is not None else None
+        self._script = deque(d for d in script or () if isinstance(d, Anchored))
+        self._obeying = script is not None
+        self._headbox = Headbox(
+            tracing.needs, choose=self._montage_for, grace_s=tracing.grace_s, obey=script
+        )
+        self._montage: Montage | None = None
+        self._headers: dict[str, StreamHeader] = {}
+        self._offsets: dict[str, float] = {}
+        """What brings a stream's stamps to the local clock, for its marks."""
+        self._flowing_since: float | None = None
+        self._last_activity = float("-inf")
+        self._next_health = float("-inf")
+        self._next_health_wall = float("-inf")
+        self._resumed_at: int | None = None
+        self._last_epoch = -1
+        self._now = 0.0
+
+    @property
+    def session(self) -> Session | None:
+        """The session that runs."""
+        return self._keeper.session
+
+    @property
+    def now(self) -> float:
+        """How far time has come for this bed, on the local LSL clock."""
+        return self._now
+
+    # --- what arrives --------------------------------------------------------------------------
+
+    def take(self, arrival: Arrival) -> None:
+        """Take in whatever arrived."""
+        match arrival:
+            case Chunk():
+                self._headbox.feed(arrival)
+            case ClockReading():
+                self._offsets[arrival.stream] = arrival.offset
+                self._headbox.read_clock(arrival)
+            case StreamOpened():
+                self._headers[arrival.header.key] = arrival.header
+                self._headbox.open(arrival)
+            case StreamLost():
+                self._headbox.lose(arrival)
+            case Mark():
+                self._mark(arrival)
+
+    def step(self, now: float | None) -> None:
+        """Let time pass: live to the local clock, else as far as the data have come."""
+        if now is None:
+            now = self._headbox.watermark
+            if now is None:
+                return
+        self._now = now
+        self._note_activity(now)
+        if not self._obeying:
+            self._announce(self._keeper.tick(self._moment(now)))
+        self._trace(self._headbox.close_due(now), now)
+        self._tell_decisions()
+        self._check_health(now)
+
+    def finish(self) -> None:
+        """End the session where the recording ends."""
+        self.step(None)
+        session = self._keeper.session
+        if session is not None:
+            self._announce(self._keeper.end(session.id, self._moment(self._now), why="end of data"))
+        elif self._obeying:
+            self._trace(self._headbox.end(self._now), self._now)
+        self._tell_decisions()
+
+    # --- sessions ------------------------------------------------------------------------------
+
+    def start(self, subject: str | None, phase: Phase, now: float) -> Session:
+        """Begin a session by command."""
+        self._announce(self._keeper.start(SessionPlan(subject, phase), self._moment(now)))
+        session = self._keeper.session
+        if session is None:
+            raise CommandError("the session did not begin", remedy="Look at the daemon's log.")
+        return session
+
+    def end(self, session: str, now: float) -> bool:
+        """End the named session by command; False where it no longer runs."""
+        changes = self._keeper.end(session, self._moment(now))
+        self._announce(changes)
+        return bool(changes)
+
+    def lights(self, to: Literal["off", "on"], at_utc: float | None, now: float) -> None:
+        """Mark the lights by command."""
+        self._announce(self._keeper.lights(to, self._moment(now), at_utc=at_utc))
+
+    def resume(self, stored: Session, *, next_epoch: int, last_seen_utc: float, now: float) -> None:
+        """Go on with a session after the daemon was down; say what was missed."""
+        moment = Moment(now, self._utc_of(now))
+        resumed = self._keeper.resume(
+            stored, moment, next_epoch=next_epoch, last_seen_utc=last_seen_utc
+        )
+        session = resumed.session
+        for epoch in resumed.missed:
+            self._send(Traced(session, Gap(epoch, Reason.DAEMON_DOWN), Timings()))
+        if session.phase is Phase.ENDED:
+            self._send(Changed(SessionChange("ended", session, "no streams", moment)))
+        elif session.anchor_lsl is not None:
+            self._headbox.begin(session.anchor_lsl, first_epoch=resumed.first_epoch)
+            self._resumed_at = resumed.first_epoch
+            self._tell_decisions()
+
+    def _moment(self, local: float) -> Moment:
+        """Return a moment on both clocks; within a session by the session's one mapping."""
+        session = self._keeper.session
+        if session is None or session.anchor_lsl is None or session.anchor_utc is None:
+            return Moment(local, self._utc_of(local))
+        return Moment(local, session.anchor_utc + (local - session.anchor_lsl))
+
+    def _note_activity(self, now: float) -> None:
+        latest = self._latest_needed()
+        if latest is None or self._obeying:
+            return
+        if self._flowing_since is None:
+            self._flowing_since = now
+        if latest - self._last_activity < 1.0:
+            return
+        if self._auto and self._keeper.session is None and self._flowing_since + SETTLE_S > now:
+            return
+        first = self._last_activity == float("-inf")
+        self._last_activity = latest
+        at = self._first_common() if first and self._auto else latest
+        self._announce(self._keeper.data_came(self._moment(at)))
+
+    def _latest_needed(self) -> float | None:
+        """Return the time of the newest sample that a needed channel has."""
+        filled = self._headbox.derivations
+        streams = {
+            filled[role].stream
+            for group in self._tracing.needed
+            for role in group
+            if role in filled
+        }
+        latest = [
+            state.latest
+            for state in self._headbox.states()
+            if state.stream in streams and state.latest is not None
+        ]
+        return max(latest, default=None)
+
+    def _first_common(self) -> float:
+        """Return when all streams that fill a role had begun."""
+        since = self._headbox.all_since
+        return self._now if since is None else since
+
+    def _mark(self, mark: Mark) -> None:
+        local = mark.stamp + self._offsets.get(mark.stream, 0.0)
+        meaning = meaning_of(mark.text)
+        session = self._keeper.session
+        if meaning is None:
+            if session is not None:
+                self._send(Noted(session, self._moment(local).utc, mark.text))
+            return
+        if self._obeying and meaning not in (MarkMeaning.LIGHTS_OFF, MarkMeaning.LIGHTS_ON):
+            return
+        self._act(meaning, self._moment(local))
+
+    def _act(self, meaning: MarkMeaning, at: Moment) -> None:
+        keeper, session = self._keeper, self._keeper.session
+        match meaning:
+            case MarkMeaning.LIGHTS_OFF | MarkMeaning.LIGHTS_ON:
+                to: Literal["off", "on"] = "off" if meaning is MarkMeaning.LIGHTS_OFF else "on"
+                if session is not None:
+                    late = Moment(max(at.lsl, self._now), self._moment(max(at.lsl, self._now)).utc)
+                    self._announce(keeper.lights(to, late, at_utc=at.utc))
+            case MarkMeaning.START_SESSION:
+                self._announce(keeper.start(SessionPlan(), at, why="marker"))
+            case MarkMeaning.END_SESSION:
+                if session is not None:
+                    self._announce(keeper.end(session.id, at, why="marker"))
+            case _:
+                phase = Phase(meaning.value)
+                if session is None:
+                    self._announce(keeper.start(SessionPlan(phase=phase), at, why="marker"))
+                elif session.phase is not Phase.RECORDING:
+                    self._announce(keeper.enter(phase, at, why="marker"))
+
+    def _announce(self, changes: Iterable[SessionChange]) -> None:
+        for change in changes:
+            session = change.session
+            if change.change == "ended":
+                self._end_grid(session, change.at.lsl)
+            self._send(Changed(change))
+            begun = change.change in ("opened", "phase") and session.phase is Phase.RECORDING
+            if begun and session.anchor_lsl is not None and not self._obeying:
+                self._headbox.begin(session.anchor_lsl)
+            self._tell_decisions()
+
+    def _end_grid(self, session: Session, at: float) -> None:
+        if session.anchor_lsl is None:
+            return
+        into = (at - session.anchor_lsl) % PAGE_S
+        if into < _WHOLE_PAGE_S:
+            at -= into
+        for page in self._headbox.end(at):
+            whole = session.anchor_lsl + (page.epoch + 1) * PAGE_S <= at + _WHOLE_PAGE_S
+            self._trace_page(page, session, at, Reason.SESSION_END if not whole else None)
+
+    # --- pages ---------------------------------------------------------------------------------
+
+    def _trace(self, pages: Iterable[Page], now: float) -> None:
+        for page in pages:
+            if self._obeying:
+                self._follow_script(page)
+            session = self._keeper.session
+            if session is not None:
+                self._trace_page(page, session, now, None)
+
+    def _follow_script(self, page: Page) -> None:
+        """Begin the session that the tape's live run had, where its pages begin."""
+        session = self._keeper.session
+        begins = session is None or (self._script and page.epoch <= self._last_epoch)
+        if begins and self._script:
+            anchored = self._script.popleft()
+            at = Moment(anchored.anchor, self._utc_of(anchored.anchor))
+            self._announce(self._keeper.start(SessionPlan(), at, why="tape"))
+        self._last_epoch = page.epoch
+
+    def _trace_page(self, page: Page, session: Session, now: float, ended: Reason | None) -> None:
+        tracing = self._tracing
+        began = time.perf_counter()
+        quality = assess(page, tracing.recipe.roles, tracing.mains_hz)
+        channels = {role: signal.derivation.name for role, signal in page.signals.items()}
+        reason = ended or verdict_on(quality, tracing.needed, tracing.min_coverage)
+        if reason is Reason.LOW_COVERAGE and page.epoch == self._resumed_at:
+            reason = Reason.DAEMON_DOWN
+        outcome: Picture | Gap
+        if reason is not None:
+            outcome = Gap(page.epoch, reason, quality, channels)
+        else:
+            outcome = draw(page, tracing.recipe, tracing.mains_hz, quality, channels)
+        drawn_ms = (time.perf_counter() - began) * 1000.0
+        closed = None
+        if session.anchor_lsl is not None:
+            closed = max(0.0, now - session.anchor_lsl - (page.epoch + 1) * PAGE_S) * 1000.0
+        timings = Timings(closed, None if closed is None else closed + drawn_ms)
+        self._send(Traced(session, outcome, timings))
+
+    def _tell_decisions(self) -> None:
+        decisions = self._headbox.take_decisions()
+        if decisions and self._decided is not None:
+            self._decided(decisions)
+
+    # --- health --------------------------------------------------------------------------------
+
+    def _montage_for(self, headers: Sequence[StreamHeader]) -> Montage:
+        self._montage = self._choose(headers)
+        return self._montage
+
+    def _check_health(self, now: float) -> None:
+        wall = time.monotonic()
+        if now < self._next_health or wall < self._next_health_wall:
+            return
+        self._next_health = now + HEALTH_EVERY_S
+        self._next_health_wall = wall + HEALTH_EVERY_S / 4
+        self._send(self._seen(now))
+
+    def _seen(self, now: float) -> Seen:
+        recent = self._headbox.recent(now)
+        channels = {
+            role: ChannelSeen(
+                signal.derivation,
+                self._unit_of(signal.derivation.stream, signal.derivation.positive),
+                health(signal.samples, signal.rate, self._tracing.mains_hz, role),
+            )
+            for role, signal in recent.items()
+        }
+        states = {state.stream: state for state in self._headbox.states()}
+        streams = tuple((header, states.get(key)) for key, header in self._headers.items())
+        return Seen(
+            at_utc=self._moment(now).utc,
+            streams=streams,
+            channels=channels,
+            ready=_ready(channels, self._tracing.needed),
+            problems=tuple(self._montage.problems.values()) if self._montage else (),
+            late_samples=self._headbox.late,
+            local=now,
+        )
+
+    def _unit_of(self, stream: str, index: int) -> str | None:
+        header = self._headers.get(stream)
+        return header.channels[index].unit if header is not None else None
+
+
+def _ready(channels: Mapping[Role, ChannelSeen], needed: Sequence[Sequence[Role]]) -> bool:
+    return all(
+        any(role in channels and Flag.MISSING not in channels[role].flags for role in group)
+        for group in needed
+    )

@@ -1,0 +1,295 @@
+"""The board of one bed: what late subscribers see of it, kept up to date on the broker.
+
+Everything here is retained state. It follows the journal: nothing is shown that is not durable.
+"""
+
+from __future__ import annotations
+
+import io
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import msgspec
+
+from hypnocast.app.events import instant
+from hypnocast.app.scorer import Scored
+from hypnocast.app.traced import ChannelSeen, Seen
+from hypnocast.core import wire
+from hypnocast.core.lane import LaneState
+from hypnocast.core.night import NightLedger, NightTitle
+from hypnocast.core.session import Session
+from hypnocast.core.topics import Topics
+from hypnocast.core.types import Flag, Pixels, StreamHeader
+from hypnocast.ports.journal_reader import NightRecord
+from hypnocast.ports.journal_records import Committed
+from hypnocast.ports.mqtt import MqttLink
+
+STALE_S = 10.0
+"""A session whose needed channels have been silent for so long is ``stale``."""
+
+NIGHT_EVERY_S = 1.0
+"""The night is shown at most this often, however fast pages come."""
+
+_WORDS = {
+    Flag.MISSING: "no signal",
+    Flag.DETACHED: "detached",
+    Flag.FLAT: "flat",
+    Flag.CLIPPED: "clipped",
+    Flag.OUT_OF_SCALE: "out of scale",
+    Flag.LINE_NOISE: "mains hum",
+    Flag.UNKNOWN_UNIT: "unit unknown",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class House:
+    """What the boards of all beds have in common."""
+
+    topics: Topics
+    node: str
+    source: wire.SourceName
+    pack: str
+    show_pages: bool
+    done: Callable[[wire.StageEvent], None]
+    """Told of every event that has become durable."""
+    problems: Callable[[str], tuple[str, ...]]
+    """What else is wrong with a bed, beyond what its signals show."""
+
+
+class Board:
+    """Shows one bed."""
+
+    def __init__(self, bed: str, house: House, link: MqttLink) -> None:
+        """Take the bed, the house, and the link to the broker."""
+        self.bed = bed
+        self._house = house
+        self._link = link
+        self._session: Session | None = None
+        self._over = False
+        self._seen: Seen | None = None
+        self._ledger: NightLedger | None = None
+        self._ended: str | None = None
+        self._night_due = False
+        self._night_at = float("-inf")
+        self._shown: wire.BedStatus | None = None
+        self._last: wire.StageEvent | None = None
+        self._provider: str | None = None
+        self.counts: Counter[str] = Counter()
+        link.serve(bed)
+
+    @property
+    def session(self) -> Session | None:
+        """The session shown, if one runs."""
+        return None if self._over else self._session
+
+    # --- what happens --------------------------------------------------------------------------
+
+    def begin(self, session: Session) -> None:
+        """Show a session that was opened, or entered another phase."""
+        if self._session is None or self._session.id != session.id:
+            self._last = None
+            self._ledger = None
+            self._ended = None
+        self._session, self._over = session, False
+        if self._ledger is None and session.anchor_utc is not None:
+            self._ledger = NightLedger(_title(session))
+            self._night_due = True
+        self.refresh()
+
+    def recall(self, night: NightRecord) -> None:
+        """Take over what the journal has of the session."""
+        if self._ledger is None:
+            return
+        for event in night.events:
+            self._ledger.add(event)
+            self._last = event
+        for mark in night.marks:
+            self._ledger.mark(mark)
+
+    def event(self, scored: Scored, committed: Committed) -> None:
+        """Show an event that has become durable."""
+        event = committed.events[0]
+        if committed.stored:
+            self._link.stage(committed.stored[0])
+        if scored.picture is not None and self._house.show_pages:
+            self._link.retain_bytes(
+                self._house.topics.page(self.bed),
+                png(scored.picture.rgb),
+                content_type="image/png",
+            )
+        self._last = event
+        self._provider = event.provider or self._provider
+        self._count(event)
+        if self._ledger is not None:
+            self._ledger.add(event)
+            self._night_due = True
+        self._house.done(event)
+        self.refresh()
+
+    def mark(self, mark: wire.NightMark) -> None:
+        """Show a marker or note."""
+        if self._ledger is not None:
+            self._ledger.mark(mark)
+            self._night_due = True
+        self.refresh()
+
+    def end(self, session: Session) -> None:
+        """Show that the night is over, and clear what must not outlive it."""
+        self._session, self._over = session, True
+        if self._ledger is not None and session.ended_utc is not None:
+            self._ended = instant(session.ended_utc)
+            self._show_night()
+        self._link.session_ended(self.bed)
+        self.refresh()
+
+    def seen(self, seen: Seen) -> None:
+        """Show how the bed's signals do."""
+        self._seen = seen
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Publish what has changed."""
+        status = self.status()
+        if self._shown is None or _differ(status, self._shown):
+            self._shown = status
+            self._link.retain(self._house.topics.status(self.bed), status)
+        if self._night_due and time.monotonic() - self._night_at >= NIGHT_EVERY_S:
+            self._show_night()
+
+    def _count(self, event: wire.StageEvent) -> None:
+        if event.status == "provisional":
+            self.counts["provisional"] += 1
+            return
+        self.counts["pages"] += 1
+        self.counts[event.status] += 1
+        if event.reason is not None:
+            self.counts[f"withheld_{event.reason}"] += 1
+
+    def _show_night(self) -> None:
+        if self._ledger is not None:
+            self._night_due = False
+            self._night_at = time.monotonic()
+            night = self._ledger.night(at=instant(time.time()), ended=self._ended)
+            self._link.retain(self._house.topics.night(self.bed), night)
+
+    # --- the status ----------------------------------------------------------------------------
+
+    def status(self) -> wire.BedStatus:
+        """Return the bed's status as it stands."""
+        session, seen, last = self._session, self._seen, self._last
+        anchored = session is not None and session.anchor_utc is not None
+        problems = (*(seen.problems if seen else ()), *self._house.problems(self.bed))
+        return wire.BedStatus(
+            at=instant(time.time()),
+            site=self._house.topics.site,
+            bed=self.bed,
+            node=self._house.node,
+            state=self._state(),
+            phase=session.phase.value if session is not None else None,
+            session=session.id if session is not None else None,
+            subject=session.subject if session is not None else None,
+            source=self._house.source,
+            since=instant(session.start_of(0)) if session is not None and anchored else None,
+            epoch=last.epoch if last is not None else None,
+            lights=self._lights(),
+            streams=tuple(_stream(seen, header, state) for header, state in seen.streams)
+            if seen
+            else (),
+            channels={role.value: _channel(channel) for role, channel in seen.channels.items()}
+            if seen
+            else {},
+            problems=tuple(dict.fromkeys(problems)),
+            latency_ms=last.timing.journaled if last is not None else None,
+            provider=self._provider,
+            pack=self._house.pack,
+        )
+
+    def _state(self) -> wire.BedState:
+        session, seen = self._session, self._seen
+        if session is None:
+            return "waiting"
+        if self._over:
+            return "ended"
+        silent = seen is not None and _silence(seen) >= STALE_S
+        if seen is not None and (silent or not seen.ready):
+            return "stale"
+        return "live" if self._last is not None else "warming_up"
+
+    def _lights(self) -> wire.LightsName:
+        session = self._session
+        if session is None or not session.lights:
+            return "unknown"
+        return session.lights[-1].to
+
+    def lights(self, session: Session) -> None:
+        """Take over a session whose lights were marked."""
+        self._session = session
+
+
+def _title(session: Session) -> NightTitle:
+    return NightTitle(
+        site=session.site,
+        bed=session.bed,
+        session=session.id,
+        subject=session.subject,
+        source=session.source,
+        start=instant(session.start_of(0)),
+    )
+
+
+def png(pixels: Pixels) -> bytes:
+    """Return a picture as a PNG file; the pixels are those that the digest is of."""
+    from PIL import Image
+
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, format="PNG", compress_level=6)
+    return file.getvalue()
+
+
+def _differ(new: wire.BedStatus, shown: wire.BedStatus) -> bool:
+    """Tell whether a status says something new, the passing of time aside."""
+    at = shown.at
+    aged = tuple(msgspec.structs.replace(stream, age_s=None) for stream in shown.streams)
+    fresh = tuple(msgspec.structs.replace(stream, age_s=None) for stream in new.streams)
+    return msgspec.structs.replace(new, at=at, streams=fresh) != msgspec.structs.replace(
+        shown, streams=aged
+    )
+
+
+def _silence(seen: Seen) -> float:
+    """Seconds since the newest sample of any stream that fills a role."""
+    latest = [state.latest for _, state in seen.streams if state and state.latest is not None]
+    return seen.local - max(latest) if latest else float("inf")
+
+
+def _stream(seen: Seen, header: StreamHeader, state: LaneState | None) -> wire.StreamHealth:
+    age = None
+    if state is not None and state.latest is not None:
+        age = max(0.0, round(seen.local - state.latest, 1))
+    return wire.StreamHealth(
+        name=header.name,
+        source_id=header.source_id,
+        host=header.host,
+        rate=header.rate,
+        state=_stream_state(state, age),
+        age_s=age,
+        problem=None,
+    )
+
+
+def _stream_state(state: LaneState | None, age: float | None) -> wire.StreamState:
+    if state is None:
+        return "live"
+    if not state.open:
+        return "lost"
+    return "silent" if age is None or age >= STALE_S else "live"
+
+
+def _channel(seen: ChannelSeen) -> wire.ChannelHealth:
+    flags = tuple(sorted(flag.value for flag in seen.flags))
+    words = ", ".join(_WORDS[flag] for flag in sorted(seen.flags)) or "good"
+    return wire.ChannelHealth(
+        derivation=seen.derivation.name, unit=seen.unit, flags=flags, words=words
+    )

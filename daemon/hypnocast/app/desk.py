@@ -1,0 +1,180 @@
+"""The desk of one bed, in the event loop: what the tracer hands over becomes events.
+
+Items are worked off strictly in their order. The judge is asked the moment a page comes, so
+that pages of many beds meet in one batch; everything after that waits its turn.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import msgspec
+
+from hypnocast.app.board import Board
+from hypnocast.app.commit import Committer
+from hypnocast.app.events import Origin, instant
+from hypnocast.app.judging import Judge
+from hypnocast.app.scorer import Asked, Scored, Scorer
+from hypnocast.app.traced import Changed, Item, Noted, Seen, Traced
+from hypnocast.core import wire
+from hypnocast.core.decide import Decider, NightState
+from hypnocast.core.session import Phase, Session, SessionChange
+from hypnocast.core.types import FloatArray, Opinion
+from hypnocast.ports.journal import Journal
+from hypnocast.ports.journal_reader import NightRecord
+from hypnocast.ports.journal_records import Committed
+from hypnocast.stagers.manifest import Context
+
+
+@dataclass(frozen=True, slots=True)
+class Stamp:
+    """What this daemon puts on every event of every bed."""
+
+    site: str
+    pack_digest: str
+    recipe_digest: str
+    review_below: float
+
+    def origin(self, session: Session) -> Origin:
+        """Return what the events of a session have in common."""
+        return Origin(
+            site=self.site,
+            bed=session.bed,
+            session=session.id,
+            subject=session.subject,
+            source=session.source,
+            start_utc=session.start_of(0),
+            pack_digest=self.pack_digest,
+            recipe_digest=self.recipe_digest,
+            review_below=self.review_below,
+        )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Kit:
+    """What every desk works with."""
+
+    journal: Journal
+    judge: Judge
+    decider: Decider
+    context: Context
+    stamp: Stamp
+    deadline_s: float | None
+    """How long after its close a page may wait for an opinion; None: as long as it takes."""
+
+
+class Desk:
+    """Works off what happens at one bed."""
+
+    def __init__(self, kit: Kit, board: Board) -> None:
+        """Take what to work with, and the board that shows the bed."""
+        self._kit = kit
+        self._board = board
+        self._committer = Committer(kit.journal, kit.stamp.pack_digest, self._durable)
+        self._scorer = Scorer(
+            kit.judge, kit.decider, kit.context, self._committer.emit, deadline_s=kit.deadline_s
+        )
+        self._work: asyncio.Queue[Asked | Changed | Noted | None] = asyncio.Queue()
+
+    @property
+    def waiting(self) -> int:
+        """Items that wait to be worked off."""
+        return self._work.qsize()
+
+    def take(self, item: Item) -> None:
+        """Take what the tracer hands over."""
+        match item:
+            case Traced():
+                self._work.put_nowait(self._scorer.ask(item))
+            case Seen():
+                self._board.seen(item)
+            case Changed() | Noted():
+                self._work.put_nowait(item)
+
+    async def run(self) -> None:
+        """Work until :meth:`finish`, and until all of it is durable."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._committer.run())
+            while (item := await self._work.get()) is not None:
+                await self._work_off(item)
+            await self._committer.finish()
+
+    def finish(self) -> None:
+        """Let :meth:`run` return once everything handed over so far is durable."""
+        self._work.put_nowait(None)
+
+    async def note(self, session: str, at_utc: float, text: str) -> None:
+        """Keep a note of the night; return once it is durable."""
+        mark = wire.NightMark(at=instant(at_utc), kind="note", text=text)
+        await self._committer.mark(session, mark)
+        self._board.mark(mark)
+
+    async def resume(
+        self,
+        session: Session,
+        night: NightRecord,
+        evidence: Iterable[tuple[int, FloatArray | None]],
+        provisional: Iterable[tuple[wire.StageEvent, FloatArray | None]],
+    ) -> None:
+        """Go on with a session that the journal has: the filter's state is followed again."""
+        self._board.begin(session)
+        self._board.recall(night)
+        state = self._kit.decider.rebuild(evidence)
+        for event, log_probabilities in provisional:
+            state = await self._settle(event, log_probabilities, state)
+        if session.anchor_utc is not None:
+            self._scorer.begin(self._kit.stamp.origin(session), state)
+
+    async def _settle(
+        self, event: wire.StageEvent, log_probabilities: FloatArray | None, state: NightState
+    ) -> NightState:
+        """Make a page terminal that was provisional when the daemon went down."""
+        if log_probabilities is None:
+            return state
+        opinion = Opinion(event.epoch, log_probabilities, provider=event.provider or "")
+        state, staged = self._kit.decider.step(state, opinion)
+        if staged.provisional:
+            state, staged = self._kit.decider.settle(state)
+        terminal = msgspec.structs.replace(
+            event,
+            id=wire.event_id(event.session, event.epoch, 1),
+            revision=1,
+            status="final",
+            stage=staged.stage.value,
+        )
+        await self._committer.emit(Scored(terminal, log_probabilities, None))
+        return state
+
+    async def _work_off(self, item: Asked | Changed | Noted) -> None:
+        match item:
+            case Asked():
+                await self._scorer.score(item)
+            case Changed():
+                await self._change(item.change)
+            case Noted():
+                await self.note(item.session.id, item.at_utc, item.text)
+
+    async def _change(self, change: SessionChange) -> None:
+        session = change.session
+        if change.change == "ended":
+            await self._scorer.end()
+        await self._committer.session(session)
+        match change.change:
+            case "opened" | "phase":
+                self._board.begin(session)
+                if session.phase is Phase.RECORDING:
+                    self._scorer.begin(self._kit.stamp.origin(session), NightState())
+            case "lights":
+                self._board.lights(session)
+                newest = session.lights[-1]
+                kind: wire.MarkKind = "lights_off" if newest.to == "off" else "lights_on"
+                mark = wire.NightMark(at=instant(newest.at), kind=kind, text=change.why)
+                await self._committer.mark(session.id, mark)
+                self._board.mark(mark)
+            case "ended":
+                await self._committer.after(lambda: self._board.end(session))
+
+    def _durable(self, scored: Scored, committed: Committed) -> None:
+        self._board.event(scored, committed)

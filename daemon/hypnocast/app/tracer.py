@@ -1,0 +1,127 @@
+"""The tracer: one thread that takes what arrives and lets it become pictures.
+
+Nothing it does waits for the model, the disk or the broker when the source is live. In replay
+and simulation it waits for the pages that are under way, so that any speed gives the same.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future
+from typing import TypeVar
+
+import structlog
+
+from hypnocast.app.bedside import Bedside
+from hypnocast.app.sources import Source
+from hypnocast.app.traced import Item, Traced
+
+T = TypeVar("T")
+Deliver = Callable[[str, Item], None]
+MakeBedside = Callable[[str, Callable[[Item], None]], Bedside]
+
+MAX_UNDER_WAY = 48
+"""Pages that a recorded source may be ahead of the journal."""
+
+_log = structlog.get_logger("tracer")
+
+
+class Tracer:
+    """Runs the bedsides of all beds on one thread."""
+
+    def __init__(self, source: Source, make: MakeBedside, deliver: Deliver) -> None:
+        """Take the source, how to make a bedside, and who takes items (called on the thread)."""
+        self._source = source
+        self._make = make
+        self._deliver = deliver
+        self._live = source.kind == "live"
+        self._bedsides: dict[str, Bedside] = {}
+        self._posted: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
+        self._room = threading.Semaphore(MAX_UNDER_WAY)
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="tracer", daemon=True)
+        self._ended: Future[None] = Future()
+        self.beats = 0
+        """Counts turns of the loop: a tracer that stands still does not count."""
+
+    @property
+    def ended(self) -> Future[None]:
+        """Done when the source has ended; carries the error if the tracer failed."""
+        return self._ended
+
+    def start(self) -> None:
+        """Begin to read."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Stop reading; what is under way is still delivered."""
+        self._stopping.set()
+        self._source.stop()
+        self._room.release()
+        if self._thread.is_alive():
+            self._thread.join(timeout=10.0)
+
+    def page_done(self) -> None:
+        """Take note that a page has reached the journal."""
+        self._room.release()
+
+    def post(self, bed: str, act: Callable[[Bedside, float], T]) -> Future[T]:
+        """Do something to a bed between two arrivals; it gets the bedside and the local time."""
+        answer: Future[T] = Future()
+
+        def do() -> None:
+            try:
+                bedside = self.bedside(bed)
+                answer.set_result(act(bedside, self._source.now() or bedside.now))
+            except Exception as error:  # noqa: BLE001  (whoever asked gets it)
+                answer.set_exception(error)
+
+        self._posted.put(do)
+        return answer
+
+    def bedside(self, bed: str) -> Bedside:
+        """Return a bed's bedside, made when the bed is first heard of."""
+        bedside = self._bedsides.get(bed)
+        if bedside is None:
+            bedside = self._make(bed, lambda item: self._hand_over(bed, item))
+            self._bedsides[bed] = bedside
+        return bedside
+
+    def _hand_over(self, bed: str, item: Item) -> None:
+        if isinstance(item, Traced) and not self._live and not self._stopping.is_set():
+            self._room.acquire()
+        self._deliver(bed, item)
+
+    def _run(self) -> None:
+        try:
+            self._read()
+        except Exception as error:
+            _log.exception("the tracer failed")
+            self._ended.set_exception(error)
+        else:
+            self._ended.set_result(None)
+
+    def _read(self) -> None:
+        for arrived in self._source.arrivals():
+            self.beats += 1
+            self._do_posted()
+            if self._stopping.is_set():
+                return
+            if arrived is None:
+                for bedside in tuple(self._bedsides.values()):
+                    bedside.step(self._source.now())
+                continue
+            bed, arrival = arrived
+            bedside = self.bedside(bed)
+            bedside.take(arrival)
+            if not self._live:
+                bedside.step(None)
+        for bedside in self._bedsides.values():
+            bedside.finish()
+        self._do_posted()
+
+    def _do_posted(self) -> None:
+        while not self._posted.empty():
+            self._posted.get()()
