@@ -365,6 +365,8 @@ def _statistics(stages: tuple[StageName | None, ...], off: float) -> NightStatis
     dreams = [place for place, stage in enumerate(stages) if stage == "R"]
     waso = sum(stage == "W" for stage in stages[first:]) / 2 if first is not None else None
     return NightStatistics(
+        time_in_bed_from="lights_off",
+        time_in_bed_to="last_page",
         time_in_bed_min=bed_min,
         total_sleep_min=sleep_min,
         sleep_efficiency_percent=100 * sleep_min / bed_min if bed_min else None,
@@ -381,6 +383,7 @@ def _statistics(stages: tuple[StageName | None, ...], off: float) -> NightStatis
             for stage in STAGES
         },
         withheld_min=stages.count(None) / 2,
+        affected_by_withheld=(),
     )
 
 

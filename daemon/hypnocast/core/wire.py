@@ -31,6 +31,15 @@ SourceName = Literal["live", "replay", "simulated"]
 StatusName = Literal["provisional", "final", "withheld"]
 PhaseName = Literal["setup", "calibration", "recording", "ended"]
 LightsName = Literal["on", "off", "unknown"]
+MarkKind = Literal["lights_off", "lights_on", "note", "phase", "gap"]
+StreamState = Literal["live", "silent", "lost", "refused"]
+StatisticName = Literal[
+    "total_sleep_min",
+    "sleep_efficiency_percent",
+    "sleep_onset_latency_min",
+    "wake_after_sleep_onset_min",
+    "rem_latency_min",
+]
 BedState = Literal["waiting", "warming_up", "live", "stale", "ended"]
 
 Instant = Annotated[
@@ -153,7 +162,7 @@ class StreamHealth(Message, frozen=True, kw_only=True):
     source_id: str
     host: str
     rate: float
-    state: Literal["live", "silent", "lost", "refused"]
+    state: StreamState
     age_s: float | None
     """Seconds since its last sample."""
     problem: str | None
@@ -203,7 +212,7 @@ class NightMark(Message, frozen=True, kw_only=True):
     """A marker or note of the night."""
 
     at: Instant
-    kind: Literal["lights_off", "lights_on", "note", "phase", "gap"]
+    kind: MarkKind
     text: str
 
 
@@ -216,8 +225,16 @@ class StageStatistics(Message, frozen=True, kw_only=True):
 
 
 class NightStatistics(Message, frozen=True, kw_only=True):
-    """By the definitions of the AASM manual; null where undefined."""
+    """By the definitions of the AASM manual; null where undefined.
 
+    Pages without a stage count as neither sleep nor wake; ``affected_by_withheld`` names what
+    might be otherwise had they been staged.
+    """
+
+    time_in_bed_from: Literal["lights_off", "recording_start"]
+    """Where the time in bed begins: the recording's start where lights off was not marked."""
+    time_in_bed_to: Literal["lights_on", "session_end", "last_page"]
+    """Where it ends: the session's end, or the newest page, where lights on was not marked."""
     time_in_bed_min: float | None
     total_sleep_min: float
     sleep_efficiency_percent: float | None
@@ -226,6 +243,8 @@ class NightStatistics(Message, frozen=True, kw_only=True):
     rem_latency_min: float | None
     stages: dict[StageName, StageStatistics]
     withheld_min: float
+    """Time in bed without a stage."""
+    affected_by_withheld: tuple[StatisticName, ...]
 
 
 class Night(Message, frozen=True, kw_only=True):
@@ -244,7 +263,7 @@ class Night(Message, frozen=True, kw_only=True):
     epochs: int
     """How many epochs have an event; the lists below have as many entries."""
     status: str
-    """One letter per epoch: f final, p provisional, w withheld."""
+    """One letter per epoch: f final, p provisional, w withheld, u unknown (lost with a journal)."""
     stages: tuple[StageName | None, ...]
     reasons: tuple[ReasonName | None, ...]
     probabilities: tuple[tuple[int, int, int, int, int] | None, ...]

@@ -27,11 +27,29 @@ async def embedded_broker(port: int = 0) -> AsyncIterator[BrokerSettings]:
     from amqtt.broker import Broker
     from amqtt.errors import AMQTTError
 
+    connections: set[asyncio.Task[None]] = set()
+
+    class TidyBroker(Broker):  # type: ignore[misc]  # amqtt's types are not visible to mypy
+        """Knows its connections, also those that never came to a whole CONNECT."""
+
+        async def stream_connected(
+            self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, listener_name: str
+        ) -> None:
+            serving = asyncio.create_task(
+                super().stream_connected(reader, writer, listener_name), name="amqtt-connection"
+            )
+            connections.add(serving)
+            try:
+                await serving
+            finally:
+                connections.discard(serving)
+                writer.close()
+
     for name in _LOGGERS:
         # It logs every client that goes away as a warning.
         logging.getLogger(name).setLevel(logging.CRITICAL)
     port = _free_port(port)
-    broker = Broker(
+    broker = TidyBroker(
         {
             "listeners": {"default": {"type": "tcp", "bind": f"{HOST}:{port}"}},
             "plugins": {
@@ -51,19 +69,9 @@ async def embedded_broker(port: int = 0) -> AsyncIterator[BrokerSettings]:
         yield BrokerSettings(host=HOST, port=port, version="3.1.1")
     finally:
         await broker.shutdown()
-        await _end_connections(broker.stream_connected.__qualname__)
-
-
-async def _end_connections(coroutine: str) -> None:
-    """End what amqtt leaves behind: connections that never came to a whole CONNECT."""
-    left = [
-        task
-        for task in asyncio.all_tasks()
-        if getattr(task.get_coro(), "__qualname__", "") == coroutine
-    ]
-    for task in left:
-        task.cancel()
-    await asyncio.gather(*left, return_exceptions=True)
+        for serving in list(connections):
+            serving.cancel()
+        await asyncio.gather(*connections, return_exceptions=True)
 
 
 def _free_port(port: int) -> int:
