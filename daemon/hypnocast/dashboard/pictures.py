@@ -10,7 +10,7 @@ from io import BytesIO
 
 from msgspec import Struct
 
-from hypnocast.core.recipe import Recipe, builtin, builtin_names
+from hypnocast.core.recipe import Band, Recipe, builtin, builtin_names
 from hypnocast.core.wire import DaemonState, StageEvent
 from hypnocast.dashboard.ward import MAX_PICTURE_BYTES
 from hypnocast.errors import BrokerError
@@ -27,6 +27,8 @@ class BandScale(Struct, frozen=True, kw_only=True):
     colour: str
     half_span_uv: float | None
     """None where each page is scaled to its own range."""
+    spectrum_hz: tuple[float, float] | None
+    """Lowest and highest frequency of its spectrogram."""
 
 
 class Scale(Struct, frozen=True, kw_only=True):
@@ -108,7 +110,15 @@ class Album:
             self._pages.popitem(last=False)
 
 
+def _spectrum_hz(band: Band, rows: int) -> tuple[float, float] | None:
+    if band.spectrum is None or not rows:
+        return None
+    lowest = band.spectrum.lowest_hz
+    return lowest, lowest + rows / band.spectrum.window_s
+
+
 def _scale(recipe: Recipe) -> Scale:
+    rows = recipe.spectrogram.rows if recipe.spectrogram is not None else 0
     return Scale(
         recipe=recipe.name,
         width=recipe.width,
@@ -119,8 +129,9 @@ def _scale(recipe: Recipe) -> Scale:
                 role=band.role.value,
                 colour=band.colour,
                 half_span_uv=band.half_span_uv if recipe.trace.scaling == "fixed" else None,
+                spectrum_hz=_spectrum_hz(band, rows),
             )
             for band in recipe.bands
         ),
-        spectrogram_rows=recipe.spectrogram.rows if recipe.spectrogram is not None else 0,
+        spectrogram_rows=rows,
     )

@@ -253,11 +253,11 @@ def _health(electrodes: tuple[Electrode, ...]) -> Level | None:
 
 def _health_words(electrodes: tuple[Electrode, ...]) -> str:
     if not electrodes:
-        return "no electrodes"
+        return "no electrode heard"
     faulty: dict[str, list[str]] = {}
     for electrode in electrodes:
         if electrode.level != "good":
-            faulty.setdefault(electrode.words, []).append(electrode.role)
+            faulty.setdefault(electrode.words, []).append(electrode.role.split("-")[0])
     if not faulty:
         return f"all {len(electrodes)} good" if len(electrodes) > 1 else "good"
     return "; ".join(f"{', '.join(roles)} {words}" for words, roles in faulty.items())

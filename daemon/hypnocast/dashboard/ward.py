@@ -6,6 +6,7 @@ terminal's table are both drawn from it, so they cannot disagree.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
@@ -30,6 +31,7 @@ TOPICS = (
 )
 """What a viewer subscribes to, below the site's prefix."""
 
+_WORD = re.compile(r"(\d+)")
 _PNG = b"\x89PNG\r\n\x1a\n"
 _M = TypeVar("_M")
 
@@ -123,7 +125,12 @@ def _with(old: Mapping[str, _M], name: str, new: _M | None) -> Mapping[str, _M]:
         changed.pop(name, None)
     else:
         changed[name] = new
-    return MappingProxyType(dict(sorted(changed.items())))
+    return MappingProxyType(dict(sorted(changed.items(), key=_by_number)))
+
+
+def _by_number(entry: tuple[str, object]) -> list[tuple[int, str]]:
+    """Sort bed 2 before bed 10."""
+    return [(int(word), "") if word.isdecimal() else (-1, word) for word in _WORD.split(entry[0])]
 
 
 def _heard(bed: Bed, message: Incoming, said: str, source: str) -> float:

@@ -88,14 +88,16 @@ function second(card) {
 }
 
 function facts({ card, status, stage }) {
-  const parts = [
-    card.lights === "unknown" ? null : `lights ${card.lights}`,
-    card.latency_ms === null ? null : `latency ${(card.latency_ms / 1000).toFixed(1)} s`,
-    status?.pack ?? null,
-    stage?.provider ? `on ${stage.provider}` : null,
+  const known = (...parts) => parts.filter(Boolean).join(" · ");
+  const lines = [
+    known(card.lights === "unknown" ? null : `lights ${card.lights}`,
+      card.latency_ms === null ? null : `latency ${(card.latency_ms / 1000).toFixed(1)} s`),
+    known(status?.pack, stage?.provider && `on ${stage.provider}`),
     card.session ? `session ${card.session}` : "no session",
   ].filter(Boolean);
-  say(by("facts"), parts.join(" · "));
+  const list = by("facts");
+  while (list.children.length > lines.length) list.lastChild.remove();
+  lines.forEach((line, place) => say(list.children[place] ?? list.appendChild(el("li")), line));
 }
 
 function electrodes(card) {

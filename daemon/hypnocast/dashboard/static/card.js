@@ -40,7 +40,9 @@ export function makeCard(bed) {
     parts.recent.show(card);
     mark(health, "data-level", card.health);
     say(parts.healthWords, card.health_words);
-    say(parts.latency, card.latency_ms === null ? "" : `${(card.latency_ms / 1000).toFixed(1)} s latency`);
+    health.hidden = card.mood === "ended";
+    const working = card.mood === "staged" || card.mood === "withheld";
+    say(parts.latency, !working || card.latency_ms === null ? "" : `${(card.latency_ms / 1000).toFixed(1)} s latency`);
     leads(parts.leads, card.electrodes);
     say(parts.problem, card.problems[0] ?? "");
     parts.problem.hidden = card.problems.length === 0;

@@ -49,7 +49,7 @@ export function nightCharts(choose) {
     hypnogram?.destroy();
     density?.destroy();
     hypnogram = new uPlot(options(top, top.clientHeight, {
-      scales: { y: { range: () => [-0.6, 4.6] } }, bottom: 8, draw: drawHypnogram,
+      scales: { y: { range: () => [-0.6, 5.5] } }, bottom: 8, draw: drawHypnogram,
       axis: { splits: () => [0, 1, 2, 3, 4], values: (_, splits) => splits.map((split) => LEVELS[4 - split]), grid: { stroke: () => colour("--line"), width: 1 } },
     }), data(), top);
     density = new uPlot(options(bottom, bottom.clientHeight, {
@@ -85,8 +85,9 @@ export function nightCharts(choose) {
       }
       before = run;
     }
-    ctx.fillStyle = colour("--fair");
-    for (const epoch of night.review) ctx.fillRect(x(epoch), plot.bbox.top, Math.max(1, x(epoch + 1) - x(epoch)), 3 * devicePixelRatio);
+    ctx.fillStyle = colour("--text");
+    const under = plot.bbox.top + plot.bbox.height - 3 * devicePixelRatio;
+    for (const epoch of night.review) ctx.fillRect(x(epoch), under, Math.max(1, x(epoch + 1) - x(epoch)), 3 * devicePixelRatio);
     marks(plot);
     selection(plot, x);
   }
@@ -138,6 +139,7 @@ export function nightCharts(choose) {
   function marks({ ctx, bbox, valToPos }) {
     ctx.font = `${13 * devicePixelRatio}px sans-serif`;
     ctx.textBaseline = "top";
+    ctx.textAlign = "left";
     for (const { at: when, kind } of night.marks) {
       const left = valToPos(Date.parse(when) / 1000, "x", true);
       if (left < bbox.left || left > bbox.left + bbox.width) continue;
@@ -201,6 +203,7 @@ export function legend() {
   return [
     ...LEVELS.map((stage) => el("li", {}, el("span", { class: `swatch fill-${stage}` }), STAGE_WORDS[stage])),
     el("li", {}, el("span", { class: "swatch withheld" }), "withheld"),
+    el("li", {}, el("span", { class: "swatch review" }), "for review"),
   ];
 }
 

@@ -95,6 +95,7 @@ export function pagePanel(bed, onSelect) {
       image.src = object;
       image.alt = `Page ${here} as the model saw it: ${room.scale ? room.scale.bands.map((band) => band.role).join(", ") : "its channels"}`;
       image.hidden = false;
+      by("picture").classList.remove("blank");
       say(by("no-image"), "");
       mark(by("picture"), "data-epoch", here);
       shown = key;
@@ -117,6 +118,7 @@ export function pagePanel(bed, onSelect) {
   function blank(words) {
     by("image").hidden = true;
     mark(by("picture"), "data-epoch", null);
+    by("picture").classList.add("blank");
     say(by("no-image"), words);
     say(by("digest"), "");
   }
@@ -164,7 +166,7 @@ function axes(scale) {
     const rows = [];
     for (const band of scale.bands) rows.push([band, trace, band.half_span_uv ? `±${band.half_span_uv} µV` : "own range"]);
     if (scale.spectrogram_rows) {
-      for (const band of scale.bands) rows.push([band, scale.spectrogram_rows, "power"]);
+      for (const band of scale.bands) rows.push([band, scale.spectrogram_rows, band.spectrum_hz ? band.spectrum_hz.map(Math.round).join("–") + " Hz" : ""]);
       const rest = scale.height - scale.trace_height - scale.spectrogram_rows * scale.bands.length;
       if (rest > 0) rows.push([null, rest, ""]);
     }
@@ -175,7 +177,7 @@ function axes(scale) {
 }
 
 function sized(height, first, words) {
-  const node = el("div", {}, first, words);
+  const node = el("div", { class: words ? null : "blank" }, first, words);
   node.style.setProperty("--rows", String(height));
   return node;
 }

@@ -10,7 +10,7 @@ export function recentBox() {
   const from = el("span");
   const to = el("span");
   const levels = el("div", { class: "levels", "aria-hidden": "true" }, ...LEVELS.map((stage) => el("span", {}, stage)));
-  const node = el("div", { class: "recent-box" }, levels, picture, el("div", { class: "ends", "aria-hidden": "true" }, from, to));
+  const node = el("div", { class: "recent-box" }, levels, el("div", { class: "plot" }, picture), el("div", { class: "ends", "aria-hidden": "true" }, from, to));
   let drawn = "";
 
   function show(card) {

@@ -7,6 +7,8 @@ import { bedName, byName } from "./words.js";
 
 const cards = new Map();
 const moods = new Map();
+/** Up to so many beds: how the ward is laid out, so that one screen holds it. */
+const DENSITY = [[1, "one"], [4, "few"], [6, "some"], [8, "full"], [10, "ten"], [12, "twelve"], [Infinity, "dense"]];
 const SPOKEN = {
   stale: "is silent", withheld: "withheld", ended: "has ended", staged: "is staged again",
 };
@@ -54,7 +56,7 @@ function summary() {
   ].filter(([number]) => number > 0);
   by("tally").replaceChildren(...parts.map(([number, words, loud]) =>
     el("span", { class: loud ? "loud" : null }, el("b", {}, String(number)), ` ${words}`)));
-  by("ward").classList.toggle("dense", all.length > 8);
+  by("ward").className = `ward ${DENSITY.find(([most]) => all.length <= most)[1]}`;
   by("empty").hidden = all.length > 0;
   const unreal = all.filter((card) => card.source !== "live");
   const notice = by("not-live");
