@@ -46,8 +46,10 @@ class Amplifier:
     ) -> None:
         """Take what it sends and what is wrong with it."""
         self._faults = [f for f in faults if f.concerns(bed, outlet.suffix)]
-        gone = {f.argument for f in self._of(FaultKind.MISSING)}
-        self._leads = tuple(lead for lead in outlet.leads if lead.label not in gone)
+        gone = [f.argument for f in self._of(FaultKind.MISSING)]
+        self._leads = tuple(
+            lead for lead in outlet.leads if not any(lead.uses(name) for name in gone)
+        )
         self._night = night
         self._skip = round(skip_s * outlet.rate)
         self._clock_start = clock_start

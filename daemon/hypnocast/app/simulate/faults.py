@@ -127,9 +127,20 @@ STATIC = frozenset(
         FaultKind.MONTAGE,
         FaultKind.DRIFT,
         FaultKind.CLOCK,
+        FaultKind.JITTER,
     }
 )
 """Kinds that hold from beginning to end and take no time."""
+ON_LEADS = frozenset(
+    {
+        FaultKind.DETACHED,
+        FaultKind.FLAT,
+        FaultKind.HUM,
+        FaultKind.CLIPPED,
+        FaultKind.MISSING,
+    }
+)
+"""Kinds whose argument is the label of a lead or the name of an electrode."""
 CLOCK_FAULTS = frozenset({FaultKind.DRIFT, FaultKind.STEP, FaultKind.CLOCK})
 """Kinds that need a clock of the sender's own, so cannot be shown on one host."""
 

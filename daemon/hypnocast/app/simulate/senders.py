@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator
 from typing import Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 
 from hypnocast.core.types import (
     PAGE_S,
@@ -15,6 +16,7 @@ from hypnocast.core.types import (
     ChannelInfo,
     Chunk,
     ClockReading,
+    FloatArray,
     Mark,
     StreamHeader,
     StreamLost,
@@ -87,7 +89,9 @@ class Signals:
         for start, end in self._late:
             begin, stop = _first_at(start, rate), _first_at(end, rate) if end < math.inf else 0
             if first < stop <= last:
-                coming.extend(self._chunks(begin, stop, self._lost, until))
+                coming.extend(
+                    (end, chunk) for _, chunk in self._chunks(begin, stop, self._lost, end)
+                )
         coming.extend(self._chunks(first, last, self._away, until))
         for _, arrival in sorted(coming, key=lambda pair: pair[0]):
             yield arrival
@@ -126,14 +130,23 @@ class Signals:
         """Yield the samples of a range that are not away, each run of them as a chunk."""
         rate = self._amplifier.rate
         for low, high in _outside(first, last, away, rate):
-            samples = self._amplifier.samples(low, high)
-            stamps = self._amplifier.stamps(low, high)
-            if _within(low / rate, self._floods):
-                samples = np.repeat(samples, _FLOOD, axis=0)
-                between = np.arange(_FLOOD) / (_FLOOD * rate)
-                stamps = (stamps[:, None] + between).ravel()
             at = until if high == last else high / rate
+            samples, stamps = self._flooded(low, high) if self._floods else self._sent(low, high)
             yield at, Chunk(self._key, samples, stamps, self._clock_start + at)
+
+    def _sent(self, first: int, last: int) -> tuple[NDArray[np.float32], FloatArray]:
+        return self._amplifier.samples(first, last), self._amplifier.stamps(first, last)
+
+    def _flooded(self, first: int, last: int) -> tuple[NDArray[np.float32], FloatArray]:
+        """Repeat what falls into a flood, with timestamps in between."""
+        rate = self._amplifier.rate
+        samples, stamps = self._sent(first, last)
+        at = np.arange(first, last) / rate
+        flood = np.any([(at >= start) & (at < end) for start, end in self._floods], axis=0)
+        times = np.where(flood, _FLOOD, 1)
+        turn = np.arange(times.sum()) - np.repeat(np.cumsum(times) - times, times)
+        between = turn / (_FLOOD * rate)
+        return np.repeat(samples, times, axis=0), np.repeat(stamps, times) + between
 
 
 class Marks:

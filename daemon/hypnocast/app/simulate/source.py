@@ -14,7 +14,7 @@ from hypnocast.core.types import PAGE_S, Arrival, Stage
 from hypnocast.errors import ConfigError
 
 from .amplifier import Amplifier
-from .faults import Fault, FaultKind, read_faults
+from .faults import ON_LEADS, Fault, FaultKind, read_faults
 from .montages import montage as montage_called
 from .night import Night
 from .senders import Marks, Sender, Signals, light_marks, marker_header, truth_marks
@@ -73,6 +73,8 @@ class SimulatedSource:
             for number, bed in enumerate(self.beds)
         }
         self._montages = {bed: montage_called(self._montage_of(bed, montage)) for bed in self.beds}
+        for each in self.faults:
+            self._check_place(each)
 
     @property
     def duration_s(self) -> float:
@@ -105,13 +107,34 @@ class SimulatedSource:
     def _check_beds(self) -> None:
         if not self.beds or len(set(self.beds)) < len(self.beds):
             raise ConfigError("beds need names, each its own", where="beds")
-        for each in self.faults:
-            if each.bed is not None and each.bed not in self.beds:
-                raise ConfigError(
-                    f"there is no bed {each.bed!r}",
-                    where=f"fault {each}",
-                    remedy=f"Beds are {', '.join(self.beds)}.",
-                )
+
+    def _check_place(self, each: Fault) -> None:
+        """Refuse a fault that would happen nowhere."""
+        if each.bed is not None and each.bed not in self.beds:
+            raise ConfigError(
+                f"there is no bed {each.bed!r}",
+                where=f"fault {each}",
+                remedy=f"Beds are {', '.join(self.beds)}.",
+            )
+        outlets = {
+            (bed, outlet.suffix): outlet
+            for bed in self.beds
+            for outlet in self._montages[bed].outlets
+        }
+        places = [outlet for place, outlet in outlets.items() if each.concerns(*place)]
+        if not places:
+            raise ConfigError(
+                f"no stream is called {each.stream!r}",
+                where=f"fault {each}",
+                remedy=f"Streams are {', '.join(sorted({suffix for _, suffix in outlets}))}.",
+            )
+        leads = [lead for outlet in places for lead in outlet.leads]
+        if each.kind in ON_LEADS and not any(lead.uses(each.argument) for lead in leads):
+            raise ConfigError(
+                f"there is no lead or electrode {each.argument!r}",
+                where=f"fault {each}",
+                remedy=f"Leads are {', '.join(sorted({lead.label for lead in leads}))}.",
+            )
 
     def _montage_of(self, bed: str, montage: str | Mapping[str, str]) -> str:
         name = montage if isinstance(montage, str) else montage.get(bed, "bipolar")
