@@ -146,9 +146,9 @@ class LslSource:
     def _watch(self) -> None:
         network = Network(s.selector.predicate for s in self._slots if s.selector.predicate)
         while not self._stopping.is_set():
-            announced = network.announced()
-            by_predicate = network.by_predicate()
             now = self._pylsl.local_clock()
+            announced = network.announced(now)
+            by_predicate = network.by_predicate()
             with self._lock:
                 if self._auto:
                     self._find_beds(announced, now)

@@ -20,6 +20,8 @@ class Announced:
 
     seen: Seen
     info: Any
+    since: float
+    """When it was first seen, on the local LSL clock."""
 
 
 class Network:
@@ -29,15 +31,18 @@ class Network:
         """Begin to watch, also for what fits each XPath predicate."""
         pylsl = load_pylsl()
         self._format_names: list[str] = list(pylsl.lib.fmt2string)
+        self._since: dict[str, float] = {}
         self._all = pylsl.ContinuousResolver(forget_after=FORGET_AFTER_S)
         self._by_predicate = {
             predicate: pylsl.ContinuousResolver(pred=predicate, forget_after=FORGET_AFTER_S)
             for predicate in sorted(set(predicates))
         }
 
-    def announced(self) -> dict[str, Announced]:
+    def announced(self, now: float) -> dict[str, Announced]:
         """Return what is there now, by uid. Never waits."""
-        return {info.uid(): self._describe(info) for info in self._all.results()}
+        infos = {info.uid(): info for info in self._all.results()}
+        self._since = {uid: self._since.get(uid, now) for uid in infos}
+        return {uid: self._describe(info, self._since[uid]) for uid, info in infos.items()}
 
     def by_predicate(self) -> dict[str, frozenset[str]]:
         """Return the uids of the streams that fit each predicate."""
@@ -46,7 +51,7 @@ class Network:
             for predicate, resolver in self._by_predicate.items()
         }
 
-    def _describe(self, info: Any) -> Announced:
+    def _describe(self, info: Any, since: float) -> Announced:
         code = info.channel_format()
         name = self._format_names[code] if 0 <= code < len(self._format_names) else ""
         seen = Seen(
@@ -59,4 +64,4 @@ class Network:
             channel_count=info.channel_count(),
             format=name if name in FORMATS else "undefined",
         )
-        return Announced(seen, info)
+        return Announced(seen, info, since)

@@ -24,6 +24,8 @@ SUSPECT_S = FORGET_AFTER_S + 1.0
 """How long a stream that broke off may still be announced though it is gone."""
 STALE_S = 1.0
 """No sample for this long and no longer announced: its successor may take over."""
+SETTLE_S = 1.0
+"""Streams answer one after the other; so long a new one waits for another that fits as well."""
 NOT_FOUND_AFTER_S = 5.0
 REOPEN_AFTER_S = 10.0
 MAX_PAUSE_S = 60.0
@@ -164,7 +166,7 @@ class Slot:
         self._note_choice(choice, found=bool(fitting), now=now)
         uid = choice.uid or self._half_dead(announced, now)
         opening_it = self.opening is not None and self.opening.uid == uid
-        if uid is not None and not opening_it and self._may_try(uid, now):
+        if uid is not None and not opening_it and self._may_try(announced[uid], now):
             self.opening = Opening.start(
                 announced[uid], now=now, buffer_s=self._timing.buffer_s, wake=bench.wake
             )
@@ -185,8 +187,10 @@ class Slot:
             return None
         return live.inlet.uid if now - live.last_arrival > REOPEN_AFTER_S else None
 
-    def _may_try(self, uid: str, now: float) -> bool:
-        return now >= self._failures.get(uid, (0, 0.0))[1]
+    def _may_try(self, found: Announced, now: float) -> bool:
+        """Wait a little for rivals, but not where a stream is awaited back: its samples flow."""
+        settled = self.openings > 0 or now - found.since >= SETTLE_S
+        return settled and now >= self._failures.get(found.seen.uid, (0, 0.0))[1]
 
     def _pause(self, uid: str, now: float) -> None:
         count = self._failures.get(uid, (0, 0.0))[0] + 1

@@ -1,0 +1,70 @@
+"""What is told where liblsl is missing, and how its settings are written."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from hypnocast.errors import ConfigError
+from hypnocast.ports.lsl_library import LslNetwork, configure_lsl
+
+
+def run(code: str, **env: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-c", code],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), **env},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+def test_without_liblsl_one_line_says_what_to_do(tmp_path: Path) -> None:
+    broken = tmp_path / "liblsl.so"
+    broken.write_text("no library")
+    code = (
+        "from hypnocast.errors import InstallError\n"
+        "from hypnocast.ports.lsl import LslSource\n"
+        "try:\n    LslSource()\nexcept InstallError as error:\n    print(error)\n"
+    )
+    told = run(code, PYLSL_LIB=str(broken))
+    assert told.returncode == 0, told.stderr
+    assert len(told.stdout.splitlines()) == 1
+    for word in ("liblsl", "PYLSL_LIB", "mne-lsl"):
+        assert word in told.stdout
+
+
+def test_settings_reach_liblsl_before_its_first_use() -> None:
+    code = (
+        "from hypnocast.ports.lsl_library import *\n"
+        "network = LslNetwork(base_port=31000, port_range=40, scope='machine', ipv6=False)\n"
+        "configure_lsl(network)\n"
+        "configure_lsl(network)\n"
+        "pylsl = load_pylsl()\n"
+        "outlet = pylsl.StreamOutlet(pylsl.StreamInfo('x', 'EEG', 1, 1.0, 'float32', 'x'))\n"
+        "import re\n"
+        "print(re.search('v4data_port>(.*?)<', outlet.get_info().as_xml())[1])\n"
+        "configure_lsl(LslNetwork(base_port=32000))\n"
+    )
+    told = run(code)
+    assert 31000 <= int(told.stdout) < 31040
+    assert "already configured otherwise" in told.stderr
+
+
+def test_settings_that_are_not_given_leave_liblsls_own_in_force() -> None:
+    assert LslNetwork().content() == ""
+    content = LslNetwork(peers=("10.0.0.1", "amp-2"), session_id="lab").content()
+    assert "KnownPeers = {10.0.0.1, amp-2}" in content
+    assert "SessionID = lab" in content
+    assert "[ports]" not in content
+
+
+@pytest.mark.parametrize("peer", ["", "a, b", "x}\n[ports]\nBasePort = 1"])
+def test_a_peer_that_is_no_host_name_is_refused(peer: str) -> None:
+    with pytest.raises(ConfigError, match="neither a host"):
+        configure_lsl(LslNetwork(peers=(peer,)))
