@@ -14,12 +14,11 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from matplotlib_pages import draw_with_matplotlib
-from synthetic_pages import synthetic_page
-
 from hypnocast.core.condition import condition
 from hypnocast.core.recipe import builtin, builtin_names
 from hypnocast.core.render import picture_digest, render
+from matplotlib_pages import draw_with_matplotlib
+from synthetic_pages import synthetic_page
 
 
 def median_ms(work: Callable[[int], object], count: int) -> float:

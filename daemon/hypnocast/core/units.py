@@ -33,11 +33,14 @@ def microvolts_per(unit: str | None, scale: float | None = None) -> float | None
     """
     if unit is None:
         return None
-    # µ and μ look alike and are two characters; compatibility form makes them one.
-    text = unicodedata.normalize("NFKC", unit).replace("μ", "µ").strip().strip("[]()").strip()
+    # µ and μ look alike and are two characters; upper-cased headers make Μ of them, and of mV MV,
+    # which nobody means: there are no megavolts on a head.
+    text = (
+        unicodedata.normalize("NFKC", unit).lower().replace("μ", "µ").strip().strip("[]()").strip()
+    )
     per_unit = _per_volt_name(text)
     if per_unit is None:
-        scaled = _SCALED.fullmatch(text.lower())
+        scaled = _SCALED.fullmatch(text)
         per_name = _per_volt_name(scaled["unit"]) if scaled is not None else None
         if scaled is not None and per_name is not None:
             per_unit = float(scaled["number"]) * per_name
@@ -48,6 +51,5 @@ def microvolts_per(unit: str | None, scale: float | None = None) -> float | None
 
 
 def _per_volt_name(text: str) -> float | None:
-    # "MV" is what upper-casing headers make of mV; nobody records megavolts.
-    found = _VOLTS.fullmatch(text.strip().lower())
+    found = _VOLTS.fullmatch(text.strip())
     return _PREFIXES.get(found["prefix"].rstrip(" _-")) if found is not None else None
