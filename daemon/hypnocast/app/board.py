@@ -158,6 +158,11 @@ class Board:
         if self._night_due and time.monotonic() - self._night_at >= NIGHT_EVERY_S:
             self._show_night()
 
+    def refresh_now(self) -> None:
+        """Publish everything, however little time has passed."""
+        self._night_at = float("-inf")
+        self.refresh()
+
     def _count(self, event: wire.StageEvent) -> None:
         if event.status == "provisional":
             self.counts["provisional"] += 1
@@ -288,8 +293,10 @@ def _stream_state(state: LaneState | None, age: float | None) -> wire.StreamStat
 
 
 def _channel(seen: ChannelSeen) -> wire.ChannelHealth:
-    flags = tuple(sorted(flag.value for flag in seen.flags))
     words = ", ".join(_WORDS[flag] for flag in sorted(seen.flags)) or "good"
     return wire.ChannelHealth(
-        derivation=seen.derivation.name, unit=seen.unit, flags=flags, words=words
+        derivation=seen.derivation.name,
+        unit=seen.unit,
+        flags=tuple(sorted(flag.value for flag in seen.flags)),
+        words=words,
     )

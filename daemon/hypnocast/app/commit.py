@@ -88,10 +88,10 @@ class Committer:
         batch = Batch(pages=(page,), opinions=opinions, events=(draft,))
         await self.commit(batch, lambda committed: self._durable(scored, committed))
 
-    async def session(self, session: Session, *, lsl_clock: bool) -> None:
+    async def session(self, session: Session) -> None:
         """Write a session as it stands, with its anchor."""
         anchors: tuple[ClockAnchor, ...] = ()
-        if lsl_clock and session.anchor_lsl is not None and session.anchor_utc is not None:
+        if session.anchor_lsl is not None and session.anchor_utc is not None:
             anchor = ClockAnchor(
                 session.id, session.boot_id, session.anchor_lsl, session.anchor_utc, _now()
             )

@@ -10,10 +10,10 @@ from __future__ import annotations
 import queue
 import time
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from hypnocast.core.types import Arrival, Chunk
+from hypnocast.core.utc import UtcAnchor
 from hypnocast.core.wire import SourceName
 
 if TYPE_CHECKING:
@@ -24,22 +24,6 @@ MAX_WAITING = 20_000
 """Arrivals kept for a tracer that is behind: some minutes of a ward. The tape has them anyway."""
 
 
-@dataclass(frozen=True, slots=True)
-class Timebase:
-    """Which UTC a time on the local LSL clock stands for."""
-
-    lsl: float
-    utc: float
-
-    def utc_of(self, local: float) -> float:
-        """Return the UTC of a local LSL time, in seconds since 1970."""
-        return self.utc + (local - self.lsl)
-
-    def local_of(self, utc: float) -> float:
-        """Return the local LSL time of a UTC time."""
-        return self.lsl + (utc - self.utc)
-
-
 class Source(Protocol):
     """Hands over arrivals, bed by bed, in the order in which they came."""
 
@@ -48,8 +32,8 @@ class Source(Protocol):
         """What events say of where their samples came from."""
         ...
 
-    def timebase(self) -> Timebase:
-        """Return what the local clock means now."""
+    def utc_of(self, local: float) -> float:
+        """Return the UTC (seconds since 1970) of a time on the local LSL clock."""
         ...
 
     def now(self) -> float | None:
@@ -69,17 +53,17 @@ class RecordedSource:
     """Arrivals from a file, a tape or the simulator."""
 
     def __init__(
-        self, arrivals: Iterable[tuple[str, Arrival]], timebase: Timebase, kind: SourceName
+        self, arrivals: Iterable[tuple[str, Arrival]], anchor: UtcAnchor, kind: SourceName
     ) -> None:
         """Take what to hand over, and when it was."""
         self.kind: SourceName = kind
         self._arrivals = arrivals
-        self._timebase = timebase
+        self._anchor = anchor
         self._stopped = False
 
-    def timebase(self) -> Timebase:
-        """Return when the recording was made."""
-        return self._timebase
+    def utc_of(self, local: float) -> float:
+        """Return when that was, by when the recording was made."""
+        return self._anchor.utc(local)
 
     def now(self) -> None:
         """Tell no time: the data do."""
@@ -117,9 +101,9 @@ class LiveSource:
         self.dropped = 0
         """Samples the tracer was too slow for; they are on the tape."""
 
-    def timebase(self) -> Timebase:
-        """Tie the LSL clock to the host's clock, as it stands now."""
-        return Timebase(self._clock(), time.time())
+    def utc_of(self, local: float) -> float:
+        """Return what the host's clock says of that time, as it is set now."""
+        return time.time() + (local - self._clock())
 
     def now(self) -> float:
         """Return the local LSL clock."""

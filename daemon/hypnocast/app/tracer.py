@@ -97,7 +97,7 @@ class Tracer:
     def _run(self) -> None:
         try:
             self._read()
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001  (whoever waits for the end gets it)
             _log.exception("the tracer failed")
             self._ended.set_exception(error)
         else:

@@ -1,0 +1,171 @@
+"""From a configuration to a ward: every part made as configured."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from hypnocast.app.bedside import Bedside, Tracing
+from hypnocast.app.config import Bed, Broker, Config, credential
+from hypnocast.app.desk import Kit, Stamp
+from hypnocast.app.judging import Judge
+from hypnocast.app.sources import Source
+from hypnocast.app.traced import Item
+from hypnocast.app.tracer import MakeBedside
+from hypnocast.core.decide import Decider
+from hypnocast.core.decisions import Decision
+from hypnocast.core.montage import Montage, choose_montage
+from hypnocast.core.session import SessionKeeper
+from hypnocast.core.types import Role, StreamHeader
+from hypnocast.ports.journal import Journal
+from hypnocast.ports.mqtt_settings import BrokerSettings
+from hypnocast.stagers.base import Stager
+from hypnocast.stagers.ladder import Ladder, Step
+from hypnocast.stagers.local import LocalStager
+from hypnocast.stagers.pack import Pack, load_pack
+from hypnocast.stagers.shelf import resolve_pack
+
+LIVE_DEADLINE_S = 25.0
+"""A page without an opinion so long after its close is ``withheld: too_late``."""
+
+JOURNAL = "journal.sqlite"
+
+Decided = Callable[[str, Sequence[Decision]], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Script:
+    """The decisions of a tape, bed by bed, for a replay that obeys them."""
+
+    decisions: dict[str, tuple[Decision, ...]]
+
+
+def open_pack(config: Config) -> Pack:
+    """Load and verify the configured pack."""
+    return load_pack(resolve_pack(config.pack.name))
+
+
+def broker_settings(broker: Broker) -> BrokerSettings:
+    """Return how to reach the configured broker."""
+    host, port = broker.address
+    return BrokerSettings(
+        host=host,
+        port=port,
+        tls=broker.uses_tls,
+        ca_file=credential(broker.ca_file),
+        cert_file=credential(broker.cert_file),
+        key_file=credential(broker.key_file),
+        username_file=credential(broker.username_file),
+        password_file=credential(broker.password_file),
+        version=broker.version,
+    )
+
+
+def stager_builder(
+    config: Config, pack: Pack, on_step: Callable[[Step], None]
+) -> Callable[[], Stager]:
+    """Return what builds the stager: anew each time, for a model that hung."""
+
+    def build() -> Stager:
+        local = LocalStager(pack, config.pack.provider, config.pack.threads)
+        return Ladder([local], on_step=on_step)
+
+    return build
+
+
+def make_kit(
+    config: Config, pack: Pack, journal: Journal, *, live: bool, on_step: Callable[[Step], None]
+) -> Kit:
+    """Return what every desk works with."""
+    manifest = pack.manifest
+    review = config.pack.review_below
+    return Kit(
+        journal=journal,
+        judge=Judge(stager_builder(config, pack, on_step), stuck_after_s=LIVE_DEADLINE_S),
+        decider=Decider(manifest.calibration, context_after=manifest.context.after > 0),
+        context=manifest.context,
+        stamp=Stamp(
+            site=config.site.id,
+            pack_digest=pack.digest,
+            recipe_digest=pack.recipe.digest,
+            review_below=manifest.calibration.review_below if review is None else review,
+        ),
+        deadline_s=LIVE_DEADLINE_S if live else None,
+    )
+
+
+def tracing_for(config: Config, pack: Pack) -> Tracing:
+    """Return how pages are traced for a pack."""
+    montage = pack.manifest.montage
+    return Tracing(
+        recipe=pack.recipe,
+        needed=tuple(tuple(Role(role) for role in group) for group in montage.needed),
+        min_coverage=montage.min_coverage,
+        mains_hz=config.signal.mains_hz,
+        grace_s=config.signal.grace_s,
+    )
+
+
+def bedside_maker(
+    config: Config,
+    pack: Pack,
+    source: Source,
+    *,
+    boot_id: str,
+    auto: bool,
+    decided: Decided | None = None,
+    script: Script | None = None,
+) -> MakeBedside:
+    """Return what makes the bedside of a bed when it is first heard of."""
+    tracing = tracing_for(config, pack)
+    beds = {bed.id: bed for bed in config.bed}
+
+    def make(bed: str, send: Callable[[Item], None]) -> Bedside:
+        keeper = SessionKeeper(
+            config.site.id,
+            bed,
+            source=source.kind,
+            boot_id=boot_id,
+            auto=auto,
+            timeout_s=config.session.timeout_s,
+        )
+        tell = None if decided is None else lambda decisions: decided(bed, decisions)
+        return Bedside(
+            keeper,
+            tracing,
+            _chooser(beds.get(bed)),
+            send,
+            utc_of=source.utc_of,
+            auto=auto,
+            decided=tell,
+            obey=script.decisions.get(bed) if script is not None else None,
+        )
+
+    return make
+
+
+def topic_word(name: str) -> str:
+    """Return a bed's name as one level of a topic."""
+    return re.sub(r"[^A-Za-z0-9_-]+", "-", name).strip("-")[:64] or "bed"
+
+
+def boot_id() -> str:
+    """Return what tells this boot of the host from any other."""
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+    except OSError:
+        return "unknown"
+
+
+def _chooser(bed: Bed | None) -> Callable[[Sequence[StreamHeader]], Montage]:
+    if bed is None:
+        return choose_montage
+
+    def choose(headers: Sequence[StreamHeader]) -> Montage:
+        return choose_montage(
+            headers, overrides=bed.roles, units=bed.units, reference=bed.reference
+        )
+
+    return choose

@@ -1,0 +1,375 @@
+"""The daemon put together: one source, one judge, one journal, one broker, any number of beds."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import Counter
+from collections.abc import Callable
+from concurrent.futures import Future
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Protocol, TypeVar
+
+import structlog
+
+from hypnocast import __version__
+from hypnocast.app.bedside import Bedside
+from hypnocast.app.board import Board, House
+from hypnocast.app.desk import Desk, Kit
+from hypnocast.app.events import instant
+from hypnocast.app.sources import Source
+from hypnocast.app.traced import Changed, Item
+from hypnocast.app.tracer import MakeBedside, Tracer
+from hypnocast.core import wire
+from hypnocast.core.session import LightsMark, Phase, Session
+from hypnocast.core.topics import Topics
+from hypnocast.errors import CommandError, HypnocastError
+from hypnocast.ports.journal_reader import JournalReader, NightRecord
+from hypnocast.ports.mqtt import Connected, MqttLink
+from hypnocast.ports.mqtt_settings import BrokerSettings
+from hypnocast.stagers.pack import Pack
+
+T = TypeVar("T")
+
+STATE_EVERY_S = 30.0
+REFRESH_S = 1.0
+DRAIN_S = 10.0
+"""How long a daemon that ends waits for the broker to acknowledge what is still to be sent."""
+
+_log = structlog.get_logger("ward")
+
+
+class Watcher(Protocol):
+    """Wants to know of everything that becomes durable: a terminal view, metrics, a test."""
+
+    def event(self, event: wire.StageEvent) -> None:
+        """Take note of an event."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Plan:
+    """Everything a ward is made of."""
+
+    source: Source
+    pack: Pack
+    kit: Kit
+    topics: Topics
+    node: str
+    broker: BrokerSettings
+    make_bedside: MakeBedside
+    show_pages: bool = False
+    boot_id: str = ""
+    """Of this boot; with it sessions that run are taken up again."""
+    problems: Callable[[str], tuple[str, ...]] = lambda _: ()
+    """What the source knows to be wrong with a bed."""
+    watchers: tuple[Watcher, ...] = ()
+    tell_tape: Callable[[str, Session], None] | None = None
+    """Told of every session that begins, so that the tape knows its UTC."""
+
+
+class Ward:
+    """Runs all beds until the source ends or it is stopped."""
+
+    def __init__(self, plan: Plan) -> None:
+        """Put the parts together; nothing runs yet."""
+        self._plan = plan
+        self._judge = plan.kit.judge
+        self._journal = plan.kit.journal
+        self.link = MqttLink(plan.broker, plan.topics, plan.node, self._journal, self.obey)
+        self._house = House(
+            topics=plan.topics,
+            node=plan.node,
+            source=plan.source.kind,
+            pack=f"{plan.pack.manifest.name} {plan.pack.manifest.version}",
+            show_pages=plan.show_pages,
+            done=self._event_done,
+            problems=plan.problems,
+        )
+        self._desks: dict[str, Desk] = {}
+        self._boards: dict[str, Board] = {}
+        self._desk_tasks: dict[str, asyncio.Task[None]] = {}
+        self._tracer = Tracer(plan.source, plan.make_bedside, self._deliver)
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._began = time.monotonic()
+        self._stop = asyncio.Event()
+        self.ready = asyncio.Event()
+        """Set once the model is warm and everything is read."""
+
+    # --- life ----------------------------------------------------------------------------------
+
+    def stop(self) -> None:
+        """Let :meth:`run` end in good order. Sessions stay open and can be resumed."""
+        self._stop.set()
+
+    async def run(self) -> None:
+        """Serve until the source ends or :meth:`stop`."""
+        self._loop = asyncio.get_running_loop()
+        await self._judge.start()
+        link = asyncio.create_task(self.link.run(), name="mqtt")
+        chores = asyncio.create_task(self._chores(), name="chores")
+        try:
+            await self._resume()
+            self._tracer.start()
+            self.ready.set()
+            self._show_state()
+            await self._until_over(link, chores)
+        finally:
+            self._tracer.stop()
+            await self._finish_desks()
+            await self._drain(link)
+            chores.cancel()
+            self.link.stop()
+            await asyncio.gather(link, chores, return_exceptions=True)
+            self._judge.stop()
+
+    async def _until_over(self, *tasks: asyncio.Task[None]) -> None:
+        """Wait for the end of the source or a stop; a part that fails is raised."""
+        ended = asyncio.wrap_future(self._tracer.ended)
+        stopped = asyncio.create_task(self._stop.wait())
+        try:
+            while True:
+                parts: set[asyncio.Future[object]] = {ended, stopped, *tasks}  # type: ignore[arg-type]  # futures of several results
+                parts |= set(self._desk_tasks.values())  # type: ignore[arg-type]
+                done, _ = await asyncio.wait(
+                    parts, timeout=REFRESH_S, return_when=asyncio.FIRST_COMPLETED
+                )
+                for part in done:
+                    if part not in (ended, stopped) and not part.cancelled():
+                        part.result()
+                if ended in done:
+                    ended.result()
+                    return
+                if stopped in done:
+                    return
+        finally:
+            stopped.cancel()
+
+    async def _finish_desks(self) -> None:
+        await asyncio.sleep(0)
+        for desk in self._desks.values():
+            desk.finish()
+        if self._desk_tasks:
+            await asyncio.wait(self._desk_tasks.values(), timeout=DRAIN_S)
+        for board in self._boards.values():
+            board.refresh_now()
+
+    async def _drain(self, link: asyncio.Task[None]) -> None:
+        """Give the broker a moment to acknowledge what is left; the rest stays in the outbox."""
+        deadline = time.monotonic() + DRAIN_S
+        while (
+            not link.done()
+            and isinstance(self.link.state, Connected)
+            and time.monotonic() < deadline
+        ):
+            if not await self._journal.waiting():
+                return
+            await asyncio.sleep(0.02)
+
+    async def _chores(self) -> None:
+        """Do what is to be done now and then."""
+        state_at = time.monotonic() + STATE_EVERY_S
+        while True:
+            await asyncio.sleep(REFRESH_S)
+            await self._judge.rebuild_if_stuck()
+            for board in self._boards.values():
+                board.refresh()
+            if time.monotonic() >= state_at:
+                state_at += STATE_EVERY_S
+                await self._publish_state()
+
+    # --- beds ----------------------------------------------------------------------------------
+
+    def _deliver(self, bed: str, item: Item) -> None:
+        """Take an item on the tracer's thread, to the event loop."""
+        if self._loop is not None:
+            self._loop.call_soon_threadsafe(self._take, bed, item)
+
+    def _take(self, bed: str, item: Item) -> None:
+        if isinstance(item, Changed) and self._plan.tell_tape is not None:
+            self._plan.tell_tape(bed, item.change.session)
+        self.desk(bed).take(item)
+
+    def desk(self, bed: str) -> Desk:
+        """Return a bed's desk, set up when the bed is first heard of."""
+        desk = self._desks.get(bed)
+        if desk is None:
+            board = Board(bed, self._house, self.link)
+            desk = Desk(self._plan.kit, board)
+            self._desks[bed], self._boards[bed] = desk, board
+            self._desk_tasks[bed] = asyncio.create_task(desk.run(), name=f"desk {bed}")
+            board.refresh()
+        return desk
+
+    def _event_done(self, event: wire.StageEvent) -> None:
+        if event.status != "provisional":
+            self._tracer.page_done()
+        for watcher in self._plan.watchers:
+            watcher.event(event)
+
+    # --- after a restart -----------------------------------------------------------------------
+
+    async def _resume(self) -> None:
+        """Take up the sessions that ran when the daemon went down."""
+        if self._plan.source.kind != "live":
+            return
+        for record in await self._journal.read(JournalReader.open_sessions):
+            if record.site != self._plan.topics.site or record.source != "live":
+                continue
+            await self._resume_one(record.id)
+
+    async def _resume_one(self, session_id: str) -> None:
+        def look(reader: JournalReader) -> NightRecord:
+            return reader.night(session_id)
+
+        night = await self._journal.read(look)
+        evidence = await self._journal.read(lambda reader: reader.evidence(session_id))
+        provisional = await self._journal.read(lambda reader: reader.provisional(session_id))
+        session = _session_of(night)
+        last = max((event.epoch for event in night.events), default=-1)
+        seen = max([session.opened_utc, *(_utc(page.end) for page in night.events)])
+        _log.info("session taken up again", bed=session.bed, session=session.id, epoch=last + 1)
+        await self.desk(session.bed).resume(session, night, evidence, provisional)
+        taken_up = self._tracer.post(
+            session.bed,
+            lambda bedside, now: bedside.resume(
+                session, next_epoch=last + 1, last_seen_utc=seen, now=now
+            ),
+        )
+        taken_up.add_done_callback(_complain)
+
+    # --- commands ------------------------------------------------------------------------------
+
+    async def obey(self, bed: str, command: wire.Command) -> wire.Reply:
+        """Obey a command at a bed."""
+        match command:
+            case wire.StartSession():
+                phase = Phase(command.phase)
+                session = await self._ask(
+                    bed, lambda bedside, now: bedside.start(command.subject, phase, now)
+                )
+                return _reply(command, session.id)
+            case wire.EndSession():
+                await self._ask(bed, lambda bedside, now: bedside.end(command.session, now))
+                return _reply(command, command.session)
+            case wire.LightsOff() | wire.LightsOn():
+                return await self._mark_lights(bed, command)
+            case wire.Note():
+                self._expect(bed, command.session)
+                at = time.time() if command.at is None else _utc(command.at)
+                await self.desk(bed).note(command.session, at, command.text)
+                return _reply(command, command.session)
+            case _:
+                raise CommandError(
+                    "this daemon keeps no pictures of past pages",
+                    where=f"bed {bed}",
+                    remedy="Use hypnocast why on the tape.",
+                )
+
+    async def _mark_lights(self, bed: str, command: wire.LightsOff | wire.LightsOn) -> wire.Reply:
+        self._expect(bed, command.session)
+        at = None if command.at is None else _utc(command.at)
+        off = isinstance(command, wire.LightsOff)
+        await self._ask(bed, lambda bedside, now: bedside.lights("off" if off else "on", at, now))
+        return _reply(command, command.session)
+
+    def _expect(self, bed: str, session: str) -> None:
+        """Refuse a command meant for a session that does not run."""
+        board = self._boards.get(bed)
+        running = board.session.id if board is not None and board.session is not None else None
+        if running != session:
+            raise CommandError(
+                f"session {session} does not run",
+                where=f"bed {bed}",
+                remedy=f"The session that runs is {running or 'none'}.",
+            )
+
+    async def _ask(self, bed: str, act: Callable[[Bedside, float], T]) -> T:
+        return await asyncio.wrap_future(self._tracer.post(bed, act))
+
+    # --- the daemon's own state ----------------------------------------------------------------
+
+    def _show_state(self) -> None:
+        asyncio.ensure_future(self._publish_state())  # noqa: RUF006 - short, and nothing awaits it
+
+    async def _publish_state(self) -> None:
+        topic = self._plan.topics.daemon(self._plan.node)
+        self.link.retain(topic, await self.state())
+
+    async def state(self) -> wire.DaemonState:
+        """Return how the daemon does."""
+        plan, judge = self._plan, self._judge.state()
+        counters: Counter[str] = Counter()
+        for board in self._boards.values():
+            counters.update(board.counts)
+        counters.update({"judged": judge.judged, "failed": judge.failed, "rebuilt": judge.rebuilt})
+        now = time.time()
+        condition = self._journal.condition
+        degraded = (*judge.degraded, *(("journal_degraded",) if condition.why else ()))
+        return wire.DaemonState(
+            at=instant(now),
+            site=plan.topics.site,
+            node=plan.node,
+            version=__version__,
+            pack=plan.pack.manifest.name,
+            pack_version=plan.pack.manifest.version,
+            pack_digest=plan.pack.digest,
+            recipe=plan.pack.recipe.name,
+            provider=judge.provider,
+            degraded=degraded,
+            uptime_s=round(time.monotonic() - self._began, 1),
+            beds=tuple(self._boards),
+            counters=dict(counters),
+            outbox=await self._journal.outbox_counters(datetime.fromtimestamp(now, UTC)),
+        )
+
+
+def _reply(command: wire.Command, session: str) -> wire.Reply:
+    return wire.Reply(
+        request=command.request,
+        command=command.__struct_config__.tag or "",  # type: ignore[arg-type]
+        ok=True,
+        error=None,
+        session=session,
+        events=None,
+        more=None,
+        png=None,
+        explanation=None,
+    )
+
+
+def _session_of(night: NightRecord) -> Session:
+    """Return a session as it stood in the journal."""
+    record = night.session
+    anchor = night.anchors[-1] if night.anchors else None
+    lights = tuple(
+        LightsMark("off" if mark.kind == "lights_off" else "on", _utc(mark.at))
+        for mark in night.marks
+        if mark.kind in ("lights_off", "lights_on")
+    )
+    return Session(
+        id=record.id,
+        site=record.site,
+        bed=record.bed,
+        subject=record.subject,
+        source=record.source,
+        boot_id=anchor.boot_id if anchor is not None else "",
+        opened_utc=_utc(record.opened),
+        phase=Phase(record.phase),
+        anchor_lsl=anchor.lsl_t0 if anchor is not None else None,
+        anchor_utc=anchor.utc_t0 if anchor is not None else None,
+        lights=lights,
+    )
+
+
+def _utc(at: str) -> float:
+    return datetime.fromisoformat(at).timestamp()
+
+
+def _complain(taken_up: Future[None]) -> None:
+    error = taken_up.exception()
+    if isinstance(error, HypnocastError):
+        _log.error("a session cannot be taken up again", error=str(error))
+    elif error is not None:
+        _log.error("a session cannot be taken up again", error=repr(error))
