@@ -1,0 +1,158 @@
+"""The contract as others read it: validated by validators that know nothing of Hypnocast."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+from jsonschema import Draft7Validator, Draft202012Validator, ValidationError
+
+from hypnocast.core import schema, wire
+from hypnocast.core.night import NightTitle, build_night
+from nights import an_event, instant
+
+HERE = Path(__file__).parent
+DOCS = HERE.parent.parent / "docs"
+
+
+def _as_sent(message: wire.Message) -> Any:
+    return json.loads(wire.encode(message))
+
+
+def _numbered(event: wire.StageEvent) -> wire.StageEvent:
+    return msgspec.structs.replace(event, sequence=1)
+
+
+EVENTS = [
+    _numbered(an_event(0)),
+    _numbered(an_event(1, provisional=True)),
+    _numbered(an_event(2, reason="detached")),
+]
+
+
+def test_documents_in_docs_are_what_the_types_say() -> None:
+    there = {
+        str(path.relative_to(DOCS)): path.read_text()
+        for path in [DOCS / "asyncapi.json", *DOCS.glob("schemas/*.json")]
+    }
+    assert there == schema.documents()
+
+
+def test_asyncapi_document_is_valid_by_the_official_schema() -> None:
+    official = json.loads(gzip.decompress((HERE / "asyncapi-3.0.0.json.gz").read_bytes()))
+    validator = Draft7Validator(official)
+    document = schema.asyncapi()
+    assert [error.message for error in validator.iter_errors(document)] == []
+    document["channels"]["stage"]["adress"] = document["channels"]["stage"].pop("address")
+    assert not validator.is_valid(document)
+
+
+def test_every_reference_in_the_asyncapi_document_resolves() -> None:
+    document = schema.asyncapi()
+    references = 0
+
+    def walk(node: Any) -> None:
+        nonlocal references
+        if isinstance(node, list):
+            for item in node:
+                walk(item)
+        elif isinstance(node, dict):
+            if "$ref" in node:
+                references += 1
+                target: Any = document
+                for part in node["$ref"].removeprefix("#/").split("/"):
+                    target = target[part]
+            for item in node.values():
+                walk(item)
+
+    walk(document)
+    assert references > 50
+
+
+@pytest.mark.parametrize("event", EVENTS, ids=lambda event: str(event.status))
+def test_an_event_is_valid_and_every_key_is_required(event: wire.StageEvent) -> None:
+    validator = Draft202012Validator(schema.json_schemas()["event"])
+    sent = _as_sent(event)
+    validator.validate(sent)
+    for key in sent:
+        with pytest.raises(ValidationError):
+            validator.validate({name: value for name, value in sent.items() if name != key})
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("reason", "bad_mood"),
+        ("stage", "S2"),
+        ("status", "maybe"),
+        ("revision", 2),
+        ("sequence", 0),
+        ("epoch", -1),
+        ("confidence", 1.2),
+        ("bed", "a/b"),
+        ("start", "2026-03-01 22:00"),
+        ("research_use_only", False),
+        ("source", "dream"),
+    ],
+)
+def test_what_is_not_in_a_closed_list_is_invalid(key: str, value: object) -> None:
+    sent = _as_sent(EVENTS[0])
+    validator = Draft202012Validator(schema.json_schemas()["event"])
+    assert validator.is_valid(sent)
+    assert not validator.is_valid({**sent, key: value})
+
+
+def test_a_night_is_valid() -> None:
+    title = NightTitle("lab", "bed1", "bed1-night", None, "live", instant())
+    marks = [wire.NightMark(at=instant(10), kind="lights_off", text="")]
+    for events in ([], EVENTS):
+        night = build_night(title, events, marks, at=instant(90))
+        Draft202012Validator(schema.json_schemas()["night"]).validate(_as_sent(night))
+
+
+def test_replies_are_valid_with_and_without_events() -> None:
+    validator = Draft202012Validator(schema.json_schemas()["reply"])
+    bare = wire.Reply(request="r", command="note", ok=False, error="no such session")
+    full = wire.Reply(request="r", command="catch_up", ok=True, events=tuple(EVENTS), more=False)
+    for reply in (bare, full):
+        validator.validate(_as_sent(reply))
+
+
+COMMANDS: list[tuple[object, bool]] = [
+    ({"command": "start_session", "request": "1"}, True),
+    ({"command": "start_session", "request": "1", "subject": "S-01", "phase": "setup"}, True),
+    ({"command": "start_session", "request": "1", "subject": "Jane Doe"}, False),
+    ({"command": "start_session", "request": "1", "phase": "ended"}, False),
+    ({"command": "start_session"}, False),
+    ({"command": "end_session", "request": "1", "session": "s"}, True),
+    ({"command": "end_session", "request": "1"}, False),
+    ({"command": "lights_off", "request": "1", "session": "s", "at": instant()}, True),
+    ({"command": "lights_off", "request": "1", "session": "s", "at": "now"}, False),
+    ({"command": "lights_on", "request": "", "session": "s"}, False),
+    ({"command": "note", "request": "1", "session": "s", "text": ""}, False),
+    ({"command": "note", "request": "1", "session": "s", "text": "x" * 501}, False),
+    ({"command": "explain", "request": "1", "session": "s", "epoch": -1}, False),
+    ({"command": "page", "request": "1", "session": "s", "epoch": 4}, True),
+    ({"command": "catch_up", "request": "1", "since": 0, "limit": 501}, False),
+    ({"command": "catch_up", "request": "1", "since": 0}, True),
+    ({"command": "catch_up", "request": "1", "since": 0, "extra": 1}, False),
+    ({"command": "reboot", "request": "1"}, False),
+    ([], False),
+    ("start_session", False),
+    (None, False),
+]
+
+
+@pytest.mark.parametrize(("command", "good"), COMMANDS)
+def test_schema_and_daemon_agree_on_what_is_a_command(command: object, good: bool) -> None:
+    assert Draft202012Validator(schema.json_schemas()["command"]).is_valid(command) is good
+    payload = json.dumps(command).encode()
+    if good:
+        wire.decode_command(payload)
+    else:
+        with pytest.raises(msgspec.ValidationError):
+            wire.decode_command(payload)
