@@ -1,6 +1,6 @@
-"""What the local stager costs beside the graphs it runs: ``python tests/bench/bench_stager.py PACK``.
+"""What the local stager costs beside the graphs it runs.
 
-Times ``LocalStager.judge`` on whole pages, and within it the time spent in ONNX Runtime; the
+Run as ``python tests/bench/bench_stager.py PACK`` from the project's folder. Times ``LocalStager.judge`` on whole pages, and within it the time spent in ONNX Runtime; the
 rest is the stager's own. Prints one JSON object with every raw sample.
 """
 
@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-sys.path[:0] = [str(Path(__file__).parents[1]), str(Path(__file__).parents[2] / "daemon")]
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from hypnocast.core.types import Look
 from hypnocast.stagers.engine import Engine, Graph
