@@ -192,7 +192,7 @@ class Headbox:
     @property
     def all_since(self) -> float | None:
         """Since when every stream that fills a role has had samples; None before that."""
-        firsts = [lane.store.times[:1] for lane in self._lanes.values() if lane.open]
+        firsts = [lane.store.times[:1] for lane in self._lanes if lane.open]
         if not firsts or any(not len(first) for first in firsts):
             return None
         return max(float(first[0]) for first in firsts)
@@ -239,8 +239,12 @@ class Headbox:
     def _is_due(self, now: float) -> bool:
         if self._anchor is None:
             return False
-        end = self._anchor + (self._epoch + 1) * PAGE_S + self.needs.tail_s
-        return now >= end + self._grace_s or self._lanes.all_passed(end)
+        end = self._anchor + (self._epoch + 1) * PAGE_S
+        complete = end + self.needs.tail_s
+        if now >= complete + self._grace_s:
+            return True
+        # Stamps alone close no page that has not passed: they may lie.
+        return now >= end and self._lanes.all_passed(complete)
 
     def _close(self, made_it: Mapping[str, int] | None = None) -> Page:
         """Cut the next page from the samples that came, or from those that came in time live."""
