@@ -68,8 +68,11 @@ class Signals:
         self._lost = sorted([*amplifier.windows(FaultKind.DROPOUT), *self._gone])
         self._away = sorted([*self._lost, *self._late])
         self._floods = amplifier.windows(FaultKind.FLOOD)
+        self._silent = amplifier.windows(FaultKind.SILENT)
+        self._closed = amplifier.windows(FaultKind.RESTART)
         self._restarts = amplifier.restarts()
         self._new_lives = 0
+        self._is_open = False
 
     @property
     def header(self) -> StreamHeader:
@@ -78,6 +81,7 @@ class Signals:
 
     def begin(self) -> Iterator[Arrival]:
         """Open the stream and read its clock once."""
+        self._is_open = True
         yield StreamOpened(self.header, self._clock_start)
         yield self._reading(0.0)
 
@@ -98,15 +102,17 @@ class Signals:
 
     def end(self, at: float) -> Iterator[Arrival]:
         """Close the stream, unless it is gone already."""
-        if not _within(at, self._gone):
+        if self._is_open and not _within(at, self._silent):
             yield StreamLost(self._key, self._clock_start + at, _CLOSED)
 
     def _life(self, since: float, until: float) -> Iterator[tuple[float, Arrival]]:
         for restart in self._restarts:
-            if since <= restart.start < until:
+            if since <= restart.start < until and self._is_open:
+                self._is_open = False
                 at = self._clock_start + restart.start
                 yield restart.start, StreamLost(self._key, at, _CLOSED)
-            if since <= restart.end < until:
+            if since <= restart.end < until and not _within(restart.end, self._closed):
+                self._is_open = True
                 self._new_lives += restart.argument == "new"
                 at = self._clock_start + restart.end
                 header = self._amplifier.reopened(self._new_lives, at)
@@ -114,9 +120,10 @@ class Signals:
                 yield restart.end, self._reading(restart.end)
 
     def _readings(self, since: float, until: float) -> Iterator[tuple[float, Arrival]]:
-        number = math.floor(since / _READING_EVERY_S) + 1
-        while (at := number * _READING_EVERY_S) <= until:
-            if not _within(at, self._gone):
+        opened = {0.0, *(end for _, end in self._closed)}
+        number = math.ceil(since / _READING_EVERY_S)
+        while (at := number * _READING_EVERY_S) < until:
+            if at not in opened and not _within(at, self._gone):
                 yield at, self._reading(at)
             number += 1
 

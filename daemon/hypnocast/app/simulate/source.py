@@ -10,7 +10,7 @@ import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 
-from hypnocast.core.types import PAGE_S, Arrival, Stage
+from hypnocast.core.types import PAGE_S, Arrival, Chunk, Mark, Stage
 from hypnocast.errors import ConfigError
 
 from .amplifier import Amplifier
@@ -97,9 +97,8 @@ class SimulatedSource:
         for tick in range(math.ceil(self.duration_s / self.chunk_s - 1e-9)):
             since = tick * self.chunk_s
             until = min((tick + 1) * self.chunk_s, self.duration_s)
-            for bed, sender in senders:
-                for arrival in sender.advance(since, until):
-                    yield bed, arrival
+            coming = [(bed, a) for bed, sender in senders for a in sender.advance(since, until)]
+            yield from sorted(coming, key=_came)
         for bed, sender in senders:
             for arrival in sender.end(self.duration_s):
                 yield bed, arrival
@@ -160,3 +159,9 @@ class SimulatedSource:
         if self._truth:
             header = marker_header(night, bed, "truth", "Truth", clock)
             yield Marks(header, clock, truth_marks(night, self._skip))
+
+
+def _came(coming: tuple[str, Arrival]) -> float:
+    """Return when something comes, by the local clock."""
+    _, arrival = coming
+    return arrival.arrived if isinstance(arrival, Chunk | Mark) else arrival.at
