@@ -1,7 +1,8 @@
 """What the local stager costs beside the graphs it runs.
 
-Run as ``python tests/bench/bench_stager.py PACK`` from the project's folder. Times ``LocalStager.judge`` on whole pages, and within it the time spent in ONNX Runtime; the
-rest is the stager's own. Prints one JSON object with every raw sample.
+Run as ``python tests/bench/bench_stager.py PACK`` from the project's folder. Times
+``LocalStager.judge`` on whole pages, and within it the time spent in ONNX Runtime; the rest is
+the stager's own. Prints JSON with every raw sample.
 """
 
 from __future__ import annotations

@@ -268,6 +268,8 @@ def test_time_is_a_limit_too(tmp_path: Path) -> None:
     "schema",
     [
         {"type": "object"},
+        {key: value for key, value in STAGE_ONLY.items() if key != "type"},
+        STAGE_ONLY | {"properties": {"stage": {"enum": [["W"]]}}},
         STAGE_ONLY | {"properties": {"stage": {"type": "string"}}},
         STAGE_ONLY | {"required": []},
         STAGE_ONLY | {"properties": {"stage": {"enum": ["W", "S"]}}},

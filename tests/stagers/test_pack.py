@@ -93,6 +93,7 @@ def test_every_fault_is_listed_not_just_the_first(pack: Path) -> None:
         ('name = "tiny"', 'name = "../tiny"', "name"),
         ('"width" = 448', '"width" = 99999999', "model.preprocess.width"),
         ('"layers" = 2', '"layers" = 100000', "model.layers"),
+        ('"image_token" = "', '"image_token" = "' + "<" * 100000, "model.image_token"),
         ('"W", "N1"', '"W", "W"', "model"),
         ("<|picture|>", "no picture", "prompt"),
         ('"scoring" = "prefill"', '"scoring" = "prefill", "rationale_key" = "why"', "prefill"),

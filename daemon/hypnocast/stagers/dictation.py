@@ -117,12 +117,11 @@ class Dictation:
             answer = json.loads(lead + best + b'"}')
         rationale = answer.get(self._model.rationale_key)
         rules = answer.get(self._model.rules_key)
-        if isinstance(rules, str):
-            rules = [rules]
+        listed = rules if isinstance(rules, list) else [rules]
         return Reading(
             row,
-            rationale=None if rationale is None else str(rationale),
-            rules=None if rules is None else tuple(str(rule) for rule in rules),
+            rationale=None if rationale is None else _plain(rationale),
+            rules=None if rules is None else tuple(_plain(rule) for rule in listed),
         )
 
     def _encode(self, text: bytes) -> list[int]:
@@ -166,19 +165,29 @@ def _grammar(path: Path, model: Generative) -> str:
 
     try:
         schema = json.loads(path.read_text(encoding="utf-8"))
-        choices = schema["properties"][model.answer_key]["enum"]
-        required = schema["required"]
-    except (ValueError, KeyError, TypeError) as error:
-        raise _wrong(path, f"has no required choice {model.answer_key!r}: {error}") from error
-    if set(choices) != set(model.answers) or model.answer_key not in required:
-        raise _wrong(path, f"{model.answer_key!r} is not required to be one of the answers")
-    if any(one != two and two.startswith(one) for one in choices for two in choices):
+        fits = (
+            schema["type"] == "object"
+            and model.answer_key in schema["required"]
+            and set(schema["properties"][model.answer_key]["enum"]) == set(model.answers)
+        )
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise _wrong(path, f"has no choice {model.answer_key!r}: {error!r}") from error
+    if not fits:
+        raise _wrong(
+            path, f"is no object in which {model.answer_key!r} is required and an enum of answers"
+        )
+    if any(one != two and two.startswith(one) for one in model.answers for two in model.answers):
         raise _wrong(path, "an answer is the beginning of another")
     grammar: str = llguidance.LLMatcher.grammar_from_json_schema(schema)
     problem = llguidance.LLMatcher.validate_grammar(grammar)
     if problem:
         raise _wrong(path, problem[:200])
     return grammar
+
+
+def _plain(value: object) -> str:
+    """Give what a model wrote as text that any encoder takes: no half characters."""
+    return str(value).encode("utf-8", "replace").decode()
 
 
 def _wrong(path: Path, what: str) -> PackError:

@@ -51,6 +51,7 @@ __all__ = [
 FORMAT = "hypnocast.pack/1"
 
 Name = Annotated[str, Meta(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")]
+Token = Annotated[str, Meta(min_length=1, max_length=64)]
 Text = Annotated[str, Meta(max_length=65536)]
 Digest = Annotated[str, Meta(pattern=r"^sha256:[0-9a-f]{64}$")]
 
@@ -163,16 +164,16 @@ class Generative(Table, frozen=True, kw_only=True, tag_field="family", tag="gene
     """What the model writes for W, N1, N2, N3, R (``prefill``), or the value of
     ``answer_key`` in its JSON answer (``generate``). Prompt and answer are tokenised together."""
     scoring: Literal["prefill", "generate"]
-    image_token: str
+    image_token: Token
     """The token that stands for one visual feature vector."""
     tokens_per_picture: Annotated[int, Meta(ge=1, le=16384)]
     layers: Annotated[int, Meta(ge=1, le=256)]
     kv_heads: Annotated[int, Meta(ge=1, le=256)]
     head_dim: Annotated[int, Meta(ge=1, le=1024)]
     rope: Literal["default", "mrope"] = "default"
-    bos_token: str | None = None
+    bos_token: Token | None = None
     """Put before the prompt, where the tokenizer's model was trained with one."""
-    eos_token: str | None = None
+    eos_token: Token | None = None
     """Ends an answer; needed by ``generate``, and where one answer begins with another."""
     schema: str | None = None
     """File with the JSON Schema of the answer; ``generate`` only."""

@@ -11,6 +11,7 @@ import os
 import re
 import stat
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path, PurePosixPath
 
 from hypnocast.errors import PackError
@@ -42,7 +43,7 @@ def file_digest(path: Path) -> str:
 def find_faults(folder: Path, manifest: Manifest) -> Iterator[PackError]:
     """Yield every fault of a pack's files; no file is opened before it is accounted for."""
     lying: dict[str, int] = {}
-    for path, state in _walk(folder):
+    for path, state in islice(_walk(folder), 2 * MAX_FILES):
         if stat.S_ISREG(state.st_mode):
             lying[path.relative_to(folder).as_posix()] = state.st_size
         else:
@@ -82,7 +83,7 @@ def _file_faults(
     folder: Path, name: str, digest: str, lying: dict[str, int]
 ) -> Iterator[PackError]:
     path, kind = folder / name, PurePosixPath(name).suffix.lower()
-    if not _NAME.fullmatch(name) or len(name) > 255:
+    if len(name) > 255 or not _NAME.fullmatch(name):
         yield _fault(
             folder / MANIFEST, f"files: {name[:80]!r} is no plain path in the pack", _HOSTILE
         )
