@@ -27,6 +27,8 @@ TOKENS_PER_BAND = PAGE_PX // TOKEN_PX
 STRIP_ROWS = 56
 """Rows cut around a trace's zero line: half as much again as its band, for tall waves."""
 SPECTRUM_ROWS = 37
+SPECTRUM_STEP_PX = 4
+"""Columns of pixels that show one and the same spectrum."""
 _BAND_PX = TRACE_HALF_PX / BANDS
 TRACE_TOPS = tuple(round((k + 0.5) * _BAND_PX) - STRIP_ROWS // 2 for k in range(BANDS))
 SPECTRUM_TOPS = tuple(TRACE_HALF_PX + round(k * _BAND_PX) for k in range(BANDS))
@@ -137,7 +139,7 @@ class PageTower(PreTrainedModel):  # type: ignore[misc]  # transformers is untyp
             nn.GELU(),
         )
         self.spectrum = nn.Sequential(
-            nn.Conv2d(2, spectrum, (SPECTRUM_ROWS, 16), (1, 4), (0, 6)),
+            nn.Conv2d(2, spectrum, (SPECTRUM_ROWS, 5), 1, (0, 2)),
             _ChannelNorm(spectrum),
             nn.GELU(),
             nn.Conv2d(spectrum, spectrum, (1, 3), 1, (0, 1)),
@@ -163,11 +165,11 @@ class PageTower(PreTrainedModel):  # type: ignore[misc]  # transformers is untyp
     def read(self, ink: Tensor, power: Tensor, band: Tensor) -> Tensor:
         """Give the features of strips that were already cut.
 
-        ``ink`` (pages, strips, 56, columns) and ``power`` (pages, strips, 37, columns) in 0 … 1,
-        ``band`` (pages, strips) which band each strip is; columns are a multiple of 32. A page
-        cut to its inked strips and columns gives the same numbers as the whole page.
+        ``ink`` (pages, strips, 56, columns) and ``power`` (pages, strips, 37, columns / 4) in
+        0 … 1, ``band`` (pages, strips) which band each strip is; columns are a multiple of 32.
+        A page cut to its inked strips and columns gives the same numbers as the whole page.
         """
-        pages, strips, _, columns = power.shape
+        pages, strips, _, columns = ink.shape
         blocks = columns // TOKEN_PX
         ink = torch.relu(ink.flatten(0, 1) - _GRID_INK) / (1 - _GRID_INK)
         power = power.flatten(0, 1)
@@ -195,7 +197,7 @@ class PageTower(PreTrainedModel):  # type: ignore[misc]  # transformers is untyp
         traces = pixel_values[:, :, :TRACE_HALF_PX].amax(1)
         traces = nn.functional.pad(traces, (0, 0, _PAD_ROWS, _PAD_ROWS))
         ink = torch.stack([traces[:, t + _PAD_ROWS :][:, :STRIP_ROWS] for t in TRACE_TOPS], 1)
-        grey = pixel_values[:, 0]
+        grey = pixel_values[:, 0, :, ::SPECTRUM_STEP_PX]
         power = torch.stack([grey[:, t : t + SPECTRUM_ROWS] for t in SPECTRUM_TOPS], 1)
         return ink, power
 

@@ -1,0 +1,130 @@
+"""Writing one ONNX graph, and looking at what came out.
+
+The exporter may freeze a dimension without a word where the model's code branches on it. So
+the shapes of every input are read back from the file, and a dimension that should be free and
+is not is an error.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from hypnocast.errors import PackError
+from torch import nn
+
+OPSET = 20
+LEGACY_OPSET = 18
+LARGEST_FILE = 1_800_000_000
+"""Bytes of weights above which they are kept beside the graph (protobuf ends at 2 GB)."""
+
+
+@dataclass(frozen=True, slots=True)
+class GraphFile:
+    """A graph that was written."""
+
+    path: Path
+    shapes: Mapping[str, tuple[str | int, ...]]
+    """Input → its dimensions; free ones by name."""
+
+    def __str__(self) -> str:
+        lines = [f"{self.path.name}  {weigh(self.path) / 1e6:.2f} MB"]
+        lines += [f"    {name} {list(shape)}" for name, shape in self.shapes.items()]
+        return "\n".join(lines)
+
+
+def write_graph(
+    module: nn.Module,
+    inputs: tuple[Any, ...],
+    path: Path,
+    names: Sequence[str],
+    outputs: Sequence[str],
+    free: Sequence[Mapping[int, str]],
+    *,
+    traced: bool = False,
+) -> GraphFile:
+    """Export ``module``; ``free`` says for each named input which dimensions must stay free.
+
+    ``traced`` takes the older, tracing exporter, for models whose code asks tensors for
+    numbers (Qwen2.5-VL's vision tower).
+    """
+    weights = sum(p.numel() * p.element_size() for p in module.parameters())
+    with warnings.catch_warnings():
+        # Both exporters warn of their own internals on every call.
+        warnings.simplefilter("ignore")
+        if traced:
+            torch.onnx.export(
+                module.eval(),
+                inputs,
+                str(path),
+                input_names=list(names),
+                output_names=list(outputs),
+                dynamic_axes={n: dict(d) for n, d in zip(names, free, strict=True) if d},
+                opset_version=LEGACY_OPSET,
+                dynamo=False,
+            )
+        else:
+            torch.onnx.export(
+                module.eval(),
+                inputs,
+                str(path),
+                input_names=list(names),
+                output_names=list(outputs),
+                dynamic_shapes=_like(inputs, iter(free)),
+                opset_version=OPSET,
+                dynamo=True,
+                external_data=weights > LARGEST_FILE,
+                optimize=True,
+                verbose=False,
+            )
+    graph = read_shapes(path)
+    _refuse_frozen(graph, names, free)
+    return graph
+
+
+def read_shapes(path: Path) -> GraphFile:
+    """Read the shapes of all inputs back from a graph."""
+    import onnx
+
+    model = onnx.load(str(path), load_external_data=False)
+    shapes = {
+        port.name: tuple(d.dim_param or d.dim_value for d in port.type.tensor_type.shape.dim)
+        for port in model.graph.input
+    }
+    return GraphFile(path, shapes)
+
+
+def weigh(path: Path) -> int:
+    """Size of a graph with its external data, in bytes."""
+    return sum(part.stat().st_size for part in path.parent.glob(path.name + "*"))
+
+
+def _refuse_frozen(
+    graph: GraphFile, names: Sequence[str], free: Sequence[Mapping[int, str]]
+) -> None:
+    for name, dimensions in zip(names, free, strict=True):
+        shape = graph.shapes.get(name)
+        if shape is None:
+            raise PackError(
+                f"the exporter dropped the input {name!r}",
+                where=graph.path.name,
+                remedy="The model does not use it; leave it out of the export.",
+            )
+        for place in dimensions:
+            if isinstance(shape[place], int):
+                raise PackError(
+                    f"dimension {place} of input {name!r} was frozen to {shape[place]}",
+                    where=graph.path.name,
+                    remedy="Something in the model's code branches on it; wrap that part.",
+                )
+
+
+def _like(inputs: Any, free: Any) -> Any:
+    """Arrange the free dimensions in the same nesting as the inputs."""
+    if isinstance(inputs, torch.Tensor):
+        return dict.fromkeys(next(free), torch.export.Dim.DYNAMIC)
+    return type(inputs)(_like(part, free) for part in inputs)

@@ -1,0 +1,1 @@
+"""The small pack that ships: its assembly, its training, its cross-validation."""

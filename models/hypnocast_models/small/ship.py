@@ -1,0 +1,98 @@
+"""From a trained small model to the pack that ships."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from hypnocast.core.calibration import Calibration
+from hypnocast.core.recipe import builtin
+from hypnocast.stagers.manifest import Metric, Preprocess, Provenance
+from hypnocast.stagers.pack import Pack
+
+from hypnocast_models.export.generative import (
+    DECODER,
+    EMBED,
+    VISION,
+    Parity,
+    export_generative,
+)
+from hypnocast_models.packing import write_pack
+from hypnocast_models.small.assembly import (
+    ANSWERS,
+    IMAGE_TOKEN,
+    PAGES_BEFORE,
+    PROMPT,
+    tokenizer_json,
+)
+from hypnocast_models.tower import PAGE_PX
+
+NAME = "hypnocast-small"
+RECIPE = "spectral-448"
+INTENDED_USE = (
+    "Research on live sleep staging, and trying Hypnocast out. Not a medical device: no "
+    "diagnosis, no alarm function. Read CARD.md for what it was judged on."
+)
+PREPROCESS = Preprocess(dtype="uint8", width=PAGE_PX, height=PAGE_PX)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Shipment:
+    """What a pack says beside its graphs."""
+
+    version: str
+    calibration: Calibration
+    provenance: Provenance
+    metrics: Sequence[Metric] = ()
+
+
+def ship(
+    model: Any,
+    shipment: Shipment,
+    folder: Path,
+    say: Callable[[str], None] = lambda _: None,
+) -> tuple[Pack, Parity]:
+    """Export the model with its calibration into a verified pack.
+
+    What lies in the folder already (card, training log) becomes part of it.
+    """
+    shape, parity = export_generative(model, PREPROCESS, folder, say)
+    (folder / "tokenizer.json").write_text(tokenizer_json(), encoding="utf-8")
+    facts = {
+        "name": NAME,
+        "version": shipment.version,
+        "licence": "Apache-2.0",
+        "intended_use": INTENDED_USE,
+        "recipe": RECIPE,
+        "recipe_digest": builtin(RECIPE).digest,
+        "context": {"before": PAGES_BEFORE},
+        "montage": {
+            "needed": [["F4-M1", "C4-M1", "O2-M1"]],
+            "wanted": ["F4-M1", "C4-M1", "O2-M1", "E1-M2", "E2-M2", "Chin"],
+            "min_coverage": 0.6,
+        },
+        "model": {
+            "family": "generative",
+            "vision_encoder": VISION,
+            "embed_tokens": EMBED,
+            "decoder": DECODER,
+            "tokenizer": "tokenizer.json",
+            "preprocess": msgspec.to_builtins(PREPROCESS),
+            "prompt": PROMPT,
+            "answers": list(ANSWERS),
+            "scoring": "prefill",
+            "image_token": IMAGE_TOKEN,
+            "tokens_per_picture": model.config.vision_config.latents,
+            "layers": shape.layers,
+            "kv_heads": shape.kv_heads,
+            "head_dim": shape.head_dim,
+            "bos_token": "<s>",
+        },
+        "calibration": msgspec.to_builtins(shipment.calibration),
+        "provenance": msgspec.to_builtins(shipment.provenance),
+        "metrics": [msgspec.to_builtins(metric) for metric in shipment.metrics],
+    }
+    return write_pack(folder, facts), parity
