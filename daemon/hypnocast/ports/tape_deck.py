@@ -69,12 +69,17 @@ class TapeDeck:
         limits: TapeLimits | None = None,
         facts: Mapping[str, str] | None = None,
         now: Callable[[], float] = time.time,
+        clock: Callable[[], float] | None = None,
     ) -> None:
-        """Take the folder; it is made at the first arrival."""
+        """Take the folder; it is made at the first arrival.
+
+        With ``clock``, the local LSL clock, each tape says which UTC its times stand for.
+        """
         self._folder = folder
         self._limits = limits or TapeLimits()
         self._facts = dict(facts or {})
         self._now = now
+        self._clock = clock
         self._lock = threading.Lock()
         self._reels: dict[str, _Reel] = {}
         self._written = 0
@@ -149,6 +154,8 @@ class TapeDeck:
             "bed": bed,
             **self._facts,
         }
+        if self._clock is not None:
+            facts |= {"lsl_time": repr(self._clock()), "utc_time": repr(self._now())}
         tape = Tape(self._folder, stem, facts=facts, max_bytes=self._limits.part_bytes)
         for opened in reel.opened.values():
             tape.write(opened)

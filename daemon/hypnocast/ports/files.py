@@ -1,0 +1,233 @@
+"""Recordings from disk: EDF, BDF, other people's XDF and our own tapes, through one door."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+
+from hypnocast.core.types import (
+    Arrival,
+    ChannelInfo,
+    Chunk,
+    ClockReading,
+    FloatArray,
+    Mark,
+    StreamHeader,
+    StreamLost,
+    StreamOpened,
+)
+from hypnocast.errors import TapeError
+from hypnocast.ports.edf_file import EdfFile
+from hypnocast.ports.recording import Annotation, Recording, pseudonym, utc_of
+from hypnocast.ports.tape_reader import Note, is_tape, read_tape, tape_facts
+from hypnocast.ports.xdf_decode import Damage
+from hypnocast.ports.xdf_file import open_foreign_xdf
+
+ANNOTATIONS_KEY = "annotations"
+_END = "end of the recording"
+
+
+def open_recording(path: Path, *, timezone: str = "UTC", pseudonym_key: bytes = b"") -> Recording:
+    """Open a recording by what is in it, not by its name.
+
+    ``timezone`` tells where the clock hung that the file's zoneless times were read from.
+    """
+    try:
+        with path.open("rb") as file:
+            begin = file.read(8)
+    except OSError as error:
+        raise TapeError(f"cannot be opened ({error.strerror})", where=str(path)) from error
+    if begin.startswith((b"XDF:", b"\x1f\x8b")):
+        if is_tape(path):
+            return _open_tape(path)
+        return open_foreign_xdf(path)
+    if begin == b"\xffBIOSEMI" or begin.strip() == b"0":
+        return _open_edf(path, timezone, pseudonym_key)
+    raise TapeError(
+        "is neither EDF, BDF nor XDF", where=str(path), remedy="Export the night as EDF+"
+    )
+
+
+# -- tapes ---------------------------------------------------------------------------------------
+
+
+def _open_tape(path: Path) -> Recording:
+    facts = tape_facts(path)
+    damage: list[Damage] = []
+    headers: dict[str, StreamHeader] = {}
+    annotations: list[Annotation] = []
+    decisions: list[str] = []
+    first, last = np.inf, -np.inf
+    for item in read_tape(path, on_damage=damage.append):
+        match item:
+            case Note(text, _):
+                decisions.append(text)
+            case StreamOpened(header, at):
+                headers[header.key] = header
+                first, last = min(first, at), max(last, at)
+            case Chunk():
+                first, last = min(first, item.arrived), max(last, item.arrived)
+            case Mark():
+                annotations.append(Annotation(item.arrived, None, item.text))
+            case _:
+                pass
+    t0 = float(facts.get("lsl_time") or (first if np.isfinite(first) else 0.0))
+    return Recording(
+        path=path,
+        format="tape",
+        subject=facts.get("subject") or pseudonym("", b"", repr(facts).encode()),
+        start=_time_of(facts.get("utc_time", ""), facts.get("datetime", "")),
+        t0=t0,
+        duration_s=max(0.0, float(last) - t0) if np.isfinite(last) else 0.0,
+        headers=tuple(headers.values()),
+        annotations=tuple(annotations),
+        problems=tuple(f"damage at byte {one.at_byte}: {one.why}" for one in damage),
+        decisions=tuple(decisions),
+        play=lambda _chunk_s: (item for item in read_tape(path) if not isinstance(item, Note)),
+    )
+
+
+def _time_of(seconds: str, text: str) -> datetime | None:
+    try:
+        if seconds:
+            return datetime.fromtimestamp(float(seconds), UTC)
+        return datetime.fromisoformat(text).astimezone(UTC) if text else None
+    except (ValueError, OverflowError):
+        return None
+
+
+# -- EDF and BDF ---------------------------------------------------------------------------------
+
+
+def _open_edf(path: Path, timezone: str, key: bytes) -> Recording:
+    file = EdfFile(path)
+    if not file.signals or not file.records:
+        raise TapeError("holds no signals", where=str(path))
+    last_onset = file.read(file.records - 1, 1)[0][0]
+    kind = "BDF" if file.is_bdf else "EDF"
+    problems = []
+    if file.truncated:
+        problems.append("the file is shorter than its header says")
+    if file.start is None:
+        problems.append("the header gives no valid date and time")
+    annotations = tuple(
+        Annotation(tal.onset, tal.duration, tal.text) for tal in file.annotations() if tal.text
+    )
+    groups = _groups(file)
+    return Recording(
+        path=path,
+        format=file.reserved[:5] if file.reserved[3:4] == "+" else kind,
+        subject=pseudonym(file.patient, key, file.identity_free),
+        start=None if file.start is None else utc_of(file.start, timezone),
+        t0=0.0,
+        duration_s=last_onset + file.record_s,
+        headers=tuple(header for header, _ in groups),
+        annotations=annotations,
+        problems=tuple(problems),
+        decisions=(),
+        play=lambda chunk_s: _play_edf(file, groups, annotations, chunk_s),
+    )
+
+
+def _groups(file: EdfFile) -> list[tuple[StreamHeader, list[int]]]:
+    """Make one stream of all signals that share a rate; return it with their places."""
+    by_count: dict[int, list[int]] = {}
+    for place, signal in enumerate(file.signals):
+        if signal.per_record:
+            by_count.setdefault(signal.per_record, []).append(place)
+    groups = []
+    for count, places in by_count.items():
+        rate = count / file.record_s
+        channels = tuple(
+            ChannelInfo(
+                file.signals[p].label,
+                (file.signals[p].unit if file.signals[p].calibrated else "") or None,
+            )
+            for p in places
+        )
+        key = f"{rate:g}-hz"
+        groups.append((_header(key, "PSG", rate, channels, "double64"), places))
+    return groups
+
+
+def _header(
+    key: str, kind: str, rate: float, channels: tuple[ChannelInfo, ...], stream_format: str
+) -> StreamHeader:
+    return StreamHeader(
+        key=key,
+        name=key,
+        type=kind,
+        source_id=key,
+        uid=key,
+        host="",
+        rate=rate,
+        channels=channels,
+        format=stream_format,
+    )
+
+
+def _play_edf(
+    file: EdfFile,
+    groups: list[tuple[StreamHeader, list[int]]],
+    annotations: tuple[Annotation, ...],
+    chunk_s: float,
+) -> Iterator[Arrival]:
+    marks = _header(ANNOTATIONS_KEY, "Markers", 0.0, (ChannelInfo("text"),), "string")
+    for header in (*(header for header, _ in groups), marks):
+        yield StreamOpened(header, 0.0)
+        yield ClockReading(header.key, 0.0, 0.0)
+    waiting = sorted(annotations, key=lambda one: one.onset)
+    step = max(1, round(chunk_s / file.record_s))
+    told, end = 0, 0.0
+    for first in range(0, file.records, step):
+        block = file.read(first, min(step, file.records - first))
+        end = block[-1][0] + file.record_s
+        while told < len(waiting) and waiting[told].onset < end:
+            mark = waiting[told]
+            yield Mark(ANNOTATIONS_KEY, mark.onset, mark.text, arrived=end)
+            told += 1
+        for run in _runs(block, file.record_s):
+            for header, places in groups:
+                index = first * file.signals[places[0]].per_record
+                begin = run[0][0] if file.discontinuous else None
+                yield _chunk(header, places, run, begin=begin, index=index, arrived=end)
+    for mark in waiting[told:]:
+        yield Mark(ANNOTATIONS_KEY, mark.onset, mark.text, arrived=end)
+    for header in (*(header for header, _ in groups), marks):
+        yield StreamLost(header.key, end, _END)
+
+
+_Record = tuple[float, dict[int, FloatArray]]
+
+
+def _runs(block: list[_Record], record_s: float) -> Iterator[list[_Record]]:
+    """Split records where one does not begin at the end of the one before."""
+    run: list[_Record] = []
+    for record in block:
+        if run and abs(record[0] - run[-1][0] - record_s) > 1e-6:
+            yield run
+            run = []
+        run.append(record)
+    if run:
+        yield run
+
+
+def _chunk(
+    header: StreamHeader,
+    places: list[int],
+    run: list[_Record],
+    *,
+    begin: float | None,
+    index: int,
+    arrived: float,
+) -> Chunk:
+    """Join records; without ``begin`` their samples are stamped by their number in the file."""
+    samples = np.column_stack(
+        [np.concatenate([values[place] for _, values in run]) for place in places]
+    )
+    steps = np.arange(len(samples))
+    stamps = (index + steps) / header.rate if begin is None else begin + steps / header.rate
+    return Chunk(header.key, samples, stamps, arrived=arrived)
