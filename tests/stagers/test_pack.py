@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 import pickle
@@ -14,9 +15,12 @@ from typing import Any
 import msgspec
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from hypnocast.errors import PackError
 from hypnocast.stagers.manifest import Generative, Manifest, Preprocess
+from hypnocast.stagers.onnxfile import inspect_onnx
 from hypnocast.stagers.pack import load_pack, read_manifest, verify_pack
 from hypnocast.stagers.shelf import check_pack, find_packs, resolve_pack, show_pack
 from packs import make_tiny_pack, to_toml, write_manifest
@@ -311,6 +315,26 @@ def test_an_onnx_file_that_is_none_is_refused(pack: Path, content: bytes) -> Non
     (pack / "embed_tokens.onnx").write_bytes(content)
     write_manifest(pack, read_manifest(pack))
     assert "embed_tokens.onnx" in _refused(pack)
+
+
+@settings(
+    deadline=None, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(
+    keep=st.floats(0.0, 1.0),
+    flips=st.lists(st.tuples(st.floats(0, 1, exclude_max=True), st.integers(0, 255)), max_size=12),
+)
+def test_no_damage_to_an_onnx_file_does_more_than_refuse_it(
+    sound: Path, tmp_path: Path, keep: float, flips: list[tuple[float, int]]
+) -> None:
+    content = bytearray((sound / "vision_encoder.onnx").read_bytes())
+    content = content[: int(keep * len(content)) + 1]
+    for place, byte in flips:
+        content[int(place * len(content))] = byte
+    path = tmp_path / "damaged.onnx"
+    path.write_bytes(content)
+    with contextlib.suppress(PackError):
+        assert inspect_onnx(path, "damaged").nodes >= 0
 
 
 def test_a_folder_without_a_pack_is_told_apart(tmp_path: Path) -> None:
