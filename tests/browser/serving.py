@@ -74,6 +74,7 @@ class Served:
             self._loop.call_soon_threadsafe(self._task.cancel)
             self._thread.join(15)
             assert not self._thread.is_alive()
+            self._loop = None
 
     async def _serve(self, listening: threading.Event) -> None:
         def started(address: str) -> None:

@@ -103,7 +103,7 @@ def absorb(ward: Ward, message: Incoming) -> Ward:
     kind, _, rest = message.topic.partition("/")
     name, _, leaf = rest.partition("/")
     try:
-        if kind == "bed" and leaf in _BED_LEAVES:
+        if kind == "bed" and leaf in _BED_LEAVES and (message.payload or name in ward.beds):
             bed = _BED_LEAVES[leaf](ward.beds.get(name, Bed(name)), message)
             return replace(ward, beds=_with(ward.beds, name, bed))
         if kind == "daemon" and leaf in _NODE_LEAVES:

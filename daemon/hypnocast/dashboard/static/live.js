@@ -7,6 +7,7 @@ import { by, el, say, mark } from "./dom.js";
 import { hm, lasting } from "./words.js";
 
 const SILENT_MS = 6500;
+const BROKEN_MS = 1500;
 const REOPEN_MS = 9000;
 
 /**
@@ -14,7 +15,7 @@ const REOPEN_MS = 9000;
  * told whenever what the page shows becomes old or fresh.
  */
 export function listen(url, handlers, onAge = () => {}) {
-  const state = { source: null, beat: performance.now(), opened: 0, pulse: null, skew: 0, old: null, version: null };
+  const state = { source: null, beat: performance.now(), opened: 0, broken: null, pulse: null, skew: 0, old: null, version: null };
 
   function open() {
     state.source?.close();
@@ -28,7 +29,9 @@ export function listen(url, handlers, onAge = () => {}) {
         handle(JSON.parse(event.data));
       });
     }
+    source.onopen = () => (state.broken = null);
     source.onerror = () => {
+      state.broken ??= performance.now();
       if (source.readyState === EventSource.CLOSED) void mayLook();
     };
   }
@@ -44,8 +47,10 @@ export function listen(url, handlers, onAge = () => {}) {
 
   function check() {
     const silent = performance.now() - state.beat;
+    const broken = state.broken !== null && performance.now() - state.broken > BROKEN_MS;
+    const lost = broken || silent > SILENT_MS;
     const alarms = [];
-    if (silent > SILENT_MS) {
+    if (lost) {
       alarms.push(`No contact with the server for ${lasting(silent / 1000)}. What you see is old.`);
       if (performance.now() - state.opened > REOPEN_MS) open();
     } else if (state.pulse && !state.pulse.broker.connected) {
@@ -59,9 +64,10 @@ export function listen(url, handlers, onAge = () => {}) {
       alarms.push("The server has a new version. Load this page again when it suits you.");
     }
     show(alarms);
-    const old = silent > SILENT_MS || !state.pulse?.broker.connected;
-    mark(by("link"), "data-state", state.pulse === null && silent < SILENT_MS ? "wait" : old ? "bad" : "good");
-    say(by("link-words"), state.pulse === null && silent < SILENT_MS ? "connecting" : old ? "not live" : "live");
+    const old = lost || !state.pulse?.broker.connected;
+    const waiting = state.pulse === null && !lost;
+    mark(by("link"), "data-state", waiting ? "wait" : old ? "bad" : "good");
+    say(by("link-words"), waiting ? "connecting" : old ? "not live" : "live");
     document.body.classList.toggle("old", old);
     if (old !== state.old) onAge((state.old = old));
     say(by("clock"), hm(new Date(now())));

@@ -1,0 +1,152 @@
+"""The fold of topics into a ward, and what is shown of it."""
+
+from __future__ import annotations
+
+import io
+import time
+from dataclasses import replace
+from datetime import UTC, datetime
+from functools import reduce
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from rich.console import Console
+
+from brokers import running_mosquitto
+from browser.ward_topics import PREFIX, Publisher, Scene, ward
+from hypnocast.app.watch import WatchSettings, ward_table, watch
+from hypnocast.core.wire import encode
+from hypnocast.dashboard.view import REASON_WORDS, card, history
+from hypnocast.dashboard.ward import TOPICS, Incoming, Ward, absorb, bed_of
+from hypnocast.ports.mqtt_settings import BrokerSettings
+
+NOW = datetime(2026, 3, 14, 3, 12, tzinfo=UTC).timestamp()
+TOPIC = st.sampled_from([topic.replace("+", "1") for topic in TOPICS] + ["bed/1", "x/y/z", ""])
+
+
+def told(scene: Scene, *, at: float = NOW, retained: bool = False) -> list[Incoming]:
+    return [
+        Incoming(topic.removeprefix(f"{PREFIX}/"), payload, retained, at)
+        for topic, payload, _ in scene.messages(page=False)
+    ]
+
+
+def of(*scenes: Scene, at: float = NOW, retained: bool = False) -> Ward:
+    messages = [message for scene in scenes for message in told(scene, at=at, retained=retained)]
+    return reduce(absorb, messages, Ward())
+
+
+@pytest.fixture(scope="module")
+def scenes() -> dict[str, Scene]:
+    return {scene.bed: scene for scene in ward(NOW)}
+
+
+@given(TOPIC, st.binary(max_size=200), st.booleans())
+def test_no_payload_breaks_the_fold(topic: str, payload: bytes, retained: bool) -> None:
+    after = absorb(Ward(), Incoming(topic, payload, retained, NOW))
+    assert after.refused <= 1
+    assert not any(bed.stage or bed.status or bed.night for bed in after.beds.values())
+
+
+def test_a_message_that_breaks_the_contract_is_counted_named_and_changes_nothing(
+    scenes: dict[str, Scene],
+) -> None:
+    before = of(scenes["1"])
+    short = msgspec.json.decode(encode(scenes["1"].night()))
+    short["stages"] = short["stages"][:-1]
+    after = absorb(before, Incoming("bed/1/night", msgspec.json.encode(short), False, NOW))
+    assert after.refused == 1
+    assert "bed/1/night" in after.refusal
+    assert after.beds == before.beds
+
+
+def test_every_kind_of_bed_has_its_mood(scenes: dict[str, Scene]) -> None:
+    full = of(*scenes.values())
+    moods = {name: card(bed, full).mood for name, bed in full.beds.items()}
+    assert moods == {
+        "1": "staged", "2": "staged", "3": "staged", "4": "withheld",
+        "5": "staged", "6": "stale", "7": "ended", "8": "staged",
+    }  # fmt: skip
+    shown = card(full.beds["4"], full)
+    assert shown.reason_words == REASON_WORDS["detached"]
+    assert (shown.health, shown.health_words) == ("bad", "F4, C4, O2 detached")
+
+
+@given(st.integers(1, 40))
+def test_since_is_where_the_run_of_the_stage_began(pages: int) -> None:
+    scene = Scene("1", 11, 300 + pages, NOW)
+    shown = card(of(scene).beds["1"], of(scene))
+    run = 0
+    while scene.truth(scene.pages - 1 - run) == shown.stage:
+        run += 1
+    assert shown.lasted_s == 30 * run
+    assert shown.since is not None
+    assert datetime.fromisoformat(shown.since).timestamp() == NOW + 30 * (scene.pages - run)
+
+
+def test_a_newest_event_ahead_of_the_night_is_shown_with_the_hole_left_open() -> None:
+    scene = Scene("1", 11, 100, NOW)
+    points = history(scene.night(), scene.later(3).event(102))
+    assert len(points) == 103
+    assert [point.status for point in points[-3:]] == [" ", " ", "f"]
+
+
+def test_what_is_retained_of_the_last_person_is_not_shown_for_the_next() -> None:
+    old = Scene("1", 11, 500, NOW - 500 * 30)
+    new = replace(old, start=NOW, pages=1, seed=12)
+    before = of(old)
+    status = Incoming("bed/1/status", encode(new.status()), False, NOW)
+    shown = card(absorb(before, status).beds["1"], before)
+    assert (shown.stage, shown.recent, shown.epoch) == (None, (), None)
+
+
+def test_retained_words_of_a_live_bed_carry_their_age() -> None:
+    scene = Scene("1", 11, 100, NOW - 100 * 30)
+    later = NOW + 3600
+    assert of(scene, at=later, retained=True).beds["1"].heard == NOW
+    assert of(scene, at=later).beds["1"].heard == later
+    simulated = replace(scene, source="simulated")
+    assert of(simulated, at=later, retained=True).beds["1"].heard == later
+
+
+def test_cleared_topics_are_forgotten_and_beds_sort_by_number() -> None:
+    full = of(*(Scene(bed, 11, 3, NOW) for bed in ("10", "2", "a", "1")))
+    assert list(full.beds) == ["1", "2", "10", "a"]
+    gone = absorb(full, Incoming("bed/2/status", b"", False, NOW))
+    assert "2" not in gone.beds
+    assert bed_of("bed/2/status") == "2"
+    assert absorb(gone, Incoming("bed/1/stage", b"", False, NOW)).beds["1"].stage is None
+
+
+def text_of(full: Ward, now: float = NOW) -> str:
+    console = Console(file=io.StringIO(), width=160)
+    console.print(ward_table(full, now))
+    assert isinstance(console.file, io.StringIO)
+    return console.file.getvalue()
+
+
+def test_the_terminal_says_what_the_page_says(scenes: dict[str, Scene]) -> None:
+    text = text_of(of(*scenes.values()))
+    for word in ("WITHHELD electrode detached", "SILENT", "ENDED", "Chin line noise", "review"):
+        assert word in text
+    assert "no news for 2 min" in text_of(of(scenes["1"]), NOW + 120)
+    offline = absorb(of(scenes["1"]), Incoming("daemon/bedside/available", b"offline", True, NOW))
+    assert "daemon bedside offline" in text_of(offline)
+    assert "SIMULATED" in text_of(of(replace(scenes["1"], source="simulated")))
+
+
+async def test_watch_needs_nothing_but_the_broker(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> None:
+    scene = ward(time.time())[3]
+    console = Console(file=io.StringIO(), width=160)
+    with running_mosquitto(tmp_path_factory.mktemp("watch")) as broker:
+        publisher = Publisher(broker.port)
+        publisher.show_ward((scene,), page=False)
+        publisher.close()
+        await watch(WatchSettings(BrokerSettings(port=broker.port), once_after_s=1.0), console)
+    assert isinstance(console.file, io.StringIO)
+    assert "WITHHELD electrode detached" in console.file.getvalue()
+    assert "Research use only" in console.file.getvalue()
