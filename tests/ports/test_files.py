@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, date, datetime, time
 from pathlib import Path
+from typing import Any
 
 import edfio
 import numpy as np
@@ -49,7 +50,8 @@ def night() -> list[FloatArray]:
 
 def write_edf(path: Path, kind: str) -> None:
     """Write the night with edfio, an independent writer."""
-    make, signal = (edfio.Edf, edfio.EdfSignal) if kind == "edf" else (edfio.Bdf, edfio.BdfSignal)
+    make: Any = edfio.Edf if kind == "edf" else edfio.Bdf
+    signal: Any = edfio.EdfSignal if kind == "edf" else edfio.BdfSignal
     signals = [
         signal(data, rate, label=label, physical_dimension="uV", physical_range=(-500, 500))
         for data, rate, label in zip(night(), RATES, LABELS, strict=True)

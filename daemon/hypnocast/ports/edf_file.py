@@ -103,7 +103,7 @@ class EdfFile:
         records = []
         for index in range(len(raw) // self.record_bytes):
             body = raw[index * self.record_bytes : (index + 1) * self.record_bytes]
-            values = {
+            values: dict[int, FloatArray] = {
                 place: self._counts(body, signal) * signal.gain + signal.offset
                 for place, signal in enumerate(self.signals)
             }

@@ -1,0 +1,323 @@
+"""The tape: what came in comes out again, byte for byte, also after a crash and from damage."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+import pyxdf
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from hypnocast.core.types import (
+    Arrival,
+    ChannelInfo,
+    Chunk,
+    ClockReading,
+    Mark,
+    StreamHeader,
+    StreamLost,
+    StreamOpened,
+)
+from hypnocast.errors import TapeError
+from hypnocast.ports.files import open_recording
+from hypnocast.ports.tape import Tape
+from hypnocast.ports.tape_deck import TapeDeck, TapeLimits, expired
+from hypnocast.ports.tape_reader import Note, read_tape, tape_facts
+from hypnocast.ports.xdf_decode import Damage
+from lsl_lab import wait_until
+
+RATE = 200.0
+
+
+def header(key: str = "psg", uid: str = "1", **changes: object) -> StreamHeader:
+    facts: dict[str, object] = {
+        "key": key,
+        "name": key,
+        "type": "EEG",
+        "source_id": key,
+        "uid": uid,
+        "host": "pc",
+        "rate": RATE,
+        "channels": (ChannelInfo("F4-M1", "µV"), ChannelInfo("C4", None, "EEG")),
+    }
+    return StreamHeader(**{**facts, **changes})  # type: ignore[arg-type]  # facts are mixed
+
+
+MARKERS = header("marks", rate=0.0, channels=(ChannelInfo("text"),), format="string")
+
+
+def night(seconds: int, uid: str = "1") -> list[Arrival]:
+    """Arrivals as a source gives them: regular and jittered chunks, readings, marks, a loss."""
+    noise = np.random.default_rng(3)
+    arrivals: list[Arrival] = [
+        StreamOpened(header(uid=uid), 100.0),
+        ClockReading("psg", 100.1, -7.123456789),
+        StreamOpened(MARKERS, 100.2),
+    ]
+    for second in range(seconds):
+        begin = 107.0 + second
+        stamps = np.add.accumulate(np.array([begin] + [1 / RATE] * 199))
+        if second % 3 == 0:
+            stamps = np.sort(begin + noise.random(200))
+        values = noise.normal(0, 50, (200, 2)).astype(np.float32)
+        arrivals.append(Chunk("psg", values, stamps, begin - 7 + 1.1))
+        if second % 5 == 0:
+            arrivals.append(ClockReading("psg", begin - 6.9, -7.123456789 + second * 1e-7))
+            arrivals.append(Mark("marks", begin - 7, f"Müde {second}", begin - 6.95))
+    arrivals.append(StreamLost("psg", 100.0 + seconds, "silent"))
+    return arrivals
+
+
+def assert_same(read: Sequence[object], written: Sequence[Arrival]) -> None:
+    assert [type(one) for one in read] == [type(one) for one in written]
+    for one, other in zip(read, written, strict=True):
+        if isinstance(one, Chunk) and isinstance(other, Chunk):
+            assert (one.stream, one.arrived) == (other.stream, other.arrived)
+            assert one.samples.dtype == other.samples.dtype
+            assert np.array_equal(one.samples, other.samples)
+            assert one.stamps.tobytes() == other.stamps.tobytes()
+        elif isinstance(one, StreamOpened) and isinstance(other, StreamOpened):
+            assert one.at == other.at
+            assert one.header.channels == other.header.channels
+            assert (one.header.key, one.header.rate) == (other.header.key, other.header.rate)
+        else:
+            assert one == other
+
+
+def record(folder: Path, arrivals: Sequence[Arrival], *, max_bytes: int = 10**9) -> Path:
+    tape = Tape(folder, "bed", facts={"bed": "bed <1> & co"}, max_bytes=max_bytes)
+    first = tape.path
+    for arrival in arrivals:
+        tape.write(arrival)
+    tape.close()
+    tape.close()
+    return first
+
+
+def test_a_tape_gives_back_what_was_written_in_order_and_to_the_last_bit(tmp_path: Path) -> None:
+    arrivals = [*night(12), *night(3, uid="2"), *night(2, uid="2")]
+    path = record(tmp_path, arrivals)
+    assert_same(list(read_tape(path)), arrivals)
+    assert tape_facts(path)["bed"] == "bed <1> & co"
+    assert path.stat().st_mode & 0o077 == 0, "nobody else may read it"
+
+
+@settings(
+    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(
+    st.lists(
+        st.lists(st.floats(allow_nan=False, width=64), min_size=1, max_size=9),
+        min_size=1,
+        max_size=6,
+    ),
+    st.sampled_from(["float32", "double64", "int64", "int32", "int16", "int8"]),
+)
+def test_any_stamps_in_any_format_survive(
+    tmp_path_factory: pytest.TempPathFactory, chunks: list[list[float]], kind: str
+) -> None:
+    dtype = {"double64": "float64"}.get(kind, kind)
+    arrivals: list[Arrival] = [StreamOpened(header(format=kind), 1.0)]
+    for stamps in chunks:
+        values = (np.arange(2 * len(stamps)) % 120).reshape(-1, 2).astype(dtype)
+        arrivals.append(Chunk("psg", values, np.array(stamps), 2.0))
+    path = record(tmp_path_factory.mktemp("tape"), arrivals)
+    assert_same(list(read_tape(path)), arrivals)
+
+
+def test_pyxdf_reads_the_same_samples_clocks_and_marks(tmp_path: Path) -> None:
+    arrivals = night(20)
+    path = record(tmp_path, arrivals)
+    streams, _ = pyxdf.load_xdf(path, dejitter_timestamps=False, synchronize_clocks=False)
+    by_name = {stream["info"]["name"][0]: stream for stream in streams}
+    chunks = [a for a in arrivals if isinstance(a, Chunk)]
+    psg = by_name["psg"]
+    assert np.array_equal(psg["time_series"], np.concatenate([c.samples for c in chunks]))
+    assert np.array_equal(psg["time_stamps"], np.concatenate([c.stamps for c in chunks]))
+    readings = [a for a in arrivals if isinstance(a, ClockReading)]
+    assert psg["clock_values"] == [r.offset for r in readings]
+    assert psg["footer"]["info"]["sample_count"] == ["4000"]
+    assert by_name["marks"]["time_series"][1] == ["Müde 5"]
+    synced, _ = pyxdf.load_xdf(path, select_streams=[{"name": "psg"}], dejitter_timestamps=False)
+    assert abs(synced[0]["time_stamps"][0] + 7.123 - psg["time_stamps"][0]) < 0.01
+
+
+def test_a_tape_that_grows_too_long_goes_on_in_parts_that_read_as_one_and_alone(
+    tmp_path: Path,
+) -> None:
+    arrivals = night(40)
+    first = record(tmp_path, arrivals, max_bytes=20_000)
+    parts = sorted(tmp_path.iterdir())
+    assert len(parts) > 3
+    assert all(part.stat().st_size < 30_000 for part in parts)
+    assert_same(list(read_tape(first)), arrivals)
+    alone = list(read_tape(parts[2]))
+    assert isinstance(alone[0], StreamOpened)
+    kinds = [type(one) for one in alone]
+    assert kinds.index(ClockReading) < kinds.index(Chunk)
+    for part in parts:
+        assert pyxdf.load_xdf(part)[0]
+
+
+def test_decisions_are_kept_verbatim_beside_the_arrivals(tmp_path: Path) -> None:
+    tape = Tape(tmp_path, "bed")
+    arrivals = night(2)
+    for arrival in arrivals[:4]:
+        tape.write(arrival)
+    tape.note('{"type":"page","epoch":0}', 107.5)
+    for arrival in arrivals[4:]:
+        tape.write(arrival)
+    tape.close()
+    read = list(read_tape(tape.path))
+    assert read[4] == Note('{"type":"page","epoch":0}', 107.5)
+    assert_same([one for one in read if not isinstance(one, Note)], arrivals)
+    recording = open_recording(tape.path)
+    assert recording.format == "tape"
+    assert recording.decisions == ('{"type":"page","epoch":0}',)
+    assert_same(list(recording.arrivals(0.1)), arrivals)
+
+
+_WRITER = """
+import sys, numpy as np
+from pathlib import Path
+from hypnocast.core.types import *
+from hypnocast.ports.tape_deck import TapeDeck, TapeLimits
+deck = TapeDeck(Path(sys.argv[1]), limits=TapeLimits(sync_every_s=0.05))
+head = StreamHeader("k", "k", "EEG", "k", "u", "", 100.0, (ChannelInfo("F4-M1", "uV"),))
+deck.write("bed", StreamOpened(head, 0.0))
+for n in range(10**9):
+    values = np.arange(n * 10, n * 10 + 10, dtype=np.float32)[:, None]
+    deck.write("bed", Chunk("k", values, np.arange(10) / 100 + n / 10, n / 10))
+"""
+
+
+def test_kill_9_in_the_middle_of_writing_leaves_a_tape_that_all_can_read(tmp_path: Path) -> None:
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    with subprocess.Popen(
+        [sys.executable, "-c", _WRITER, str(tmp_path)], stdout=subprocess.DEVNULL, env=env
+    ) as writer:
+        wait_until(lambda: any(p.stat().st_size > 2_000_000 for p in tmp_path.iterdir()), "data")
+        writer.kill()
+    (path,) = tmp_path.iterdir()
+    chunks = [one for one in read_tape(path) if isinstance(one, Chunk)]
+    counts = np.concatenate([chunk.samples[:, 0] for chunk in chunks])
+    assert len(counts) >= 20_000
+    assert np.array_equal(counts, np.arange(len(counts)))
+    streams, _ = pyxdf.load_xdf(path)
+    other = next(s for s in streams if s["info"]["name"] == ["k"])
+    assert len(other["time_stamps"]) >= 20_000
+
+
+@settings(
+    max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(st.data())
+def test_damage_costs_what_it_hits_and_never_the_reader(
+    tmp_path: Path, data: st.DataObject
+) -> None:
+    whole = tmp_path / "bed_001.xdf"
+    if not whole.exists():
+        record(tmp_path, night(30))
+    raw = bytearray(whole.read_bytes())
+    for _ in range(data.draw(st.integers(0, 5))):
+        at = data.draw(st.integers(4, len(raw) - 1))
+        junk = data.draw(st.binary(min_size=1, max_size=40))
+        raw[at : at + len(junk)] = junk
+    broken = tmp_path / "broken.xdf"
+    broken.write_bytes(bytes(raw[: data.draw(st.integers(4, len(raw)))]))
+    damage: list[Damage] = []
+    read = list(read_tape(broken, on_damage=damage.append))
+    assert len(read) <= len(night(30)) + 40
+
+
+def test_after_damage_reading_goes_on_at_the_next_chunk_or_boundary(tmp_path: Path) -> None:
+    arrivals = night(60)
+    path = record(tmp_path, arrivals)
+    raw = bytearray(path.read_bytes())
+    middle = len(raw) // 2
+    raw[middle : middle + 300] = b"\xff" * 300
+    path.write_bytes(bytes(raw))
+    damage: list[Damage] = []
+    read = [one for one in read_tape(path, on_damage=damage.append) if isinstance(one, Chunk)]
+    assert damage
+    assert 60 - len(read) <= 11, "a boundary is written every ten seconds"
+    assert read[-1].arrived == [a for a in arrivals if isinstance(a, Chunk)][-1].arrived
+
+
+def test_a_hostile_length_allocates_nothing_and_no_tape_is_a_clear_error(tmp_path: Path) -> None:
+    bomb = tmp_path / "bomb.xdf"
+    bomb.write_bytes(b"XDF:" + b"\x08" + (2**62).to_bytes(8, "little") + b"\x03\x00")
+    damage: list[Damage] = []
+    assert not list(read_tape(bomb, on_damage=damage.append))
+    assert "bytes" in damage[0].why
+    bomb.write_bytes(b"RIFF")
+    with pytest.raises(TapeError, match="no XDF"):
+        list(read_tape(bomb))
+
+
+def test_the_deck_begins_a_new_tape_with_all_that_is_open(tmp_path: Path) -> None:
+    deck = TapeDeck(tmp_path, clock=lambda: 100.0)
+    arrivals = night(4)
+    for arrival in arrivals[:-1]:
+        deck.write("bed", arrival)
+    deck.change("bed")
+    later = Chunk("psg", np.zeros((3, 2), np.float32), np.array([1.0, 2.0, 3.0]), 200.0)
+    deck.write("bed", later)
+    path = deck.path("bed")
+    deck.close()
+    assert path is not None
+    kinds = [type(one) for one in read_tape(path)]
+    assert kinds == [StreamOpened, StreamOpened, ClockReading, Chunk]
+    assert float(tape_facts(path)["lsl_time"]) == 100.0
+    assert deck.statistics().arrivals_lost == 0
+
+
+def test_a_disk_that_refuses_never_stops_the_reader_and_is_told(tmp_path: Path) -> None:
+    (tmp_path / "tapes").write_text("a file where the folder should be")
+    now = [1000.0]
+    deck = TapeDeck(tmp_path / "tapes", now=lambda: now[0])
+    arrivals = night(2)
+    for arrival in arrivals[:3]:
+        deck.write("bed", arrival)
+    assert deck.statistics().arrivals_lost == 3
+    assert "cannot be written" in deck.statistics().last_error
+    (tmp_path / "tapes").unlink()
+    now[0] += 60.0
+    for arrival in arrivals[3:]:
+        deck.write("bed", arrival)
+    path = deck.path("bed")
+    deck.close()
+    assert path is not None
+    assert_same(list(read_tape(path))[-len(arrivals[3:]) :], arrivals[3:])
+
+
+def test_old_tapes_and_the_oldest_beyond_the_limit_go(tmp_path: Path) -> None:
+    paths = [tmp_path / f"bed_{number:03d}.xdf" for number in range(1, 5)]
+    for age, path in zip((40, 3, 2, 1), paths, strict=True):
+        path.write_bytes(b"x" * 100)
+        os.utime(path, (1e9 - age * 86_400,) * 2)
+    (tmp_path / "diary.txt").write_text("not a tape")
+    gone = expired(tmp_path, now=1e9, keep_days=30, keep_bytes=250)
+    assert gone == paths[:2]
+    with pytest.raises(TapeError, match="cannot be opened"):
+        list(read_tape(tmp_path / "absent_001.xdf"))
+
+
+def test_retention_runs_but_spares_the_running_tape(tmp_path: Path) -> None:
+    old = tmp_path / "old_001.xdf"
+    old.write_bytes(b"XDF:")
+    os.utime(old, (1.0, 1.0))
+    deck = TapeDeck(tmp_path, limits=TapeLimits(keep_bytes=0, sync_every_s=0.01))
+    deck.write("bed", StreamOpened(header(), 1.0))
+    deck._retain()
+    path = deck.path("bed")
+    deck.close()
+    assert path is not None
+    assert path.exists()
+    assert not old.exists()
