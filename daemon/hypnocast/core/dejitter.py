@@ -18,8 +18,8 @@ from hypnocast.core.types import FloatArray
 HALF_LIFE_S = 90.0
 """A block this old counts half."""
 
-JUMP_S = 0.010
-JUMP_INTERVALS = 3.5
+JUMP_S = 0.006
+JUMP_INTERVALS = 1.5
 JUMP_JITTERS = 8.0
 """A stamp further off than the largest of these three leaves the line."""
 

@@ -195,10 +195,13 @@ class Lane:
         if not n:
             return times
         values = self._pull(n)
-        if self.latest is not None and times[0] <= self.latest:
-            old = int(np.searchsorted(times, self.latest, side="right"))
-            self._overlapping += old
-            times, values = times[old:], values[:, old:]
+        before = np.empty(n)
+        before[0] = -np.inf if self.latest is None else self.latest
+        before[1:] = times[:-1]
+        if (times <= before).any():
+            ahead = times > np.maximum.accumulate(before)
+            self._overlapping += n - int(ahead.sum())
+            times, values = times[ahead], values[:, ahead]
             if not len(times):
                 return times
         self.store.append(times, values)

@@ -24,11 +24,17 @@ PATIENCE_S = 12.0
 FIRST_PATIENCE_S = 5.0
 """Likewise for a stream's first reading."""
 
-SET_BACK_S = 0.1
-"""Stamps that fall back by more than this, or lead arrival by more, were not jittered: set."""
+SET_BACK_S = 1.0
+"""Stamps that fall back by more than this were not held up on their way: the clock was set."""
+
+SET_AHEAD_S = 0.1
+"""Nor can stamps lead their arrival by more than this."""
 
 FOREIGN_S = 3600.0
 """A clock this far from the time of arrival is no LSL clock (Unix time, for one)."""
+
+ABSURD_S = 43200.0
+"""No outage is this long: stamps that leap so far ahead were set, too."""
 
 _NOTHING: FloatArray = np.empty(0)
 
@@ -66,6 +72,8 @@ class StampMapper:
         """The stamp of the last sample mapped."""
         self._cleared = False
         """Whether the first waiting sample may be mapped although it looks set."""
+        self._looks_set = False
+        """Whether the first waiting sample was found to look set; time does not heal it."""
 
     @property
     def segment(self) -> ClockSegment | None:
@@ -96,7 +104,7 @@ class StampMapper:
         if segment is not None:
             self._ahead.append(_Ahead(segment, reading.at))
         elif held_as_set:
-            self._cleared = True
+            self._clear()
         return self._advance()
 
     def feed(self, stamps: FloatArray, arrived: float = 0.0) -> FloatArray:
@@ -139,8 +147,10 @@ class StampMapper:
         stamps = self._waiting
         following, at = self._next(stamps)
         stop = at if self._obeys else min(at, self._set_at(segment, stamps[:at]))
-        if stop < at and stop == 0 and self._resolve(patient=patient):
-            return self._take(patient=patient)
+        if stop < at and stop == 0:
+            self._looks_set = True
+            if self._resolve(patient=patient):
+                return self._take(patient=patient)
         if stop == 0 and following is not None and at == 0:
             self._decide(following)
             return self._take(patient=patient)
@@ -170,6 +180,7 @@ class StampMapper:
             return False
         if self._arrived and abs(stamps[-1] + offset - self._arrived) > FOREIGN_S:
             offset, why = self._arrived - float(stamps[-1]), "foreign"
+            self._ahead.clear()
         elif self._ahead:
             self._decide(self._ahead[0].segment)
             return True
@@ -215,7 +226,7 @@ class StampMapper:
         stepped = self._segment.at(segment.from_stamp) - segment.offset
         before = self._last if self._last is not None else float(stamps[0])
         jumps: NDArray[np.bool_] = (
-            np.abs(np.diff(stamps, prepend=before) - stepped) < SET_BACK_S / 2
+            np.abs(np.diff(stamps, prepend=before) - stepped) < SET_AHEAD_S / 2
         )
         return jumps
 
@@ -224,6 +235,8 @@ class StampMapper:
     def _set_at(self, segment: ClockSegment, stamps: FloatArray) -> int:
         """Return the place of the first sample whose clock seems to have been set."""
         n = len(stamps)
+        if self._looks_set:
+            return 0
         if not n or (segment.why == "foreign" and self._last is None):
             return n
         looks_set = np.empty(n, dtype=bool)
@@ -231,10 +244,13 @@ class StampMapper:
         looks_set[0] = (
             not self._cleared and self._last is not None and stamps[0] < self._last - SET_BACK_S
         )
-        if self._arrived and not self._cleared and segment.why != "foreign":
-            latest = self._arrived - segment.at(self._arrived - segment.offset)
-            if stamps.max() > latest + SET_BACK_S:
-                looks_set |= stamps > latest + SET_BACK_S
+        if not self._cleared:
+            limit = (float(stamps[0]) if self._last is None else self._last) + ABSURD_S
+            if self._arrived and segment.why != "foreign":
+                ahead = self._arrived - segment.at(self._arrived - segment.offset) + SET_AHEAD_S
+                limit = min(limit, ahead)
+            if stamps.max() > limit:
+                looks_set |= stamps > limit
         first = int(looks_set.argmax())
         return first if looks_set[first] else n
 
@@ -245,7 +261,7 @@ class StampMapper:
         stamps = self._waiting
         if self._ahead and self._ahead[0].segment.why == "step":
             self._decide(self._ahead[0].segment)
-            self._cleared = True
+            self._clear()
             return True
         if patient and stamps[-1] - stamps[0] <= PATIENCE_S:
             return False
@@ -256,5 +272,8 @@ class StampMapper:
             offset += self._last - float(stamps[0])
         why = "foreign" if segment.why == "foreign" else "assumed"
         self._decide(ClockSegment(self._stream, 0, float(stamps[0]), offset, 0.0, why))
-        self._cleared = True
+        self._clear()
         return True
+
+    def _clear(self) -> None:
+        self._cleared, self._looks_set = True, False
