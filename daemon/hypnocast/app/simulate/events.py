@@ -127,11 +127,11 @@ class _Page:
             if self.happens(0.25):
                 self.slow_eyes(5.0)
         else:
-            self.blinks(11.0)
+            self.blinks(14.0)
             for at in self.times(14.0, 0.9):
                 size = self.side() * self.size(0.55 * self.person.eye_uv, 0.35)
                 self.add(EventKind.RAPID_EYE_MOVEMENT, at, float(self.rng.uniform(0.5, 0.9)), size)
-        self.movement(0.16)
+        self.movement(0.12 if eyes_closed else 0.3)
 
     def drowsy(self) -> None:
         if self.happens(0.75):

@@ -64,7 +64,7 @@ def person(seed: int) -> Person:
         alpha_hz=float(np.clip(10.4 - 1.0 * years + 0.6 * rng.standard_normal(), 8.25, 12.0)),
         alpha_uv=float(np.clip(around(11.0, 0.4), 3.0, 20.0)),
         theta=float(np.clip(around(1.0, 0.15), 0.7, 1.4)),
-        slow_wave_uv=float(np.clip(around(108.0 - 20.0 * years, 0.12), 80.0, 150.0)),
+        slow_wave_uv=float(np.clip(around(102.0 - 18.0 * years, 0.12), 78.0, 140.0)),
         deep_sleep=float(np.clip(around(1.25 - 0.75 * years, 0.15), 0.3, 1.6)),
         restlessness=float(np.clip(around(0.7 + 0.9 * years, 0.25), 0.4, 2.5)),
         spindle_hz=float(np.clip(13.4 + 0.5 * rng.standard_normal(), 12.2, 14.6)),

@@ -66,10 +66,10 @@ class Levels:
 _LEVELS = {
     #                 backgr delta theta alpha sigma beta muscle chin
     Stage.W: Levels(9.5, 4.0, 2.2, 0.25, 0.4, 3.0, 2.4, 1.0),
-    Stage.N1: Levels(7.2, 2.5, 4.0, 0.22, 0.4, 1.6, 0.9, 0.55),
+    Stage.N1: Levels(7.0, 2.5, 3.6, 0.4, 0.5, 2.4, 1.5, 0.55),
     Stage.N2: Levels(6.3, 10.5, 5.0, 0.25, 1.9, 0.75, 0.3, 0.4),
-    Stage.N3: Levels(6.0, 20.0, 6.0, 0.3, 1.9, 0.5, 0.25, 0.34),
-    Stage.R: Levels(7.2, 2.5, 4.0, 0.14, 0.3, 1.4, 0.4, 0.0),
+    Stage.N3: Levels(6.0, 18.0, 6.0, 0.3, 1.9, 0.5, 0.25, 0.34),
+    Stage.R: Levels(6.8, 2.8, 4.4, 0.12, 0.3, 1.2, 0.25, 0.0),
 }
 """Alpha as a share of the person's alpha (eyes open in W), chin as a share of the waking tone."""
 
@@ -78,16 +78,17 @@ def levels(person: Person, stage: Stage, *, eyes_closed: bool, mood: FloatArray)
     """Return how strong each source is on a page; ``mood`` is 8 numbers around 1 that vary it."""
     base = _LEVELS[stage]
     alpha = 1.0 if eyes_closed and stage is Stage.W else base.alpha
+    busy = 1.0 if eyes_closed else 1.4
     chin = person.atonia if stage is Stage.R else base.chin
     gain = person.gain
     return Levels(
-        background=gain * base.background * float(mood[0]),
+        background=gain * busy**0.5 * base.background * float(mood[0]),
         delta=gain * base.delta * float(mood[1]) * person.slow_wave_uv / 100.0,
         theta=gain * base.theta * float(mood[2]) * person.theta,
         alpha=alpha * person.alpha_uv * float(mood[3]),
         sigma=gain * base.sigma * float(mood[4]),
         beta=gain * base.beta * float(mood[5]),
-        muscle=base.muscle * float(mood[6]) * person.emg_uv / 14.0,
+        muscle=busy * base.muscle * float(mood[6]) * person.emg_uv / 14.0,
         chin=chin * person.emg_uv * float(mood[7]),
     )
 

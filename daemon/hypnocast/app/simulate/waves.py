@@ -53,7 +53,7 @@ _SPECTRA: Mapping[str, Callable[[FloatArray, float], FloatArray]] = MappingProxy
             _above(f, 0.35) * np.maximum(f, 0.01) ** -1.6 / (1.0 + (f / 70.0) ** 6)
         ),
         "delta": lambda f, _: _above(f, 0.35) / (1.0 + (f / 2.0) ** 3.6) / (1.0 + (f / 15.0) ** 4),
-        "theta": lambda f, _: _bell(f, 5.3, 1.3),
+        "theta": lambda f, _: _bell(f, 5.6, 1.8),
         "alpha": lambda f, hz: _bell(f, hz, 0.45),
         "sigma": lambda f, _: _bell(f, 13.0, 1.2),
         "beta": lambda f, _: _bell(f, 18.0, 5.0),
