@@ -32,7 +32,8 @@ def eeg(rms: float, seconds: float = 30.0, seed: int = 1) -> FloatArray:
 
 
 def hum(amplitude: float, samples: int, hertz: int = 50) -> FloatArray:
-    return amplitude * np.sin(2 * np.pi * hertz * np.arange(samples) / RATE)
+    wave: FloatArray = amplitude * np.sin(2 * np.pi * hertz * np.arange(samples) / RATE)
+    return wave
 
 
 def flags_of(samples: FloatArray, role: Role = Role.F4) -> frozenset[Flag]:
