@@ -14,6 +14,8 @@ import click
 import typer
 
 from hypnocast import __version__
+from hypnocast.commands import checks, live, recordings
+from hypnocast.commands.packs import packs
 from hypnocast.errors import HypnocastError
 
 app = typer.Typer(
@@ -35,6 +37,23 @@ def _root(
     if version:
         typer.echo(f"hypnocast {__version__}")
         raise typer.Exit
+
+
+for _command in (
+    live.demo,
+    live.run,
+    checks.check,
+    checks.streams,
+    live.simulate,
+    recordings.replay,
+    recordings.page,
+    live.watch,
+    live.dashboard,
+    live.schema,
+    checks.doctor,
+):
+    app.command()(_command)
+app.add_typer(packs, name="pack")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

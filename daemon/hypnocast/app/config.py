@@ -181,8 +181,6 @@ class StreamSelector(Table, frozen=True, kw_only=True):
     """XPath over the stream's header, as LSL has it."""
     labels: tuple[str, ...] = ()
     """Names for all channels, where the stream gives none or wrong ones."""
-    unit: str | None = None
-    """The unit of all channels, where the stream gives none or a wrong one."""
     rate: Annotated[float, Meta(gt=0.0, le=100_000.0)] | None = None
     """The nominal rate, where the stream gives none."""
 

@@ -19,7 +19,7 @@ from hypnocast.app.board import Board, House
 from hypnocast.app.desk import Desk, Kit
 from hypnocast.app.events import instant
 from hypnocast.app.sources import Source
-from hypnocast.app.traced import Changed, Item
+from hypnocast.app.traced import Item
 from hypnocast.app.tracer import MakeBedside, Tracer
 from hypnocast.core import wire
 from hypnocast.core.session import LightsMark, Phase, Session
@@ -65,8 +65,6 @@ class Plan:
     problems: Callable[[str], tuple[str, ...]] = lambda _: ()
     """What the source knows to be wrong with a bed."""
     watchers: tuple[Watcher, ...] = ()
-    tell_tape: Callable[[str, Session], None] | None = None
-    """Told of every session that begins, so that the tape knows its UTC."""
 
 
 class Ward:
@@ -187,8 +185,6 @@ class Ward:
             self._loop.call_soon_threadsafe(self._take, bed, item)
 
     def _take(self, bed: str, item: Item) -> None:
-        if isinstance(item, Changed) and self._plan.tell_tape is not None:
-            self._plan.tell_tape(bed, item.change.session)
         self.desk(bed).take(item)
 
     def desk(self, bed: str) -> Desk:

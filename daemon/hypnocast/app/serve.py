@@ -1,0 +1,152 @@
+"""``hypnocast run``: the daemon in earnest, from a configuration, until it is told to end."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+
+import structlog
+
+from hypnocast.app.build import (
+    JOURNAL,
+    bedside_maker,
+    boot_id,
+    broker_settings,
+    make_kit,
+    open_pack,
+)
+from hypnocast.app.config import Config
+from hypnocast.app.sources import LiveSource
+from hypnocast.app.ward import Plan, Ward, Watcher
+from hypnocast.core.decisions import Decision, decision_to_json
+from hypnocast.core.topics import Topics
+from hypnocast.ports.journal import Journal
+from hypnocast.ports.lsl import LslSource
+from hypnocast.ports.lsl_beds import BedStreams, Selector
+from hypnocast.ports.lsl_library import LslNetwork, configure_lsl, load_pylsl
+from hypnocast.ports.tape_deck import TapeDeck, TapeLimits
+from hypnocast.stagers.ladder import Step
+
+_log = structlog.get_logger("run")
+
+
+def network_of(config: Config) -> LslNetwork:
+    """Return how LSL is to search."""
+    lsl = config.lsl
+    return LslNetwork(
+        peers=lsl.peers,
+        scope=lsl.scope,
+        base_port=lsl.base_port,
+        port_range=lsl.port_range,
+    )
+
+
+def beds_of(config: Config) -> tuple[BedStreams, ...] | None:
+    """Return the configured beds; None: find them."""
+    if not config.bed:
+        return None
+    return tuple(
+        BedStreams(
+            bed.id,
+            tuple(
+                Selector(
+                    source_id=wanted.source_id,
+                    name=wanted.name,
+                    type=wanted.type,
+                    host=wanted.host,
+                    predicate=wanted.predicate,
+                    labels=wanted.labels,
+                    rate=wanted.rate,
+                )
+                for wanted in bed.streams
+            ),
+        )
+        for bed in config.bed
+    )
+
+
+async def serve(config: Config, *, watchers: tuple[Watcher, ...] = ()) -> None:
+    """Serve until SIGTERM or SIGINT."""
+    pack = open_pack(config)
+    configure_lsl(network_of(config))
+    pylsl = load_pylsl()
+    state_dir = config.state_dir
+    state_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+    async with contextlib.AsyncExitStack() as stack:
+        journal = await stack.enter_async_context(Journal.open(state_dir / JOURNAL))
+        _log_condition(journal)
+        await journal.forget(keep_days=config.journal.keep_days, now=datetime.now(UTC))
+        clock = pylsl.local_clock
+        deck = _tape_deck(config, clock) if config.tape.enabled else None
+        if deck is not None:
+            stack.callback(deck.close)
+        lsl = LslSource(beds_of(config))
+        source = LiveSource(lsl, clock, deck.write if deck is not None else None)
+
+        def decided(bed: str, decisions: Sequence[Decision]) -> None:
+            if deck is not None:
+                for decision in decisions:
+                    deck.note(bed, decision_to_json(decision), clock())
+
+        kit = make_kit(config, pack, journal, live=True, on_step=_log_step)
+        ward = Ward(
+            Plan(
+                source=source,
+                pack=pack,
+                kit=kit,
+                topics=Topics(config.site.id, config.broker.topic_root),
+                node=config.daemon.node,
+                broker=broker_settings(config.broker),
+                make_bedside=bedside_maker(
+                    config,
+                    pack,
+                    source,
+                    boot_id=boot_id(),
+                    auto=config.auto_session,
+                    decided=decided,
+                ),
+                show_pages=config.publish.page,
+                boot_id=boot_id(),
+                problems=lambda bed: tuple(
+                    str(problem) for problem in lsl.problems() if problem.bed == bed
+                ),
+                watchers=watchers,
+            )
+        )
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, ward.stop)
+        _log.info(
+            "serving",
+            pack=pack.manifest.name,
+            broker=f"{config.broker.address[0]}:{config.broker.address[1]}",
+            beds=[bed.id for bed in config.bed] or "found by themselves",
+            state_dir=str(state_dir),
+        )
+        await ward.run()
+        _log.info("ended in good order; sessions that run can be taken up again")
+
+
+def _tape_deck(config: Config, clock: Callable[[], float]) -> TapeDeck:
+    limits = TapeLimits(
+        part_bytes=config.tape.part_mb * 1_000_000,
+        keep_days=config.tape.keep_days,
+        keep_bytes=int(config.tape.keep_gb * 1e9),
+    )
+    facts = {"site": config.site.id, "node": config.daemon.node, "boot_id": boot_id()}
+    return TapeDeck(config.tape_dir, limits=limits, facts=facts, clock=clock)
+
+
+def _log_step(step: Step) -> None:
+    _log.warning("the model's engine changed", before=step.before, after=step.after, why=step.why)
+
+
+def _log_condition(journal: Journal) -> None:
+    condition = journal.condition
+    if condition.set_aside is not None:
+        _log.error("a damaged journal was set aside", kept_as=str(condition.set_aside))
+    if condition.why:
+        _log.error("the journal is degraded", why=condition.why)

@@ -1,0 +1,56 @@
+"""``streams``, ``check`` and ``doctor``: what is there, what would be done, what is wrong."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from hypnocast.commands.common import ConfigFile, Json, print_json, say
+
+
+def streams(
+    config: ConfigFile = None,
+    *,
+    wait: Annotated[float, typer.Option(min=0.5, max=60.0, help="Seconds to listen.")] = 3.0,
+    json: Json = False,
+) -> None:
+    """Show what is on the network: rates, channels, units, the montage chosen and why."""
+    from hypnocast.app.config import load_config
+    from hypnocast.app.survey import survey
+
+    found = survey(load_config(config), wait_s=wait)
+    if json:
+        print_json(found.to_json())
+        return
+    for line in found.lines():
+        say(line)
+
+
+def check(config: ConfigFile = None, *, json: Json = False) -> None:
+    """Say what ``run`` would do with this configuration, and what is wrong; exit code 1 if so."""
+    from hypnocast.app.check import check_all
+    from hypnocast.app.config import load_config
+
+    findings = check_all(load_config(config))
+    if json:
+        print_json([finding.to_json() for finding in findings])
+    else:
+        for finding in findings:
+            say(finding.line())
+    if any(finding.bad for finding in findings):
+        raise typer.Exit(1)
+
+
+def doctor(config: ConfigFile = None, *, json: Json = False) -> None:
+    """Print one page about this installation, to paste into a report."""
+    from hypnocast.app.check import installation
+    from hypnocast.app.config import load_config
+
+    told = installation(load_config(config))
+    if json:
+        print_json(told)
+        return
+    width = max(map(len, told))
+    for key, value in told.items():
+        say(f"{key:<{width}}  {value}")

@@ -1,0 +1,181 @@
+"""``run``, ``demo``, ``simulate``, ``dashboard``, ``watch``: what keeps running."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+import sys
+import threading
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from hypnocast.commands.common import ConfigFile, say
+
+if TYPE_CHECKING:
+    from hypnocast.app.demo import DemoAddress
+    from hypnocast.core.types import StreamHeader
+    from hypnocast.core.wire import StageEvent
+
+Beds = Annotated[int, typer.Option(min=1, max=512, help="How many beds.")]
+Seed = Annotated[int, typer.Option(min=0, help="The same seed gives the same nights.")]
+
+
+class EventLines:
+    """Prints one line for every terminal event."""
+
+    def event(self, event: StageEvent) -> None:
+        """Print it, if it is terminal."""
+        if event.status != "provisional":
+            say(event_line(event))
+
+
+def event_line(event: StageEvent) -> str:
+    """Return an event as one line for people."""
+    what = event.stage or f"withheld: {event.reason}"
+    sure = "" if event.confidence is None else f"{event.confidence:4.0%}"
+    review = "  review" if event.review else ""
+    return f"{event.start[11:19]}  {event.bed:<12} page {event.epoch:<5} {what:<24}{sure}{review}"
+
+
+def run(config: ConfigFile = None) -> None:
+    """Serve beds: streams in, stage events out, until told to end."""
+    from hypnocast.app.config import load_config
+    from hypnocast.app.logs import set_up_logs
+    from hypnocast.app.serve import serve
+
+    set_up_logs()
+    asyncio.run(serve(load_config(config)))
+
+
+def demo(
+    *,
+    beds: Beds = 2,
+    pages: Annotated[
+        int | None, typer.Option(min=1, max=5000, help="Pages per bed; without it, a night.")
+    ] = 60,
+    speed: Annotated[float, typer.Option(min=0.1, max=10_000, help="Times real time.")] = 20.0,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Broker's port; 0: any free.")] = 0,
+    dashboard_port: Annotated[
+        int, typer.Option(min=0, max=65535, help="Ward page's port; 0: any free.")
+    ] = 0,
+    seed: Seed = 1,
+    pack: Annotated[str | None, typer.Option(help="Another pack than the shipped one.")] = None,
+    headless: Annotated[
+        bool, typer.Option("--headless", help="Print one line per event; no view, no ward page.")
+    ] = False,
+) -> None:
+    """Show everything at once, with simulated beds, on this machine only."""
+    from hypnocast.app.demo import DemoSettings, run_demo
+    from hypnocast.app.logs import set_up_logs
+
+    set_up_logs(quiet=True)
+    settings = DemoSettings(
+        beds=beds,
+        pages=pages,
+        speed=speed,
+        port=port,
+        dashboard_port=None if headless else dashboard_port,
+        seed=seed,
+        **({} if pack is None else {"pack": pack}),
+    )
+    lines = headless or not sys.stdout.isatty()
+
+    def started(address: DemoAddress) -> None:
+        host, number = address.broker.host, address.broker.port
+        say("SIMULATED beds: no person, no diagnosis. Ctrl-C ends the demo and leaves nothing.")
+        say(f"MQTT   mosquitto_sub -h {host} -p {number} -v -t '{address.prefix}/#'")
+        if address.dashboard is not None:
+            say(f"Ward   {address.dashboard}")
+
+    def view(address: DemoAddress) -> asyncio.Task[None]:
+        from hypnocast.app.watch import WatchSettings, watch
+
+        return asyncio.create_task(watch(WatchSettings(address.broker, address.prefix)))
+
+    async def show() -> None:
+        await run_demo(
+            settings,
+            watchers=(EventLines(),) if lines else (),
+            started=started,
+            view=None if lines else view,
+        )
+
+    asyncio.run(show())
+
+
+def simulate(
+    *,
+    beds: Beds = 1,
+    hours: Annotated[float, typer.Option(min=0.01, max=24.0, help="Length of the night.")] = 8.0,
+    montage: Annotated[str, typer.Option(help="bipolar, referential, single, …")] = "bipolar",
+    fault: Annotated[
+        list[str] | None, typer.Option(help="A fault, e.g. dropout@600+10; may be repeated.")
+    ] = None,
+    seed: Seed = 1,
+) -> None:
+    """Send simulated polysomnography over LSL in real time, one or more beds."""
+    from hypnocast.app.simulate import SimulatedSource
+    from hypnocast.app.simulate.outlets import run_outlets
+
+    source = SimulatedSource(beds, seed=seed, hours=hours, montage=montage, faults=fault or ())
+    stop = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: stop.set())
+
+    def opened(header: StreamHeader) -> None:
+        rate = f"{header.rate:g} Hz" if header.rate else "markers"
+        say(f"{header.name}  source_id={header.source_id}  {len(header.channels)} × {rate}")
+
+    say("SIMULATED streams on the network; Ctrl-C ends them.")
+    run_outlets(source, stop=stop, opened=opened)
+
+
+def dashboard(config: ConfigFile = None) -> None:
+    """Serve the ward page: a browser's view of what the broker has."""
+    from hypnocast.app.build import broker_settings
+    from hypnocast.app.config import load_config
+    from hypnocast.dashboard.server import serve
+    from hypnocast.dashboard.settings import DashboardSettings
+
+    loaded = load_config(config)
+    settings = DashboardSettings.of(loaded, broker_settings(loaded.broker))
+    with contextlib.suppress(asyncio.CancelledError):
+        asyncio.run(serve(settings, started=lambda address: say(f"Ward page: {address}")))
+
+
+def watch(
+    config: ConfigFile = None,
+    *,
+    once: Annotated[bool, typer.Option("--once", help="Print the ward once and end.")] = False,
+) -> None:
+    """Watch the ward in this terminal, from MQTT alone."""
+    from hypnocast.app.build import broker_settings
+    from hypnocast.app.config import load_config
+    from hypnocast.app.watch import WatchSettings
+    from hypnocast.app.watch import watch as look
+
+    loaded = load_config(config)
+    settings = WatchSettings(
+        broker_settings(loaded.broker), loaded.prefix, once_after_s=2.0 if once else None
+    )
+    asyncio.run(look(settings))
+
+
+def schema(
+    folder: Annotated[Path | None, typer.Argument(help="Write the documents there.")] = None,
+) -> None:
+    """Print the AsyncAPI document, or write it and the JSON Schemas to a folder."""
+    from hypnocast.core.schema import documents
+
+    written = documents()
+    if folder is None:
+        say(written["asyncapi.json"].rstrip())
+        return
+    for name, text in written.items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+        say(str(path))

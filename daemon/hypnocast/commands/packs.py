@@ -1,0 +1,69 @@
+"""``pack list|show|verify``."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from hypnocast.commands.common import Json, print_json, say
+
+Wanted = Annotated[str, typer.Argument(metavar="PACK", help="A pack's name or folder.")]
+
+packs = typer.Typer(
+    help="Packs: the models, and all that is needed to run and to judge them.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
+
+
+@packs.command("list")
+def list_packs(*, json: Json = False) -> None:
+    """List the packs there are."""
+    import msgspec
+
+    from hypnocast.stagers.shelf import find_packs
+
+    found = find_packs()
+    if json:
+        print_json(msgspec.to_builtins(found))
+        return
+    for pack in found:
+        say(f"{pack.name:<28} {pack.version:<10} {pack.family:<12} {pack.recipe:<18} {pack.folder}")
+        if pack.fault:
+            say(f"  cannot be used: {pack.fault}")
+
+
+@packs.command("show")
+def show(pack: Wanted, *, json: Json = False) -> None:
+    """Show what a pack says of itself, after verifying it."""
+    from hypnocast.stagers.shelf import resolve_pack, show_pack
+
+    told = show_pack(resolve_pack(pack))
+    if json:
+        print_json(told)
+        return
+    say(f"{told['name']} {told['version']}  {told['digest']}")
+    say(f"{told['intended_use']}")
+    say(f"family {told['model']['family']}, recipe {told['recipe']}, {told['bytes'] / 1e6:.1f} MB")
+    say(f"needs {told['montage']['needed']}, coverage ≥ {told['montage']['min_coverage']:.0%}")
+    for metric in told["metrics"]:
+        span = "" if metric.get("low") is None else f" ({metric['low']:.3f} … {metric['high']:.3f})"
+        say(f"  {metric['name']} {metric['value']:.3f}{span}  {metric['on']}")
+
+
+@packs.command("verify")
+def verify(pack: Wanted, *, json: Json = False) -> None:
+    """Verify a pack's every file; exit code 1 where there is a fault."""
+    from hypnocast.stagers.shelf import check_pack, resolve_pack
+
+    told = check_pack(resolve_pack(pack))
+    if json:
+        print_json(told)
+    elif told["sound"]:
+        say(f"{told['name']} {told['version']} is sound: {told['files']} files, {told['digest']}")
+    else:
+        for fault in told["faults"]:
+            say(fault)
+    if not told["sound"]:
+        raise typer.Exit(1)
