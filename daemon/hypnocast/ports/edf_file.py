@@ -103,9 +103,8 @@ class EdfFile:
         records = []
         for index in range(len(raw) // self.record_bytes):
             body = raw[index * self.record_bytes : (index + 1) * self.record_bytes]
-            values: dict[int, FloatArray] = {
-                place: self._counts(body, signal) * signal.gain + signal.offset
-                for place, signal in enumerate(self.signals)
+            values = {
+                place: self._physical(body, signal) for place, signal in enumerate(self.signals)
             }
             records.append((self._onset(body, first + index), values))
         return records
@@ -130,6 +129,10 @@ class EdfFile:
                 return tals[0].onset
             raise self._fault(f"record {index} does not say when it begins")
         return index * self.record_s
+
+    def _physical(self, body: bytes, signal: EdfSignal) -> FloatArray:
+        values: FloatArray = self._counts(body, signal) * signal.gain + signal.offset
+        return values
 
     def _counts(self, body: bytes, signal: EdfSignal) -> NDArray[np.int32]:
         raw = np.frombuffer(body, np.uint8, signal.per_record * self.width, signal.start)

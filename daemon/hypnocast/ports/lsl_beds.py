@@ -20,7 +20,7 @@ MARKER_TYPES = frozenset({"marker", "markers", "event", "events", "trigger", "tr
 
 _EEG_LABEL = re.compile(
     r"^(?:eeg[ _-]*)?(?:fp?[z1-9]|c[z1-6]|o[z12]|p[z1-8]|t[3-8]|f[3478z])(?:\b|[-_:/ ])"
-    r"|^(?:eog|loc|roc|e1|e2|chin|emg)\b",
+    r"|^(?:eog|loc|roc|e1|e2|chin\d?|emg)\b",
     re.IGNORECASE,
 )
 _MODALITY = re.compile(

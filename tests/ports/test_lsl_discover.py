@@ -1,0 +1,46 @@
+"""What `hypnocast streams` is told of the network."""
+
+from __future__ import annotations
+
+from hypnocast.ports.lsl_beds import BedStreams, Selector
+from hypnocast.ports.lsl_discover import Found, discover
+from hypnocast.ports.stream_problem import ProblemKind
+from lsl_hanging import HangingPeer
+from lsl_lab import Stream, outlets, unique
+
+
+def kinds(found: Found) -> set[ProblemKind]:
+    return {problem.kind for problem in found.problems}
+
+
+def test_every_stream_is_shown_with_its_bed_and_what_is_wrong_with_it() -> None:
+    ward, twin = unique("ward"), unique("twin")
+    with (
+        HangingPeer(unique("hangs")) as peer,
+        outlets(
+            Stream(f"{ward} EEG", source_id="e", labels=("F4-M1", "Chin")),
+            Stream(f"{ward} EMG", type="vendor", labels=("Chin1-Chin2", "E1-M2"), unit=None),
+            Stream(f"{ward} markers", type="Markers", marker=True),
+            Stream(unique("weather"), type="vendor", labels=("Wind", "Rain")),
+            Stream(twin, source_id="t1"),
+            Stream(twin, source_id="t2"),
+        ),
+    ):
+        by_itself = discover(wait_s=2.0)
+        beds = (BedStreams("left", (Selector(name=f"{ward} EEG"),)),)
+        configured = discover(beds, wait_s=2.0)
+    found = {one.seen.source_id or one.seen.name: one for one in by_itself}
+    eeg, emg = found["e"], found[f"{ward} EMG"]
+    assert eeg.header is not None
+    assert [channel.label for channel in eeg.header.channels] == ["F4-M1", "Chin"]
+    assert not eeg.problems
+    assert eeg.bed is not None
+    assert eeg.bed == emg.bed == found[f"{ward} markers"].bed
+    assert kinds(emg) == {ProblemKind.NO_UNIT}
+    assert next(one for one in by_itself if "weather" in one.seen.name).bed is None
+    assert ProblemKind.AMBIGUOUS in kinds(found["t1"]) & kinds(found["t2"])
+    assert kinds(found[peer.name]) == {ProblemKind.NO_ANSWER}
+    taken = {one.seen.name: one.bed for one in configured}
+    assert taken[f"{ward} EEG"] == "left"
+    assert taken[twin] is None
+    assert taken[f"{ward} markers"] is None
