@@ -9,9 +9,6 @@ from types import MappingProxyType
 from hypnocast.errors import ConfigError
 
 _KINDS = {"E1": "EOG", "E2": "EOG", "Ch": "EMG", "EC": "ECG"}
-_PER_MICROVOLT: Mapping[str | None, float] = MappingProxyType(
-    {"microvolts": 1.0, "millivolts": 1e-3, "volts": 1e-6, "nanovolts": 1e3}
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,8 +141,3 @@ def montage(name: str) -> Montage:
             f"no simulated montage is called {name!r}",
             remedy=f"Choose one of: {', '.join(MONTAGES)}.",
         ) from None
-
-
-def per_microvolt(unit: str | None) -> float:
-    """Return what a microvolt is in a unit; the number itself where the unit is not known."""
-    return _PER_MICROVOLT.get(unit, 1.0)
