@@ -309,6 +309,7 @@ class SessionKeeper:
         ended = replace(self._session, phase=Phase.ENDED, ended_utc=round(at.utc, 3))
         self._session = None
         self._armed = False
+        self._last_data = at
         return (SessionChange("ended", ended, why, at),)
 
 
