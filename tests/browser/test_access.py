@@ -250,7 +250,7 @@ def test_only_commands_of_the_contract_are_sent(local: Served) -> None:
     with httpx.Client(base_url=local.address, headers={"origin": origin}) as client:
         client.get("/")
         headers = {"x-csrf-token": client.get("/api/session").json()["csrf"]}
-        wrong = (
+        wrong: tuple[dict[str, object], ...] = (
             {},
             {**NOTE, "extra": 1},
             {**NOTE, "text": "x" * 501},

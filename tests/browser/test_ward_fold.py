@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import time
 from dataclasses import replace
@@ -17,9 +18,11 @@ from rich.console import Console
 from brokers import running_mosquitto
 from browser.ward_topics import PREFIX, Publisher, Scene, ward
 from hypnocast.app.watch import WatchSettings, ward_table, watch
-from hypnocast.core.wire import encode
+from hypnocast.core.wire import PageCommand, encode
+from hypnocast.dashboard.feed import Feed, ended
 from hypnocast.dashboard.view import REASON_WORDS, card, history
 from hypnocast.dashboard.ward import TOPICS, Incoming, Ward, absorb, bed_of
+from hypnocast.ports.broker import embedded_broker
 from hypnocast.ports.mqtt_settings import BrokerSettings
 
 NOW = datetime(2026, 3, 14, 3, 12, tzinfo=UTC).timestamp()
@@ -150,3 +153,27 @@ async def test_watch_needs_nothing_but_the_broker(
     assert isinstance(console.file, io.StringIO)
     assert "WITHHELD electrode detached" in console.file.getvalue()
     assert "Research use only" in console.file.getvalue()
+
+
+async def test_an_embedded_broker_that_speaks_3_1_1_only_is_watched_too() -> None:
+    scene = ward(time.time())[3]
+    heard: list[Incoming] = []
+    reached = asyncio.Event()
+    async with embedded_broker() as broker:
+        publisher = await asyncio.to_thread(Publisher, broker.port)
+        feed = Feed(
+            broker,
+            PREFIX,
+            on_message=heard.append,
+            on_link=lambda link: reached.set() if link.connected else None,
+        )
+        task = asyncio.create_task(feed.run())
+        await asyncio.wait_for(reached.wait(), 10)
+        await asyncio.to_thread(publisher.show, scene)
+        reply = await feed.ask(
+            scene.bed, PageCommand(request="r1", session=scene.session, epoch=3), patience_s=10
+        )
+        await ended(task)
+        await asyncio.to_thread(publisher.close)
+    assert reply.png is not None
+    assert {message.topic.split("/")[-1] for message in heard} >= {"status", "stage", "night"}

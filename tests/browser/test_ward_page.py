@@ -23,7 +23,7 @@ SOAK_BEDS = 40
 
 
 def card(tab: Page, bed: str) -> str:
-    return tab.locator(f'[data-bed="{bed}"] .card').inner_text()
+    return str(tab.locator(f'[data-bed="{bed}"] .card').inner_text())
 
 
 def open_ward(tab: Page, stand: Stand) -> None:
@@ -243,6 +243,17 @@ def test_buttons_send_commands_with_ids_and_show_the_reply(tab: Page, stand: Sta
     expect(tab.locator("#reply")).to_contain_text("End session: done")
     told = [msgspec.json.decode(one)["command"] for one in stand.publisher.commands[-2:]]
     assert told == ["note", "end_session"]
+
+
+def test_the_stage_is_explained_in_words_bars_and_over_the_page(tab: Page, stand: Stand) -> None:
+    open_bed(tab, stand, "2")
+    expect(tab.locator("#picture[data-epoch='497']")).to_be_visible()
+    tab.get_by_role("button", name="Why this stage?").click()
+    expect(tab.locator("#explanation")).to_contain_text("N2 rests on C4-M1 and F4-M1")
+    expect(tab.locator("#explanation li")).to_have_count(6)
+    expect(tab.locator("#heat")).to_be_visible()
+    tab.get_by_role("button", name="Page before").click()
+    expect(tab.locator("#heat")).to_be_hidden()
 
 
 def test_the_keyboard_alone_reaches_every_bed(tab: Page, stand: Stand) -> None:

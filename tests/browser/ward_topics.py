@@ -41,6 +41,7 @@ from hypnocast.core.wire import (
     ChannelReport,
     DaemonState,
     Digests,
+    Explanation,
     FlagName,
     LightsName,
     Night,
@@ -320,6 +321,17 @@ class Scene:
         name = msgspec.json.decode(payload)["command"]
         png = None
         error = None
+        explanation = None
+        if name == "explain":
+            explanation = Explanation(
+                epoch=msgspec.json.decode(payload)["epoch"],
+                stage=self.truth(self.pages - 1),
+                sentence="N2 rests on C4-M1 and F4-M1",
+                channels={role.value: 0.3 / (place + 1) for place, role in enumerate(ROLES)},
+                patches=tuple(
+                    tuple(float(x in (9, 10)) * y / 16 for x in range(32)) for y in range(16)
+                ),
+            )
         if name == "page":
             epoch: int = msgspec.json.decode(payload)["epoch"]
             if epoch < self.pages and self.reason(epoch) is None:
@@ -336,7 +348,7 @@ class Scene:
                 events=None,
                 more=None,
                 png=png,
-                explanation=None,
+                explanation=explanation,
             )
         )
 
