@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import tempfile
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -17,8 +18,6 @@ from browser.serving import chromium, served, settings_for  # noqa: E402
 from browser.ward_topics import Publisher, ward  # noqa: E402
 
 PICTURES = _ROOT / "docs" / "pictures"
-MIDNIGHT = datetime(2026, 3, 14, 3, 12, 0, tzinfo=UTC).timestamp()
-"""When the pictured ward is: the clock of the browser stands still there."""
 
 
 def main(folder: Path) -> None:
@@ -32,7 +31,8 @@ def main(folder: Path) -> None:
     ):
         now = datetime.now(UTC).timestamp()
         publisher = Publisher(broker.port)
-        publisher.show_ward(ward(now // 30 * 30))
+        scenes = ward(now // 30 * 30)
+        publisher.show_ward(tuple(replace(scene, source="simulated") for scene in scenes))
         shots = (
             ("ward", "", 1920, 1080, "dark", False),
             ("ward-light", "", 1920, 1080, "light", False),
