@@ -41,6 +41,9 @@ from hypnocast.errors import CommandError
 SETTLE_S = 3.0
 """How long a session that begins by itself waits for the bed's other streams to show up."""
 
+MARKER_TYPES = frozenset({"marker", "markers", "event", "events", "annotation", "annotations"})
+"""Types of streams whose texts people want to read in the night's notes."""
+
 HEALTH_EVERY_S = 2.0
 _WHOLE_PAGE_S = 0.25
 """A session that ends this short of a page's end has that page whole."""
@@ -97,8 +100,6 @@ class Bedside:
         )
         self._montage: Montage | None = None
         self._headers: dict[str, StreamHeader] = {}
-        self._offsets: dict[str, float] = {}
-        """What brings a stream's stamps to the local clock, for its marks."""
         self._flowing_since: float | None = None
         self._last_activity = float("-inf")
         self._next_health = float("-inf")
@@ -125,7 +126,6 @@ class Bedside:
             case Chunk():
                 self._headbox.feed(arrival)
             case ClockReading():
-                self._offsets[arrival.stream] = arrival.offset
                 self._headbox.read_clock(arrival)
             case StreamOpened():
                 self._headers[arrival.header.key] = arrival.header
@@ -239,11 +239,13 @@ class Bedside:
         return self._now if since is None else since
 
     def _mark(self, mark: Mark) -> None:
-        local = mark.stamp + self._offsets.get(mark.stream, 0.0)
+        local = self._headbox.time_of(mark)
         meaning = meaning_of(mark.text)
         session = self._keeper.session
         if meaning is None:
-            if session is not None:
+            header = self._headers.get(mark.stream)
+            spoken = header is None or header.type.casefold() in MARKER_TYPES
+            if session is not None and spoken:
                 self._send(Noted(session, self._moment(local).utc, mark.text))
             return
         if self._obeying and meaning not in (MarkMeaning.LIGHTS_OFF, MarkMeaning.LIGHTS_ON):

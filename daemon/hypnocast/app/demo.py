@@ -25,6 +25,8 @@ from hypnocast.ports.mqtt_settings import BrokerSettings
 
 SITE = "demo"
 NIGHT_PAGES = 960
+AWAKE_PAGES = 30
+"""The quarter of an hour before people fall asleep is left out."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +82,9 @@ async def run_demo(
     config = Config(pack=Pack(name=settings.pack))
     pack = open_pack(config)
     pages = NIGHT_PAGES if settings.pages is None else settings.pages
-    sim = SimulatedSource(settings.beds, seed=settings.seed, pages=pages, truth=False)
+    sim = SimulatedSource(
+        settings.beds, seed=settings.seed, pages=pages, skip_pages=AWAKE_PAGES, truth=False
+    )
     source = RecordedSource(
         paced(iter(sim), settings.speed),
         UtcAnchor(sim.clock_start, time.time()),
