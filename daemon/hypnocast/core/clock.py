@@ -12,7 +12,6 @@ Only steady clocks appear here. A step of the host's wall clock moves nothing.
 from __future__ import annotations
 
 import math
-from copy import copy
 
 import msgspec
 
@@ -93,7 +92,11 @@ class DriftLine:
 
     def copy(self) -> DriftLine:
         """Return a line that goes its own way from here."""
-        return copy(self)
+        twin = DriftLine.__new__(DriftLine)
+        twin.level, twin.slope = self.level, self.slope
+        twin._noise, twin._half_life = self._noise, self._half_life  # noqa: SLF001 - a twin of itself
+        twin._paa, twin._pab, twin._pbb = self._paa, self._pab, self._pbb  # noqa: SLF001
+        return twin
 
     def ahead(self, dt: float) -> float:
         """Return the level expected ``dt`` seconds from now."""
