@@ -21,28 +21,27 @@ from hypnocast.ports.journal import Journal  # noqa: E402
 from hypnocast.ports.journal_reader import JournalReader  # noqa: E402
 from nights import a_batch, a_session, an_event  # noqa: E402
 
+BEDS = ("bed1", "bed2")
+
 
 async def write(path: Path) -> None:
     """Commit one page after the other at two beds, sometimes both with one fsync."""
     async with Journal.open(path) as journal:
-        beds = ("bed1", "bed2")
         await journal.commit(a_batch(session=a_session("bed1")))
         await journal.commit(a_batch(session=a_session("bed2")))
-        last = {
-            bed: await journal.read(lambda r, b=bed: r.last_epoch(f"{b}-night")) for bed in beds
-        }
-        first = {bed: 0 if last[bed] is None else last[bed] + 1 for bed in beds}
+        first = await journal.read(_first)
         step = 0
         while True:
             async with asyncio.TaskGroup() as group:
-                for bed in beds:
+                for bed in BEDS:
                     group.create_task(_page(journal, bed, first[bed] + step))
             step += 1
 
 
-def _next(reader: JournalReader, bed: str) -> int:
-    last = reader.last_epoch(f"{bed}-night")
-    return 0 if last is None else last + 1
+def _first(reader: JournalReader) -> dict[str, int]:
+    """Return where each bed goes on."""
+    last = {bed: reader.last_epoch(f"{bed}-night") for bed in BEDS}
+    return {bed: 0 if epoch is None else epoch + 1 for bed, epoch in last.items()}
 
 
 async def _page(journal: Journal, bed: str, epoch: int) -> None:

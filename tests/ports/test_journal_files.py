@@ -8,6 +8,7 @@ import sqlite3
 import stat
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -49,7 +50,7 @@ def _cut(path: Path) -> None:
 
 @pytest.mark.parametrize("spoil", [_spoil_middle, _spoil_head, _cut])
 async def test_a_damaged_journal_is_set_aside_and_a_new_one_begun(
-    path: Path, spoil: object
+    path: Path, spoil: Callable[[Path], None]
 ) -> None:
     await _some_night(path)
     with JournalReader(path) as reader:
@@ -71,14 +72,14 @@ async def test_damage_in_mid_night_lets_the_night_go_on_and_count_on(path: Path)
         await journal.commit(a_batch(*(an_event(k) for k in range(300)), session=a_session()))
         generation = journal.generation
 
-        def spoil(_: object) -> int:
+        def forget_what_is_cached(_: object) -> int:
             db = journal._writer._store.connection
             db.execute("PRAGMA shrink_memory")
             return 0
 
         journal._writer._store.checkpoint()
         _spoil_middle(path)
-        await asyncio.wrap_future(journal._writer.chore(spoil))
+        await asyncio.wrap_future(journal._writer.chore(forget_what_is_cached))
         done = await journal.commit(a_batch(an_event(300)))
         assert done.durable
         assert done.events[0].sequence == 301
@@ -97,19 +98,11 @@ def _on_own_disk(folder: Path, options: str, what: str) -> str:
     mount = f'mount -t tmpfs -o {options} tmpfs "$1"'
     namespace = [unshare, "--user", "--map-root-user", "--mount", "sh", "-c"]
     script = f'{mount} && exec "$2" "$3" {what} "$1"'
-    if subprocess.run(
-        [*namespace, mount, "sh", str(folder)], check=False, capture_output=True
-    ).returncode:
+    trial = [*namespace, mount, "sh", str(folder)]
+    if subprocess.run(trial, check=False, capture_output=True).returncode:
         pytest.skip("this machine lets nobody mount a disk in a namespace of their own")
     run = subprocess.run(
-        [
-            *namespace,
-            f'{mount} && exec "$2" "$3" {what} "$1"',
-            "sh",
-            str(folder),
-            sys.executable,
-            str(PROCESS),
-        ],
+        [*namespace, script, "sh", str(folder), sys.executable, str(PROCESS)],
         check=False,
         capture_output=True,
         text=True,

@@ -37,6 +37,17 @@ class BrokerSettings:
         return f"{self.host}:{self.port}"
 
 
+class _TidySocket(ssl.SSLSocket):
+    """Closes itself where the handshake fails; paho would leave it to the garbage collector."""
+
+    def do_handshake(self, block: bool = False) -> None:  # noqa: FBT001, FBT002 - ssl's signature
+        try:
+            super().do_handshake(block)
+        except BaseException:
+            self.close()
+            raise
+
+
 def tls_context(settings: BrokerSettings) -> ssl.SSLContext | None:
     """Return what verifies the broker's certificate and name, or None without TLS."""
     if not settings.tls:
@@ -54,6 +65,7 @@ def tls_context(settings: BrokerSettings) -> ssl.SSLContext | None:
             where=", ".join(map(str, named)) or settings.where,
             remedy="Name PEM files that this user may read.",
         ) from error
+    context.sslsocket_class = _TidySocket
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     return context
 

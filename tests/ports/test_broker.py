@@ -1,0 +1,72 @@
+"""The embedded broker: retained, last will and QoS 1 as plain paho sees them; 3.1.1 only."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import paho.mqtt.client as paho
+import pytest
+from paho.mqtt.enums import CallbackAPIVersion
+
+from hypnocast.errors import BrokerError
+from hypnocast.ports.broker import embedded_broker
+from hypnocast.ports.journal import Journal
+from hypnocast.ports.mqtt import Connected
+from hypnocast.ports.mqtt_settings import BrokerSettings
+from mqtt_lab import TOPICS, kept_by_broker, linked, listening, until
+from nights import a_batch, a_session, an_event
+
+
+async def test_it_retains_and_says_the_last_will(caplog: pytest.LogCaptureFixture) -> None:
+    async with embedded_broker() as settings:
+        port = settings.port
+        client = paho.Client(CallbackAPIVersion.VERSION2)
+        client.will_set("will", b"gone", qos=1, retain=True)
+
+        def publish() -> None:
+            client.connect("127.0.0.1", port)
+            client.loop_start()
+            client.publish("kept", b"one", qos=1, retain=True).wait_for_publish(10)
+            client.publish("kept", b"two", qos=1, retain=True).wait_for_publish(10)
+            client.publish("passing", b"three", qos=1).wait_for_publish(10)
+
+        def vanish() -> None:
+            client.loop_stop()
+            sock = client.socket()
+            assert sock is not None
+            sock.close()
+
+        await asyncio.to_thread(publish)
+        kept = await asyncio.to_thread(kept_by_broker, port, v5=False)
+        assert kept == {"kept": b"two"}
+        async with listening(port, v5=False) as listener:
+            await asyncio.to_thread(vanish)
+            await until(lambda: listener.of("will") == [b"gone"])
+        assert (await asyncio.to_thread(kept_by_broker, port, v5=False))["will"] == b"gone"
+    assert caplog.records == []
+
+
+@pytest.mark.parametrize("told", [True, False], ids=["told", "found out"])
+async def test_the_link_falls_back_to_3_1_1(tmp_path: Path, told: bool) -> None:
+    async with embedded_broker() as offered:
+        settings = offered if told else BrokerSettings(port=offered.port, login_s=1.0)
+        async with (
+            Journal.open(tmp_path / "state" / "journal.sqlite") as journal,
+            listening(settings.port, v5=False) as listener,
+        ):
+            await journal.commit(a_batch(an_event(0), session=a_session()))
+            async with linked(settings, journal) as link:
+                assert link.state == Connected("3.1.1")
+                await until(lambda: listener.sequences() == [1])
+                await until(lambda: listener.of(TOPICS.available("node1")) == [b"online"])
+            await until(lambda: listener.of(TOPICS.available("node1"))[-1] == b"offline")
+
+
+async def test_a_taken_port_is_one_clear_line() -> None:
+    async with embedded_broker() as first:
+        with pytest.raises(BrokerError, match=f"127.0.0.1:{first.port}.*choose another --port"):
+            async with embedded_broker(first.port):
+                pass
+    async with embedded_broker(first.port) as again:
+        assert again.port == first.port

@@ -1,0 +1,50 @@
+"""``kill -9`` between journal and broker: the last will speaks, and every event arrives."""
+
+from __future__ import annotations
+
+import random
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from brokers import running_mosquitto
+from hypnocast.ports.journal import Journal
+from hypnocast.ports.mqtt_settings import BrokerSettings
+from mqtt_lab import TOPICS, kept_by_broker, linked, listening, until
+
+PROCESS = Path(__file__).with_name("link_process.py")
+
+
+@pytest.mark.promise(1)
+@pytest.mark.promise(2)
+async def test_kill_9_loses_no_event_and_the_will_says_offline(tmp_path: Path) -> None:
+    path = tmp_path / "state" / "journal.sqlite"
+    chance = random.Random(20260302)
+    with running_mosquitto(tmp_path) as broker:
+        async with listening(broker.port) as listener:
+            for _ in range(4):
+                daemon = subprocess.Popen(
+                    [sys.executable, str(PROCESS), str(broker.port), str(path)]
+                )
+                more = len(listener.sequences()) + chance.randrange(1, 200)
+                await until(lambda more=more: len(listener.of(TOPICS.events("bed1"))) >= more)
+                daemon.send_signal(signal.SIGKILL)
+                daemon.wait()
+                await until(
+                    lambda: kept_by_broker(broker.port)[TOPICS.available("node1")] == b"offline"
+                )
+            async with (
+                Journal.open(path) as journal,
+                linked(BrokerSettings(port=broker.port), journal),
+            ):
+                rows = await journal.events("bed1", 0, 1_000_000)
+                await until(lambda: rows[-1].sequence in listener.sequences()[-300:])
+        seen: dict[int, str] = {}
+        for event in listener.json_of(TOPICS.events("bed1")):
+            assert seen.setdefault(event["sequence"], event["id"]) == event["id"]
+    # First sight of every event is in order, whatever was repeated.
+    assert list(seen) == list(range(1, len(rows) + 1))
+    assert list(seen.values()) == [row.id for row in rows]
