@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import io
+from typing import Any
+
 import matplotlib as mpl
 import matplotlib.pyplot as plt
 import numpy as np
@@ -17,7 +20,24 @@ POINT = 72 / 100
 
 
 def draw_with_matplotlib(page: Conditioned, recipe: Recipe) -> Pixels:
-    """Draw the traces and the grid (no spectrogram) as a plotting script would."""
+    """Draw the traces and the grid (no spectrogram), and take the pixels from the canvas."""
+    figure = _figure(page, recipe)
+    figure.canvas.draw()
+    pixels = np.asarray(figure.canvas.buffer_rgba())[..., :3].copy()
+    plt.close(figure)
+    return pixels
+
+
+def save_with_matplotlib(page: Conditioned, recipe: Recipe) -> bytes:
+    """Draw the same into a PNG, as plotting scripts do."""
+    figure = _figure(page, recipe)
+    png = io.BytesIO()
+    figure.savefig(png, format="png", dpi=100, facecolor=recipe.ground)
+    plt.close(figure)
+    return png.getvalue()
+
+
+def _figure(page: Conditioned, recipe: Recipe) -> Any:  # matplotlib has no types
     height = recipe.trace.height
     figure = plt.figure(figsize=(recipe.width / 100, height / 100), dpi=100)
     figure.patch.set_facecolor(recipe.ground)
@@ -58,7 +78,4 @@ def draw_with_matplotlib(page: Conditioned, recipe: Recipe) -> Pixels:
                 alpha=heavy_line.opacity,
                 zorder=5,
             )
-    figure.canvas.draw()
-    pixels = np.asarray(figure.canvas.buffer_rgba())[..., :3].copy()  # type: ignore[attr-defined] # Agg's
-    plt.close(figure)
-    return pixels
+    return figure

@@ -2,9 +2,9 @@
 
 A trace is the graph of a function of time, so a vertical cut through its stroke is one interval:
 what a disc as wide as the pen covers while it moves along the trace near that cut. There is one
-cut per sample. Where the trace runs up and down within the pen's width, ink adds up until the
-pixel is full, as in the Agg renderer. Heights and shares are whole numbers, so that the sums are
-exact and a picture is the same on every machine.
+cut per sample, or per few where they lie dense. Where the trace runs up and down within the pen's
+width, ink adds up until the pixel is full, as in the Agg renderer. Heights and shares are whole
+numbers, so that the sums are exact and a picture is the same on every machine.
 """
 
 from __future__ import annotations
@@ -24,6 +24,9 @@ ROW = 1 << ROW_BITS
 
 COLUMN = 4096
 """Ink that fills a pixel column in one cut through its whole width."""
+
+LEAST_CUTS = 4
+"""Cuts per pixel column that are enough: samples that come closer share one."""
 
 FULL = ROW * COLUMN
 """Ink that fills a pixel."""
@@ -54,37 +57,47 @@ def draw_traces(
     """
     _keep_memory()
     rows, columns, _ = picture.shape
-    column, share = _columns(heights.shape[1] - 1, px_per_sample, columns)
+    together = max(1, int(1 / px_per_sample / LEAST_CUTS))
+    column, share = _columns((heights.shape[1] - 1) // together, together * px_per_sample, columns)
     tame = np.clip(heights, -FAR, FAR).astype(np.float32)
-    low, high, often = _strokes(tame, px_per_sample, width_px / 2)
-    start, stop = _to_steps(low, rows), _to_steps(high, rows)
-    ink = np.ceil(often * share).astype(np.intp)
-    ink[stop <= start] = 0
+    low, high, often = _strokes(tame, px_per_sample, width_px / 2, together)
+    edges = np.concatenate([low, high], axis=1)
+    np.clip(edges, 0.0, rows, out=edges)
+    edges *= np.float32(ROW)
+    cell = np.rint(edges, out=edges).astype(np.intp)
+    start, stop = cell[:, : column.size], cell[:, column.size :]
     tops = start.min(axis=1) >> ROW_BITS
     heads = (stop.max(axis=1) >> ROW_BITS) + 2 - tops
     ends = np.cumsum(heads)
-    cell = np.concatenate([start, stop], axis=1)
-    part = cell & (ROW - 1)
-    cell >>= ROW_BITS
-    cell += (ends - heads - tops)[:, None]
-    cell *= columns
-    cell += np.concatenate([column, column])
     # An edge at 3.2 fills 0.8 of row 3 and all rows under it: a sum from the top makes it so,
     # and as every cut begins and ends, the sums of one line do not reach into the next.
-    signed = np.concatenate([ink, -ink], axis=1)
-    part *= signed
+    ink = np.ceil(often * share)
+    ink[stop <= start] = 0.0
+    here_and_below = np.empty((2, *cell.shape), np.intp)
+    inks = np.empty((2, *cell.shape))
+    np.concatenate([ink, -ink], axis=1, out=inks[0])
+    np.multiply(inks[0], cell & (ROW - 1), out=inks[1])
+    inks[0] *= ROW
+    inks[0] -= inks[1]
+    cell >>= ROW_BITS
+    cell *= columns
+    across = np.concatenate([column, column])
+    np.add(cell, (ends - heads - tops)[:, None] * columns + across, out=here_and_below[0])
+    np.add(here_and_below[0], columns, out=here_and_below[1])
     steps = np.bincount(
-        np.concatenate([cell, cell + columns], axis=None),
-        np.concatenate([signed * ROW - part, part], axis=None),
-        minlength=(int(ends[-1]) + 1) * columns,
+        here_and_below.reshape(-1), inks.reshape(-1), minlength=(int(ends[-1]) + 1) * columns
     )
     filled = np.cumsum(steps.astype(np.int32).reshape(-1, columns), axis=0, dtype=np.int32)
-    for top, head, end, colour in zip(tops, heads, ends, colours, strict=True):
-        cover = filled[end - head : end].reshape(-1)
-        inked = np.flatnonzero(cover > 0)
-        full = np.minimum(cover.take(inked), FULL).astype(np.float32)
-        opacity = np.repeat(full * np.float32(1 / FULL), 3)
-        _blend(picture, inked + top * columns, opacity, _tiled(colour, inked.size))
+    inked = np.flatnonzero(filled > 0)
+    opacity = np.minimum(filled.reshape(-1).take(inked), FULL).astype(np.float32)
+    opacity *= np.float32(1 / FULL)
+    opacity = np.repeat(opacity, 3)
+    first = 0
+    borders = np.searchsorted(inked, ends * columns)
+    for last, shift, colour in zip(borders, tops - ends + heads, colours, strict=True):
+        at = inked[first:last] + shift * columns
+        _blend(picture, at, opacity[3 * first : 3 * last], _tiled(colour, at.size))
+        first = int(last)
 
 
 def draw_grid(picture: Pixels, grid: Grid, px_per_s: float, bands: int) -> None:
@@ -115,7 +128,9 @@ def _tile(colour: str, pixels: int) -> Reals:
     return np.tile(np.array(rgb(colour), np.float32), pixels)
 
 
-def _strokes(heights: Reals, px_per_sample: float, radius: float) -> tuple[Reals, Reals, Reals]:
+def _strokes(
+    heights: Reals, px_per_sample: float, radius: float, together: int
+) -> tuple[Reals, Reals, Reals]:
     """Upper and lower end of the stroke in each cut, and how often the line passes there.
 
     The disc reaches neither into a gap nor across one: near a gap both ends are the same.
@@ -124,6 +139,13 @@ def _strokes(heights: Reals, px_per_sample: float, radius: float) -> tuple[Reals
     before, after = heights[:, :-1], heights[:, 1:]
     low, high = np.minimum(before, after), np.maximum(before, after)
     way = high - low
+    if together > 1:
+        cuts = way.shape[1] // together * together
+        parts = [np.s_[:, part:cuts:together] for part in range(together)]
+        low = np.minimum.reduce([low[part] for part in parts])
+        high = np.maximum.reduce([high[part] for part in parts])
+        way = np.add.reduce([way[part] for part in parts])
+        px_per_sample *= together
     wide_low, wide_high, length = low - pen, high + pen, way.copy()
     for step in range(1, int(radius / px_per_sample) + 1):
         reach = np.float32(np.sqrt(radius**2 - (step * px_per_sample) ** 2))
@@ -143,10 +165,6 @@ def _strokes(heights: Reals, px_per_sample: float, radius: float) -> tuple[Reals
         np.copyto(wide_low, nowhere, where=lost)
         np.copyto(wide_high, nowhere, where=lost)
     return wide_low, wide_high, often
-
-
-def _to_steps(height: Reals, rows: int) -> Wholes:
-    return np.rint(np.clip(height, 0.0, rows) * ROW).astype(np.intp)
 
 
 @cache

@@ -29,7 +29,7 @@ def annotate(
     room = recipe.trace.height / len(recipe.bands)
     for place, band in enumerate(recipe.bands):
         middle = _TOP + (place + 0.5) * room
-        name = channels.get(band.role, "—" if channels else band.role.value)
+        name = channels.get(band.role, "-" if channels else band.role.value)
         pen.text((8, middle), name, fill=_tint(band), font=font, anchor="lm")
         end = (_LEFT - 8, middle)
         pen.text(end, _scale(band, recipe), fill=_INK, font=font, anchor="rm")
@@ -40,7 +40,7 @@ def annotate(
             low = band.spectrum.lowest_hz
             high = low + (rows - 1) / band.spectrum.window_s
             end = (_LEFT - 8, middle)
-            pen.text(end, f"{low:g}–{high:g} Hz", fill=_INK, font=font, anchor="rm")
+            pen.text(end, f"{low:g}-{high:g} Hz", fill=_INK, font=font, anchor="rm")
     for second in range(0, int(PAGE_S) + 1, 5):
         x = _LEFT + second * width / PAGE_S
         pen.line([(x, _TOP + height), (x, _TOP + height + 3)], fill=_INK)
@@ -51,8 +51,8 @@ def annotate(
 
 def _scale(band: Band, recipe: Recipe) -> str:
     if recipe.trace.scaling == "fixed" and band.half_span_uv is not None:
-        return f"±{band.half_span_uv:g} µV"
-    return "min–max"
+        return f"±{band.half_span_uv:g} uV"  # the font that comes with Pillow has no µ
+    return "min-max"
 
 
 def _tint(band: Band) -> str:
