@@ -26,6 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hypnocast.core.types import Arrival, Chunk
+from hypnocast.ports.lsl_library import LslNetwork
 
 _OUTLETS = Path(__file__).with_name("lsl_outlets.py")
 PORT_RANGE = 96
@@ -44,11 +45,16 @@ def session_id() -> str:
 def isolate() -> None:
     """Point liblsl, here and in child processes, to a network that is this test run's own."""
     base = base_port()
-    content = (
-        f"[ports]\nMulticastPort = {base}\nBasePort = {base + 2}\nPortRange = {PORT_RANGE}\n"
-        "IPv6 = disable\n[multicast]\nResolveScope = machine\n[lab]\nKnownPeers = {127.0.0.1}\n"
-        f"SessionID = {session_id()}\n[log]\nlevel = -3\n"
+    network = LslNetwork(
+        peers=("127.0.0.1",),
+        scope="machine",
+        base_port=base + 2,
+        port_range=PORT_RANGE,
+        multicast_port=base,
+        ipv6=False,
+        session_id=session_id(),
     )
+    content = network.content() + "[log]\nlevel = -3\n"
     folder = Path(tempfile.mkdtemp(prefix="lsl-lab-"))
     (folder / "lsl_api.cfg").write_text(content)
     os.environ["LSLAPICFG"] = str(folder / "lsl_api.cfg")

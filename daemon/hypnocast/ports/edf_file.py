@@ -131,7 +131,8 @@ class EdfFile:
         return index * self.record_s
 
     def _physical(self, body: bytes, signal: EdfSignal) -> FloatArray:
-        values: FloatArray = self._counts(body, signal) * signal.gain + signal.offset
+        counts = self._counts(body, signal).astype(np.float64)
+        values: FloatArray = counts * signal.gain + signal.offset
         return values
 
     def _counts(self, body: bytes, signal: EdfSignal) -> NDArray[np.int32]:

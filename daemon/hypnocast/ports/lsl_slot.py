@@ -35,7 +35,7 @@ MAX_PAUSE_S = 60.0
 class Timing:
     """How often and how long, in seconds."""
 
-    resolve_every_s: float = 0.5
+    resolve_every_s: float = 0.2
     """How often the network is looked at."""
     clock_every_s: float = 5.0
     """How often clocks are measured."""
