@@ -32,7 +32,12 @@ export function nightCharts(choose) {
       ],
       series: [{}, { paths: () => null, points: { show: false } }],
       hooks: {
-        draw: [(plot) => more.draw(plot)],
+        draw: [(plot) => {
+          // uPlot remembers what it last set in the context; it must find it as it was.
+          plot.ctx.save();
+          more.draw(plot);
+          plot.ctx.restore();
+        }],
         ready: [(plot) => plot.over.addEventListener("click", () => {
           const epoch = Math.floor((plot.posToVal(plot.cursor.left, "x") - start()) / PAGE_S);
           if (night && epoch >= 0 && epoch < night.epochs) choose(epoch);

@@ -11,8 +11,15 @@ export function pagePanel(bed, onSelect) {
   let shown = "";
   let wanted = "";
   let object = null;
+  let digest = null;
 
-  const newest = () => (room?.night ? room.night.epochs - 1 : room?.stage ? room.stage.epoch : null);
+  /** The event is often a moment ahead of the night. */
+  function newest() {
+    const known = [];
+    if (room?.night?.epochs) known.push(room.night.epochs - 1);
+    if (room?.stage && room.stage.session === room.card.session) known.push(room.stage.epoch);
+    return known.length ? Math.max(...known) : null;
+  }
   const epoch = () => chosen ?? newest();
 
   function select(next) {
@@ -30,6 +37,7 @@ export function pagePanel(bed, onSelect) {
     stepper(here);
     axes(room.scale);
     verdict(here);
+    compare(here);
     void picture(here);
   }
 
@@ -86,7 +94,6 @@ export function pagePanel(bed, onSelect) {
         const { error } = await answer.json();
         return blank(answer.status === 502 ? `${error} Pages of the past come from the daemon.` : error);
       }
-      const digest = answer.headers.get("x-picture-digest");
       const blob = await answer.blob();
       if (key !== wanted) return;
       if (object) URL.revokeObjectURL(object);
@@ -99,7 +106,8 @@ export function pagePanel(bed, onSelect) {
       say(by("no-image"), "");
       mark(by("picture"), "data-epoch", here);
       shown = key;
-      told(digest, here);
+      digest = answer.headers.get("x-picture-digest");
+      compare(epoch());
     } catch {
       if (key === wanted) {
         wanted = "";
@@ -108,11 +116,12 @@ export function pagePanel(bed, onSelect) {
     }
   }
 
-  function told(digest, here) {
+  /** Say whether the picture's pixels are those that the newest event was judged by. */
+  function compare(here) {
     const judged = room.stage?.epoch === here ? room.stage.digests.picture : null;
     const short = digest ? digest.slice(7, 19) : "";
-    say(by("digest"), !digest ? "" : judged === null ? `Picture ${short}` : judged === digest
-      ? `Picture ${short}: the very pixels that were judged` : `Picture ${short} is not the one that was judged (${judged.slice(7, 19)})`);
+    say(by("digest"), !digest || wanted !== shown ? "" : judged === null ? `Picture ${short}` : judged === digest
+      ? `Picture ${short}: the very pixels that were judged` : `Picture ${short}; its event has not come yet`);
   }
 
   function blank(words) {
@@ -120,6 +129,7 @@ export function pagePanel(bed, onSelect) {
     mark(by("picture"), "data-epoch", null);
     by("picture").classList.add("blank");
     say(by("no-image"), words);
+    digest = null;
     say(by("digest"), "");
   }
 
