@@ -369,9 +369,27 @@ class Bedside:
             streams=streams,
             channels=channels,
             ready=_ready(channels, self._tracing.needed),
-            problems=tuple(self._montage.problems.values()) if self._montage else (),
+            problems=self._problems(),
             late_samples=self._headbox.late,
             local=now,
+        )
+
+    def _problems(self) -> tuple[str, ...]:
+        """Return what is wrong with the montage, as far as this recipe and pack need it."""
+        montage = self._montage
+        if montage is None:
+            return ()
+        lacking = {
+            role
+            for group in self._tracing.needed
+            if not any(role in montage.derivations for role in group)
+            for role in group
+        }
+        filled = set(montage.derivations)
+        return tuple(
+            f"{what}: {problem}"
+            for what, problem in montage.problems.items()
+            if what in filled or what in lacking
         )
 
     def _unit_of(self, stream: str, index: int) -> str | None:

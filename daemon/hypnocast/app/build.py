@@ -115,6 +115,7 @@ def bedside_maker(
     *,
     boot_id: str,
     auto: bool,
+    site: str | None = None,
     decided: Decided | None = None,
     script: Script | None = None,
 ) -> MakeBedside:
@@ -124,7 +125,7 @@ def bedside_maker(
 
     def make(bed: str, send: Callable[[Item], None]) -> Bedside:
         keeper = SessionKeeper(
-            config.site.id,
+            site or config.site.id,
             bed,
             source=source.kind,
             boot_id=boot_id,
@@ -135,7 +136,7 @@ def bedside_maker(
         return Bedside(
             keeper,
             tracing,
-            _chooser(beds.get(bed)),
+            chooser(beds.get(bed)),
             send,
             utc_of=source.utc_of,
             auto=auto,
@@ -159,7 +160,8 @@ def boot_id() -> str:
         return "unknown"
 
 
-def _chooser(bed: Bed | None) -> Callable[[Sequence[StreamHeader]], Montage]:
+def chooser(bed: Bed | None) -> Callable[[Sequence[StreamHeader]], Montage]:
+    """Return how a bed's montage is chosen."""
     if bed is None:
         return choose_montage
 

@@ -19,53 +19,18 @@ from hypnocast.app.build import (
     open_pack,
 )
 from hypnocast.app.config import Config
+from hypnocast.app.network import beds_of, network_of
 from hypnocast.app.sources import LiveSource
 from hypnocast.app.ward import Plan, Ward, Watcher
 from hypnocast.core.decisions import Decision, decision_to_json
 from hypnocast.core.topics import Topics
 from hypnocast.ports.journal import Journal
 from hypnocast.ports.lsl import LslSource
-from hypnocast.ports.lsl_beds import BedStreams, Selector
-from hypnocast.ports.lsl_library import LslNetwork, configure_lsl, load_pylsl
+from hypnocast.ports.lsl_library import configure_lsl, load_pylsl
 from hypnocast.ports.tape_deck import TapeDeck, TapeLimits
 from hypnocast.stagers.ladder import Step
 
 _log = structlog.get_logger("run")
-
-
-def network_of(config: Config) -> LslNetwork:
-    """Return how LSL is to search."""
-    lsl = config.lsl
-    return LslNetwork(
-        peers=lsl.peers,
-        scope=lsl.scope,
-        base_port=lsl.base_port,
-        port_range=lsl.port_range,
-    )
-
-
-def beds_of(config: Config) -> tuple[BedStreams, ...] | None:
-    """Return the configured beds; None: find them."""
-    if not config.bed:
-        return None
-    return tuple(
-        BedStreams(
-            bed.id,
-            tuple(
-                Selector(
-                    source_id=wanted.source_id,
-                    name=wanted.name,
-                    type=wanted.type,
-                    host=wanted.host,
-                    predicate=wanted.predicate,
-                    labels=wanted.labels,
-                    rate=wanted.rate,
-                )
-                for wanted in bed.streams
-            ),
-        )
-        for bed in config.bed
-    )
 
 
 async def serve(config: Config, *, watchers: tuple[Watcher, ...] = ()) -> None:

@@ -133,17 +133,51 @@ def simulate(
     run_outlets(source, stop=stop, opened=opened)
 
 
-def dashboard(config: ConfigFile = None) -> None:
+def dashboard(
+    config: ConfigFile = None,
+    *,
+    broker: Annotated[
+        str | None, typer.Option(help="HOST or HOST:PORT, instead of the configuration's.")
+    ] = None,
+    port: Annotated[
+        int | None, typer.Option(min=0, max=65535, help="Port of the page; 0: any free.")
+    ] = None,
+    add_user: Annotated[
+        str | None, typer.Option(help="Write this user's password to users_file and end.")
+    ] = None,
+) -> None:
     """Serve the ward page: a browser's view of what the broker has."""
     from hypnocast.app.build import broker_settings
-    from hypnocast.app.config import load_config
-    from hypnocast.dashboard.server import serve
+    from hypnocast.app.config import load_config, with_broker
     from hypnocast.dashboard.settings import DashboardSettings
 
     loaded = load_config(config)
+    if add_user is not None:
+        _add_user(loaded.dashboard.users_file, add_user)
+        return
+    if broker is not None:
+        loaded = with_broker(loaded, broker)
     settings = DashboardSettings.of(loaded, broker_settings(loaded.broker))
+    if port is not None:
+        settings = dataclasses.replace(settings, port=port)
+    from hypnocast.dashboard.server import serve
+
     with contextlib.suppress(asyncio.CancelledError):
         asyncio.run(serve(settings, started=lambda address: say(f"Ward page: {address}")))
+
+
+def _add_user(users_file: str | None, user: str) -> None:
+    from hypnocast.dashboard.auth import set_password
+
+    if users_file is None:
+        raise ConfigError(
+            "no login file is named",
+            where="[dashboard.users_file]",
+            remedy="Name one in the configuration and give that with --config.",
+        )
+    password = typer.prompt("Password", hide_input=True, confirmation_prompt=True)
+    set_password(Path(users_file).expanduser(), user, password)
+    say(f"{user} may log in ({users_file}); start the dashboard again.")
 
 
 def watch(

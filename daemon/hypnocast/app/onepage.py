@@ -1,0 +1,103 @@
+"""``hypnocast page``: one page of a recording, drawn by the same code as a live one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from hypnocast.app.bedside import SETTLE_S
+from hypnocast.app.board import png
+from hypnocast.app.build import open_pack
+from hypnocast.app.config import Config
+from hypnocast.app.replay import decisions_of
+from hypnocast.core.headbox import Headbox, PageNeeds
+from hypnocast.core.labels import annotate
+from hypnocast.core.montage import choose_montage
+from hypnocast.core.quality import assess
+from hypnocast.core.recipe import Recipe, builtin
+from hypnocast.core.render import draw
+from hypnocast.core.types import (
+    PAGE_S,
+    Chunk,
+    ClockReading,
+    Page,
+    Picture,
+    StreamLost,
+    StreamOpened,
+)
+from hypnocast.errors import TapeError
+from hypnocast.ports.files import open_recording
+from hypnocast.ports.recording import Recording
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class DrawnPage:
+    """A page, and what it was drawn from."""
+
+    picture: Picture
+    recipe: Recipe
+
+    def save(self, path: Path, *, labels: bool) -> None:
+        """Write a PNG; labels go around the picture, never into it."""
+        pixels = self.picture.rgb
+        if labels:
+            title = f"{self.recipe.name}, page {self.picture.epoch}"
+            pixels = annotate(pixels, self.recipe, self.picture.channels, title)
+        try:
+            path.write_bytes(png(pixels))
+        except OSError as error:
+            raise TapeError(
+                f"cannot be written: {error.strerror}", where=str(path), remedy="Name another."
+            ) from None
+
+    def words(self) -> str:
+        """Say what is in it."""
+        quality = self.picture.quality
+        shown = [
+            f"{name} {quality[role].coverage:.0%}" + "".join(f" {f}" for f in quality[role].flags)
+            for role, name in self.picture.channels.items()
+        ]
+        return ", ".join(shown) or "no channel"
+
+
+def draw_page(config: Config, path: Path, epoch: int, recipe_name: str | None) -> DrawnPage:
+    """Draw one page of a recording."""
+    recipe = builtin(recipe_name) if recipe_name is not None else open_pack(config).recipe
+    recording = open_recording(path, timezone=config.site.timezone)
+    mains_hz = config.signal.mains_hz
+    for page in _pages(recording, recipe):
+        if page.epoch == epoch:
+            quality = assess(page, recipe.roles, mains_hz)
+            names = {role: signal.derivation.name for role, signal in page.signals.items()}
+            return DrawnPage(draw(page, recipe, mains_hz, quality, names), recipe)
+    raise TapeError(
+        f"has no page {epoch}",
+        where=str(path),
+        remedy=f"It is {recording.duration_s / PAGE_S:.1f} pages long; numbers begin at 0.",
+    )
+
+
+def _pages(recording: Recording, recipe: Recipe) -> Iterator[Page]:
+    """Give a recording's pages; on a tape those that the live run had."""
+    needs = PageNeeds(recipe.roles, recipe.context_s, recipe.tail_s)
+    decisions = decisions_of(recording)
+    headbox = Headbox(needs, choose=choose_montage, obey=decisions or None)
+    for arrival in recording.arrivals():
+        match arrival:
+            case Chunk():
+                headbox.feed(arrival)
+            case ClockReading():
+                headbox.read_clock(arrival)
+            case StreamOpened():
+                headbox.open(arrival)
+            case StreamLost():
+                headbox.lose(arrival)
+        now, since = headbox.watermark, headbox.all_since
+        if now is None:
+            continue
+        if headbox.anchor is None and since is not None and now >= since + SETTLE_S:
+            headbox.begin(since)
+        yield from headbox.close_due(now)
+    if headbox.watermark is not None:
+        yield from headbox.end(headbox.watermark)
