@@ -141,8 +141,7 @@ async def linked(
         assert not task.done()
     finally:
         link.stop()
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(task, DEADLINE_S)
+        await asyncio.wait_for(task, DEADLINE_S)
 
 
 class Proxy:

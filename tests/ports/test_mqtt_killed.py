@@ -13,9 +13,17 @@ import pytest
 from brokers import running_mosquitto
 from hypnocast.ports.journal import Journal
 from hypnocast.ports.mqtt_settings import BrokerSettings
-from mqtt_lab import TOPICS, kept_by_broker, linked, listening, until
+from mqtt_lab import TOPICS, Listener, kept_by_broker, linked, listening, until
 
 PROCESS = Path(__file__).with_name("link_process.py")
+
+
+def _start(port: int, path: Path) -> subprocess.Popen[bytes]:
+    return subprocess.Popen([sys.executable, str(PROCESS), str(port), str(path)])
+
+
+async def _come(listener: Listener, count: int) -> None:
+    await until(lambda: len(listener.of(TOPICS.events("bed1"))) >= count)
 
 
 @pytest.mark.promise(1)
@@ -26,20 +34,15 @@ async def test_kill_9_loses_no_event_and_the_will_says_offline(tmp_path: Path) -
     with running_mosquitto(tmp_path) as broker:
         async with listening(broker.port) as listener:
             for _ in range(4):
-                daemon = subprocess.Popen(
-                    [sys.executable, str(PROCESS), str(broker.port), str(path)]
-                )
-                more = len(listener.sequences()) + chance.randrange(1, 200)
-                await until(lambda more=more: len(listener.of(TOPICS.events("bed1"))) >= more)
+                daemon = _start(broker.port, path)
+                await _come(listener, len(listener.sequences()) + chance.randrange(1, 200))
                 daemon.send_signal(signal.SIGKILL)
                 daemon.wait()
                 await until(
                     lambda: kept_by_broker(broker.port)[TOPICS.available("node1")] == b"offline"
                 )
-            async with (
-                Journal.open(path) as journal,
-                linked(BrokerSettings(port=broker.port), journal),
-            ):
+            settings = BrokerSettings(port=broker.port)
+            async with Journal.open(path) as journal, linked(settings, journal):
                 rows = await journal.events("bed1", 0, 1_000_000)
                 await until(lambda: rows[-1].sequence in listener.sequences()[-300:])
         seen: dict[int, str] = {}

@@ -122,8 +122,12 @@ class Journal:
     async def forget(self, *, keep_days: int, now: datetime) -> int:
         """Delete ended nights older than ``keep_days`` that owe the broker nothing; count them."""
         limit = (now.astimezone(UTC) - timedelta(days=keep_days)).strftime("%Y-%m-%dT%H:%M:%S.000Z")
-        chore = self._writer.chore(lambda store: store.forget_before(limit))
-        return await asyncio.wrap_future(chore)
+        nights = 0
+        while await asyncio.wrap_future(
+            self._writer.chore(lambda store: store.forget_one_before(limit))
+        ):
+            nights += 1
+        return nights
 
     # --- reading ------------------------------------------------------------------------------
 

@@ -125,6 +125,8 @@ class Store:
                 where=str(path),
                 remedy="Upgrade Hypnocast, or name another path for the journal.",
             )
+        if empty:
+            db.execute("PRAGMA auto_vacuum = INCREMENTAL")
         db.execute("PRAGMA journal_mode = WAL")
         db.execute("PRAGMA synchronous = FULL")
         db.execute("PRAGMA foreign_keys = ON")
@@ -284,15 +286,20 @@ class Store:
         """Fold what can be folded of the write-ahead log into the file."""
         self.connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
 
-    def forget_before(self, instant: str) -> int:
-        """Delete ended nights opened before ``instant`` that owe the broker nothing."""
+    def forget_one_before(self, instant: str) -> int:
+        """Delete one ended night opened before ``instant`` that owes the broker nothing.
+
+        One at a time, so that no page waits long for its turn. Returns how many were deleted.
+        """
         cursor = self.connection.execute(
-            "DELETE FROM sessions WHERE ended IS NOT NULL AND opened < ? AND NOT EXISTS ("
-            " SELECT 1 FROM outbox JOIN events USING (bed, sequence)"
-            " WHERE events.session = sessions.id)",
+            "DELETE FROM sessions WHERE id = (SELECT id FROM sessions AS s"
+            " WHERE ended IS NOT NULL AND opened < ? AND NOT EXISTS ("
+            "  SELECT 1 FROM outbox JOIN events USING (bed, sequence) WHERE events.session = s.id)"
+            " ORDER BY opened LIMIT 1)",
             (instant,),
         )
         self.connection.execute("DELETE FROM replies WHERE created < ?", (instant,))
+        self.connection.execute("PRAGMA incremental_vacuum").fetchall()
         return cursor.rowcount
 
 

@@ -77,10 +77,10 @@ class JournalWriter(threading.Thread):
         why = f"the journal was damaged; it now lies at {aside}" if aside else ""
         self.condition = Condition("durable", why, aside)
         self.generation = self._store.generation
-        rows = self._store.connection.execute("SELECT bed, last_sequence FROM beds").fetchall()
-        self._heads: dict[str, int] = dict(rows)
-        rows = self._store.connection.execute("SELECT * FROM sessions WHERE ended IS NULL")
-        self._open: dict[str, Session] = {row[0]: Session(*row) for row in rows.fetchall()}
+        select = self._store.connection.execute
+        self._heads: dict[str, int] = dict(select("SELECT bed, last_sequence FROM beds"))
+        running = select("SELECT * FROM sessions WHERE ended IS NULL")
+        self._open: dict[str, Session] = {row[0]: Session(*row) for row in running}
         self.held: Held | None = None
         self._tried = 0.0
         self._changed = threading.Condition()

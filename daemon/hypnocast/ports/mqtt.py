@@ -237,11 +237,17 @@ class MqttLink:
 
     async def _use(self, client: Client) -> str:
         """Use a connection until it ends or we stop; return why it ended."""
-        tasks = [
+        listening: set[str] = set()
+        try:
+            # Whoever reads ``online`` may send a command at once: listen first.
+            await self._listen_to_all(client, listening)
+        except aiomqtt.MqttError as error:
+            return f"{self._settings.where}: the connection ended: {error}"
+        tasks: list[asyncio.Future[object]] = [
             asyncio.ensure_future(part)
             for part in (
                 self._receive(client),
-                self._subscribe(client),
+                self._listen_to_more(client, listening),
                 self._states.send_all(client),
                 self._outbox.drain(client),
                 self._watch(client),
@@ -257,14 +263,12 @@ class MqttLink:
             return self._why(done)
         finally:
             self._client = None
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+            await _end(tasks)
             # Disconnecting in good order, the broker keeps the last will to itself.
             with contextlib.suppress(aiomqtt.MqttError):
                 self._announce(client, b"offline")
 
-    def _why(self, done: Iterable[asyncio.Task[object]]) -> str:
+    def _why(self, done: Iterable[asyncio.Future[object]]) -> str:
         """Return why the first part ended; what is no failure of the broker is raised."""
         for task in done:
             error = _innermost(task.exception())
@@ -295,18 +299,20 @@ class MqttLink:
             if topic in beds:
                 self._desk.take(beds[topic], message.payload, retained=message.retain)
 
-    async def _subscribe(self, client: Client) -> None:
-        listening: set[str] = set()
+    async def _listen_to_more(self, client: Client, listening: set[str]) -> None:
         while True:
-            self._more_beds.clear()
-            wanted = [self._topics.command(bed) for bed in self._beds]
-            if self._states.has(HOME_ASSISTANT_ROOT):
-                wanted.append(HOME_ASSISTANT_STATUS)
-            for topic in wanted:
-                if topic not in listening:
-                    listening.add(topic)
-                    await self._listen(client, topic)
             await self._more_beds.wait()
+            await self._listen_to_all(client, listening)
+
+    async def _listen_to_all(self, client: Client, listening: set[str]) -> None:
+        self._more_beds.clear()
+        wanted = [self._topics.command(bed) for bed in self._beds]
+        if self._states.has(HOME_ASSISTANT_ROOT):
+            wanted.append(HOME_ASSISTANT_STATUS)
+        for topic in wanted:
+            if topic not in listening:
+                listening.add(topic)
+                await self._listen(client, topic)
 
     async def _listen(self, client: Client, topic: str) -> None:
         try:
@@ -343,6 +349,15 @@ class MqttLink:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(state.seconds):
                 await self._stop.wait()
+
+
+async def _end(tasks: Iterable[asyncio.Future[object]]) -> None:
+    """Cancel until they are over: ``asyncio.wait_for`` (in aiomqtt) can swallow a cancellation."""
+    left = {task for task in tasks if not task.done()}
+    while left:
+        for task in left:
+            task.cancel()
+        _, left = await asyncio.wait(left, timeout=0.1)
 
 
 def _innermost(error: BaseException | None) -> BaseException | None:

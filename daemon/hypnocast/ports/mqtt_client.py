@@ -144,7 +144,7 @@ class Client(aiomqtt.Client):
         """Hand a message over; the future resolves at PUBACK, or fails with the broker's no."""
         properties = None
         if self.protocol == "5":
-            properties = Properties(PacketTypes.PUBLISH)
+            properties = Properties(PacketTypes.PUBLISH)  # type: ignore[no-untyped-call]
             properties.ContentType = content_type
             properties.UserProperty = list(attributes)
         info = self._client.publish(topic, payload, qos, retain, properties)
@@ -202,7 +202,7 @@ class Client(aiomqtt.Client):
 
 
 def _connect_properties(incoming_bytes: int) -> Properties:
-    properties = Properties(PacketTypes.CONNECT)
+    properties = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
     properties.MaximumPacketSize = incoming_bytes
     return properties
 

@@ -69,8 +69,8 @@ class Outbox:
             await asyncio.sleep(_REFUSED_S)
 
     async def _drain_beds(self, client: Client) -> None:
-        for bed in await self._journal.waiting():
-            self._bed(bed)
+        for name in await self._journal.waiting():
+            self._bed(name)
         window = asyncio.Semaphore(_WINDOW)
         draining: set[str] = set()
         async with asyncio.TaskGroup() as group:
@@ -86,16 +86,23 @@ class Outbox:
         topic = self._topics.events(bed.name)
         while True:
             attempt = _Attempt(bed, self._journal, window)
-            while attempt.refusal is None:
+            while not attempt.is_over():
                 for row in await self._next(bed, attempt.position):
                     await window.acquire()
-                    if attempt.refusal is not None:
+                    if attempt.is_over():
                         window.release()
                         break
-                    attempt.sent(row, client.send(topic, row.payload, attributes=attributes(row)))
-                    self.refused.pop(topic, None)
-            self.refused[topic] = attempt.refusal
+                    answer = client.send(topic, row.payload, attributes=attributes(row))
+                    attempt.sent(row, answer)
+                    answer.add_done_callback(lambda answer: self._answered(topic, answer))
             await asyncio.sleep(_REFUSED_S)
+
+    def _answered(self, topic: str, answer: asyncio.Future[None]) -> None:
+        error = None if answer.cancelled() else answer.exception()
+        if error is None:
+            self.refused.pop(topic, None)
+        else:
+            self.refused[topic] = str(error)
 
     async def _next(self, bed: _Bed, position: int) -> tuple[StoredEvent, ...]:
         """Return what follows ``position``: what was just committed, or what lies on the disk."""
@@ -129,7 +136,11 @@ class _Attempt:
         self._window = window
         self._under_way: dict[int, None] = {}
         self.position = bed.acknowledged
-        self.refusal: str | None = None
+        self._refused = False
+
+    def is_over(self) -> bool:
+        """Whether the broker refused an event, so that those after it must wait."""
+        return self._refused
 
     def sent(self, row: StoredEvent, answer: asyncio.Future[None]) -> None:
         self.position = row.sequence
@@ -138,11 +149,10 @@ class _Attempt:
 
     def _answered(self, sequence: int, answer: asyncio.Future[None]) -> None:
         self._window.release()
-        if answer.cancelled() or self.refusal is not None:
+        if answer.cancelled() or self._refused:
             return
-        error = answer.exception()
-        if isinstance(error, BrokerError):
-            self.refusal = str(error)
+        if isinstance(answer.exception(), BrokerError):
+            self._refused = True
             self._bed.news.set()
             return
         del self._under_way[sequence]
