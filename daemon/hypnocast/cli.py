@@ -10,13 +10,15 @@ import sys
 from collections.abc import Sequence
 from typing import Annotated
 
-import click
 import typer
 
 from hypnocast import __version__
 from hypnocast.commands import checks, live, recordings
 from hypnocast.commands.packs import packs
 from hypnocast.errors import HypnocastError
+
+_UsageError = typer.BadParameter.__bases__[0]
+"""Click's own, wherever typer keeps its copy of click."""
 
 app = typer.Typer(
     name="hypnocast",
@@ -68,18 +70,20 @@ def run(arguments: Sequence[str] | None = None) -> int:
     except HypnocastError as error:
         _complain(str(error))
         return error.exit_code
-    except click.UsageError as error:
-        command = error.ctx.command_path if error.ctx is not None else "hypnocast"
-        _complain(f"{error.format_message()} (see {command} --help)")
+    except _UsageError as error:
+        _complain(f"{_message(error)} (see hypnocast --help)")
         return 2
-    except click.ClickException as error:
-        _complain(error.format_message())
-        return error.exit_code
-    except (KeyboardInterrupt, click.Abort):
+    except (KeyboardInterrupt, typer.Abort):
         return 130
     except BrokenPipeError:
         return 0
     return int(result or 0)
+
+
+def _message(error: Exception) -> str:
+    """Return what click says of a misuse, and of which parameter."""
+    say = getattr(error, "format_message", None)
+    return str(say()) if callable(say) else str(error)
 
 
 def _complain(line: str) -> None:

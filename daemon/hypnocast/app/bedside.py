@@ -114,6 +114,11 @@ class Bedside:
         return self._keeper.session
 
     @property
+    def wants_reading(self) -> bool:
+        """Whether samples wait for their sender's clock to be measured."""
+        return bool(self._headbox.wants_reading)
+
+    @property
     def now(self) -> float:
         """How far time has come for this bed, on the local LSL clock."""
         return self._now

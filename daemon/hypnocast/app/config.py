@@ -116,10 +116,10 @@ class Session(Table, frozen=True, kw_only=True):
 
 
 class Lsl(Table, frozen=True, kw_only=True):
-    """Where liblsl looks for streams. These must be known before its first call."""
+    """Where liblsl looks for streams; what is not given here its own lsl_api.cfg says."""
 
     peers: tuple[str, ...] = ()
-    scope: Literal["machine", "link", "site", "organization", "global"] = "site"
+    scope: Literal["machine", "link", "site", "organization", "global"] | None = None
     base_port: Port | None = None
     port_range: Annotated[int, Meta(ge=16, le=4096)] | None = None
 

@@ -44,6 +44,10 @@ class Source(Protocol):
         """Give arrivals; None is a tick. Ends when there will be no more."""
         ...
 
+    def measure_soon(self) -> None:
+        """Measure the senders' clocks now rather than when their turn comes."""
+        ...
+
     def stop(self) -> None:
         """Let :meth:`arrivals` end soon."""
         ...
@@ -75,6 +79,9 @@ class RecordedSource:
             if self._stopped:
                 return
             yield bed_and_arrival
+
+    def measure_soon(self) -> None:
+        """Do nothing: what was measured then is all there is."""
 
     def stop(self) -> None:
         """End early."""
@@ -117,6 +124,10 @@ class LiveSource:
                 yield from self._next()
         finally:
             self._lsl.stop()
+
+    def measure_soon(self) -> None:
+        """Ask the supervisor of the streams to look at their clocks."""
+        self._lsl.measure_soon()
 
     def stop(self) -> None:
         """Stop reading the network."""

@@ -112,6 +112,8 @@ class Tracer:
             if arrived is None:
                 for bedside in tuple(self._bedsides.values()):
                     bedside.step(self._source.now())
+                    if bedside.wants_reading:
+                        self._source.measure_soon()
                 continue
             bed, arrival = arrived
             bedside = self.bedside(bed)
