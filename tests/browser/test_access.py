@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import signal
 import socket
 import ssl
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,9 +15,11 @@ from pathlib import Path
 
 import httpx
 import pytest
+from typer.testing import CliRunner
 
 from brokers import free_port
 from browser.serving import Served, served
+from hypnocast.cli import app
 from hypnocast.dashboard.auth import Gate, hash_password, load_logins, set_password
 from hypnocast.dashboard.guard import LARGEST_BODY, LARGEST_HEAD, LONGEST_TARGET, PatientProtocol
 from hypnocast.dashboard.settings import DashboardSettings
@@ -342,3 +346,27 @@ def test_a_connection_kept_alive_may_not_dawdle_either(local: Served) -> None:
             told += line.recv(65536)
         line.sendall(b"GET / HTTP/1.1\r\nHos")
         assert line.recv(100) == b""
+
+
+def test_the_command_line_serves_the_page_and_writes_the_login_file(tmp_path: Path) -> None:
+    config = tmp_path / "hypnocast.toml"
+    config.write_text(f'[dashboard]\nusers_file = "{tmp_path}/users.json"\n')
+    runner = CliRunner()
+    words = [PASSWORD, PASSWORD]
+    told = runner.invoke(
+        app, ["dashboard", "-c", str(config), "--add-user", USER], input="\n".join(words) + "\n"
+    )
+    assert told.exit_code == 0, told.output
+    assert PASSWORD not in told.output
+    assert list(load_logins(tmp_path / "users.json").users) == [USER]
+    wrong = runner.invoke(app, ["dashboard", "--broker", "host:x"])
+    assert isinstance(wrong.exception, ConfigError)
+    line = [sys.executable, "-c", "from hypnocast.cli import main; main()", "dashboard"]
+    line += ["--broker", f"127.0.0.1:{free_port()}", "--site", "demo", "--port", "0"]
+    page = subprocess.Popen(line, stdout=subprocess.PIPE, text=True)
+    assert page.stdout is not None
+    address = page.stdout.readline().removeprefix("Ward page: ").strip()
+    assert httpx.get(address).status_code == 200
+    page.send_signal(signal.SIGINT)
+    assert page.wait(20) == 130
+    page.stdout.close()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import signal
 import sys
 import threading
@@ -13,13 +14,19 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from hypnocast.commands.common import ConfigFile, say
+from hypnocast.errors import ConfigError
 
 if TYPE_CHECKING:
+    from hypnocast.app.config import Config
     from hypnocast.app.demo import DemoAddress
     from hypnocast.core.types import StreamHeader
     from hypnocast.core.wire import StageEvent
 
 Beds = Annotated[int, typer.Option(min=1, max=512, help="How many beds.")]
+OtherBroker = Annotated[
+    str | None, typer.Option("--broker", help="HOST or HOST:PORT, instead of the configuration's.")
+]
+OtherSite = Annotated[str | None, typer.Option("--site", help="Another site's id.")]
 Seed = Annotated[int, typer.Option(min=0, help="The same seed gives the same nights.")]
 
 
@@ -136,9 +143,8 @@ def simulate(
 def dashboard(
     config: ConfigFile = None,
     *,
-    broker: Annotated[
-        str | None, typer.Option(help="HOST or HOST:PORT, instead of the configuration's.")
-    ] = None,
+    broker: OtherBroker = None,
+    site: OtherSite = None,
     port: Annotated[
         int | None, typer.Option(min=0, max=65535, help="Port of the page; 0: any free.")
     ] = None,
@@ -148,22 +154,40 @@ def dashboard(
 ) -> None:
     """Serve the ward page: a browser's view of what the broker has."""
     from hypnocast.app.build import broker_settings
-    from hypnocast.app.config import load_config, with_broker
+    from hypnocast.app.config import load_config
+    from hypnocast.dashboard.server import serve
     from hypnocast.dashboard.settings import DashboardSettings
 
     loaded = load_config(config)
     if add_user is not None:
         _add_user(loaded.dashboard.users_file, add_user)
         return
-    if broker is not None:
-        loaded = with_broker(loaded, broker)
+    loaded = _pointed(loaded, broker, site)
     settings = DashboardSettings.of(loaded, broker_settings(loaded.broker))
     if port is not None:
         settings = dataclasses.replace(settings, port=port)
-    from hypnocast.dashboard.server import serve
-
     with contextlib.suppress(asyncio.CancelledError):
         asyncio.run(serve(settings, started=lambda address: say(f"Ward page: {address}")))
+
+
+def _pointed(config: Config, broker: str | None, site: str | None) -> Config:
+    """Point a configuration at another broker or site, checked as if it stood in the file."""
+    import msgspec
+
+    if broker is None and site is None:
+        return config
+    told = msgspec.to_builtins(config)
+    if broker is not None:
+        host, colon, number = broker.partition(":")
+        told["broker"] |= {"host": host, "port": int(number) if number.isdecimal() else None}
+        if colon and not number.isdecimal():
+            raise ConfigError(f"{broker!r} is no broker", remedy="Write HOST or HOST:PORT.")
+    if site is not None:
+        told["site"]["id"] = site
+    try:
+        return msgspec.convert(told, type(config))
+    except msgspec.ValidationError as error:
+        raise ConfigError(str(error), where="--broker, --site") from None
 
 
 def _add_user(users_file: str | None, user: str) -> None:
@@ -183,6 +207,8 @@ def _add_user(users_file: str | None, user: str) -> None:
 def watch(
     config: ConfigFile = None,
     *,
+    broker: OtherBroker = None,
+    site: OtherSite = None,
     once: Annotated[bool, typer.Option("--once", help="Print the ward once and end.")] = False,
 ) -> None:
     """Watch the ward in this terminal, from MQTT alone."""
@@ -191,7 +217,7 @@ def watch(
     from hypnocast.app.watch import WatchSettings
     from hypnocast.app.watch import watch as look
 
-    loaded = load_config(config)
+    loaded = _pointed(load_config(config), broker, site)
     settings = WatchSettings(
         broker_settings(loaded.broker), loaded.prefix, once_after_s=2.0 if once else None
     )
