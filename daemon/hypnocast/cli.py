@@ -17,7 +17,7 @@ from hypnocast.commands import checks, live, recordings
 from hypnocast.commands.packs import packs
 from hypnocast.errors import HypnocastError
 
-_UsageError = typer.BadParameter.__bases__[0]
+_UsageError: type[Exception] = typer.BadParameter.__bases__[0]
 """Click's own, wherever typer keeps its copy of click."""
 
 app = typer.Typer(
