@@ -1,0 +1,98 @@
+"""The one-liners of docs/mqtt.md do what they say, on a real broker."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from pathlib import Path
+from typing import get_args
+
+import msgspec
+import pytest
+from paho.mqtt import publish
+
+from brokers import running_mosquitto
+from hypnocast.core import wire
+from hypnocast.core.night import NightTitle, build_night
+from mqtt_lab import TOPICS
+from needs import need_program
+from nights import an_event, instant
+
+TEXT = (Path(__file__).parents[2] / "docs" / "mqtt.md").read_text()
+LINES = re.findall(r"^mosquitto_sub .*$", TEXT, flags=re.MULTILINE)
+
+EVENT = msgspec.structs.replace(an_event(7), sequence=8)
+NIGHT = build_night(
+    NightTitle("lab", "bed1", "bed1-night", None, "live", instant()),
+    [an_event(0, stage="W"), an_event(1)],
+    at=instant(60),
+)
+STATUS = wire.BedStatus(
+    at=instant(),
+    site="lab",
+    bed="bed1",
+    node="node1",
+    state="stale",
+    phase="recording",
+    session="bed1-night",
+    subject=None,
+    source="live",
+    since=instant(),
+    epoch=7,
+    lights="off",
+    streams=(),
+    channels={},
+    problems=("amp1 has sent nothing for 40 s: check its cable",),
+    latency_ms=None,
+    provider="cpu",
+    pack="p",
+)
+STATE = wire.DaemonState(
+    at=instant(),
+    site="lab",
+    node="node1",
+    version="0",
+    pack="p",
+    pack_version="1",
+    pack_digest="sha256:" + "0" * 64,
+    recipe="r",
+    provider="cpu",
+    degraded=("journal_degraded",),
+    uptime_s=1.0,
+    beds=("bed1",),
+    counters={},
+    outbox=wire.OutboxCounters(waiting=3, oldest_s=1.0, sent=0),
+)
+SAID: dict[str, tuple[wire.Message, str]] = {
+    "stage": (EVENT, "bed1 7 N2 0.8"),
+    "events": (EVENT, '"bed1","bed1-night",7,"2026-03-01T22:03:30.000Z","final","N2",'),
+    "status": (STATUS, "bed1: amp1 has sent nothing for 40 s: check its cable"),
+    "night": (NIGHT, '"efficiency": 50'),
+    "state": (STATE, '{"node":"node1","waiting":3,"degraded":["journal_degraded"]}'),
+}
+
+
+@pytest.mark.parametrize("line", LINES)
+def test_a_documented_one_liner_prints_what_it_promises(line: str, tmp_path: Path) -> None:
+    need_program("jq")
+    need_program("mosquitto_sub")
+    kind = re.findall(r"/(\w+)'", line)[0]
+    message, expected = SAID[kind]
+    topic = TOPICS.daemon("node1") if kind == "state" else f"{TOPICS.prefix}/bed/bed1/{kind}"
+    with running_mosquitto(tmp_path) as broker:
+        # Retained here, so that the subscriber cannot come too late.
+        publish.single(topic, wire.encode(message), qos=1, retain=True, port=broker.port)
+        listen = line.replace("mosquitto_sub", f"mosquitto_sub -p {broker.port} -C 1 -W 10", 1)
+        done = subprocess.run(["sh", "-c", listen], check=True, capture_output=True, text=True)
+    assert expected in done.stdout
+
+
+def test_every_topic_has_its_one_liner() -> None:
+    assert {re.findall(r"/(\w+)'", line)[0] for line in LINES} == set(SAID)
+
+
+def test_every_reason_and_command_is_documented() -> None:
+    for reason in get_args(wire.ReasonName):
+        assert f"`{reason}`" in TEXT
+    for command in get_args(wire.Command):
+        assert f"`{command.__struct_config__.tag}`" in TEXT
