@@ -13,7 +13,7 @@ from typing import Annotated
 import typer
 
 from hypnocast import __version__
-from hypnocast.commands import checks, live, recordings
+from hypnocast.commands import checks, live, nights, recordings
 from hypnocast.commands.packs import packs
 from hypnocast.errors import HypnocastError
 
@@ -51,6 +51,8 @@ for _command in (
     recordings.page,
     live.watch,
     live.dashboard,
+    nights.nights,
+    nights.export,
     live.schema,
     checks.doctor,
 ):

@@ -1,0 +1,63 @@
+"""``nights``, ``report``, ``export``, ``why``, ``corrections``: the morning after."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from hypnocast.commands.common import ConfigFile, Json, print_json, say
+
+Wanted = Annotated[
+    str,
+    typer.Argument(
+        metavar="NIGHT", help="A session's id, an unmistakable beginning of it, or `latest`."
+    ),
+]
+Folder = Annotated[Path, typer.Option("--output", "-o", help="Folder to write to.")]
+
+
+def nights(
+    config: ConfigFile = None,
+    *,
+    bed: Annotated[str | None, typer.Option(help="Only this bed's nights.")] = None,
+    limit: Annotated[int, typer.Option(min=1, max=100_000, help="At most so many.")] = 50,
+    json: Json = False,
+) -> None:
+    """List the nights in the journal, the newest first."""
+    from dataclasses import asdict
+    from zoneinfo import ZoneInfo
+
+    from hypnocast.app.config import load_config
+    from hypnocast.app.nights.listing import as_text, list_nights
+
+    loaded = load_config(config)
+    lines = list_nights(loaded, bed=bed, limit=limit)
+    if json:
+        print_json([asdict(line) for line in lines])
+        return
+    for line in as_text(lines, ZoneInfo(loaded.site.timezone)):
+        say(line)
+
+
+def export(
+    night: Wanted,
+    config: ConfigFile = None,
+    *,
+    form: Annotated[
+        str, typer.Option("--format", "-f", help="edf, csv, bids, nsrr or json.")
+    ] = "edf",
+    output: Folder = Path(),
+) -> None:
+    """Write a night's hypnogram as files for other people's software."""
+    from zoneinfo import ZoneInfo
+
+    from hypnocast.app.config import load_config
+    from hypnocast.app.nights.export import export_night
+    from hypnocast.app.nights.view import open_night
+
+    loaded = load_config(config)
+    view = open_night(loaded, night)
+    for path in export_night(view, form, output, ZoneInfo(loaded.site.timezone)):
+        say(str(path))
