@@ -179,6 +179,8 @@ def _loss(
     pictures = look(model, ink, power, bands).unflatten(0, (diet.batch, STRETCH))
     logits = read_on(model, pictures).flatten(0, 1)
     there = torch.from_numpy(np.flatnonzero(rows.ravel() >= 0))
+    if there.numel() == 0:
+        return logits.sum() * 0.0
     stage = torch.from_numpy(diet.shelf.pages.stage[rows.ravel()].astype(np.int64))[there]
     logits = logits[there]
     if len(diet.stages) == len(STAGES):

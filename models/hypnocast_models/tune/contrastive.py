@@ -1,0 +1,133 @@
+"""Fine-tuning and export of CLIP and SigLIP: a page against the description of every stage."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import torch
+from hypnocast.core.types import Pixels
+from hypnocast.errors import PackError
+from hypnocast.stagers.manifest import Contrastive, Preprocess
+from hypnocast.stagers.pixels import prepare
+from torch import Tensor, nn
+
+from hypnocast_models.export.generative import BOUND_FP32, use_eager_attention
+from hypnocast_models.export.graphs import write_graph
+from hypnocast_models.tune.families import CLIP_MEAN, CLIP_STD, HALF
+from hypnocast_models.tune.lessons import Lesson
+
+PROMPTS = (
+    "a polysomnogram of wakefulness",
+    "a polysomnogram of sleep stage N1",
+    "a polysomnogram of sleep stage N2",
+    "a polysomnogram of sleep stage N3, slow waves",
+    "a polysomnogram of REM sleep",
+)
+STAGES = ("W", "N1", "N2", "N3", "R")
+ENCODER, EMBEDDINGS = "image_encoder.onnx", "prompts.f32"
+
+
+class ContrastiveStudent(nn.Module):
+    """Image tower, text tower and the five descriptions."""
+
+    def __init__(self, model: Any, tokenizer: Any) -> None:
+        """Tokenise the descriptions once."""
+        super().__init__()
+        self.model = model
+        length = model.config.text_config.max_position_embeddings
+        tokens = tokenizer(
+            list(PROMPTS), padding="max_length", max_length=length, truncation=True,
+            return_tensors="pt",
+        )  # fmt: skip
+        self._ids = tokens["input_ids"]
+        self._mask = tokens["attention_mask"] if model.config.model_type == "clip" else None
+        self.how = preprocess_of(model)
+
+    def texts(self) -> Tensor:
+        """Give the unit vectors of the five descriptions."""
+        device = next(self.model.parameters()).device
+        mask = {} if self._mask is None else {"attention_mask": self._mask.to(device)}
+        vectors = self.model.get_text_features(input_ids=self._ids.to(device), **mask)
+        return nn.functional.normalize(vectors, dim=-1)
+
+    def loss(self, lesson: Lesson) -> Tensor:
+        """Cross-entropy over the five descriptions."""
+        scale = self.model.logit_scale.exp()
+        cosines = _image_vectors(self.model, self._pixels(lesson.pictures)) @ self.texts().T
+        stages = torch.from_numpy(lesson.stages).to(cosines.device)
+        return nn.functional.cross_entropy((scale * cosines).float(), stages)
+
+    def _pixels(self, pictures: Sequence[Pixels]) -> Tensor:
+        device = next(self.model.parameters()).device
+        return torch.from_numpy(prepare(pictures, self.how)).to(device)
+
+
+class ImageEncoder(nn.Module):
+    """Pixels to unit vectors: what runs at the bedside."""
+
+    def __init__(self, model: Any) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, pixel_values: Tensor) -> Tensor:
+        """Encode pictures (pictures, 3, height, width)."""
+        return _image_vectors(self.model, pixel_values)
+
+
+def _image_vectors(model: Any, pixels: Tensor) -> Tensor:
+    vectors = model.get_image_features(pixel_values=pixels)
+    return cast("Tensor", nn.functional.normalize(vectors, dim=-1))
+
+
+def preprocess_of(model: Any) -> Preprocess:
+    """Give the pixels a tower takes."""
+    side = model.config.vision_config.image_size
+    clip = model.config.model_type == "clip"
+    mean, std = (CLIP_MEAN, CLIP_STD) if clip else (HALF, HALF)
+    return Preprocess(width=side, height=side, mean=mean, std=std)
+
+
+def export_contrastive(
+    model: Any, tokenizer: Any, folder: Path, say: Callable[[str], None] = lambda _: None
+) -> Contrastive:
+    """Write image tower and embedded prompts, and prove parity with PyTorch."""
+    import onnxruntime
+
+    folder.mkdir(parents=True, exist_ok=True)
+    model = model.float().eval()
+    use_eager_attention(model)
+    student = ContrastiveStudent(model, tokenizer)
+    how = student.how
+    example = torch.randn(2, 3, how.height, how.width)
+    with torch.no_grad():
+        graph = write_graph(
+            ImageEncoder(model), (example,), folder / ENCODER, ["pixel_values"],
+            ["image_embeds"], [{0: "pictures"}],
+        )  # fmt: skip
+        say(str(graph))
+        texts = student.texts()
+        scale = float(model.logit_scale.exp())
+        wanted = scale * _image_vectors(model, example) @ texts.T
+    session = onnxruntime.InferenceSession(str(folder / ENCODER), providers=["CPUExecutionProvider"])
+    vectors = session.run(None, {"pixel_values": example.numpy()})[0]
+    largest = float(np.abs(scale * vectors @ texts.numpy().T - wanted.numpy()).max())
+    say(f"parity with PyTorch: max |Δlogit| {largest:.1e}")
+    if largest > BOUND_FP32:
+        raise PackError(
+            f"logits differ from PyTorch by {largest:.1e}",
+            where="export",
+            remedy=f"At most {BOUND_FP32:g} is allowed; do not use these files.",
+        )
+    texts.numpy().astype("<f4").tofile(folder / EMBEDDINGS)
+    return Contrastive(
+        image_encoder=ENCODER,
+        preprocess=how,
+        prompts=PROMPTS,
+        prompt_stages=STAGES,
+        prompt_embeddings=EMBEDDINGS,
+        dimensions=texts.shape[1],
+        logit_scale=scale,
+    )

@@ -1,0 +1,69 @@
+"""From a fine-tuned model to a verified pack."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from hypnocast.core.calibration import Calibration
+from hypnocast.core.recipe import Recipe
+from hypnocast.stagers.manifest import Contrastive, Generative, Provenance
+from hypnocast.stagers.pack import Pack
+
+from hypnocast_models.export.generative import export_generative
+from hypnocast_models.packing import write_pack
+from hypnocast_models.tune.contrastive import export_contrastive
+from hypnocast_models.tune.families import CONTRASTIVE, describe
+
+
+@dataclass(frozen=True, slots=True)
+class Label:
+    """What a pack says of itself."""
+
+    name: str
+    version: str
+    recipe: Recipe
+    calibration: Calibration
+    provenance: Provenance
+    licence: str = "unknown"
+    intended_use: str = "Research only; not validated."
+
+
+def deliver(
+    model: Any,
+    tokenizer: Any,
+    tokenizer_file: Path,
+    label: Label,
+    folder: Path,
+    say: Callable[[str], None] = lambda _: None,
+) -> Pack:
+    """Export a model of any family in fp32, prove parity, and write the pack around it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    table: Contrastive | Generative
+    if model.config.model_type in CONTRASTIVE:
+        table = export_contrastive(model, tokenizer, folder, say)
+    else:
+        described = describe(model, tokenizer, label.recipe.width, label.recipe.height)
+        export_generative(model, described.preprocess, folder, say)
+        shutil.copyfile(tokenizer_file, folder / described.tokenizer)
+        table = described
+    facts = {
+        "name": label.name,
+        "version": label.version,
+        "licence": label.licence,
+        "intended_use": label.intended_use,
+        "recipe": label.recipe.name,
+        "recipe_digest": label.recipe.digest,
+        "montage": {
+            "needed": [["F4-M1", "C4-M1", "O2-M1"]],
+            "wanted": [role.value for role in label.recipe.roles],
+        },
+        "model": msgspec.to_builtins(table),
+        "calibration": msgspec.to_builtins(label.calibration),
+        "provenance": msgspec.to_builtins(label.provenance),
+    }
+    return write_pack(folder, facts)

@@ -1,0 +1,111 @@
+"""Every family: config → fine-tune 20 steps → export → verify → staged by the daemon's stager."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypnocast.core.calibration import Calibration
+from hypnocast.core.recipe import builtin
+from hypnocast.core.render import draw
+from hypnocast.core.types import Look, Role
+from hypnocast.stagers.local import LocalStager
+from hypnocast.stagers.manifest import Provenance
+from hypnocast.stagers.pack import verify_pack
+
+from needs import need_module
+
+for name in ("torch", "transformers", "peft", "accelerate", "onnx", "onnxscript", "onnxruntime"):
+    need_module(name)
+
+from hypnocast_models.data import Recording  # noqa: E402 - after what it needs was found
+from hypnocast_models.tune.contrastive import ContrastiveStudent  # noqa: E402
+from hypnocast_models.tune.deliver import Label, deliver  # noqa: E402
+from hypnocast_models.tune.families import (  # noqa: E402
+    CONTRASTIVE,
+    GENERATIVE,
+    describe,
+    load,
+    tiny,
+)
+from hypnocast_models.tune.generative import GenerativeStudent, add_lora  # noqa: E402
+from hypnocast_models.tune.lessons import Lessons  # noqa: E402
+from hypnocast_models.tune.loop import Course, train  # noqa: E402
+
+RECIPE = builtin("clinical-448x224")
+LABEL = Label(
+    name="tiny",
+    version="0.0.1",
+    recipe=RECIPE,
+    calibration=Calibration(prior=(0.2,) * 5),
+    provenance=Provenance(
+        base="random", sources=(), seed=0, commit="0" * 40, command="pytest"
+    ),
+)
+
+
+def two_stage_night(pages: int = 24) -> Recording:
+    """Slow large waves in N3, fast small ones in W: what any eye can tell apart."""
+    rng = np.random.default_rng(0)
+    at = np.arange(3000) / 100
+    stages = np.tile(np.array([0, 3], np.uint8), pages // 2)
+    rows = [
+        (60 * np.sin(2 * np.pi * 1.0 * at) if stage else 10 * np.sin(2 * np.pi * 10 * at))
+        + rng.normal(0, 2, at.size)
+        for stage in stages
+    ]
+    return Recording(
+        database="made-up",
+        subject="subject00",
+        night=1,
+        rate=100.0,
+        channel="EEG C4-M1",
+        rows=np.stack(rows),
+        stages=stages,
+        epochs=np.arange(pages),
+    )
+
+
+def tune(kind: str, folder: Path) -> tuple[Any, Any, list[float]]:
+    tiny(kind, folder / "weights")
+    model, tokenizer = load(folder / "weights")
+    lessons = Lessons([two_stage_night()], RECIPE)
+    course = Course(steps=20, batch=4, accumulate=2, learning_rate=5e-3, perception_steps=0)
+    student: Any
+    if kind in CONTRASTIVE:
+        student = ContrastiveStudent(model, tokenizer)
+        losses = train(student, lessons, course, folder / "run")
+        return model, tokenizer, losses
+    described = describe(model, tokenizer, RECIPE.width, RECIPE.height)
+    wrapped = add_lora(model, rank=4)
+    student = GenerativeStudent(model, described, folder / "weights" / "tokenizer.json")
+    losses = train(student, lessons, course, folder / "run")
+    return wrapped.merge_and_unload(), tokenizer, losses
+
+
+@pytest.mark.parametrize("kind", [*GENERATIVE, *CONTRASTIVE])
+def test_a_tiny_model_is_tuned_exported_verified_and_staged(kind: str, tmp_path: Path) -> None:
+    model, tokenizer, losses = tune(kind, tmp_path)
+    assert np.mean(losses[-4:]) < np.mean(losses[:4])
+
+    said: list[str] = []
+    tokens = tmp_path / "weights" / "tokenizer.json"
+    pack = deliver(model, tokenizer, tokens, LABEL, tmp_path / "pack", said.append)
+    assert verify_pack(tmp_path / "pack") == ()
+    assert any("parity" in line for line in said)
+
+    night = two_stage_night(4)
+    stager = LocalStager(pack, "cpu", threads=1)
+    looks = []
+    for row in range(4):
+        page = night.page(row, RECIPE.context_s, RECIPE.tail_s, Role.C4, 1.0)
+        looks.append(Look(pictures=(draw(page, RECIPE, 50, {}, {Role.C4: "C4-M1"}),)))
+    opinions = stager.judge(looks)
+    stager.close()
+    assert [o.epoch for o in opinions] == [0, 1, 2, 3]
+    rows = np.stack([o.log_probabilities for o in opinions])
+    np.testing.assert_allclose(np.exp(rows).sum(axis=1), 1.0, atol=1e-6)
+    # Tuned on wake and deep sleep alone: one of the two is what it says of each page.
+    assert set(rows.argmax(axis=1)) <= {0, 3}
