@@ -235,6 +235,7 @@ def _tiny_model(
                     },
                     text_config={**text, "rope_scaling": rope},
                     image_token_id=image,
+                    tie_word_embeddings=False,
                     vision_start_token_id=ids("<|vision_start|>"),
                     vision_end_token_id=ids("<|vision_end|>"),
                 )

@@ -1,0 +1,70 @@
+"""Several experts: what most of them say, and how the model's doubt agrees with theirs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+from hypnocast.core.types import STAGES, FloatArray
+from hypnocast.errors import CommandError
+
+from hypnocast_models.compare.hypnogram import Hypnogram, align
+
+
+def hypnodensity(experts: Sequence[Hypnogram]) -> FloatArray:
+    """Give (pages, 5): the share of experts for each stage; NaN where none scored the page."""
+    numbers = np.stack([expert.numbers for expert in experts])
+    counts = np.stack([(numbers == place).sum(axis=0) for place in range(len(STAGES))], axis=1)
+    total = counts.sum(axis=1, keepdims=True)
+    return np.where(total > 0, counts / np.maximum(total, 1), np.nan)
+
+
+def consensus(experts: Sequence[Hypnogram]) -> Hypnogram:
+    """Give the stage that most experts gave each page.
+
+    A tie goes to the expert who agrees best with the density of all the others over the night:
+    of equal experts the first. The density goes along as probabilities.
+    """
+    if len(experts) < 2:
+        raise CommandError("a consensus needs two experts or more", where="--consensus")
+    common = _common(experts)
+    density = hypnodensity(common)
+    order = sorted(range(len(common)), key=lambda k: -_agreement_with_rest(common, k))
+    numbers = np.stack([common[k].numbers for k in order])
+    stages = []
+    for page, shares in enumerate(density):
+        if np.isnan(shares).any():
+            stages.append(None)
+            continue
+        best = np.flatnonzero(shares == shares.max())
+        votes = [int(n) for n in numbers[:, page] if n in best]
+        stages.append(STAGES[votes[0]])
+    return replace(
+        common[0], scorer="consensus", stages=tuple(stages), probabilities=density, start=None
+    )
+
+
+def density_agreement(ours: FloatArray, theirs: FloatArray) -> float:
+    """Give the mean cosine of two hypnodensities over the pages that both have; 1 is alike."""
+    known = np.isfinite(ours).all(axis=1) & np.isfinite(theirs).all(axis=1)
+    if not known.any():
+        return float("nan")
+    a, b = ours[known], theirs[known]
+    lengths = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
+    return float(((a * b).sum(axis=1) / np.maximum(lengths, 1e-12)).mean())
+
+
+def _common(experts: Sequence[Hypnogram]) -> list[Hypnogram]:
+    """Cut all to the pages that the first has in common with every other."""
+    first = experts[0]
+    for other in experts[1:]:
+        first, _, _ = align(first, other)
+    return [align(first, replace(other, start=None))[1] for other in experts]
+
+
+def _agreement_with_rest(experts: Sequence[Hypnogram], place: int) -> float:
+    rest = hypnodensity([e for k, e in enumerate(experts) if k != place])
+    numbers = experts[place].numbers
+    known = (numbers >= 0) & np.isfinite(rest).all(axis=1)
+    return float(rest[known, numbers[known]].mean()) if known.any() else 0.0
