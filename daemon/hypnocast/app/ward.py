@@ -302,7 +302,12 @@ class Ward:
         counters.update({"judged": judge.judged, "failed": judge.failed, "rebuilt": judge.rebuilt})
         now = time.time()
         condition = self._journal.condition
-        degraded = (*judge.degraded, *(("journal_degraded",) if condition.why else ()))
+        degraded = (
+            *judge.degraded,
+            *(("journal_degraded",) if condition.health == "degraded" else ()),
+            *((condition.why,) if condition.why else ()),
+            *self.link.problems,
+        )
         return wire.DaemonState(
             at=instant(now),
             site=plan.topics.site,
