@@ -8,6 +8,7 @@ import time
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import reduce
+from importlib.resources import files
 
 import msgspec
 import pytest
@@ -16,9 +17,10 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from brokers import running_mosquitto
-from browser.ward_topics import PREFIX, Publisher, Scene, ward
+from browser.ward_topics import PREFIX, Publisher, Scene, daemon_state, ward
 from hypnocast.app.watch import WatchSettings, ward_table, watch
-from hypnocast.core.wire import PageCommand, encode
+from hypnocast.core.types import Reason
+from hypnocast.core.wire import PageCommand, PhaseName, encode
 from hypnocast.dashboard.feed import Feed, ended
 from hypnocast.dashboard.view import REASON_WORDS, card, history
 from hypnocast.dashboard.ward import TOPICS, Incoming, Ward, absorb, bed_of
@@ -114,6 +116,16 @@ def test_retained_words_of_a_live_bed_carry_their_age() -> None:
     assert of(simulated, at=later, retained=True).beds["1"].heard == later
 
 
+def test_a_bed_with_nothing_to_say_is_as_fresh_as_its_daemon() -> None:
+    later = NOW + 300
+    beat = Incoming("daemon/bedside/state", encode(daemon_state(("1",), later)), False, later)
+    cases: tuple[tuple[PhaseName, float], ...] = (("setup", later), ("recording", NOW))
+    for phase, heard in cases:
+        scene = replace(Scene("1", 11, 100, NOW - 3000), phase=phase)
+        full = absorb(of(scene), beat)
+        assert card(full.beds["1"], full).heard == heard, phase
+
+
 def test_cleared_topics_are_forgotten_and_beds_sort_by_number() -> None:
     full = of(*(Scene(bed, 11, 3, NOW) for bed in ("10", "2", "a", "1")))
     assert list(full.beds) == ["1", "2", "10", "a"]
@@ -177,3 +189,10 @@ async def test_an_embedded_broker_that_speaks_3_1_1_only_is_watched_too() -> Non
         await asyncio.to_thread(publisher.close)
     assert reply.png is not None
     assert {message.topic.split("/")[-1] for message in heard} >= {"status", "stage", "night"}
+
+
+def test_the_browser_and_the_terminal_give_reasons_in_the_same_words() -> None:
+    script = (files("hypnocast.dashboard") / "static" / "words.js").read_text(encoding="utf-8")
+    for reason, words in REASON_WORDS.items():
+        assert f'  {reason}: "{words}",\n' in script
+    assert set(REASON_WORDS) == {reason.value for reason in Reason}

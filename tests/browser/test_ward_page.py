@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -15,7 +15,7 @@ from playwright.sync_api import Browser, BrowserContext, Page, expect
 
 from brokers import running_mosquitto
 from browser.conftest import Stand
-from browser.serving import served, settings_for, until
+from browser.serving import served, settings_for
 from browser.ward_topics import PREFIX, Publisher, Scene, crowd
 
 AXE = Path(__file__).parent / "vendor" / "axe-core" / "axe.min.js"
@@ -305,7 +305,15 @@ def test_no_request_leaves_the_host(context: BrowserContext, stand: Stand) -> No
     assert len(asked) > 15
 
 
-def soak(tab: Page, stand: Stand, publisher: Publisher, length_s: float) -> tuple[float, float]:
+@dataclass(frozen=True)
+class Memory:
+    """What a page holds, after its garbage was collected."""
+
+    heap: float
+    nodes: float
+
+
+def soak(tab: Page, stand: Stand, publisher: Publisher, length_s: float) -> tuple[Memory, Memory]:
     """Feed 40 beds as fast as they are shown; return the page's memory early and late."""
     tab.goto(stand.page.address)
     scenes = crowd(stand.now, SOAK_BEDS)
@@ -315,23 +323,28 @@ def soak(tab: Page, stand: Stand, publisher: Publisher, length_s: float) -> tupl
     devtools = tab.context.new_cdp_session(tab)
     devtools.send("Performance.enable")
 
-    def used() -> float:
+    def used() -> Memory:
         devtools.send("HeapProfiler.collectGarbage")
         told = devtools.send("Performance.getMetrics")["metrics"]
-        return next(float(one["value"]) for one in told if one["name"] == "JSHeapUsedSize")
+        by_name = {one["name"]: float(one["value"]) for one in told}
+        return Memory(by_name["JSHeapUsedSize"], by_name["Nodes"])
 
     begun = time.monotonic()
-    early = 0.0
+    early: Memory | None = None
     while time.monotonic() < begun + length_s:
         scenes = tuple(scene.later() for scene in scenes)
         for scene in scenes:
             publisher.show(scene, page=False)
-        if not early and time.monotonic() > begun + length_s / 5:
+        if early is None and time.monotonic() > begun + length_s / 5:
             early = used()
-    newest = scenes[-1].pages
-    until(lambda: bool(tab.evaluate("document.querySelectorAll('.card').length")), "cards")
-    assert newest > 60 + SOAK_BEDS
+    newest = re.compile(re.escape(hour_and_minute(scenes[-1].now)))
+    expect(tab.locator(f'[data-bed="{SOAK_BEDS}"] .ends')).to_contain_text(newest)
+    assert early is not None
     return early, used()
+
+
+def hour_and_minute(at: float) -> str:
+    return time.strftime("%H:%M", time.gmtime(at))
 
 
 @pytest.fixture
@@ -347,11 +360,13 @@ def crowded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stand]:
 
 def test_forty_beds_cost_the_page_no_memory(tab: Page, crowded: Stand) -> None:
     early, late = soak(tab, crowded, crowded.publisher, 15.0)
-    assert late < 1.2 * early, (early, late)
+    assert late.heap < 1.2 * early.heap, (early, late)
+    assert late.nodes < 1.2 * early.nodes, (early, late)
 
 
 @pytest.mark.long
 @pytest.mark.timeout(900)
 def test_forty_beds_for_ten_minutes_cost_the_page_no_memory(tab: Page, crowded: Stand) -> None:
     early, late = soak(tab, crowded, crowded.publisher, 600.0)
-    assert late < 1.2 * early, (early, late)
+    assert late.heap < 1.2 * early.heap, (early, late)
+    assert late.nodes < 1.2 * early.nodes, (early, late)

@@ -170,7 +170,7 @@ class Hub:
             self._tell(bed)
         elif self.ward.nodes is not before.nodes:
             for name, seen in self.ward.beds.items():
-                if self.ward.node_of(seen) is not None:
+                if self.ward.node_of(seen) != before.node_of(seen):
                     self._tell(name)
 
     def _link(self, _: BrokerLink) -> None:

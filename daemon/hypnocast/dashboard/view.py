@@ -100,7 +100,8 @@ class Card(Struct, frozen=True, kw_only=True):
     lights: LightsName
     problems: tuple[str, ...]
     heard: float
-    """Seconds since 1970."""
+    """When there was last news, in seconds since 1970. While pages are judged an event comes
+    every 30 s; else a bed that has nothing new to say is as fresh as its daemon's last word."""
     node: str | None
     node_available: bool | None
 
@@ -119,9 +120,11 @@ def card(bed: Bed, ward: Ward) -> Card:
     newest = points[-1] if points else None
     electrodes = _electrodes(status)
     node = ward.node_of(bed)
+    mood = _mood(status, newest)
+    judged = mood in ("staged", "withheld")
     return Card(
         bed=bed.name,
-        mood=_mood(status, newest),
+        mood=mood,
         state=status.state if status is not None else "waiting",
         phase=status.phase if status is not None else None,
         session=session,
@@ -144,7 +147,7 @@ def card(bed: Bed, ward: Ward) -> Card:
         latency_ms=status.latency_ms if status is not None else None,
         lights=status.lights if status is not None else "unknown",
         problems=status.problems if status is not None else (),
-        heard=bed.heard,
+        heard=bed.heard if judged or node is None else max(bed.heard, node.heard),
         node=status.node if status is not None else None,
         node_available=node.available if node is not None else None,
     )

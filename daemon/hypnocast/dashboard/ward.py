@@ -69,6 +69,8 @@ class Node:
     name: str
     available: bool | None = None
     state: DaemonState | None = None
+    heard: float = 0.0
+    """When it last told its state, which it does every 30 s; in seconds since 1970."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,7 +189,9 @@ def _available(node: Node, message: Incoming) -> Node | None:
 def _state(node: Node, message: Incoming) -> Node | None:
     if not message.payload:
         return None
-    return replace(node, state=msgspec.json.decode(message.payload, type=DaemonState))
+    state = msgspec.json.decode(message.payload, type=DaemonState)
+    at = min(seconds(state.at), message.at) if message.retained else message.at
+    return replace(node, state=state, heard=max(node.heard, at))
 
 
 _BED_LEAVES = {"status": _status, "stage": _stage, "night": _night, "page": _page}
