@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import logging
 import socket
+import warnings
 from collections.abc import AsyncIterator
 from typing import Final
 
@@ -24,8 +25,11 @@ _LOGGERS: Final = ("amqtt", "transitions")
 async def embedded_broker(port: int = 0) -> AsyncIterator[BrokerSettings]:
     """Serve on ``port`` of loopback (0: any that is free) and yield how to reach it."""
     # Imported late: nothing but the demo needs it.
-    from amqtt.broker import Broker
-    from amqtt.errors import AMQTTError
+    with warnings.catch_warnings():
+        # Up to 0.11 it brings passlib, which imports a module that Python 3.13 drops.
+        warnings.simplefilter("ignore", DeprecationWarning)
+        from amqtt.broker import Broker
+        from amqtt.errors import AMQTTError
 
     connections: set[asyncio.Task[None]] = set()
 
