@@ -30,6 +30,7 @@ async def embedded_broker(port: int = 0) -> AsyncIterator[BrokerSettings]:
         warnings.simplefilter("ignore", DeprecationWarning)
         from amqtt.broker import Broker
         from amqtt.errors import AMQTTError
+        from amqtt.plugins.authentication import AnonymousAuthPlugin
 
     connections: set[asyncio.Task[None]] = set()
 
@@ -57,7 +58,9 @@ async def embedded_broker(port: int = 0) -> AsyncIterator[BrokerSettings]:
         {
             "listeners": {"default": {"type": "tcp", "bind": f"{HOST}:{port}"}},
             "plugins": {
-                "amqtt.plugins.authentication.AnonymousAuthPlugin": {"allow_anonymous": True}
+                f"{AnonymousAuthPlugin.__module__}.{AnonymousAuthPlugin.__qualname__}": {
+                    "allow_anonymous": True
+                }
             },
         }
     )
