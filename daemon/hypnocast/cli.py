@@ -52,6 +52,7 @@ for _command in (
     live.watch,
     live.dashboard,
     nights.nights,
+    nights.report,
     nights.export,
     live.schema,
     checks.doctor,

@@ -61,3 +61,28 @@ def export(
     view = open_night(loaded, night)
     for path in export_night(view, form, output, ZoneInfo(loaded.site.timezone)):
         say(str(path))
+
+
+def report(
+    night: Wanted,
+    config: ConfigFile = None,
+    *,
+    form: Annotated[str, typer.Option("--format", "-f", help="html, pdf or png.")] = "html",
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="File; default: NIGHT.html.")
+    ] = None,
+) -> None:
+    """Write a night's report: the course of the night, its statistics, what to look at again."""
+    from zoneinfo import ZoneInfo
+
+    from hypnocast.app.config import load_config
+    from hypnocast.app.nights.export import file_stem
+    from hypnocast.app.nights.report import report as make_report
+    from hypnocast.app.nights.sheet import save
+    from hypnocast.app.nights.view import open_night
+
+    loaded = load_config(config)
+    view = open_night(loaded, night)
+    path = output or Path(f"{file_stem(view)}.{form}")
+    save(make_report(view, ZoneInfo(loaded.site.timezone)), path, form)
+    say(str(path))
