@@ -103,6 +103,11 @@ def demo(
         return asyncio.create_task(watch(WatchSettings(address.broker, address.prefix)))
 
     async def show() -> None:
+        for number in (signal.SIGTERM, signal.SIGHUP):
+            # As Ctrl-C does: nothing may be left behind, whoever ends it.
+            asyncio.get_running_loop().add_signal_handler(
+                number, signal.raise_signal, signal.SIGINT
+            )
         await run_demo(
             settings,
             watchers=(EventLines(),) if lines else (),

@@ -78,6 +78,8 @@ def installed_runtime() -> Literal["cpu", "gpu"]:
 @cache
 def _onnxruntime() -> ModuleType:
     kind = installed_runtime()
+    # From 1.31 on its Linux wheels report to their maker; what a bedside runs is nobody's business.
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
     try:
         onnxruntime = importlib.import_module("onnxruntime")
     except ImportError as error:
