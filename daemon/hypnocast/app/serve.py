@@ -24,6 +24,7 @@ from hypnocast.app.sources import LiveSource
 from hypnocast.app.ward import Plan, Ward, Watcher
 from hypnocast.core.decisions import Decision, decision_to_json
 from hypnocast.core.topics import Topics
+from hypnocast.errors import HypnocastError
 from hypnocast.ports.journal import Journal
 from hypnocast.ports.lsl import LslSource
 from hypnocast.ports.lsl_library import configure_lsl, load_pylsl
@@ -91,8 +92,28 @@ async def serve(config: Config, *, watchers: tuple[Watcher, ...] = ()) -> None:
             beds=[bed.id for bed in config.bed] or "found by themselves",
             state_dir=str(state_dir),
         )
+        if config.dashboard.enabled:
+            stack.push_async_callback(_cancel, asyncio.create_task(_dashboard(config)))
         await ward.run()
         _log.info("ended in good order; sessions that run can be taken up again")
+
+
+async def _dashboard(config: Config) -> None:
+    """Serve the ward page; without it the night goes on."""
+    from hypnocast.dashboard.server import serve as serve_page
+    from hypnocast.dashboard.settings import DashboardSettings
+
+    try:
+        settings = DashboardSettings.of(config, broker_settings(config.broker))
+        await serve_page(settings, started=lambda at: _log.info("ward page", address=at))
+    except (HypnocastError, OSError) as error:
+        _log.error("the ward page cannot be served", error=str(error))
+
+
+async def _cancel(task: asyncio.Task[None]) -> None:
+    task.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await task
 
 
 def _tape_deck(config: Config, clock: Callable[[], float]) -> TapeDeck:
