@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+
 from hypnocast.core.types import STAGES
 from hypnocast.errors import CommandError
-
 from hypnocast_models.compare.consensus import consensus, density_agreement
 from hypnocast_models.compare.hypnogram import Hypnogram, align
 from hypnocast_models.compare.measures import (
@@ -51,7 +51,7 @@ class Comparison:
     borders_found: Interval
     """Share of the reference's borders that the other has."""
     transitions: Mapping[str, Interval]
-    """Per hour, of the reference and of the other."""
+    """Per hour, of ``reference`` and of ``other``."""
     statistics: Mapping[str, BlandAltman]
     density: float | None
     """Agreement of hypnodensities, where both sides have one."""
@@ -146,11 +146,14 @@ def compare(reference: Nights, other: Nights) -> Comparison:
         delay_s=bootstrap(found, _mean_delay),
         borders_found=bootstrap(found, _share_found),
         transitions={
-            every[0][side].scorer if side else every[0][0].scorer: bootstrap(
-                {s: [transitions_per_hour(p[side].numbers) for p in ps] for s, ps in nights.items()},
+            name: bootstrap(
+                {
+                    s: [transitions_per_hour(p[side].numbers) for p in ps]
+                    for s, ps in nights.items()
+                },
                 _mean_of_all,
             )
-            for side in (0, 1)
+            for side, name in enumerate(("reference", "other"))
         },
         statistics={k: one for k, one in agreed.items() if one is not None},
         density=_density(every),

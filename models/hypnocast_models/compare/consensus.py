@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
-from hypnocast.core.types import STAGES, FloatArray
-from hypnocast.errors import CommandError
 
+from hypnocast.core.types import STAGES, FloatArray, Stage
+from hypnocast.errors import CommandError
 from hypnocast_models.compare.hypnogram import Hypnogram, align
 
 
@@ -32,7 +32,7 @@ def consensus(experts: Sequence[Hypnogram]) -> Hypnogram:
     density = hypnodensity(common)
     order = sorted(range(len(common)), key=lambda k: -_agreement_with_rest(common, k))
     numbers = np.stack([common[k].numbers for k in order])
-    stages = []
+    stages: list[Stage | None] = []
     for page, shares in enumerate(density):
         if np.isnan(shares).any():
             stages.append(None)

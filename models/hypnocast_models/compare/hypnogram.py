@@ -15,12 +15,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
+
 from hypnocast.core.types import PAGE_S, STAGES, FloatArray, Stage
 from hypnocast.errors import CommandError, TapeError
 from hypnocast.ports.edf_file import EdfFile
 from hypnocast.ports.journal_reader import JournalReader, NightRecord
 from hypnocast.ports.recording import utc_of
-
 from hypnocast_models.readers.scoring import (
     digits_scoring,
     edf_scoring,
@@ -34,7 +34,9 @@ _TAILS = re.compile(
     r"(?:[-_ ](?:hypnogram|base|psg|sleepscoring|nsrr|profusion|stages|eeg|events))+$",
     re.IGNORECASE,
 )
-_SUBJECT = re.compile(r"^(sub-[^_]+|SC4\d\d|ST7\d\d|.+?)(?:[-_](?:ses|night|n)[-_]?\d+)?(?:_.*)?$")
+_SUBJECT = re.compile(r"^(sub-[^_]+|.+?)(?:[-_](?:ses|night|n)[-_]?\d+)?(?:_.*)?$")
+_SLEEP_EDF = re.compile(r"^((?:SC4|ST7)\d\d)(\d)[A-Z]?.?$")
+"""Set, person, night, recorder, and a letter that differs between signals and scoring."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,13 +60,15 @@ class Hypnogram:
 
 
 def night_name(path: Path) -> str:
-    """What a file's night is called: its name without what says that it is a hypnogram."""
-    return _TAILS.sub("", path.stem)
+    """Give what a file's night is called: its name without what says it is a hypnogram."""
+    name = _TAILS.sub("", path.stem)
+    known = _SLEEP_EDF.match(name)
+    return known[1] + known[2] if known is not None else name
 
 
 def subject_name(night: str) -> str:
     """Whose night it is, as far as the name tells; nights of one person are not independent."""
-    found = _SUBJECT.match(night)
+    found = _SLEEP_EDF.match(night) or _SUBJECT.match(night)
     return found[1] if found is not None else night
 
 

@@ -11,11 +11,11 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
+
 from hypnocast.core.night import statistics
 from hypnocast.core.types import PAGE_S, STAGES, FloatArray, Stage
 from hypnocast.core.wire import StageName
-from numpy.typing import NDArray
-
 from hypnocast_models.figures import Interval, accuracy, confusion, kappa, macro_f1, stage_f1
 
 Numbers = NDArray[np.int64]
@@ -34,15 +34,16 @@ def balanced_accuracy(table: Table) -> float:
     return float((hits[given > 0] / given[given > 0]).mean())
 
 
+def _f1_of(place: int) -> Callable[[Table], float]:
+    return lambda table: float(stage_f1(table)[place])
+
+
 FIGURES: Mapping[str, Callable[[Table], float]] = {
     "kappa": kappa,
     "accuracy": accuracy,
     "balanced_accuracy": balanced_accuracy,
     "macro_f1": macro_f1,
-    **{
-        f"f1_{stage.value}": (lambda table, place=place: float(stage_f1(table)[place]))
-        for place, stage in enumerate(STAGES)
-    },
+    **{f"f1_{stage.value}": _f1_of(place) for place, stage in enumerate(STAGES)},
 }
 """Every figure that a confusion table gives."""
 
@@ -96,7 +97,7 @@ def _entries(stages: Numbers) -> list[tuple[int, int]]:
 
 
 def transitions_per_hour(stages: Numbers) -> float:
-    """Changes of stage between neighbouring scored pages, per hour of such pairs."""
+    """Count changes of stage between neighbouring scored pages, per hour of such pairs."""
     pairs = int(((stages[1:] >= 0) & (stages[:-1] >= 0)).sum())
     return len(_entries(stages)) / (pairs * PAGE_S / 3600.0) if pairs else float("nan")
 
@@ -155,10 +156,7 @@ def bootstrap(
         return Interval(value, float("nan"), float("nan"))
     rng = np.random.default_rng(seed)
     drawn: FloatArray = np.array(
-        [
-            figure([parts[k] for k in rng.integers(0, len(parts), len(parts))])
-            for _ in range(rounds)
-        ]
+        [figure([parts[k] for k in rng.integers(0, len(parts), len(parts))]) for _ in range(rounds)]
     )
     drawn = drawn[np.isfinite(drawn)]
     if not drawn.size:

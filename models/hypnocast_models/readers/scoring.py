@@ -56,9 +56,7 @@ _NSRR = MappingProxyType(
     }
 )
 """The codes of NSRR and of Compumedics Profusion."""
-_ISRUC = MappingProxyType(
-    {"0": Stage.W, "1": Stage.N1, "2": Stage.N2, "3": Stage.N3, "5": Stage.R}
-)
+_ISRUC = MappingProxyType({"0": Stage.W, "1": Stage.N1, "2": Stage.N2, "3": Stage.N3, "5": Stage.R})
 _MAX_XML = 64 << 20
 _MAX_PAGES = 7 * 2880
 """A week: more is a wrong number, and not a night."""
@@ -161,9 +159,7 @@ def digits_scoring(path: Path) -> Scoring:
         if not code:
             continue
         if code not in _ISRUC:
-            raise TapeError(
-                f"{code!r} is not one of 0, 1, 2, 3, 5", where=f"{path}, line {number}"
-            )
+            raise TapeError(f"{code!r} is not one of 0, 1, 2, 3, 5", where=f"{path}, line {number}")
         stages.append(_ISRUC[code])
     if not stages:
         raise TapeError("holds no sleep stages", where=str(path))

@@ -1,0 +1,65 @@
+"""The researcher's commands: data sets, comparison, archives, experiments.
+
+They hold the options and the printing; the work is imported when a command is called.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from hypnocast.commands.common import Json, print_json, say
+from hypnocast.errors import CommandError
+
+research = typer.Typer(add_completion=False, rich_markup_mode=None)
+
+
+@research.command()
+def compare(
+    reference: Annotated[str, typer.Argument(help="File, folder, or journal.sqlite[#session].")],
+    others: Annotated[list[str], typer.Argument(help="One scorer or more, likewise.")],
+    *,
+    experts: Annotated[
+        int, typer.Option(min=1, help="So many of the first are experts; their consensus counts.")
+    ] = 1,
+    timezone: Annotated[str, typer.Option(help="Where the clocks of EDF files hung.")] = "UTC",
+    html: Annotated[Path | None, typer.Option(help="Write a report with plots here.")] = None,
+    json: Json = False,
+) -> None:
+    """Compare scorers: κ, F1, borders, statistics, with intervals over subjects."""
+    from hypnocast_models.compare.comparison import agree_on, differences
+    from hypnocast_models.compare.comparison import compare as compare_nights
+    from hypnocast_models.compare.hypnogram import read_scorer
+
+    scorers = [read_scorer(source, timezone=timezone) for source in (reference, *others)]
+    if experts >= len(scorers):
+        raise CommandError("leaves no scorer to compare with them", where=f"--experts {experts}")
+    truth = scorers[0] if experts == 1 else agree_on(scorers[:experts])
+    judged = scorers[experts:]
+    found = [compare_nights(truth, scorer) for scorer in judged]
+    paired = {
+        f"{a.other} minus {b.other}": differences(truth, judged[i], judged[j])
+        for i, a in enumerate(found)
+        for j, b in enumerate(found)
+        if i < j
+    }
+    if html is not None:
+        from hypnocast_models.compare.page import write_page
+
+        write_page(html, found, paired)
+    if json:
+        gaps = {
+            name: {k: [v.value, v.low, v.high] for k, v in figures.items()}
+            for name, figures in paired.items()
+        }
+        print_json({"comparisons": [one.to_json() for one in found], "differences": gaps})
+        return
+    for one in found:
+        for line in one.lines():
+            say(line)
+    for name, figures in paired.items():
+        say(name)
+        for figure, interval in figures.items():
+            say(f"  {figure:<18} {interval}")
