@@ -293,7 +293,7 @@ class Scene:
             problems=self.problems,
             latency_ms=1020.0 + 40 * ((self.pages - 1) % 5),
             provider="cpu",
-            pack="hypnocast-page-small",
+            pack="hypnocast-small",
         )
 
     def later(self, pages: int = 1) -> Scene:
@@ -405,7 +405,7 @@ def daemon_state(beds: tuple[str, ...], at: float) -> DaemonState:
         site="lab",
         node="bedside",
         version="0.1.0",
-        pack="hypnocast-page-small",
+        pack="hypnocast-small",
         pack_version="1",
         pack_digest=PACK,
         recipe=RECIPE.name,

@@ -86,7 +86,7 @@ class Broker(Table, frozen=True, kw_only=True):
 class Pack(Table, frozen=True, kw_only=True):
     """The model, and what runs it."""
 
-    name: str = "hypnocast-page-small"
+    name: str = "hypnocast-small"
     """A pack that ships, or the path of a pack folder."""
     provider: Literal["auto", "cuda", "tensorrt", "cpu"] = "auto"
     threads: Annotated[int, Meta(ge=1, le=64)] = 1
