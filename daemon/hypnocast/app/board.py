@@ -84,6 +84,11 @@ class Board:
         """The session shown, if one runs."""
         return None if self._over else self._session
 
+    @property
+    def latency_ms(self) -> float | None:
+        """From the end of the newest page to its event being durable."""
+        return self._last.timing.journaled if self._last is not None else None
+
     # --- what happens --------------------------------------------------------------------------
 
     def begin(self, session: Session) -> None:

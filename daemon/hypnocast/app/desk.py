@@ -77,6 +77,8 @@ class Desk:
             kit.judge, kit.decider, kit.context, self._committer.emit, deadline_s=kit.deadline_s
         )
         self._work: asyncio.Queue[Asked | Changed | Noted | None] = asyncio.Queue()
+        self.done = 0
+        """Items worked off."""
 
     @property
     def waiting(self) -> int:
@@ -99,6 +101,7 @@ class Desk:
             group.create_task(self._committer.run())
             while (item := await self._work.get()) is not None:
                 await self._work_off(item)
+                self.done += 1
             await self._committer.finish()
 
     def finish(self) -> None:

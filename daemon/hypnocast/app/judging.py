@@ -27,6 +27,9 @@ MAX_BATCH = 16
 MAX_WAITING = 512
 """More looks than this are refused: a judge that far behind will not catch up in time."""
 
+BUILD_AGAIN_S = 60.0
+"""After so long a model that could not be built is tried again."""
+
 _log = structlog.get_logger("judge")
 
 
@@ -67,6 +70,8 @@ class Judge:
         self._running: list[_Question] = []
         self._stager: Stager | None = None
         self._faults: list[str] = []
+        self._build_again_at: float | None = None
+        """When a model that could not be built is tried again; None while there is one."""
         self._loop: asyncio.AbstractEventLoop | None = None
 
     async def start(self) -> None:
@@ -90,6 +95,9 @@ class Judge:
     def ask(self, look: Look, *, urgent: bool = True) -> asyncio.Future[Opinion]:
         """Ask for an opinion. ``urgent`` ones (terminal verdicts) are judged first."""
         answer: asyncio.Future[Opinion] = asyncio.get_running_loop().create_future()
+        if self._build_again_at is not None:
+            answer.set_exception(InferenceError("there is no model", where="judge"))
+            return answer
         with self._wake:
             if len(self._waiting) >= MAX_WAITING:
                 answer.set_exception(
@@ -122,6 +130,10 @@ class Judge:
     async def rebuild_if_stuck(self) -> bool:
         """Leave a batch that has run too long behind and begin anew; True if that was needed."""
         began = self._began
+        again_at = self._build_again_at
+        if again_at is not None and time.monotonic() >= again_at:
+            await self._build_anew()
+            return True
         if began is None or time.monotonic() - began < self._stuck_after_s:
             return False
         _log.error("the model hangs; it is built anew", after_s=round(self._stuck_after_s, 1))
@@ -133,13 +145,26 @@ class Judge:
             self._wake.notify_all()
         for question in left:
             _answer(question, InferenceError("the model did not answer in time", where="judge"))
+        await self._build_anew()
+        return True
+
+    async def _build_anew(self) -> None:
+        """Build the stager after a hang; where that fails, pages are withheld until it works."""
+        self._stager = None
+        self._build_again_at = None
         try:
             self._stager = await asyncio.to_thread(self._build)
-        except HypnocastError as error:
-            self._faults = [f"model: {error.what}"]
-            raise
+        except Exception as error:  # noqa: BLE001  (a model may raise anything; the night goes on)
+            _log.error("the model cannot be built anew; pages are withheld", error=str(error))
+            self._faults = [f"model: {error}"]
+            self._build_again_at = time.monotonic() + BUILD_AGAIN_S
+            with self._wake:
+                left, self._waiting = self._waiting, []
+            for question in left:
+                _answer(question, InferenceError("there is no model", where="judge"))
+            return
+        self._faults = []
         self._spawn()
-        return True
 
     def _spawn(self) -> None:
         arguments = (self._generation, self._stager, self._loop)

@@ -20,7 +20,9 @@ from hypnocast.app.build import (
 )
 from hypnocast.app.config import Config
 from hypnocast.app.network import beds_of, network_of
+from hypnocast.app.rounds import Rounds
 from hypnocast.app.sources import LiveSource
+from hypnocast.app.vigil import Vigil, keep_watch
 from hypnocast.app.ward import Plan, Ward, Watcher
 from hypnocast.core.decisions import Decision, decision_to_json
 from hypnocast.core.topics import Topics
@@ -28,6 +30,7 @@ from hypnocast.errors import HypnocastError
 from hypnocast.ports.journal import Journal
 from hypnocast.ports.lsl import LslSource
 from hypnocast.ports.lsl_library import configure_lsl, load_pylsl
+from hypnocast.ports.system import MetricsServer, Notifier
 from hypnocast.ports.tape_deck import TapeDeck, TapeLimits
 from hypnocast.stagers.ladder import Step
 
@@ -41,6 +44,7 @@ async def serve(config: Config, *, watchers: tuple[Watcher, ...] = ()) -> None:
     pylsl = load_pylsl()
     state_dir = config.state_dir
     state_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+    notifier = Notifier()
     async with contextlib.AsyncExitStack() as stack:
         journal = await stack.enter_async_context(Journal.open(state_dir / JOURNAL))
         _log_condition(journal)
@@ -82,9 +86,14 @@ async def serve(config: Config, *, watchers: tuple[Watcher, ...] = ()) -> None:
                 watchers=watchers,
             )
         )
+
+        def end() -> None:
+            notifier.stopping()
+            ward.stop()
+
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, ward.stop)
+            loop.add_signal_handler(number, end)
         _log.info(
             "serving",
             pack=pack.manifest.name,
@@ -94,7 +103,15 @@ async def serve(config: Config, *, watchers: tuple[Watcher, ...] = ()) -> None:
         )
         if config.dashboard.enabled:
             stack.push_async_callback(_cancel, asyncio.create_task(_dashboard(config)))
-        await ward.run()
+        rounds = Rounds(
+            ward,
+            reading=lambda: lsl.turns,
+            closing_s=pack.recipe.tail_s + config.signal.grace_s,
+        )
+        metrics = config.metrics
+        if metrics.port is not None:
+            stack.enter_context(MetricsServer(metrics.host, metrics.port, rounds.readings))
+        await keep_watch(ward.run(), Vigil(rounds, notifier), ward.ready, stop=ward.stop)
         _log.info("ended in good order; sessions that run can be taken up again")
 
 

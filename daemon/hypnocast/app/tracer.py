@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import queue
 import threading
+from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import Future
 from typing import TypeVar
@@ -45,6 +46,8 @@ class Tracer:
         self._ended: Future[None] = Future()
         self.beats = 0
         """Counts turns of the loop: a tracer that stands still does not count."""
+        self.pages: Counter[str] = Counter()
+        """Pages handed over, bed by bed."""
 
     @property
     def ended(self) -> Future[None]:
@@ -90,6 +93,8 @@ class Tracer:
         return bedside
 
     def _hand_over(self, bed: str, item: Item) -> None:
+        if isinstance(item, Traced):
+            self.pages[bed] += 1
         if isinstance(item, Traced) and not self._live and not self._stopping.is_set():
             self._room.acquire()
         self._deliver(bed, item)

@@ -73,9 +73,9 @@ class Ward:
     def __init__(self, plan: Plan) -> None:
         """Put the parts together; nothing runs yet."""
         self._plan = plan
-        self._judge = plan.kit.judge
-        self._journal = plan.kit.journal
-        self.link = MqttLink(plan.broker, plan.topics, plan.node, self._journal, self.obey)
+        self.judge = plan.kit.judge
+        self.journal = plan.kit.journal
+        self.link = MqttLink(plan.broker, plan.topics, plan.node, self.journal, self.obey)
         self._house = House(
             topics=plan.topics,
             node=plan.node,
@@ -85,10 +85,10 @@ class Ward:
             done=self._event_done,
             problems=plan.problems,
         )
-        self._desks: dict[str, Desk] = {}
-        self._boards: dict[str, Board] = {}
+        self.desks: dict[str, Desk] = {}
+        self.boards: dict[str, Board] = {}
         self._desk_tasks: dict[str, asyncio.Task[None]] = {}
-        self._tracer = Tracer(plan.source, plan.make_bedside, self._deliver)
+        self.tracer = Tracer(plan.source, plan.make_bedside, self._deliver)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._began = time.monotonic()
         self._stop = asyncio.Event()
@@ -104,27 +104,27 @@ class Ward:
     async def run(self) -> None:
         """Serve until the source ends or :meth:`stop`."""
         self._loop = asyncio.get_running_loop()
-        await self._judge.start()
+        await self.judge.start()
         link = asyncio.create_task(self.link.run(), name="mqtt")
         chores = asyncio.create_task(self._chores(), name="chores")
         try:
             await self._resume()
-            self._tracer.start()
+            self.tracer.start()
             self.ready.set()
             self._show_state()
             await self._until_over(link, chores)
         finally:
-            self._tracer.stop()
+            self.tracer.stop()
             await self._finish_desks()
             await self._drain(link)
             chores.cancel()
             self.link.stop()
             await asyncio.gather(link, chores, return_exceptions=True)
-            self._judge.stop()
+            self.judge.stop()
 
     async def _until_over(self, *tasks: asyncio.Task[None]) -> None:
         """Wait for the end of the source or a stop; a part that fails is raised."""
-        ended = asyncio.wrap_future(self._tracer.ended)
+        ended = asyncio.wrap_future(self.tracer.ended)
         stopped = asyncio.create_task(self._stop.wait())
         try:
             while True:
@@ -146,11 +146,11 @@ class Ward:
 
     async def _finish_desks(self) -> None:
         await asyncio.sleep(0)
-        for desk in self._desks.values():
+        for desk in self.desks.values():
             desk.finish()
         if self._desk_tasks:
             await asyncio.wait(self._desk_tasks.values(), timeout=DRAIN_S)
-        for board in self._boards.values():
+        for board in self.boards.values():
             board.refresh_now()
 
     async def _drain(self, link: asyncio.Task[None]) -> None:
@@ -161,7 +161,7 @@ class Ward:
             and isinstance(self.link.state, Connected)
             and time.monotonic() < deadline
         ):
-            if not await self._journal.waiting():
+            if not await self.journal.waiting():
                 return
             await asyncio.sleep(0.02)
 
@@ -170,8 +170,8 @@ class Ward:
         state_at = time.monotonic() + STATE_EVERY_S
         while True:
             await asyncio.sleep(REFRESH_S)
-            await self._judge.rebuild_if_stuck()
-            for board in self._boards.values():
+            await self.judge.rebuild_if_stuck()
+            for board in self.boards.values():
                 board.refresh()
             if time.monotonic() >= state_at:
                 state_at += STATE_EVERY_S
@@ -189,18 +189,18 @@ class Ward:
 
     def desk(self, bed: str) -> Desk:
         """Return a bed's desk, set up when the bed is first heard of."""
-        desk = self._desks.get(bed)
+        desk = self.desks.get(bed)
         if desk is None:
             board = Board(bed, self._house, self.link)
             desk = Desk(self._plan.kit, board)
-            self._desks[bed], self._boards[bed] = desk, board
+            self.desks[bed], self.boards[bed] = desk, board
             self._desk_tasks[bed] = asyncio.create_task(desk.run(), name=f"desk {bed}")
             board.refresh()
         return desk
 
     def _event_done(self, event: wire.StageEvent) -> None:
         if event.status != "provisional":
-            self._tracer.page_done()
+            self.tracer.page_done()
         for watcher in self._plan.watchers:
             watcher.event(event)
 
@@ -210,7 +210,7 @@ class Ward:
         """Take up the sessions that ran when the daemon went down."""
         if self._plan.source.kind != "live":
             return
-        for record in await self._journal.read(JournalReader.open_sessions):
+        for record in await self.journal.read(JournalReader.open_sessions):
             if record.site != self._plan.topics.site or record.source != "live":
                 continue
             await self._resume_one(record.id)
@@ -219,15 +219,15 @@ class Ward:
         def look(reader: JournalReader) -> NightRecord:
             return reader.night(session_id)
 
-        night = await self._journal.read(look)
-        evidence = await self._journal.read(lambda reader: reader.evidence(session_id))
-        provisional = await self._journal.read(lambda reader: reader.provisional(session_id))
+        night = await self.journal.read(look)
+        evidence = await self.journal.read(lambda reader: reader.evidence(session_id))
+        provisional = await self.journal.read(lambda reader: reader.provisional(session_id))
         session = _session_of(night)
         last = max((event.epoch for event in night.events), default=-1)
         seen = max([session.opened_utc, *(_utc(page.end) for page in night.events)])
         _log.info("session taken up again", bed=session.bed, session=session.id, epoch=last + 1)
         await self.desk(session.bed).resume(session, night, evidence, provisional)
-        taken_up = self._tracer.post(
+        taken_up = self.tracer.post(
             session.bed,
             lambda bedside, now: bedside.resume(
                 session, next_epoch=last + 1, last_seen_utc=seen, now=now
@@ -272,7 +272,7 @@ class Ward:
 
     def _expect(self, bed: str, session: str) -> None:
         """Refuse a command meant for a session that does not run."""
-        board = self._boards.get(bed)
+        board = self.boards.get(bed)
         running = board.session.id if board is not None and board.session is not None else None
         if running != session:
             raise CommandError(
@@ -282,7 +282,7 @@ class Ward:
             )
 
     async def _ask(self, bed: str, act: Callable[[Bedside, float], T]) -> T:
-        return await asyncio.wrap_future(self._tracer.post(bed, act))
+        return await asyncio.wrap_future(self.tracer.post(bed, act))
 
     # --- the daemon's own state ----------------------------------------------------------------
 
@@ -295,13 +295,13 @@ class Ward:
 
     async def state(self) -> wire.DaemonState:
         """Return how the daemon does."""
-        plan, judge = self._plan, self._judge.state()
+        plan, judge = self._plan, self.judge.state()
         counters: Counter[str] = Counter()
-        for board in self._boards.values():
+        for board in self.boards.values():
             counters.update(board.counts)
         counters.update({"judged": judge.judged, "failed": judge.failed, "rebuilt": judge.rebuilt})
         now = time.time()
-        condition = self._journal.condition
+        condition = self.journal.condition
         degraded = (
             *judge.degraded,
             *(("journal_degraded",) if condition.health == "degraded" else ()),
@@ -320,9 +320,9 @@ class Ward:
             provider=judge.provider,
             degraded=degraded,
             uptime_s=round(time.monotonic() - self._began, 1),
-            beds=tuple(self._boards),
+            beds=tuple(self.boards),
             counters=dict(counters),
-            outbox=await self._journal.outbox_counters(datetime.fromtimestamp(now, UTC)),
+            outbox=await self.journal.outbox_counters(datetime.fromtimestamp(now, UTC)),
         )
 
 

@@ -90,6 +90,16 @@ class Journal:
         """Whether what is committed is durable, and if not, why."""
         return self._writer.condition
 
+    @property
+    def rounds(self) -> int:
+        """Turns of the writing thread: a thread that hangs on the disk does not count."""
+        return self._writer.rounds
+
+    @property
+    def sent(self) -> int:
+        """Events the broker has acknowledged."""
+        return self._sent
+
     # --- writing ------------------------------------------------------------------------------
 
     async def commit(self, batch: Batch) -> Committed:

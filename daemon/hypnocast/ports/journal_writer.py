@@ -88,6 +88,8 @@ class JournalWriter(threading.Thread):
         self._chores: list[_Chore] = []
         self._delivered: list[tuple[str, int]] = []
         self._closing = False
+        self.rounds = 0
+        """Counts turns of the thread, at least one in 2 s; one that hangs does not count."""
         if not files.lay_by_reserve():
             self.condition = replace(self.condition, health="reserve", why="the disk is full")
 
@@ -133,7 +135,7 @@ class JournalWriter(threading.Thread):
     def run(self) -> None:
         """Write until closed."""
         while self._round():
-            pass
+            self.rounds += 1
         if self.held is not None:
             self._return_to_disk(at_once=True)
         self._store.close()

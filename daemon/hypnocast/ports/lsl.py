@@ -115,6 +115,11 @@ class LslSource:
         self.wake()
 
     @property
+    def turns(self) -> int:
+        """How often all streams were looked at: a reader that hangs does not count."""
+        return 0 if self._reader is None else self._reader.turns
+
+    @property
     def sink_errors(self) -> int:
         """How often the sink raised instead of taking an arrival."""
         return 0 if self._reader is None else self._reader.sink_errors

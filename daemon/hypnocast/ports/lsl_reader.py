@@ -41,6 +41,8 @@ class Reader:
         self._lives: list[Live] = []
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="lsl-reader", daemon=True)
+        self.turns = 0
+        """Counts looks at all streams: a reader that hangs does not count."""
         self.sink_errors = 0
         """How often the sink raised; the arrival it raised for is lost to it."""
 
@@ -74,6 +76,7 @@ class Reader:
             for live in self._lives:
                 if self._poll(live):
                     self._wake()
+            self.turns += 1
         self._take_inbox()
         for live in self._lives:
             self._poll(live)

@@ -1,0 +1,161 @@
+"""The rounds: what every part of a ward does just now, for the vigil and for Prometheus."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Final
+
+import structlog
+
+from hypnocast.app.vigil import Pulse
+from hypnocast.core.session import Phase
+from hypnocast.core.types import PAGE_S
+from hypnocast.core.wire import OutboxCounters
+from hypnocast.errors import HypnocastError
+from hypnocast.ports.mqtt import Connected, Refused, Waiting
+from hypnocast.ports.system import Reading
+
+if TYPE_CHECKING:
+    from hypnocast.app.ward import Ward
+
+TURN_S: Final = 20.0
+"""Loops that turn many times a second are stuck after so long without a turn."""
+
+DISK_S: Final = 30.0
+"""A disk may take its time over a sync; a thread that waits longer is stuck."""
+
+JUDGE_S: Final = 60.0
+"""The judge's own deadline is 25 s; then it is rebuilt, which may take a while."""
+
+DESK_S: Final = 90.0
+"""An item waits for the opinions of two pages at most, 25 s each."""
+
+OUTBOX_S: Final = 60.0
+"""A connection that acknowledges nothing is given up after 10 s, and a new one made."""
+
+CLOSE_SLACK_S: Final = 20.0
+"""Beyond the page's 30 s, its tail and the grace for late samples."""
+
+_log = structlog.get_logger("rounds")
+
+
+class Rounds:
+    """Goes round a ward's parts."""
+
+    def __init__(self, ward: Ward, *, reading: Callable[[], int], closing_s: float) -> None:
+        """Take the ward, how often its streams were looked at, and ``tail_s`` + ``grace_s``."""
+        self._ward = ward
+        self._reading = reading
+        self._closing_s = PAGE_S + closing_s + CLOSE_SLACK_S
+        self._refreshed = 0
+        self._outbox = OutboxCounters(waiting=0, oldest_s=None, sent=0)
+        self._readings: tuple[Reading, ...] = ()
+
+    async def refresh(self) -> None:
+        """Count what waits for the broker."""
+        try:
+            self._outbox = await self._ward.journal.outbox_counters(datetime.now(UTC))
+        except HypnocastError as error:
+            # The journal's own pulse and condition tell; the reader has answered.
+            _log.warning("the outbox cannot be counted", error=str(error))
+        self._refreshed += 1
+        self._readings = tuple(self._measure())
+
+    # --- pulses --------------------------------------------------------------------------------
+
+    def pulses(self) -> list[Pulse]:
+        """Return the pulse of every part: reading, closing, drawing, judging, journal, outbox."""
+        ward = self._ward
+        judge, journal, link = ward.judge.state(), ward.journal, ward.link
+        # A broker that is away, or forbids a topic, is a known outage and said so.
+        known = isinstance(link.state, Waiting | Refused) or bool(link.problems)
+        return [
+            Pulse("reading", self._reading(), busy=True, deadline_s=TURN_S),
+            Pulse("drawing", ward.tracer.beats, busy=True, deadline_s=TURN_S),
+            *self._closing(),
+            Pulse(
+                "judging",
+                judge.judged + judge.failed + judge.rebuilt,
+                busy=judge.waiting > 0 or judge.busy_s > 0.0,
+                deadline_s=JUDGE_S,
+            ),
+            *(
+                Pulse(f"desk {bed}", desk.done, busy=desk.waiting > 0, deadline_s=DESK_S)
+                for bed, desk in ward.desks.items()
+            ),
+            Pulse("journal", journal.rounds, busy=True, deadline_s=DISK_S),
+            Pulse("journal's reader", self._refreshed, busy=True, deadline_s=DISK_S),
+            Pulse(
+                "outbox",
+                journal.sent + link.connections,
+                busy=self._outbox.waiting > 0 and not known,
+                deadline_s=OUTBOX_S,
+            ),
+        ]
+
+    def _closing(self) -> Iterator[Pulse]:
+        for bed, board in self._ward.boards.items():
+            session = board.session
+            recording = session is not None and session.phase is Phase.RECORDING
+            yield Pulse(f"closing {bed}", self._ward.tracer.pages[bed], recording, self._closing_s)
+
+    # --- words ---------------------------------------------------------------------------------
+
+    def words(self) -> str:
+        """Say in a line what goes on."""
+        ward = self._ward
+        judge, condition = ward.judge.state(), ward.journal.condition
+        recording = sum(board.session is not None for board in ward.boards.values())
+        link = ward.link.state
+        broker = "connected" if isinstance(link, Connected) else type(link).__name__.lower()
+        why = f" ({link.why})" if isinstance(link, Waiting | Refused) else ""
+        parts = [
+            f"{recording} of {len(ward.boards)} beds in a session",
+            f"model on {judge.provider}",
+            f"broker {broker}{why}",
+            f"{self._outbox.waiting} events wait",
+            f"journal {condition.health}" + (f" ({condition.why})" if condition.why else ""),
+        ]
+        return "; ".join(parts)
+
+    # --- numbers -------------------------------------------------------------------------------
+
+    def readings(self) -> tuple[Reading, ...]:
+        """Return the newest numbers; may be asked from any thread."""
+        return self._readings
+
+    def _measure(self) -> Iterator[Reading]:
+        ward, outbox = self._ward, self._outbox
+        judge, condition = ward.judge.state(), ward.journal.condition
+        for bed, board in ward.boards.items():
+            for what, count in sorted(board.counts.items()):
+                labels = {"bed": bed, "status": what}
+                yield Reading("pages", "Events by what became of them", count, "counter", labels)
+            latency = board.latency_ms
+            if latency is not None:
+                yield Reading(
+                    "page_latency_ms",
+                    "From the end of the newest page to its event being durable",
+                    latency,
+                    labels={"bed": bed},
+                )
+            yield Reading(
+                "in_session",
+                "1 while a session runs",
+                board.session is not None,
+                labels={"bed": bed},
+            )
+        yield Reading("outbox_waiting", "Events the broker has not acknowledged", outbox.waiting)
+        yield Reading("outbox_oldest_s", "Age of the oldest of them", outbox.oldest_s or 0.0)
+        yield Reading("sent", "Events the broker has acknowledged", outbox.sent, "counter")
+        connected = isinstance(ward.link.state, Connected)
+        yield Reading("broker_connected", "1 while the broker is there", connected)
+        yield Reading("connections", "Connections made", ward.link.connections, "counter")
+        yield Reading("judge_waiting", "Pages that wait for the model", judge.waiting)
+        yield Reading("judge_busy_s", "How long the present batch has run", judge.busy_s)
+        yield Reading("judged", "Pages judged", judge.judged, "counter")
+        yield Reading("judge_failed", "Pages the model failed on", judge.failed, "counter")
+        yield Reading("judge_rebuilt", "Times the model was built anew", judge.rebuilt, "counter")
+        durable = condition.health != "degraded"
+        yield Reading("journal_durable", "1 while what is committed is durable", durable)
