@@ -1,0 +1,85 @@
+"""Explanations: what a page's stage rests on, asked of the model behind everything urgent."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Sequence
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+
+from hypnocast.core import wire
+from hypnocast.core.explain import (
+    Rests,
+    channel_falls,
+    channel_looks,
+    patch_falls,
+    patch_looks,
+)
+from hypnocast.core.recipe import Recipe
+from hypnocast.core.types import FloatArray, Look, Opinion, Stage
+
+if TYPE_CHECKING:
+    from hypnocast.app.judging import Judge
+    from hypnocast.stagers.base import Stager
+
+AT_ONCE = 4
+"""Looks asked of the judge at a time: a verdict that comes meanwhile waits for no more."""
+
+Depth = Literal["channels", "patches"]
+
+
+def explain_channels(stager: Stager, recipe: Recipe, look: Look, stage: Stage) -> Rests:
+    """Blank each channel and see what becomes of the stage."""
+    judged = _judge(stager, channel_looks(look, recipe))
+    return Rests(stage, channel_falls(stage, look, recipe, judged))
+
+
+def explain_patches(stager: Stager, recipe: Recipe, look: Look, stage: Stage) -> Rests:
+    """Blank each channel and each patch of the page."""
+    judged = _judge(stager, channel_looks(look, recipe))
+    patches = _judge(stager, patch_looks(look, recipe))
+    falls = channel_falls(stage, look, recipe, judged)
+    return Rests(stage, falls, patch_falls(stage, judged[0], patches))
+
+
+async def explain(
+    judge: Judge, recipe: Recipe, look: Look, stage: Stage, depth: Depth = "channels"
+) -> Rests:
+    """Explain in the daemon: a few looks at a time, each behind every page that waits."""
+
+    async def ask(looks: Sequence[Look]) -> list[FloatArray]:
+        judged: list[FloatArray] = []
+        for first in range(0, len(looks), AT_ONCE):
+            asked: list[Awaitable[Opinion]] = [
+                judge.ask(look, urgent=False) for look in looks[first : first + AT_ONCE]
+            ]
+            judged += [_probabilities(opinion) for opinion in await asyncio.gather(*asked)]
+        return judged
+
+    channels = await asyncio.to_thread(channel_looks, look, recipe)
+    judged = await ask(channels)
+    falls = channel_falls(stage, look, recipe, judged)
+    if depth == "channels":
+        return Rests(stage, falls)
+    patches = await ask(await asyncio.to_thread(patch_looks, look, recipe))
+    return Rests(stage, falls, patch_falls(stage, judged[0], patches))
+
+
+def explanation(epoch: int, rests: Rests) -> wire.Explanation:
+    """Return an explanation as it crosses MQTT."""
+    return wire.Explanation(
+        epoch=epoch,
+        stage=rests.stage.value,
+        sentence=rests.sentence,
+        channels={role.value: fall for role, fall in rests.channels.items()},
+        patches=rests.patches,
+    )
+
+
+def _judge(stager: Stager, looks: Sequence[Look]) -> list[FloatArray]:
+    return [_probabilities(opinion) for opinion in stager.judge(looks)]
+
+
+def _probabilities(opinion: Opinion) -> FloatArray:
+    return np.exp(opinion.log_probabilities)

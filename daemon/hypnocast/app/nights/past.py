@@ -1,0 +1,97 @@
+"""Past pages of nights that run: what answers the commands ``page`` and ``explain``."""
+
+from __future__ import annotations
+
+import base64
+
+from hypnocast.app.judging import Judge
+from hypnocast.app.nights.explaining import Depth, explain, explanation
+from hypnocast.app.nights.gallery import Gallery
+from hypnocast.app.traced import Item, Traced
+from hypnocast.core import wire
+from hypnocast.core.types import Picture, Stage
+from hypnocast.errors import CommandError
+from hypnocast.ports.journal import Journal
+from hypnocast.stagers.pack import Pack
+
+
+class PastPages:
+    """Keeps the pictures of the pages that close, and gives and explains them."""
+
+    def __init__(
+        self, gallery: Gallery, judge: Judge, journal: Journal, pack: Pack, *, depth: Depth
+    ) -> None:
+        """Take where pictures are kept, who explains, and how deep explanations go."""
+        self._gallery = gallery
+        self._judge = judge
+        self._journal = journal
+        self._pack = pack
+        self._depth: Depth = depth
+
+    def keep(self, item: Item) -> None:
+        """Keep the picture of a page that closed; never waits."""
+        if isinstance(item, Traced) and isinstance(item.outcome, Picture):
+            self._gallery.keep(item.session.id, item.outcome)
+
+    async def answer(self, bed: str, command: wire.PageCommand | wire.Explain) -> wire.Reply:
+        """Answer a command; :class:`CommandError` where there is nothing to answer with."""
+        await self._check(bed, command)
+        if isinstance(command, wire.PageCommand):
+            kept = await self._gallery.png(command.session, command.epoch)
+            if kept is None:
+                raise _not_kept(bed, command)
+            return _reply(command, png=base64.b64encode(kept).decode("ascii"))
+        told = await self._explain(bed, command)
+        return _reply(command, explanation=told)
+
+    async def _explain(self, bed: str, command: wire.Explain) -> wire.Explanation:
+        context = self._pack.manifest.context
+        look = await self._gallery.look(
+            command.session, command.epoch, before=context.before, after=context.after
+        )
+        if look is None:
+            raise _not_kept(bed, command)
+        events = await self._journal.read(lambda reader: reader.night(command.session).events)
+        said = [event for event in events if event.epoch == command.epoch and event.stage]
+        if not said:
+            raise CommandError(
+                f"page {command.epoch} has no stage to explain",
+                where=f"bed {bed}",
+                remedy="Its event says why it was withheld.",
+            )
+        stage = Stage(str(said[-1].stage))
+        rests = await explain(self._judge, self._pack.recipe, look, stage, self._depth)
+        return explanation(command.epoch, rests)
+
+    async def _check(self, bed: str, command: wire.PageCommand | wire.Explain) -> None:
+        session = await self._journal.read(lambda reader: reader.session(command.session))
+        if session is None or session.bed != bed:
+            raise CommandError(
+                f"there was no session {command.session} here",
+                where=f"bed {bed}",
+                remedy="Name the session of an event of this bed.",
+            )
+
+
+def _not_kept(bed: str, command: wire.PageCommand | wire.Explain) -> CommandError:
+    return CommandError(
+        f"the picture of page {command.epoch} is not kept",
+        where=f"bed {bed}",
+        remedy="It was withheld, or is too long ago: `hypnocast why` draws it from the tape.",
+    )
+
+
+def _reply(
+    command: wire.PageCommand | wire.Explain,
+    *,
+    png: str | None = None,
+    explanation: wire.Explanation | None = None,
+) -> wire.Reply:
+    return wire.Reply(
+        request=command.request,
+        command=wire.command_name(command),
+        ok=True,
+        session=command.session,
+        png=png,
+        explanation=explanation,
+    )
