@@ -66,7 +66,7 @@ def draw_page(config: Config, path: Path, epoch: int, recipe_name: str | None) -
     recipe = builtin(recipe_name) if recipe_name is not None else open_pack(config).recipe
     recording = open_recording(path, timezone=config.site.timezone)
     mains_hz = config.signal.mains_hz
-    for page in _pages(recording, recipe):
+    for page in pages_of(recording, recipe):
         if page.epoch == epoch:
             quality = assess(page, recipe.roles, mains_hz)
             names = {role: signal.derivation.name for role, signal in page.signals.items()}
@@ -78,7 +78,7 @@ def draw_page(config: Config, path: Path, epoch: int, recipe_name: str | None) -
     )
 
 
-def _pages(recording: Recording, recipe: Recipe) -> Iterator[Page]:
+def pages_of(recording: Recording, recipe: Recipe) -> Iterator[Page]:
     """Give a recording's pages; on a tape those that the live run had."""
     needs = PageNeeds(recipe.roles, recipe.context_s, recipe.tail_s)
     decisions = decisions_of(recording)
