@@ -8,9 +8,9 @@ the same measured against the night so far.
 from __future__ import annotations
 
 import numpy as np
-from hypnocast.core.types import STAGES, FloatArray
 from numpy.typing import NDArray
 
+from hypnocast.core.types import STAGES, FloatArray
 from hypnocast_models.data.recordings import Recording
 
 BANDS_HZ = (
@@ -37,9 +37,7 @@ def signal_features(recording: Recording) -> FloatArray:
     rows = recording.rows - recording.rows.mean(axis=1, keepdims=True)
     window = round(2 * recording.rate)
     hertz, density = welch(rows, recording.rate, nperseg=min(window, rows.shape[1]), axis=1)
-    powers = [
-        density[:, (hertz >= low) & (hertz < high)].mean(axis=1) for low, high in BANDS_HZ
-    ]
+    powers = [density[:, (hertz >= low) & (hertz < high)].mean(axis=1) for low, high in BANDS_HZ]
     slope = np.diff(rows, axis=1)
     bend = np.diff(slope, axis=1)
     spread, spread_slope, spread_bend = (x.std(axis=1) + 1e-6 for x in (rows, slope, bend))
@@ -61,15 +59,11 @@ def baseline_features(recording: Recording) -> FloatArray:
     spread = np.sqrt(np.maximum(np.cumsum(now**2, axis=0) / seen - mean**2, 1e-4))
     relative = (now - mean) / spread
     before = [np.vstack([np.repeat(now[:1], k, axis=0), now[:-k]]) for k in LAGS]
-    relative_before = [
-        np.vstack([np.repeat(relative[:1], k, axis=0), relative[:-k]]) for k in LAGS
-    ]
+    relative_before = [np.vstack([np.repeat(relative[:1], k, axis=0), relative[:-k]]) for k in LAGS]
     return np.hstack([now, relative, *before, *relative_before])
 
 
-def fit_and_judge(
-    train: list[Recording], test: list[Recording], seed: int
-) -> list[FloatArray]:
+def fit_and_judge(train: list[Recording], test: list[Recording], seed: int) -> list[FloatArray]:
     """Fit on some nights, and give log-probabilities (pages, 5) for each of others."""
     from sklearn.ensemble import HistGradientBoostingClassifier
 

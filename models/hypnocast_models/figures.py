@@ -9,8 +9,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from hypnocast.core.types import STAGES, FloatArray
 from numpy.typing import NDArray
+
+from hypnocast.core.types import STAGES, FloatArray
 
 Stages = NDArray[np.int64]
 
@@ -73,7 +74,10 @@ def macro_f1(table: NDArray[np.int64]) -> float:
 
 def pooled(nights: Sequence[Scored]) -> NDArray[np.int64]:
     """Add up the confusion tables of some nights."""
-    return np.sum([confusion(n.expert, n.ours) for n in nights], axis=0, dtype=np.int64)
+    table: NDArray[np.int64] = np.sum(
+        [confusion(n.expert, n.ours) for n in nights], axis=0, dtype=np.int64
+    )
+    return table
 
 
 def coverage(nights: Sequence[Scored]) -> float:
@@ -83,7 +87,7 @@ def coverage(nights: Sequence[Scored]) -> float:
 
 
 def calibration_error(nights: Sequence[Scored], bins: int = 15) -> float:
-    """Expected calibration error of the confidence, over equally wide bins."""
+    """Give the expected calibration error of the confidence, over equally wide bins."""
     probabilities = np.concatenate([n.probabilities[n.ours >= 0] for n in nights])
     right = np.concatenate([(n.expert == n.ours)[n.ours >= 0] for n in nights])
     sure = probabilities.max(axis=1)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+
 from hypnocast.stagers.manifest import Manifest
 from hypnocast.stagers.pack import Pack, load_pack
 from hypnocast.stagers.packfiles import MANIFEST

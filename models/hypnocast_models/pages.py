@@ -16,17 +16,18 @@ import json
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
+
 from hypnocast.core.condition import condition
 from hypnocast.core.recipe import Recipe
 from hypnocast.core.render import render
 from hypnocast.core.types import STAGES, FloatArray, Page, Pixels, Role
 from hypnocast.errors import RecipeError
-from numpy.typing import NDArray
-
 from hypnocast_models.data import simulated
 from hypnocast_models.data.recordings import Recording
 
@@ -118,9 +119,7 @@ def strips(
         top = round((place + 0.5) * half / bands)
         ink.append(traces[top : top + STRIP_ROWS])
         first = half + round(place * (recipe.height - half) / bands)
-        power.append(
-            picture[first : first + recipe.spectrogram.rows, :columns:SPECTRUM_STEP_PX, 0]
-        )
+        power.append(picture[first : first + recipe.spectrogram.rows, :columns:SPECTRUM_STEP_PX, 0])
     return np.stack(ink), np.stack(power)
 
 
@@ -132,11 +131,12 @@ def stitch(recording: Recording, row: int, rng: np.random.Generator) -> FloatArr
     order = rng.permutation(np.resize(near, 6))
     pieces = recording.rows[order].copy()
     ramp = np.linspace(0.0, 1.0, round(0.25 * recording.rate))
-    for left, right in zip(pieces[:-1], pieces[1:], strict=True):
+    for left, right in pairwise(pieces):
         step = right[0] - left[-1]
         left[-ramp.size :] += step / 2 * ramp
         right[: ramp.size] -= step / 2 * ramp[::-1]
-    return pieces.ravel()
+    whole: FloatArray = pieces.ravel()
+    return whole
 
 
 def draw_recording(
@@ -158,7 +158,7 @@ def draw_recording(
     ):
         drawn = np.exp(rng.uniform(np.log(low), np.log(high)))
         gains[at] = gains[at - len(plan.gains)] if row % plan.hold else drawn
-        page = _page(recording, row, plan, recipe, gains[at], rng)
+        page = _page(recording, row, plan, recipe, gain=gains[at], rng=rng)
         picture = render(condition(page, recipe, MAINS_HZ), recipe)
         ink[at], power[at] = strips(picture, recipe, (EEG_ROLE,), plan.columns)
         if at % 100 == 99:
@@ -179,6 +179,7 @@ def _page(
     row: int,
     plan: Plan,
     recipe: Recipe,
+    *,
     gain: float,
     rng: np.random.Generator,
 ) -> Page:
@@ -202,6 +203,7 @@ def draw_simulated(
     length: int,
     recipe: Recipe,
     folder: Path,
+    *,
     seed: int,
     advance: Callable[[int], None] = lambda _: None,
 ) -> None:
@@ -227,7 +229,15 @@ def draw_simulated(
                 "epoch": np.arange(length),
             }
             name = f"simulated/subject{person:04d}"
-            _write(path, arrays, f"{name}-night1", name, SIMULATED, recipe, seed)
+            _write(
+                path,
+                arrays,
+                night=f"{name}-night1",
+                subject=name,
+                plan=SIMULATED,
+                recipe=recipe,
+                seed=seed,
+            )
         advance(length)
 
 
@@ -236,6 +246,7 @@ def fill_cache(
     plan: Plan,
     recipe: Recipe,
     folder: Path,
+    *,
     seed: int,
     advance: Callable[[int], None] = lambda _: None,
 ) -> None:
@@ -248,12 +259,21 @@ def fill_cache(
             continue
         drawn = draw_recording(recording, plan, recipe, seed, advance)
         subject = f"{recording.database}/{recording.subject}"
-        _write(path, drawn, recording.name, subject, plan, recipe, seed)
+        _write(
+            path,
+            drawn,
+            night=recording.name,
+            subject=subject,
+            plan=plan,
+            recipe=recipe,
+            seed=seed,
+        )
 
 
 def _write(
     path: Path,
     arrays: dict[str, NDArray[Any]],
+    *,
     night: str,
     subject: str,
     plan: Plan,
@@ -270,7 +290,8 @@ def _write(
     }
     half_written = path.with_suffix(".part")
     with half_written.open("wb") as file:
-        np.savez(file, facts=np.frombuffer(json.dumps(facts).encode(), np.uint8), **arrays)
+        arrays = {"facts": np.frombuffer(json.dumps(facts).encode(), np.uint8), **arrays}
+        np.savez(file, allow_pickle=False, **arrays)
     half_written.rename(path)
 
 
@@ -279,7 +300,9 @@ def read_cache(folder: Path, plan: Plan, recipe: Recipe, seed: int) -> PageSet:
     files = sorted(folder.glob("*.npz"))
     if not files:
         raise RecipeError(
-            "no pages have been drawn here", where=str(folder), remedy="Run `hypnocast-models pages`."
+            "no pages have been drawn here",
+            where=str(folder),
+            remedy="Run `hypnocast-models pages`.",
         )
     parts = list(_read_parts(files, plan, recipe, seed))
     nights = tuple(dict.fromkeys(facts["night"] for facts, _ in parts))
@@ -322,5 +345,3 @@ def _read_parts(
                         remedy="Draw the pages anew in an empty folder.",
                     )
             yield facts, {key: file[key] for key in ("ink", "power", "stage", "epoch", "gain")}
-
-

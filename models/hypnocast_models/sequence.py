@@ -9,10 +9,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
+
 from hypnocast.core.calibration import HiddenMarkov, Logistic, StageVector
 from hypnocast.core.filter import calibrate, logistic_features
 from hypnocast.core.types import STAGES, FloatArray
-from numpy.typing import NDArray
 
 LAGS = 8
 AVERAGES = (5.0, 20.0, 60.0)

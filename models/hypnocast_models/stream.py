@@ -11,13 +11,13 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+
 from hypnocast.core.decide import Decider, NightState
 from hypnocast.core.quality import assess, verdict_on
 from hypnocast.core.render import draw
 from hypnocast.core.types import STAGES, FloatArray, Look, Picture, Reason, Role, Staged
 from hypnocast.stagers.base import Stager
 from hypnocast.stagers.pack import Pack
-
 from hypnocast_models.data.recordings import Recording
 from hypnocast_models.figures import Scored
 
@@ -59,7 +59,7 @@ def stream_night(
     chances = np.full((pages, len(STAGES)), np.nan)
     raw = np.full((pages, len(STAGES)), np.nan)
     withheld: dict[str, int] = {}
-    for batch in _batches(_looks(recording, pack, needed, least, role, gain)):
+    for batch in _batches(_looks(recording, pack, needed, least=least, role=role, gain=gain)):
         opinions = iter(stager.judge([look for _, look, _ in batch if look is not None]))
         for row, look, reason in batch:
             if look is None:
@@ -91,6 +91,7 @@ def _looks(
     recording: Recording,
     pack: Pack,
     needed: Sequence[Sequence[Role]],
+    *,
     least: float,
     role: Role,
     gain: float,

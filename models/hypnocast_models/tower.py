@@ -44,13 +44,14 @@ class PageTowerConfig(PretrainedConfig):  # type: ignore[misc]  # transformers i
 
     def __init__(
         self,
+        *,
         hidden_size: int = 128,
         trace_channels: int = 64,
         spectrum_channels: int = 128,
-        latents: int = 8,
-        num_hidden_layers: int = 2,
+        latents: int = 4,
+        num_hidden_layers: int = 1,
         num_attention_heads: int = 4,
-        intermediate_size: int = 384,
+        intermediate_size: int = 256,
         dropout: float = 0.1,
         image_size: int = PAGE_PX,
         **rest: Any,
@@ -68,7 +69,7 @@ class PageTowerConfig(PretrainedConfig):  # type: ignore[misc]  # transformers i
         super().__init__(**rest)
 
 
-class _ChannelNorm(nn.Module):
+class _ChannelNorm(nn.Module):  # type: ignore[misc]  # torch is passed over by mypy
     """LayerNorm over channels of (n, channels, rows, columns): blind to how full a page is."""
 
     def __init__(self, channels: int) -> None:
@@ -79,7 +80,7 @@ class _ChannelNorm(nn.Module):
         return cast("Tensor", self.norm(x.permute(0, 2, 3, 1))).permute(0, 3, 1, 2)
 
 
-class _Gather(nn.Module):
+class _Gather(nn.Module):  # type: ignore[misc]  # torch is passed over by mypy
     """One round in which the latents look at the tokens and at each other."""
 
     def __init__(self, config: PageTowerConfig) -> None:
@@ -202,7 +203,7 @@ class PageTower(PreTrainedModel):  # type: ignore[misc]  # transformers is untyp
         return ink, power
 
     def forward(
-        self, pixel_values: Tensor, output_hidden_states: bool = False, **_: Any
+        self, pixel_values: Tensor, *, output_hidden_states: bool = False, **_: Any
     ) -> BaseModelOutput:
         """Look at whole pages (batch, 3, 448, 448) in 0 … 1."""
         ink, power = self.cut(pixel_values)

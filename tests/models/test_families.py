@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+
 from hypnocast.core.calibration import Calibration
 from hypnocast.core.recipe import builtin
 from hypnocast.core.render import draw
@@ -14,7 +15,6 @@ from hypnocast.core.types import Look, Role
 from hypnocast.stagers.local import LocalStager
 from hypnocast.stagers.manifest import Provenance
 from hypnocast.stagers.pack import verify_pack
-
 from needs import need_module
 
 for name in ("torch", "transformers", "peft", "accelerate", "onnx", "onnxscript", "onnxruntime"):
@@ -40,9 +40,7 @@ LABEL = Label(
     version="0.0.1",
     recipe=RECIPE,
     calibration=Calibration(prior=(0.2,) * 5),
-    provenance=Provenance(
-        base="random", sources=(), seed=0, commit="0" * 40, command="pytest"
-    ),
+    provenance=Provenance(base="random", sources=(), seed=0, commit="0" * 40, command="pytest"),
 )
 
 

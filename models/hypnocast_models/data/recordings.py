@@ -14,6 +14,8 @@ from pathlib import Path
 from types import MappingProxyType
 
 import numpy as np
+from numpy.typing import NDArray
+
 from hypnocast.core.types import (
     PAGE_S,
     STEPS_PER_MICROVOLT,
@@ -24,7 +26,6 @@ from hypnocast.core.types import (
     Signal,
 )
 from hypnocast.errors import TapeError
-from numpy.typing import NDArray
 
 _NAME = re.compile(r"^(?P<subject>subject\d+)(?:-night(?P<night>\d+))?$")
 
@@ -70,9 +71,7 @@ class Recording:
             first, last = max(0, -start), min(row_samples.size, samples.size - start)
             if first < last:
                 samples[start + first : start + last] = row_samples[first:last]
-        return page_of(
-            {role: (samples * gain, self.rate, self.channel)}, epoch, context_s, tail_s
-        )
+        return page_of({role: (samples * gain, self.rate, self.channel)}, epoch, context_s, tail_s)
 
 
 def page_of(
@@ -96,9 +95,7 @@ def page_of(
             rate=rate,
         )
         signals[role] = Signal(derivation=derivation, rate=rate, samples=rounded)
-    return Page(
-        epoch=epoch, signals=MappingProxyType(signals), context_s=context_s, tail_s=tail_s
-    )
+    return Page(epoch=epoch, signals=MappingProxyType(signals), context_s=context_s, tail_s=tail_s)
 
 
 def database_files(folder: Path) -> list[Path]:

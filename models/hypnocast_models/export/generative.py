@@ -9,12 +9,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from hypnocast.errors import PackError
-from hypnocast.stagers.manifest import Preprocess
-from hypnocast.stagers.pixels import patch_grid
 from numpy.typing import NDArray
 from torch import Tensor
 
+from hypnocast.errors import PackError
+from hypnocast.stagers.manifest import Preprocess
+from hypnocast.stagers.pixels import patch_grid
 from hypnocast_models.export.graphs import GraphFile, write_graph
 from hypnocast_models.export.parts import Decoder, Embed, vision_part
 
@@ -74,7 +74,7 @@ class Shape:
         )
 
 
-def pixel_example(model: Any, preprocess: Preprocess, pictures: int) -> Tensor:
+def pixel_example(preprocess: Preprocess, pictures: int) -> Tensor:
     """Give random pixels as the vision graph takes them."""
     size = (preprocess.height, preprocess.width)
     if preprocess.layout == "patches":
@@ -131,20 +131,20 @@ def _write(model: Any, preprocess: Preprocess, shape: Shape, folder: Path) -> li
     return [
         write_graph(
             vision,
-            (pixel_example(model, preprocess, 2),),
+            (pixel_example(preprocess, 2),),
             folder / VISION,
-            ["pixel_values"],
-            ["image_features"],
-            [{} if patches else {0: "pictures"}],
+            names=["pixel_values"],
+            outputs=["image_features"],
+            free=[{} if patches else {0: "pictures"}],
             traced=patches,
         ),
         write_graph(
             Embed(model),
             (torch.ones(2, 7, dtype=torch.int64),),
             folder / EMBED,
-            ["input_ids"],
-            ["inputs_embeds"],
-            [two],
+            names=["input_ids"],
+            outputs=["inputs_embeds"],
+            free=[two],
         ),
         write_graph(
             Decoder(model),
@@ -155,14 +155,14 @@ def _write(model: Any, preprocess: Preprocess, shape: Shape, folder: Path) -> li
                 past,
             ),
             folder / DECODER,
-            [
+            names=[
                 "inputs_embeds",
                 "attention_mask",
                 "position_ids",
                 *(f"past_key_values.{k}" for k in kinds),
             ],
-            ["logits", *(f"present.{k}" for k in kinds)],
-            [
+            outputs=["logits", *(f"present.{k}" for k in kinds)],
+            free=[
                 two,
                 {0: "batch", 1: "total"},
                 {1: "batch", 2: "sequence"} if shape.mrope else two,
@@ -180,7 +180,7 @@ def prove(model: Any, preprocess: Preprocess, shape: Shape, folder: Path) -> Par
     """
     files = _Files(folder, shape)
     generator = torch.Generator().manual_seed(1)
-    pixels = pixel_example(model, preprocess, 1)
+    pixels = pixel_example(preprocess, 1)
     features = reference_features(model, pixels, preprocess)
     vocabulary = model.config.get_text_config().vocab_size
     words = torch.randint(3, vocabulary, (1, 8), generator=generator)
@@ -277,5 +277,3 @@ class _Files:
         }
         logits, *present = self._decoder.run(None, feeds)
         return logits, present
-
-

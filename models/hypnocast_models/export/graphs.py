@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from hypnocast.errors import PackError
 from torch import nn
+
+from hypnocast.errors import PackError
 
 OPSET = 20
 LEGACY_OPSET = 18
@@ -41,10 +42,10 @@ def write_graph(
     module: nn.Module,
     inputs: tuple[Any, ...],
     path: Path,
+    *,
     names: Sequence[str],
     outputs: Sequence[str],
     free: Sequence[Mapping[int, str]],
-    *,
     traced: bool = False,
 ) -> GraphFile:
     """Export ``module``; ``free`` says for each named input which dimensions must stay free.

@@ -14,16 +14,16 @@ from __future__ import annotations
 from typing import Any, cast
 
 import torch
-from hypnocast.errors import PackError
 from torch import Tensor, nn
 from transformers.cache_utils import DynamicCache
 
+from hypnocast.errors import PackError
 from hypnocast_models.tower import PageTower
 
 FAMILIES = ("llava", "llava_next", "smolvlm", "idefics3", "qwen2_5_vl")
 
 
-class Embed(nn.Module):
+class Embed(nn.Module):  # type: ignore[misc]  # torch is passed over by mypy
     """Token ids to embeddings."""
 
     def __init__(self, model: Any) -> None:
@@ -35,7 +35,7 @@ class Embed(nn.Module):
         return cast("Tensor", self.words(input_ids))
 
 
-class Decoder(nn.Module):
+class Decoder(nn.Module):  # type: ignore[misc]  # torch is passed over by mypy
     """The language model with its head; key-values of the past in, of past and present out."""
 
     def __init__(self, model: Any) -> None:
@@ -51,8 +51,11 @@ class Decoder(nn.Module):
         position_ids: Tensor,
         past: list[Tensor],
     ) -> tuple[Tensor, ...]:
-        """Read on from the past. The additive mask is built here: transformers passes a 4-D
-        mask through untouched, so none of its mask code comes into the graph."""
+        """Read on from the past.
+
+        The additive mask is built here: transformers passes a 4-D mask through untouched, so
+        none of its mask code comes into the graph.
+        """
         total, new = attention_mask.shape[1], inputs_embeds.shape[1]
         places = torch.arange(total, device=inputs_embeds.device)
         reader = torch.arange(new, device=inputs_embeds.device) + (total - new)
@@ -80,7 +83,7 @@ class Decoder(nn.Module):
         return (self.head(read.last_hidden_state), *known)
 
 
-class PageVision(nn.Module):
+class PageVision(nn.Module):  # type: ignore[misc]  # torch is passed over by mypy
     """The small pack's tower and projector, fed with bytes: black costs nothing to convert."""
 
     def __init__(self, model: Any) -> None:
@@ -97,7 +100,7 @@ class PageVision(nn.Module):
         return cast("Tensor", projected.reshape(-1, projected.shape[-1]))
 
 
-class LlavaVision(nn.Module):
+class LlavaVision(nn.Module):  # type: ignore[misc]  # torch is passed over by mypy
     """CLIP or SigLIP tower and projector of LLaVA, or of LLaVA-NeXT's tiles."""
 
     def __init__(self, model: Any) -> None:
@@ -113,7 +116,7 @@ class LlavaVision(nn.Module):
         return cast("Tensor", features.reshape(-1, features.shape[-1]))
 
 
-class TileVision(nn.Module):
+class TileVision(nn.Module):  # type: ignore[misc]  # torch is passed over by mypy
     """Idefics3 and SmolVLM: full square tiles, so their padding masks fall away."""
 
     def __init__(self, model: Any) -> None:
@@ -137,7 +140,7 @@ class TileVision(nn.Module):
         return cast("Tensor", features.reshape(-1, features.shape[-1]))
 
 
-class QwenVision(nn.Module):
+class QwenVision(nn.Module):  # type: ignore[misc]  # torch is passed over by mypy
     """Qwen2.5-VL's tower for pictures of one size: windows and rotations become constants."""
 
     def __init__(self, model: Any, rows: int, columns: int) -> None:

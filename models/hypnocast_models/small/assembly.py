@@ -19,7 +19,7 @@ WORDS = (
     "<pad>", "<s>", "</s>", "<unk>", "<image>", "W", "N1", "N2", "N3", "R", "stage",
 )  # fmt: skip
 ANSWERS = ("W", "N1", "N2", "N3", "R")
-IMAGE_TOKEN = "<image>"
+IMAGE_TOKEN = "<image>"  # noqa: S105 - a word, not a password
 PAGES_BEFORE = 8
 PICTURES = PAGES_BEFORE + 1
 PROMPT = "<|picture|> stage " * PICTURES
@@ -113,7 +113,7 @@ def tokenizer_json() -> str:
     from tokenizers import AddedToken, Tokenizer, models, pre_tokenizers
 
     vocabulary = {word: place for place, word in enumerate(WORDS)}
-    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
+    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))  # noqa: S106 - a word
     tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     tokenizer.add_special_tokens([AddedToken(word, special=True) for word in WORDS[:5]])
     text: str = tokenizer.to_str(pretty=True)

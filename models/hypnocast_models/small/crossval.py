@@ -10,21 +10,21 @@ what the four fold models say of the folds they have not seen.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from itertools import combinations
 from pathlib import Path
 
 import numpy as np
+
 from hypnocast.core.calibration import Calibration
 from hypnocast.core.filter import run_filter
 from hypnocast.core.types import FloatArray
-
 from hypnocast_models.figures import Scored, review_threshold
-from hypnocast_models.sequence import fit_logistic, fit_temperature
 from hypnocast_models.sequence import Judged as Evidence
+from hypnocast_models.sequence import fit_logistic, fit_temperature
 from hypnocast_models.small.regimen import (
     FOLD_STEPS,
     PAIR_STEPS,
-    PLANS,
     nights_in,
     open_shelf,
     train_without,
@@ -55,23 +55,34 @@ def train_all(cache: Path, runs: Path, advance: Advance = lambda _n, _s, _l: Non
     """Train every model of the cross-validation that is not there yet."""
     for one, other in combinations(range(FOLDS), 2):
         folder = pair_folder(runs, one, other)
-        train_without(cache, folder, (one, other), ["rows"], PAIR_STEPS,
-                      lambda s, l, n=folder.name: advance(n, s, l))  # fmt: skip
+        train_without(
+            cache,
+            folder,
+            (one, other),
+            PAIR_STEPS,
+            kinds=["rows"],
+            advance=partial(advance, folder.name),
+        )
     for fold in range(FOLDS):
         folder = fold_folder(runs, fold)
-        train_without(cache, folder, (fold,), list(PLANS), FOLD_STEPS,
-                      lambda s, l, n=folder.name: advance(n, s, l))  # fmt: skip
+        train_without(cache, folder, (fold,), FOLD_STEPS, advance=partial(advance, folder.name))
 
 
 def evidence(
-    cache: Path, folder: Path, without: Sequence[int], judged: int, shelf: Shelf, weight: float,
+    cache: Path,
+    folder: Path,
+    without: Sequence[int],
+    judged: int,
+    *,
+    shelf: Shelf,
+    weight: float,
     gains: Sequence[float],
-) -> list[Evidence]:  # fmt: skip
+) -> list[Evidence]:
     """Give what a model says of a fold that it was not trained on."""
     if judged not in without:
         msg = f"a model may only be calibrated on folds it has not seen, not on fold {judged}"
         raise ValueError(msg)
-    model, _ = train_without(cache, folder, without, [], 0)
+    model, _ = train_without(cache, folder, without)
     out = []
     for night in nights_in(shelf, (judged,)):
         places = shelf.places(int(night))
@@ -90,11 +101,16 @@ def calibrate_fold(cache: Path, runs: Path, fold: int, shelf: Shelf) -> Calibrat
         for other in range(FOLDS)
         if other != fold
         for night in evidence(
-            cache, pair_folder(runs, fold, other), (fold, other), other, shelf, 1.0,
-            CALIBRATION_GAINS,
+            cache,
+            pair_folder(runs, fold, other),
+            (fold, other),
+            other,
+            shelf=shelf,
+            weight=1.0,
+            gains=CALIBRATION_GAINS,
         )
-    ]  # fmt: skip
-    _, prior = train_without(cache, fold_folder(runs, fold), (fold,), [], 0)
+    ]
+    _, prior = train_without(cache, fold_folder(runs, fold), (fold,))
     return calibration_from(nights, prior)
 
 
@@ -108,8 +124,10 @@ def calibrate_final(cache: Path, runs: Path, final: Path) -> Calibration:
         shelf = open_shelf(cache, kind)
         for fold in range(FOLDS):
             folder = fold_folder(runs, fold)
-            nights += evidence(cache, folder, (fold,), fold, shelf, weight, gains)
-    _, prior = train_without(cache, final, (), [], 0)
+            nights += evidence(
+                cache, folder, (fold,), fold, shelf=shelf, weight=weight, gains=gains
+            )
+    _, prior = train_without(cache, final, ())
     return calibration_from(nights, prior)
 
 

@@ -11,14 +11,14 @@ from typing import Any
 
 import numpy as np
 import torch
-from hypnocast.core.recipe import builtin
-from hypnocast.core.types import FloatArray
 from numpy.typing import NDArray
 
+from hypnocast.core.recipe import builtin
+from hypnocast.core.types import FloatArray
 from hypnocast_models.pages import ROWS, SIMULATED, STITCHED, WHOLE, Plan, read_cache
 from hypnocast_models.small.assembly import build
-from hypnocast_models.small.ship import RECIPE
 from hypnocast_models.small.shelf import Shelf
+from hypnocast_models.small.ship import RECIPE
 from hypnocast_models.small.sources import FOLDS, fold_of
 from hypnocast_models.small.train import W_N3, Diet, TrainPlan, class_weights, train
 
@@ -52,13 +52,14 @@ def train_without(
     cache: Path,
     folder: Path,
     without: Sequence[int],
-    kinds: Sequence[str],
-    steps: int,
+    steps: int = 0,
+    *,
+    kinds: Sequence[str] = tuple(PLANS),
     advance: Callable[[int, float], None] = lambda _step, _loss: None,
 ) -> tuple[Any, FloatArray]:
     """Train on all subjects but those of some folds; give the model and its training prior.
 
-    A model that was trained before is read back from its folder.
+    A model that was trained before is read back from its folder, whatever the steps.
     """
     finished = folder / "model.pt"
     if finished.exists():

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from hypnocast.core.types import FloatArray
 from numpy.typing import NDArray
 from torch import Tensor
 
+from hypnocast.core.types import FloatArray
 from hypnocast_models.pages import FAR_GAIN, PageSet
 
 FLOOR, SPAN = 0.5, 6.5

@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+
 from hypnocast.core.calibration import Calibration
 from hypnocast.core.recipe import builtin
-from hypnocast.stagers.manifest import Metric, Preprocess, Provenance
+from hypnocast.stagers.manifest import Metric, Preprocess, Provenance, Source
 from hypnocast.stagers.pack import Pack
-
+from hypnocast_models.data import Recording
 from hypnocast_models.export.generative import (
     DECODER,
     EMBED,
@@ -28,6 +29,7 @@ from hypnocast_models.small.assembly import (
     PROMPT,
     tokenizer_json,
 )
+from hypnocast_models.small.sources import ATTRIBUTION, LICENCE
 from hypnocast_models.tower import PAGE_PX
 
 NAME = "hypnocast-small"
@@ -47,6 +49,29 @@ class Shipment:
     calibration: Calibration
     provenance: Provenance
     metrics: Sequence[Metric] = ()
+
+
+def provenance(
+    databases: Sequence[Sequence[Recording]], commit: str, command: str, notes: str = ""
+) -> Provenance:
+    """Say where a small model comes from: its nights by database, code and command."""
+    return Provenance(
+        base="from scratch",
+        sources=tuple(
+            Source(
+                name=nights[0].database,
+                licence=LICENCE,
+                attribution=ATTRIBUTION[nights[0].database],
+                subjects=tuple(sorted({night.subject for night in nights})),
+                pages=sum(len(night.stages) for night in nights),
+            )
+            for nights in databases
+        ),
+        seed=0,
+        commit=commit,
+        command=command,
+        notes=notes,
+    )
 
 
 def ship(

@@ -11,10 +11,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from hypnocast.core.types import STAGES, FloatArray
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from hypnocast.core.types import STAGES, FloatArray
 from hypnocast_models.small.assembly import PAGES_BEFORE, PICTURES, Size, build, look, read_on
 from hypnocast_models.small.augment import blank_stretch, colour, keep_stretch
 from hypnocast_models.small.shelf import Shelf
@@ -102,7 +102,7 @@ def train(
         diet = diets[rng.choice(len(diets), p=_shares(diets))]
         loss = _loss(model, diet, weights, plan, rng)
         optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]  # untyped in torch
+        loss.backward()
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         schedule.step()
@@ -145,7 +145,7 @@ def judge(model: Any, shelf: Shelf, night: int, gain: float, band: int = 1) -> F
         logits = torch.cat(
             [read_on(model, pictures[at : at + 512])[:, -1] for at in range(0, epochs, 512)]
         )
-    out = logits.log_softmax(-1).double().numpy()
+    out: FloatArray = logits.log_softmax(-1).double().numpy()
     out[places < 0] = np.nan
     return out
 
@@ -200,7 +200,8 @@ def _attached(stretches: int, channels: int, rng: np.random.Generator) -> Tensor
 
 def _shares(diets: Sequence[Diet]) -> FloatArray:
     shares = np.array([diet.share for diet in diets])
-    return shares / shares.sum()
+    normalised: FloatArray = shares / shares.sum()
+    return normalised
 
 
 def _groups(model: nn.Module, decay: float) -> list[dict[str, Any]]:
@@ -212,14 +213,18 @@ def _groups(model: nn.Module, decay: float) -> list[dict[str, Any]]:
     ]
 
 
-@torch.no_grad()
+@torch.no_grad()  # type: ignore[untyped-decorator]  # torch is passed over by mypy
 def _average(averaged: dict[str, Tensor], model: nn.Module, keep: float) -> None:
     for name, value in model.state_dict().items():
         averaged[name].lerp_(value, 1 - keep)
 
 
 def _note(folder: Path, plan: TrainPlan, step: int, losses: list[float], seconds: float) -> None:
-    entry = {"step": step, "loss": round(float(np.mean(losses)), 4), "seconds": round(seconds)}
+    entry: dict[str, Any] = {
+        "step": step,
+        "loss": round(float(np.mean(losses)), 4),
+        "seconds": round(seconds),
+    }
     if step <= plan.checkpoint_every:
         entry["plan"] = asdict(plan)
     with (folder / "training.jsonl").open("a", encoding="utf-8") as file:

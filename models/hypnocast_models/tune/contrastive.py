@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import numpy as np
 import torch
+from torch import Tensor, nn
+
 from hypnocast.core.types import Pixels
 from hypnocast.errors import PackError
 from hypnocast.stagers.manifest import Contrastive, Preprocess
 from hypnocast.stagers.pixels import prepare
-from torch import Tensor, nn
-
 from hypnocast_models.export.generative import BOUND_FP32, use_eager_attention
 from hypnocast_models.export.graphs import write_graph
 from hypnocast_models.tune.families import CLIP_MEAN, CLIP_STD, HALF
@@ -26,11 +26,11 @@ PROMPTS = (
     "a polysomnogram of sleep stage N3, slow waves",
     "a polysomnogram of REM sleep",
 )
-STAGES = ("W", "N1", "N2", "N3", "R")
+STAGES: tuple[Literal["W", "N1", "N2", "N3", "R"], ...] = ("W", "N1", "N2", "N3", "R")
 ENCODER, EMBEDDINGS = "image_encoder.onnx", "prompts.f32"
 
 
-class ContrastiveStudent(nn.Module):
+class ContrastiveStudent(nn.Module):  # type: ignore[misc]  # torch is passed over by mypy
     """Image tower, text tower and the five descriptions."""
 
     def __init__(self, model: Any, tokenizer: Any) -> None:
@@ -65,7 +65,7 @@ class ContrastiveStudent(nn.Module):
         return torch.from_numpy(prepare(pictures, self.how)).to(device)
 
 
-class ImageEncoder(nn.Module):
+class ImageEncoder(nn.Module):  # type: ignore[misc]  # torch is passed over by mypy
     """Pixels to unit vectors: what runs at the bedside."""
 
     def __init__(self, model: Any) -> None:
@@ -104,14 +104,20 @@ def export_contrastive(
     example = torch.randn(2, 3, how.height, how.width)
     with torch.no_grad():
         graph = write_graph(
-            ImageEncoder(model), (example,), folder / ENCODER, ["pixel_values"],
-            ["image_embeds"], [{0: "pictures"}],
-        )  # fmt: skip
+            ImageEncoder(model),
+            (example,),
+            folder / ENCODER,
+            names=["pixel_values"],
+            outputs=["image_embeds"],
+            free=[{0: "pictures"}],
+        )
         say(str(graph))
         texts = student.texts()
         scale = float(model.logit_scale.exp())
         wanted = scale * _image_vectors(model, example) @ texts.T
-    session = onnxruntime.InferenceSession(str(folder / ENCODER), providers=["CPUExecutionProvider"])
+    session = onnxruntime.InferenceSession(
+        str(folder / ENCODER), providers=["CPUExecutionProvider"]
+    )
     vectors = session.run(None, {"pixel_values": example.numpy()})[0]
     largest = float(np.abs(scale * vectors @ texts.numpy().T - wanted.numpy()).max())
     say(f"parity with PyTorch: max |Δlogit| {largest:.1e}")

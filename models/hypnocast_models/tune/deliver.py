@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+
 from hypnocast.core.calibration import Calibration
 from hypnocast.core.recipe import Recipe
 from hypnocast.stagers.manifest import Contrastive, Generative, Provenance
 from hypnocast.stagers.pack import Pack
-
 from hypnocast_models.export.generative import export_generative
 from hypnocast_models.packing import write_pack
 from hypnocast_models.tune.contrastive import export_contrastive
@@ -39,6 +39,7 @@ def deliver(
     tokenizer_file: Path,
     label: Label,
     folder: Path,
+    *,
     say: Callable[[str], None] = lambda _: None,
 ) -> Pack:
     """Export a model of any family in fp32, prove parity, and write the pack around it."""

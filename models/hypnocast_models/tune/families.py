@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import transformers as hf
+
 from hypnocast.errors import ConfigError
 from hypnocast.stagers.manifest import PICTURE_MARK, TILE_MARK, Generative, Preprocess
-
 from hypnocast_models.export.generative import DECODER, EMBED, VISION, Shape
 
 GENERATIVE = ("llava", "llava_next", "qwen2_5_vl", "smolvlm")
@@ -141,10 +141,10 @@ def tiny_tokenizer(kind: str, folder: Path) -> Any:
     tokenizer.train_from_iterator(text, trainer)
     wrapped = hf.PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
-        pad_token="<pad>",
-        bos_token="<s>",
-        eos_token="</s>",
-        unk_token="<unk>",
+        pad_token="<pad>",  # noqa: S106 - a word
+        bos_token="<s>",  # noqa: S106 - a word
+        eos_token="</s>",  # noqa: S106 - a word
+        unk_token="<unk>",  # noqa: S106 - a word
         additional_special_tokens=extra,
     )
     wrapped.save_pretrained(folder)

@@ -8,12 +8,12 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor, nn
+
 from hypnocast.core.types import Pixels
 from hypnocast.stagers.manifest import Generative
 from hypnocast.stagers.pixels import prepare
 from hypnocast.stagers.prompt import build_prompt, encode_answers, load_tokenizer
-from torch import Tensor, nn
-
 from hypnocast_models.export.parts import vision_part
 from hypnocast_models.tune.lessons import PERCEIVED_HZ, Lesson
 
@@ -21,7 +21,7 @@ LORA_TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", 
 _PERCEIVED = 30 * (len(PERCEIVED_HZ) + 1)
 
 
-class GenerativeStudent(nn.Module):
+class GenerativeStudent(nn.Module):  # type: ignore[misc]  # torch is passed over by mypy
     """A model with its prompt, as the daemon will run it: pictures in, answer tokens out."""
 
     def __init__(self, model: Any, described: Generative, tokenizer_file: Path) -> None:

@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
+
 from hypnocast.core.condition import condition
 from hypnocast.core.recipe import Recipe
 from hypnocast.core.render import render
 from hypnocast.core.types import PAGE_S, FloatArray, Pixels, Role
-from numpy.typing import NDArray
-
 from hypnocast_models.data.recordings import Recording
 
 MAINS_HZ = 50

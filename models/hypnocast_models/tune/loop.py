@@ -55,7 +55,7 @@ def train(
     advance: Callable[[int, float], None] = lambda _step, _loss: None,
 ) -> list[float]:
     """Train what requires a gradient; return the loss of every step made in this call."""
-    from accelerate import Accelerator
+    from accelerate import Accelerator  # type: ignore[import-untyped]  # it ships none
 
     folder.mkdir(parents=True, exist_ok=True)
     accelerator = Accelerator(
@@ -103,7 +103,7 @@ def train(
     return losses
 
 
-class _Runner(nn.Module):
+class _Runner(nn.Module):  # type: ignore[misc]  # torch is passed over by mypy
     """One forward method, as the wrappers for several GPUs want it."""
 
     def __init__(self, student: Any) -> None:
@@ -111,8 +111,9 @@ class _Runner(nn.Module):
         self.student = student
 
     def forward(self, lesson: Lesson, perceiving: bool) -> Tensor:  # noqa: FBT001 - wrapped by DDP
-        loss = self.student.perception_loss(lesson) if perceiving else self.student.loss(lesson)
-        return loss  # type: ignore[no-any-return]  # students are of several kinds
+        if perceiving:
+            return self.student.perception_loss(lesson)
+        return self.student.loss(lesson)
 
 
 def _hold_back(condition: bool, accelerator: Any, runner: Any) -> Any:  # noqa: FBT001

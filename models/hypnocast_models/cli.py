@@ -1,0 +1,217 @@
+"""``hypnocast-models``: from scored recordings to a verified pack."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from hypnocast.errors import HypnocastError
+from hypnocast_models.research import research
+
+if TYPE_CHECKING:
+    from rich.progress import Progress, TaskID
+
+app = typer.Typer(
+    help="From scored recordings to a verified pack: draw, train, export, judge.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+)
+small = typer.Typer(help="The small pack that ships: docs/training.md has the whole sequence.")
+app.add_typer(small, name="small", no_args_is_help=True)
+app.add_typer(research)
+
+Data = Annotated[
+    Path, typer.Argument(envvar="HYPNOCAST_DATA", help="Folder of the scored databases.")
+]
+Cache = Annotated[Path, typer.Option(help="Folder of drawn pages.")]
+Runs = Annotated[Path, typer.Option(help="Folder of trained models and their judgements.")]
+
+
+def main() -> None:
+    """Run a command; an error is one line on standard error."""
+    try:
+        app()
+    except HypnocastError as error:
+        print(f"hypnocast-models: {error}", file=sys.stderr)
+        raise SystemExit(error.exit_code) from None
+
+
+@contextmanager
+def _progress() -> Iterator[Progress]:
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeRemainingColumn,
+    )
+
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=Console(stderr=True)) as progress:
+        yield progress
+
+
+def _say(line: str) -> None:
+    typer.echo(line)
+
+
+# --- the small pack -------------------------------------------------------------------------------
+
+
+@small.command("pages")
+def small_pages(data: Data, cache: Cache = Path("cache")) -> None:
+    """Draw the pages that the small pack is trained on; goes on where it stopped."""
+    from hypnocast.core.recipe import builtin
+    from hypnocast_models.data import open_recordings
+    from hypnocast_models.pages import draw_simulated, fill_cache
+    from hypnocast_models.small import regimen
+    from hypnocast_models.small.ship import RECIPE
+    from hypnocast_models.small.sources import HELD_OUT, SLEEP_EDF, UCDDB
+
+    recipe = builtin(RECIPE)
+    rows = open_recordings(data / SLEEP_EDF)
+    whole = open_recordings(data / UCDDB, without=HELD_OUT)
+    with _progress() as progress:
+        for kind, nights in (("rows", rows), ("stitched", rows), ("whole", whole)):
+            plan = regimen.PLANS[kind]
+            total = sum(len(n.stages) for n in nights) * len(plan.gains)
+            bar = progress.add_task(kind, total=total)
+            fill_cache(
+                nights,
+                plan,
+                recipe,
+                cache / kind,
+                seed=regimen.SEED,
+                advance=partial(progress.advance, bar),
+            )
+        people, length = regimen.SIMULATED_PEOPLE, regimen.SIMULATED_PAGES
+        bar = progress.add_task("simulated", total=len(people) * length)
+        draw_simulated(
+            people,
+            length,
+            recipe,
+            cache / "simulated",
+            seed=regimen.SEED,
+            advance=partial(progress.advance, bar),
+        )
+
+
+@small.command("train")
+def small_train(
+    cache: Cache = Path("cache"),
+    runs: Runs = Path("runs"),
+    threads: Annotated[int, typer.Option(help="CPU threads.")] = 1,
+) -> None:
+    """Train the models of the cross-validation and the one that ships; resumable."""
+    import torch
+
+    from hypnocast_models.small import crossval, regimen
+
+    torch.set_num_threads(threads)
+    with _progress() as progress:
+        bars: dict[str, TaskID] = {}
+
+        def advance(name: str, step: int, loss: float) -> None:
+            if name not in bars:
+                bars[name] = progress.add_task(name, total=_steps(name))
+            progress.update(bars[name], completed=step, description=f"{name} loss {loss:.2f}")
+
+        crossval.train_all(cache, runs, advance)
+        regimen.train_without(
+            cache,
+            runs / "final",
+            (),
+            regimen.FINAL_STEPS,
+            advance=partial(advance, "final"),
+        )
+
+
+def _steps(name: str) -> int:
+    from hypnocast_models.small import regimen
+
+    if name == "final":
+        return regimen.FINAL_STEPS
+    return regimen.PAIR_STEPS if name.startswith("pair") else regimen.FOLD_STEPS
+
+
+@small.command("judge")
+def small_judge(
+    data: Data,
+    *,
+    cache: Cache = Path("cache"),
+    runs: Runs = Path("runs"),
+    commit: Annotated[str, typer.Option(help="Commit of the code that trained.")] = "0" * 40,
+    gain: Annotated[list[float] | None, typer.Option(help="Gains to judge at.")] = None,
+    fold: Annotated[list[int] | None, typer.Option(help="Only these folds.")] = None,
+) -> None:
+    """Stage every night with the exported pack of the fold that has not seen it."""
+    from hypnocast_models.data import open_recordings
+    from hypnocast_models.small import trial
+    from hypnocast_models.small.sources import FOLDS, SLEEP_EDF, fold_of
+
+    nights = open_recordings(data / SLEEP_EDF)
+    gains = gain or [1.0]
+    with _progress() as progress:
+        for each in fold if fold is not None else range(FOLDS):
+            mine = [n for n in nights if fold_of(n.subject) == each]
+            total = len(gains) * sum(len(n.stages) for n in mine)
+            bar = progress.add_task(f"fold {each}", total=total)
+            trial.judge_fold(
+                cache,
+                runs,
+                each,
+                mine,
+                gains=gains,
+                commit=commit,
+                advance=partial(progress.advance, bar),
+            )
+
+
+@small.command("figures")
+def small_figures(
+    data: Data,
+    runs: Runs = Path("runs"),
+    out: Annotated[Path, typer.Option(help="Where the figures go.")] = Path("figures.json"),
+) -> None:
+    """Work out the figures of the cross-validation, beside the baseline's."""
+    import json
+
+    from hypnocast_models import figures
+    from hypnocast_models.data import open_recordings
+    from hypnocast_models.small import trial
+    from hypnocast_models.small.sources import SLEEP_EDF
+
+    nights = open_recordings(data / SLEEP_EDF)
+    ours, alone = trial.read_fold_nights(runs, nights, 1.0)
+    baseline = trial.judge_baseline(nights)
+    difference = figures.bootstrap_difference(ours, baseline)
+    result: dict[str, Any] = {
+        "min_coverage": trial.MIN_COVERAGE,
+        "small": trial.report(ours),
+        "small_unfiltered": trial.report(alone),
+        "gradient_boosting": trial.report(baseline),
+        "majority": trial.report(trial.judge_majority(nights)),
+        "kappa_ahead_of_gradient_boosting": [
+            round(v, 4) for v in (difference.value, difference.low, difference.high)
+        ],
+    }
+    out.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    for name in ("small", "small_unfiltered", "gradient_boosting", "majority"):
+        typer.echo(f"{name:20s} κ {result[name]['kappa']} macro-F1 {result[name]['macro_f1']}")
+    typer.echo(f"ahead of gradient boosting by κ {difference}")
+
+
+if __name__ == "__main__":
+    main()

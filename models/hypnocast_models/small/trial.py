@@ -1,0 +1,163 @@
+"""The cross-validated trial: every fold's exported pack judges its unseen nights as a daemon would.
+
+Results are kept night by night, so that an interrupted trial goes on where it stopped.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hypnocast.stagers.local import LocalStager
+from hypnocast.stagers.pack import Pack, load_pack
+from hypnocast_models import figures
+from hypnocast_models.baseline import fit_and_judge
+from hypnocast_models.data import Recording
+from hypnocast_models.figures import Scored
+from hypnocast_models.small.crossval import calibrate_fold, fold_folder
+from hypnocast_models.small.regimen import SEED, open_shelf, train_without
+from hypnocast_models.small.ship import Shipment, provenance, ship
+from hypnocast_models.small.sources import FOLDS, fold_of
+from hypnocast_models.stream import stream_night
+
+MIN_COVERAGE = 0.15
+"""Lowered for 5-s rows, which cover 17 % of their page; the pack that ships asks for more."""
+
+
+def fold_pack(cache: Path, runs: Path, fold: int, commit: str) -> Pack:
+    """Export the model of a fold with the calibration of that fold; once."""
+    folder = fold_folder(runs, fold) / "pack"
+    if (folder / "pack.toml").exists():
+        return load_pack(folder)
+    model, _ = train_without(cache, fold_folder(runs, fold), (fold,))
+    calibration = calibrate_fold(cache, runs, fold, open_shelf(cache, "rows"))
+    origin = provenance((), commit, f"fold {fold} of the cross-validation: not for use")
+    pack, _ = ship(model, Shipment("0.0.0", calibration, origin), folder)
+    return pack
+
+
+def judge_fold(
+    cache: Path,
+    runs: Path,
+    fold: int,
+    nights: Sequence[Recording],
+    *,
+    gains: Sequence[float],
+    commit: str,
+    advance: Callable[[int], None] = lambda _: None,
+) -> None:
+    """Stage the nights of a fold at some gains with the pack that has not seen them."""
+    pack = fold_pack(cache, runs, fold, commit)
+    stager = LocalStager(pack, "cpu", threads=1)
+    for gain in gains:
+        for night in nights:
+            if fold_of(night.subject) != fold:
+                continue
+            path = _path(runs, night, gain)
+            if not path.exists():
+                streamed = stream_night(night, pack, stager, gain=gain, min_coverage=MIN_COVERAGE)
+                path.parent.mkdir(parents=True, exist_ok=True)
+                np.savez(
+                    path,
+                    ours=streamed.scored.ours,
+                    probabilities=streamed.scored.probabilities,
+                    raw=streamed.log_probabilities,
+                    withheld=json.dumps(streamed.withheld),
+                )
+            advance(len(night.stages))
+    stager.close()
+
+
+def read_fold_nights(
+    runs: Path, nights: Sequence[Recording], gain: float
+) -> tuple[list[Scored], list[Scored]]:
+    """Give what the packs said, and what their models alone said without any filter."""
+    filtered, alone = [], []
+    for night in nights:
+        with np.load(_path(runs, night, gain)) as file:
+            ours, probabilities, raw = file["ours"], file["probabilities"], file["raw"]
+        filtered.append(_scored(night, ours, probabilities))
+        chances = np.exp(raw)
+        there = ~np.isnan(raw).any(axis=1)
+        best = np.where(there, np.nan_to_num(chances, nan=0.0).argmax(axis=1), -1)
+        alone.append(_scored(night, best, chances))
+    return filtered, alone
+
+
+def judge_baseline(nights: Sequence[Recording]) -> list[Scored]:
+    """Give what gradient boosting says of every night, by the same folds."""
+    out: dict[str, Scored] = {}
+    for fold in range(FOLDS):
+        train = [n for n in nights if fold_of(n.subject) != fold]
+        test = [n for n in nights if fold_of(n.subject) == fold]
+        for night, rows in zip(test, fit_and_judge(train, test, SEED), strict=True):
+            out[night.name] = _scored(night, rows.argmax(axis=1), np.exp(rows))
+    return [out[night.name] for night in nights]
+
+
+def judge_majority(nights: Sequence[Recording]) -> list[Scored]:
+    """Say N2 of every page: what a figure must be read against."""
+    chances = np.full(5, 0.1)
+    chances[2] = 0.6
+    return [
+        _scored(n, np.full(len(n.stages), 2), np.tile(chances, (len(n.stages), 1))) for n in nights
+    ]
+
+
+def report(ours: Sequence[Scored]) -> dict[str, Any]:
+    """Give every figure of a set of nights, pooled, by fold, by subject and by night."""
+    table = figures.pooled(ours)
+    subjects = sorted({s.subject for s in ours})
+    by_subject = {
+        s: figures.kappa(figures.pooled([n for n in ours if n.subject == s])) for s in subjects
+    }
+    interval = figures.bootstrap(ours)
+    f1 = figures.bootstrap(ours, figures.macro_f1)
+    agreed = figures.bootstrap(ours, figures.accuracy)
+    return {
+        "pages": int(table.sum()),
+        "coverage": round(figures.coverage(ours), 4),
+        "kappa": _interval(interval),
+        "accuracy": _interval(agreed),
+        "macro_f1": _interval(f1),
+        "stage_f1": [round(float(f), 3) for f in figures.stage_f1(table)],
+        "calibration_error": round(figures.calibration_error(ours), 4),
+        "confusion": table.tolist(),
+        "folds": {
+            str(fold): round(
+                figures.kappa(figures.pooled([n for n in ours if fold_of(n.subject) == fold])), 3
+            )
+            for fold in range(FOLDS)
+            if any(fold_of(n.subject) == fold for n in ours)
+        },
+        "subjects": {s.rsplit("/", 1)[1]: round(k, 3) for s, k in by_subject.items()},
+        "worst_subject": round(min(by_subject.values()), 3),
+        "nights": {
+            n.night.rsplit("/", 1)[1]: round(figures.kappa(figures.pooled([n])), 3) for n in ours
+        },
+    }
+
+
+def _interval(interval: figures.Interval) -> list[float]:
+    return [round(v, 4) for v in (interval.value, interval.low, interval.high)]
+
+
+def _path(runs: Path, night: Recording, gain: float) -> Path:
+    return runs / "judged" / f"x{gain:g}" / f"{night.subject}-night{night.night}.npz"
+
+
+def _scored(
+    night: Recording, ours: NDArray[np.int64], probabilities: NDArray[np.float64]
+) -> Scored:
+    return Scored(
+        night=night.name,
+        subject=f"{night.database}/{night.subject}",
+        expert=night.stages.astype(np.int64),
+        ours=ours,
+        probabilities=probabilities,
+    )
