@@ -12,6 +12,8 @@ from pathlib import Path
 
 from hypnocast.app.build import JOURNAL, bedside_maker, boot_id, make_kit, open_pack
 from hypnocast.app.config import Config, Pack
+from hypnocast.app.nights.gallery import PAGES, Gallery
+from hypnocast.app.nights.past import PastPages, depth_of
 from hypnocast.app.simulate import SimulatedSource
 from hypnocast.app.sources import RecordedSource
 from hypnocast.app.ward import Plan, Ward, Watcher
@@ -95,6 +97,8 @@ async def run_demo(
         broker = await stack.enter_async_context(embedded_broker(settings.port))
         journal = await stack.enter_async_context(Journal.open(Path(folder) / JOURNAL))
         kit = make_kit(config, pack, journal, live=False, on_step=lambda _: None)
+        gallery = Gallery(Path(folder) / PAGES, pack.recipe.digest)
+        stack.callback(gallery.close)
         topics = Topics(SITE)
         ward = Ward(
             Plan(
@@ -109,6 +113,7 @@ async def run_demo(
                 ),
                 show_pages=True,
                 watchers=watchers,
+                past=PastPages(gallery, kit.judge, journal, pack, depth=depth_of(config)),
             )
         )
         address = DemoAddress(broker, topics.prefix, None)

@@ -20,6 +20,8 @@ from hypnocast.app.build import (
 )
 from hypnocast.app.config import Config
 from hypnocast.app.network import beds_of, network_of
+from hypnocast.app.nights.gallery import PAGES, Gallery
+from hypnocast.app.nights.past import PastPages, depth_of
 from hypnocast.app.rounds import Rounds
 from hypnocast.app.sources import LiveSource
 from hypnocast.app.vigil import Vigil, keep_watch
@@ -62,6 +64,8 @@ async def serve(config: Config, *, watchers: tuple[Watcher, ...] = ()) -> None:
                     deck.note(bed, decision_to_json(decision), clock())
 
         kit = make_kit(config, pack, journal, live=True, on_step=_log_step)
+        gallery = Gallery(state_dir / PAGES, pack.recipe.digest)
+        stack.callback(gallery.close)
         ward = Ward(
             Plan(
                 source=source,
@@ -84,6 +88,7 @@ async def serve(config: Config, *, watchers: tuple[Watcher, ...] = ()) -> None:
                     str(problem) for problem in lsl.problems() if problem.bed == bed
                 ),
                 watchers=watchers,
+                past=PastPages(gallery, kit.judge, journal, pack, depth=depth_of(config)),
             )
         )
 

@@ -18,6 +18,7 @@ from hypnocast.app.bedside import Bedside
 from hypnocast.app.board import Board, House
 from hypnocast.app.desk import Desk, Kit
 from hypnocast.app.events import instant
+from hypnocast.app.nights.past import PastPages
 from hypnocast.app.sources import Source
 from hypnocast.app.traced import Item
 from hypnocast.app.tracer import MakeBedside, Tracer
@@ -65,6 +66,8 @@ class Plan:
     problems: Callable[[str], tuple[str, ...]] = lambda _: ()
     """What the source knows to be wrong with a bed."""
     watchers: tuple[Watcher, ...] = ()
+    past: PastPages | None = None
+    """Keeps past pages and answers ``page`` and ``explain``; None: both are refused."""
 
 
 class Ward:
@@ -185,6 +188,8 @@ class Ward:
             self._loop.call_soon_threadsafe(self._take, bed, item)
 
     def _take(self, bed: str, item: Item) -> None:
+        if self._plan.past is not None:
+            self._plan.past.keep(item)
         self.desk(bed).take(item)
 
     def desk(self, bed: str) -> Desk:
@@ -256,6 +261,8 @@ class Ward:
                 at = time.time() if command.at is None else _utc(command.at)
                 await self.desk(bed).note(command.session, at, command.text)
                 return _reply(command, command.session)
+            case wire.PageCommand() | wire.Explain() if self._plan.past is not None:
+                return await self._plan.past.answer(bed, command)
             case _:
                 raise CommandError(
                     "this daemon keeps no pictures of past pages",

@@ -22,6 +22,9 @@ from hypnocast.app.board import png
 from hypnocast.core.render import picture_digest
 from hypnocast.core.types import Look, Picture, Role
 
+PAGES = "pages"
+"""Where pictures lie in the state folder."""
+
 KEEP_BYTES = 1_000_000_000
 """About a dozen nights of a ward of ten beds."""
 

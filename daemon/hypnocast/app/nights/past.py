@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 
+from hypnocast.app.config import Config
 from hypnocast.app.judging import Judge
 from hypnocast.app.nights.explaining import Depth, explain, explanation
 from hypnocast.app.nights.gallery import Gallery
@@ -13,6 +14,11 @@ from hypnocast.core.types import Picture, Stage
 from hypnocast.errors import CommandError
 from hypnocast.ports.journal import Journal
 from hypnocast.stagers.pack import Pack
+
+
+def depth_of(config: Config) -> Depth:
+    """Return how deep explanations go: to the channels, unless the configuration asks for more."""
+    return "patches" if config.pack.explain == "patches" else "channels"
 
 
 class PastPages:
