@@ -191,6 +191,9 @@ class Bedside:
             stored, moment, next_epoch=next_epoch, last_seen_utc=last_seen_utc
         )
         session = resumed.session
+        if session.reanchored:
+            why = "after a reboot the grid was found again by UTC"
+            self._send(Changed(SessionChange("reanchored", session, why, moment)))
         for epoch in resumed.missed:
             self._send(Traced(session, Gap(epoch, Reason.DAEMON_DOWN), Timings()))
         if session.phase is Phase.ENDED:

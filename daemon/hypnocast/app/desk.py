@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 import msgspec
+import structlog
 
 from hypnocast.app.board import Board
 from hypnocast.app.commit import Committer
@@ -26,6 +27,8 @@ from hypnocast.ports.journal import Journal
 from hypnocast.ports.journal_reader import NightRecord
 from hypnocast.ports.journal_records import Committed
 from hypnocast.stagers.manifest import Context
+
+_log = structlog.get_logger("desk")
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,6 +179,9 @@ class Desk:
                 mark = wire.NightMark(at=instant(newest.at), kind=kind, text=change.why)
                 await self._committer.mark(session.id, mark)
                 self._board.mark(mark)
+            case "reanchored":
+                _log.warning(change.why, bed=session.bed, session=session.id)
+                await self.note(session.id, change.at.utc, change.why)
             case "ended":
                 await self._committer.after(lambda: self._board.end(session))
 

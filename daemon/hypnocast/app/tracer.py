@@ -125,6 +125,8 @@ class Tracer:
             bedside.take(arrival)
             if not self._live:
                 bedside.step(None)
+        if self._stopping.is_set():
+            return  # the source ended because it was stopped: its sessions go on
         for bedside in self._bedsides.values():
             bedside.finish()
         self._do_posted()

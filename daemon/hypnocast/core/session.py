@@ -106,7 +106,7 @@ class Session:
         return state
 
 
-Change = Literal["opened", "phase", "lights", "ended"]
+Change = Literal["opened", "phase", "lights", "reanchored", "ended"]
 
 
 @dataclass(frozen=True, slots=True)
