@@ -1,0 +1,133 @@
+"""One long night, killed again and again at named points and taken up each time."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import threading
+from collections import Counter
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from faults.checker import Finding, Truth, check_night
+from faults.life import ORIGIN, UTC0, Orders, TimeFile, is_bad
+from faults.nursery import Nursery
+from faults.points import MOST_HITS, POINTS
+from faults.witness import FaultProxy, Witness, fault_proxy, until, witness
+
+PATIENCE_S = 4.0
+"""A life in which the point does not come is ended from outside after so long."""
+
+
+@dataclass
+class Night:
+    """What became of it."""
+
+    finding: Finding
+    kills: Counter[str] = field(default_factory=Counter)
+    """Point → how often the daemon died there."""
+    outside: int = 0
+    """Lives ended from outside, because their point did not come."""
+    lives: list[tuple[float, float]] = field(default_factory=list)
+    """From when to when, by the local clock, somebody was there."""
+    tapes: int = 0
+    cuts: int = 0
+
+
+def plan_of(seed: int, each: int, more: int = 0) -> list[tuple[str, int]]:
+    """Draw the kills: every point so often, some more at random, in random order."""
+    chance = random.Random(seed)
+    points = [point for point in POINTS for _ in range(each)]
+    points += chance.choices(POINTS, k=more)
+    chance.shuffle(points)
+    return [
+        (point, chance.randint(1, MOST_HITS.get(point.partition(":")[0], 12))) for point in points
+    ]
+
+
+def one_night(
+    folder: Path,
+    port: int,
+    pack: Path,
+    plan: list[tuple[str, int]],
+    seed: int,
+    *,
+    cuts: bool = False,
+) -> Night:
+    """Kill by plan, let the last life end its night, and check everything."""
+    chance = random.Random(seed)
+    clock = folder / "clock"
+    time_file = TimeFile(clock)
+    night = Night(Finding())
+    orders = Orders(
+        state=str(folder / "state"), pack=str(pack), port=port, begins=ORIGIN,
+        clock=str(clock), tape=True,
+    )  # fmt: skip
+    with witness(port) as listener, Nursery(folder / "daemons.log") as nursery:
+        with fault_proxy(port) as proxy:
+            orders = replace(orders, port=proxy.port)
+            for point, hit in plan:
+                if cuts:
+                    _some_cut(proxy, chance)
+                begins = time_file.now
+                _one_life(
+                    nursery, replace(orders, begins=begins, kill_at=point, kill_hit=hit), night
+                )
+                night.lives.append((begins, time_file.now))
+                time_file.now += chance.choice([0.0, 5.0, 25.0, 65.0])
+            begins = time_file.now
+            ends = begins + 200.0
+            nursery.begin(replace(orders, begins=begins, until=ends))
+            assert nursery.ended() == 0, (folder / "daemons.log").read_text()[-4000:]
+            night.lives.append((begins, ends))
+            night.cuts = proxy.cuts
+        _all_came(folder, listener)
+        truth = Truth(
+            begins=UTC0,
+            ends=UTC0 + ends - ORIGIN,
+            good=lambda at: _good(ORIGIN + at - UTC0, night.lives),
+        )
+        journal = folder / "state" / "journal.sqlite"
+        night.finding = check_night([journal], listener.events(), "bed1", truth)
+    night.tapes = len(list((folder / "state" / "tapes").glob("*.xdf")))
+    return night
+
+
+def _some_cut(proxy: FaultProxy, chance: random.Random) -> None:
+    """Let the connection break somewhere in this life as well."""
+    kind = chance.choice(["cut_before_puback", "cut_after_puback", "cut_before_publish"])
+    setattr(proxy, kind, chance.randint(1, 8))
+
+
+def _one_life(nursery: Nursery, orders: Orders, night: Night) -> None:
+    process = nursery.begin(orders)
+    ended = threading.Event()
+
+    def end() -> None:
+        if not ended.wait(PATIENCE_S):
+            night.outside += 1
+            night.kills[orders.kill_at] -= 1
+            night.kills["elsewhere"] += 1
+            os.kill(process, signal.SIGKILL)
+
+    killer = threading.Thread(target=end)
+    killer.start()
+    code = nursery.ended()
+    ended.set()
+    killer.join()
+    assert code == -signal.SIGKILL, f"{orders.kill_at} {orders.kill_hit}: ended with {code}"
+    night.kills[orders.kill_at] += 1
+
+
+def _all_came(folder: Path, listener: Witness) -> None:
+    import sqlite3
+
+    with sqlite3.connect(f"file:{folder / 'state' / 'journal.sqlite'}?mode=ro", uri=True) as db:
+        newest = db.execute("SELECT id FROM events ORDER BY sequence DESC LIMIT 1").fetchone()[0]
+    db.close()
+    until(lambda: newest.encode() in b"".join(listener.events()[-50:]), "the last event")
+
+
+def _good(local: float, lives: list[tuple[float, float]]) -> bool:
+    return not is_bad(local) and any(begin <= local < end for begin, end in lives)

@@ -1,0 +1,270 @@
+"""A daemon's life under test: a real ward on streams made up as fast as it can take them.
+
+``live`` in everything but the network: the source tells its own time, runs on over a restart,
+and never waits for the broker. It waits only where pages pile up faster than a slow machine can
+draw them, so that a run gives the same on any machine.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import mmap
+import struct
+import threading
+import time
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hypnocast.app.build import JOURNAL, bedside_maker, make_kit, open_pack
+from hypnocast.app.config import Config, Pack
+from hypnocast.app.desk import Kit
+from hypnocast.app.judging import Judge
+from hypnocast.app.ward import Plan, Ward
+from hypnocast.core.decisions import Decision, decision_to_json
+from hypnocast.core.topics import Topics
+from hypnocast.core.types import (
+    Arrival,
+    ChannelInfo,
+    Chunk,
+    ClockReading,
+    StreamHeader,
+    StreamLost,
+    StreamOpened,
+)
+from hypnocast.core.wire import SourceName, StageEvent
+from hypnocast.ports.journal import Journal
+from hypnocast.ports.mqtt_settings import BrokerSettings
+from hypnocast.ports.tape_deck import TapeDeck
+from hypnocast.stagers.base import Stager
+
+RATE = 100.0
+LABELS = ("F4-M1", "C4-M1", "O2-M1", "E1-M2", "E2-M2", "Chin")
+ORIGIN = 3_000.0
+"""The local LSL clock when the night begins; every night of the tests begins at this time."""
+
+UTC0 = 1_800_000_000.0
+"""The UTC of that moment."""
+
+BAD_EVERY, BAD_AT = 7, 3
+"""Of 7 stretches of 30 s the fourth carries no numbers at all."""
+
+CHUNK_S = 5.0
+AHEAD = 16
+"""Pages that may be under way before the source waits for a slow machine."""
+
+
+@dataclass(frozen=True)
+class Orders:
+    """How a daemon is to live."""
+
+    state: str
+    """Its state directory."""
+    pack: str
+    port: int
+    """Of the broker."""
+    begins: float
+    """Local time at its start."""
+    beds: tuple[str, ...] = ("bed1",)
+    until: float = float("inf")
+    """Local time at which its source ends."""
+    clock: str = ""
+    """A file of 8 bytes in which it writes its local time."""
+    tape: bool = False
+    boot: str = "boot-1"
+    pace_s: float = 0.0
+    """Real seconds between two chunks."""
+    kill_at: str = ""
+    """A write point; empty: not killed by itself."""
+    kill_hit: int = 1
+    answer_s: float = 10.0
+    stuck_after_s: float = 25.0
+    site: str = "lab"
+
+
+class TimeFile:
+    """The local time of a daemon, readable while it lives and after it was killed."""
+
+    def __init__(self, path: Path) -> None:
+        if not path.exists():
+            path.write_bytes(struct.pack("<d", ORIGIN))
+        with path.open("r+b") as file:
+            self._map = mmap.mmap(file.fileno(), 8)
+
+    @property
+    def now(self) -> float:
+        return float(struct.unpack("<d", self._map[:8])[0])
+
+    @now.setter
+    def now(self, value: float) -> None:
+        self._map[:8] = struct.pack("<d", value)
+
+
+def is_bad(local: float) -> bool:
+    """Whether the samples of that time are no numbers."""
+    return int((local - ORIGIN) // 30.0) % BAD_EVERY == BAD_AT
+
+
+def a_header(bed: str) -> StreamHeader:
+    channels = tuple(ChannelInfo(label, "uV") for label in LABELS)
+    return StreamHeader("eeg", "eeg", "EEG", f"{bed}-eeg", f"{bed}-uid", "amp", RATE, channels)
+
+
+def some_samples(first: int, count: int, seed: int) -> NDArray[np.float32]:
+    """Noise with a rhythm in it; the same samples at the same place whatever the chunks."""
+    rng = np.random.default_rng([seed, first])
+    t = (first + np.arange(count)) / RATE
+    rhythm = 25.0 * np.sin(2 * np.pi * (2.0 + 0.3 * np.arange(len(LABELS))) * t[:, None])
+    return (rhythm + rng.normal(0.0, 12.0, (count, len(LABELS)))).astype(np.float32)
+
+
+@dataclass
+class FastBeds:
+    """The source: every bed's samples, as fast as they are taken."""
+
+    orders: Orders
+    record: Callable[[str, Arrival], None] | None = None
+    kind: SourceName = "live"
+    under_way: int = 0
+    stopped: bool = False
+    lost: dict[str, bool] = field(default_factory=dict)
+    _room: threading.Condition = field(default_factory=threading.Condition)
+
+    def __post_init__(self) -> None:
+        self._now = self.orders.begins
+        self._clock = TimeFile(Path(self.orders.clock)) if self.orders.clock else None
+
+    def utc_of(self, local: float) -> float:
+        return UTC0 + (local - ORIGIN)
+
+    def now(self) -> float:
+        return self._now
+
+    def measure_soon(self) -> None: ...
+
+    def stop(self) -> None:
+        with self._room:
+            self.stopped = True
+            self._room.notify_all()
+
+    def event(self, event: StageEvent) -> None:
+        """Take note that a page is done (a :class:`~hypnocast.app.ward.Watcher`)."""
+        if event.status != "provisional":
+            with self._room:
+                self.under_way -= 1
+                self._room.notify_all()
+
+    def arrivals(self) -> Iterator[tuple[str, Arrival] | None]:
+        for bed in self.orders.beds:
+            yield self._give(bed, StreamOpened(a_header(bed), self._now))
+            yield self._give(bed, ClockReading("eeg", self._now, 0.0))
+        page = int((self._now - ORIGIN) // 30.0)
+        while not self.stopped and self._now < self.orders.until:
+            first = round((self._now - ORIGIN) * RATE)
+            count = round(CHUNK_S * RATE)
+            ends = ORIGIN + (first + count) / RATE
+            for number, bed in enumerate(self.orders.beds):
+                if not self.lost.get(bed, False):
+                    yield self._give(bed, self._chunk(first, count, number, ends))
+            self._now = ends
+            if self._clock is not None:
+                self._clock.now = ends
+            yield None
+            if int((ends - ORIGIN) // 30.0) != page:
+                page = int((ends - ORIGIN) // 30.0)
+                with self._room:
+                    self.under_way += len(self.orders.beds)
+                    self._room.wait_for(self._has_room, 1.0)
+            if self.orders.pace_s:
+                time.sleep(self.orders.pace_s)
+
+    def _has_room(self) -> bool:
+        return self.stopped or self.under_way < AHEAD * len(self.orders.beds)
+
+    def _chunk(self, first: int, count: int, seed: int, ends: float) -> Chunk:
+        samples = some_samples(first, count, seed)
+        stamps = ORIGIN + (first + np.arange(count)) / RATE
+        samples[(((stamps - ORIGIN) // 30.0) % BAD_EVERY).astype(int) == BAD_AT] = np.nan
+        return Chunk("eeg", samples, stamps, ends)
+
+    def _give(self, bed: str, arrival: Arrival) -> tuple[str, Arrival]:
+        if self.record is not None:
+            self.record(bed, arrival)
+        return bed, arrival
+
+    def lose(self, bed: str) -> None:
+        """Let a bed's stream fall silent."""
+        self.lost[bed] = True
+        if self.record is not None:
+            self.record(bed, StreamLost("eeg", self._now))
+
+
+@dataclass(frozen=True)
+class Alive:
+    """A ward under test and its parts."""
+
+    ward: Ward
+    source: FastBeds
+    journal: Journal
+    kit: Kit
+
+
+@contextlib.asynccontextmanager
+async def a_ward(
+    orders: Orders,
+    *,
+    build: Callable[[], Stager] | None = None,
+    version: Literal["auto", "5", "3.1.1"] = "5",
+) -> AsyncIterator[Alive]:
+    """Put a ward together as ``hypnocast run`` does, on made-up streams."""
+    state = Path(orders.state)
+    state.mkdir(parents=True, exist_ok=True, mode=0o700)  # noqa: ASYNC240 - once, at the start
+    config = Config(pack=Pack(name=orders.pack))
+    pack = open_pack(config)
+    async with contextlib.AsyncExitStack() as stack:
+        journal = await stack.enter_async_context(Journal.open(state / JOURNAL))
+        source = FastBeds(orders)
+        deck = None
+        if orders.tape:
+            deck = TapeDeck(state / "tapes", clock=source.now)
+            stack.callback(deck.close)
+            source.record = deck.write
+        kit = make_kit(config, pack, journal, live=True, on_step=lambda _: None)
+        if build is not None or orders.stuck_after_s != 25.0:
+            judge = Judge(build or kit.judge._build, stuck_after_s=orders.stuck_after_s)
+            kit = dataclasses.replace(kit, judge=judge)
+
+        def decided(bed: str, decisions: Sequence[Decision]) -> None:
+            if deck is not None:
+                for decision in decisions:
+                    deck.note(bed, decision_to_json(decision), source.now())
+
+        ward = Ward(
+            Plan(
+                source=source,
+                pack=pack,
+                kit=kit,
+                topics=Topics(orders.site),
+                node="node1",
+                broker=BrokerSettings(
+                    port=orders.port, version=version, answer_s=orders.answer_s, login_s=2.0
+                ),
+                make_bedside=bedside_maker(
+                    config,
+                    pack,
+                    source,
+                    boot_id=orders.boot,
+                    auto=True,
+                    decided=decided,
+                    site=orders.site,
+                ),
+                boot_id=orders.boot,
+                watchers=(source,),
+            )
+        )
+        yield Alive(ward, source, journal, kit)

@@ -1,0 +1,130 @@
+"""Brings daemons to life quickly: one process has everything imported and forks the others.
+
+Reads orders as JSON lines on standard input; tells each daemon's process id when it begins and
+its exit status when it has ended, as JSON lines on standard output.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+TESTS = Path(__file__).resolve().parent.parent
+DEADLINE_S = 60.0
+
+
+class Nursery:
+    """The test's end of it."""
+
+    def __init__(self, log: Path) -> None:
+        """Start the process that has everything imported."""
+        environment = os.environ | {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+        self._log = log.open("ab")
+        self._process = subprocess.Popen(
+            [sys.executable, str(Path(__file__).resolve())],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._log,
+            env=environment,
+        )
+
+    def begin(self, orders: object) -> int:
+        """Bring a daemon to life; return its process id."""
+        assert dataclasses.is_dataclass(orders)
+        assert not isinstance(orders, type)
+        assert self._process.stdin is not None
+        self._process.stdin.write(json.dumps(dataclasses.asdict(orders)).encode() + b"\n")
+        self._process.stdin.flush()
+        return self._read()
+
+    def ended(self) -> int:
+        """Wait for its end; return its exit code, or minus the signal that ended it."""
+        return os.waitstatus_to_exitcode(self._read())
+
+    def _read(self) -> int:
+        assert self._process.stdout is not None
+        line = self._process.stdout.readline()
+        assert line, f"the nursery died; see {self._log.name}"
+        return int(json.loads(line))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._process.kill()
+        self._process.wait()
+        for pipe in (self._process.stdin, self._process.stdout, self._log):
+            if pipe is not None:
+                pipe.close()
+
+
+def _tell(number: int) -> None:
+    sys.stdout.write(f"{number}\n")
+    sys.stdout.flush()
+
+
+def _live(line: str) -> None:
+    """Be the daemon until it ends or is killed."""
+    from faults.life import Orders, a_ward
+    from faults.points import arm
+    from hypnocast.app.logs import set_up_logs
+
+    set_up_logs()
+    told = json.loads(line)
+    told["beds"] = tuple(told["beds"])
+    orders = Orders(**told)
+    if orders.kill_at:
+        arm(orders.kill_at, orders.kill_hit)
+
+    async def serve() -> None:
+        async with a_ward(orders) as alive:
+            asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, alive.ward.stop)
+            await alive.ward.run()
+
+    asyncio.run(serve())
+
+
+def main() -> None:
+    """Fork daemons on demand, one at a time."""
+    sys.path[:0] = [str(TESTS), str(TESTS.parent / "daemon")]
+    import onnxruntime
+    import scipy.signal
+
+    import faults.life
+    import faults.points
+
+    assert all((onnxruntime, scipy.signal, faults.life, faults.points))
+    for line in sys.stdin:
+        child = os.fork()
+        if child == 0:
+            code = 1
+            try:
+                _live(line)
+                code = 0
+            except BaseException as error:  # noqa: BLE001 - said below; a child must not go on
+                import traceback
+
+                traceback.print_exception(error)
+            finally:
+                sys.stderr.flush()
+                os._exit(code)
+        _tell(child)
+        _, status = os.waitpid(child, 0)
+        _tell(status)
+
+
+if __name__ == "__main__":
+    main()
