@@ -5,6 +5,8 @@ They hold the options and the printing; the work is imported when a command is c
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
@@ -63,3 +65,37 @@ def compare(
         say(name)
         for figure, interval in figures.items():
             say(f"  {figure:<18} {interval}")
+
+
+@research.command()
+def datasets(
+    folder: Annotated[Path, typer.Argument(help="A local copy of a data set.")],
+    *,
+    kind: Annotated[str, typer.Option(help="Its reader, where the files do not tell.")] = "",
+    json: Json = False,
+) -> None:
+    """Check a local copy: subjects, hours, channels, stages, oddities, broken files."""
+    from hypnocast_models.readers.datasets import find_nights
+    from hypnocast_models.readers.survey import survey
+
+    found = find_nights(folder, kind)
+    with bar("nights", len(found)) as advance:
+        told = survey(found, advance)
+    if json:
+        print_json(told.to_json())
+    else:
+        for line in told.lines():
+            say(line)
+    if told.broken:
+        raise typer.Exit(1)
+
+
+@contextmanager
+def bar(what: str, total: int) -> Iterator[Callable[[int], None]]:
+    """Show how far long work has come, on standard error."""
+    from rich.console import Console
+    from rich.progress import Progress
+
+    with Progress(console=Console(stderr=True)) as progress:
+        task = progress.add_task(what, total=total)
+        yield lambda done: progress.advance(task, done)

@@ -11,7 +11,7 @@ import io
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import numpy as np
@@ -106,9 +106,11 @@ def read_hypnogram(path: Path, scorer: str = "", timezone: str = "UTC") -> Hypno
         case ".xml":
             return replace(plain, stages=nsrr_scoring(path).stages)
         case ".edf" | ".bdf":
-            start = EdfFile(path).start
-            known = None if start is None else utc_of(start, timezone)
-            return replace(plain, stages=edf_scoring(path).stages, start=known)
+            begun, scoring = EdfFile(path).start, edf_scoring(path)
+            start = None if begun is None else utc_of(begun, timezone)
+            if start is not None:
+                start += timedelta(seconds=scoring.anchor)
+            return replace(plain, stages=scoring.stages, start=start)
         case ".csv" | ".tsv" | ".txt":
             return _from_table(path, plain)
     raise TapeError(

@@ -68,8 +68,10 @@ class Scoring:
 
     stages: Stages
     rules: Rules
+    anchor: float = 0.0
+    """Seconds after the recording's beginning at which the first page begins."""
     lights_off: float | None = None
-    """Seconds after the first page's start."""
+    """Seconds after the recording's beginning."""
     lights_on: float | None = None
     oddities: tuple[str, ...] = ()
 
@@ -88,9 +90,9 @@ def stage_word(word: str, where: str) -> Stage | None:
     return stage
 
 
-def edf_scoring(path: Path, *, seconds: float | None = None) -> Scoring:
+def edf_scoring(path: Path) -> Scoring:
     """Read the stages in the annotations of an EDF+ or BDF+ file."""
-    return scoring_of(edf_annotations(EdfFile(path)), str(path), seconds=seconds)
+    return scoring_of(edf_annotations(EdfFile(path)), str(path))
 
 
 def edf_annotations(file: EdfFile) -> tuple[Annotation, ...]:
@@ -102,31 +104,37 @@ def edf_annotations(file: EdfFile) -> tuple[Annotation, ...]:
     )
 
 
-def scoring_of(
-    annotations: Sequence[Annotation], where: str, *, seconds: float | None = None
-) -> Scoring:
-    """Lay annotated stages on pages that begin where the recording begins."""
-    scored = [one for one in annotations if _is_scored(one.text)]
-    staged = [one for one in scored if stage_of(one.text) is not None]
+def scoring_of(annotations: Sequence[Annotation], where: str, *, shift: float = 0.0) -> Scoring:
+    """Lay annotated stages on pages.
+
+    Pages keep step with the first epoch scored, which need not begin where the recording does.
+    ``shift`` is how many seconds the annotations' zero lies after the recording's.
+    """
+    moved = [Annotation(a.onset + shift, a.duration, a.text) for a in annotations]
+    staged = [one for one in moved if stage_of(one.text) is not None]
     if not staged:
         raise TapeError(
             "holds no sleep stages among its annotations",
             where=where,
             remedy="Name the file with the hypnogram.",
         )
+    anchor = min(one.onset for one in staged) % PAGE_S
     ends = max(one.onset + (one.duration or PAGE_S) for one in staged)
-    pages = _pages(ends if seconds is None else min(ends, seconds), where)
+    pages = _pages(ends - anchor, where)
     lights = {
-        kind: next((a.onset for a in annotations if a.text.casefold() == kind), None)
+        kind: next((a.onset for a in moved if a.text.casefold() == kind), None)
         for kind in ("lights off", "lights on")
     }
-    # Bounds are those of the scored part: before and after it there are no stages.
+    odd = list(_unlike_30_s(staged))
+    if shift:
+        odd.append(f"its scoring begins {shift:+g} s from its signals")
     return Scoring(
-        stages=scored_pages(scored, anchor=0.0, epochs=pages),
+        stages=scored_pages(staged, anchor=anchor, epochs=pages),
         rules="R&K" if any(_RK.fullmatch(one.text.strip()) for one in staged) else "AASM",
+        anchor=anchor,
         lights_off=lights["lights off"],
         lights_on=lights["lights on"],
-        oddities=_unlike_30_s(staged),
+        oddities=tuple(odd),
     )
 
 
@@ -148,7 +156,7 @@ def nsrr_scoring(path: Path) -> Scoring:
         stage = _NSRR[code]
         marks.append(Annotation(start, duration, "?" if stage is None else stage.value))
     pages = _pages(max(m.onset + (m.duration or PAGE_S) for m in marks), str(path))
-    return Scoring(scored_pages(marks, anchor=0.0, epochs=pages), "R&K", oddities=())
+    return Scoring(scored_pages(marks, anchor=0.0, epochs=pages), "R&K")
 
 
 def digits_scoring(path: Path) -> Scoring:
@@ -197,10 +205,6 @@ def read_text(path: Path) -> str:
         raise TapeError(f"cannot be opened ({error.strerror})", where=str(path)) from error
     except UnicodeDecodeError as error:
         raise TapeError("is not a text file in UTF-8", where=str(path)) from error
-
-
-def _is_scored(text: str) -> bool:
-    return stage_of(text) is not None or text.strip().casefold() in _NO_STAGE - {""}
 
 
 def _unlike_30_s(staged: Iterable[Annotation]) -> tuple[str, ...]:
