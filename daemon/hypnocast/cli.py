@@ -53,6 +53,7 @@ for _command in (
     live.dashboard,
     nights.nights,
     nights.report,
+    nights.why,
     nights.export,
     live.schema,
     checks.doctor,

@@ -86,3 +86,47 @@ def report(
     path = output or Path(f"{file_stem(view)}.{form}")
     save(make_report(view, ZoneInfo(loaded.site.timezone)), path, form)
     say(str(path))
+
+
+def why(
+    night: Wanted,
+    epoch: Annotated[int, typer.Argument(min=0, help="Number of the page, from 0.")],
+    config: ConfigFile = None,
+    *,
+    explain: Annotated[
+        str, typer.Option(help="off, channels or patches: how deep to explain.")
+    ] = "patches",
+    tape: Annotated[
+        Path | None, typer.Option(help="The recording, where it does not lie among the tapes.")
+    ] = None,
+    form: Annotated[str, typer.Option("--format", "-f", help="html, pdf or png.")] = "html",
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="File; default: NIGHT-page-N.html.")
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Say why a page got its stage; exit code 1 if it cannot be drawn as the model saw it."""
+    from zoneinfo import ZoneInfo
+
+    from hypnocast.app.config import load_config
+    from hypnocast.app.nights.export import file_stem
+    from hypnocast.app.nights.sheet import save
+    from hypnocast.app.nights.view import open_night
+    from hypnocast.app.nights.why import answer, depth_called, told
+    from hypnocast.app.nights.why_sheet import why_sheet
+
+    loaded = load_config(config)
+    view = open_night(loaded, night)
+    found = answer(loaded, view, epoch, depth=depth_called(explain), tape=tape)
+    if json:
+        print_json(told(found))
+    else:
+        path = output or Path(f"{file_stem(view)}-page-{epoch}.{form}")
+        save(why_sheet(found, ZoneInfo(loaded.site.timezone)), path, form)
+        said = found.event.stage or f"withheld: {found.event.reason}"
+        sentence = "" if found.rests is None else f"; {found.rests.sentence}"
+        same = {True: "drawn as the model saw it", False: "DIFFERS from what the model saw"}
+        how = "" if found.same is None else f"; {same[found.same]}"
+        say(f"{path}  {said}{sentence}{how}")
+    if found.same is False:
+        raise typer.Exit(1)

@@ -59,14 +59,24 @@ class Rests:
 
 
 def channel_looks(look: Look, recipe: Recipe) -> list[Look]:
-    """Return the looks to judge: the page, the empty page, then each channel without and alone."""
+    """Return the looks to judge: the page, the empty page, then each channel without and alone.
+
+    A channel is blanked on the pages around as well: else a model that looks at those would
+    read there what it no longer sees here.
+    """
     roles = drawn_roles(look.page, recipe)
-    looks = [look, _with(look, blank(look.page.rgb, recipe, roles))]
+    variants: list[tuple[Role, ...]] = [roles]
     for role in roles:
-        others = tuple(other for other in roles if other is not role)
-        looks.append(_with(look, blank(look.page.rgb, recipe, (role,))))
-        looks.append(_with(look, blank(look.page.rgb, recipe, others)))
-    return looks
+        variants += [(role,), tuple(other for other in roles if other is not role)]
+    shown = [
+        None if picture is None else _blanked(picture, recipe, variants)
+        for picture in look.pictures
+    ]
+    looks = [
+        Look(tuple(None if one is None else one[k] for one in shown), look.center)
+        for k in range(len(variants))
+    ]
+    return [look, *looks]
 
 
 def channel_falls(
@@ -128,14 +138,23 @@ def drawn_roles(picture: Picture, recipe: Recipe) -> tuple[Role, ...]:
 
 def blank(pixels: Pixels, recipe: Recipe, roles: Sequence[Role]) -> Pixels:
     """Return the page as it would be had these channels not been recorded."""
+    return _without(pixels, recipe, roles, _owners(pixels, recipe))
+
+
+def _blanked(picture: Picture, recipe: Recipe, variants: Sequence[Sequence[Role]]) -> list[Picture]:
+    owner = _owners(picture.rgb, recipe)
+    return [_drawn(picture, _without(picture.rgb, recipe, roles, owner)) for roles in variants]
+
+
+def _without(
+    pixels: Pixels, recipe: Recipe, roles: Sequence[Role], owner: NDArray[np.int64]
+) -> Pixels:
     empty, blanked = _empty(recipe), pixels.copy()
-    owner = _owners(pixels, recipe)
     traces = slice(0, recipe.trace.height)
+    gone = np.isin(owner, [recipe.roles.index(role) for role in roles])
+    blanked[traces][gone] = empty[traces][gone]
     for role in roles:
-        place = recipe.roles.index(role)
-        gone = owner == place
-        blanked[traces][gone] = empty[traces][gone]
-        if (rows := _spectrum_rows(recipe, place)) is not None:
+        if (rows := _spectrum_rows(recipe, recipe.roles.index(role))) is not None:
             blanked[rows] = empty[rows]
     return blanked
 
@@ -183,7 +202,10 @@ def _cuts(length: int) -> list[slice]:
 
 
 def _with(look: Look, pixels: Pixels) -> Look:
-    page = replace(look.page, rgb=pixels, digest=picture_digest(pixels))
     pictures = list(look.pictures)
-    pictures[look.center] = page
+    pictures[look.center] = _drawn(look.page, pixels)
     return Look(tuple(pictures), look.center)
+
+
+def _drawn(picture: Picture, pixels: Pixels) -> Picture:
+    return replace(picture, rgb=pixels, digest=picture_digest(pixels))

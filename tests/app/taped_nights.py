@@ -1,0 +1,96 @@
+"""Simulated nights as a daemon leaves them behind: a journal, tapes, and the pages drawn."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from hypnocast.app.build import JOURNAL, bedside_maker, make_kit
+from hypnocast.app.config import Config, Daemon
+from hypnocast.app.config import Pack as PackConfig
+from hypnocast.app.nights.gallery import PAGES, Gallery
+from hypnocast.app.nights.past import PastPages
+from hypnocast.app.simulate import SimulatedSource
+from hypnocast.app.sources import RecordedSource
+from hypnocast.app.ward import Plan, Ward, Watcher
+from hypnocast.core.decisions import Decision, decision_to_json
+from hypnocast.core.topics import Topics
+from hypnocast.core.types import Arrival, Chunk
+from hypnocast.core.utc import UtcAnchor
+from hypnocast.ports.journal import Journal
+from hypnocast.ports.mqtt_settings import BrokerSettings
+from hypnocast.ports.tape_deck import TapeDeck
+from hypnocast.stagers.pack import load_pack
+
+BOOT = "a-boot"
+T0 = 1_772_402_400.0
+"""2026-03-01 22:00 UTC."""
+
+
+@dataclass(frozen=True)
+class Taped:
+    """A state folder with nights in it."""
+
+    config: Config
+    sim: SimulatedSource
+
+
+async def tape_nights(
+    folder: Path,
+    pack: Path,
+    sim: SimulatedSource,
+    *,
+    port: int,
+    watchers: Sequence[Watcher] = (),
+    started: Callable[[Ward], None] = lambda _: None,
+    hold: Callable[[float], None] = lambda _: None,
+) -> Taped:
+    """Run a ward over simulated beds, with tapes; ``hold`` is called as the data's time goes on."""
+    config = Config(daemon=Daemon(state_dir=str(folder)), pack=PackConfig(name=str(pack)))
+    loaded = load_pack(pack)
+    now = sim.clock_start
+    deck = TapeDeck(
+        config.tape_dir,
+        facts={"boot_id": BOOT},
+        now=lambda: T0 + now - sim.clock_start,
+        clock=lambda: now,
+    )
+
+    def recorded() -> Iterator[tuple[str, Arrival]]:
+        nonlocal now
+        for bed, arrival in sim:
+            if isinstance(arrival, Chunk):
+                now = max(now, arrival.arrived)
+                hold(now - sim.clock_start)
+            deck.write(bed, arrival)
+            yield bed, arrival
+
+    def decided(bed: str, decisions: Sequence[Decision]) -> None:
+        for decision in decisions:
+            deck.note(bed, decision_to_json(decision), now)
+
+    source = RecordedSource(recorded(), UtcAnchor(sim.clock_start, T0), "simulated")
+    async with Journal.open(folder / JOURNAL) as journal:
+        kit = make_kit(config, loaded, journal, live=False, on_step=lambda _: None)
+        gallery = Gallery(folder / PAGES, loaded.recipe.digest)
+        ward = Ward(
+            Plan(
+                source=source,
+                pack=loaded,
+                kit=kit,
+                topics=Topics("lab"),
+                node="node1",
+                broker=BrokerSettings(port=port),
+                make_bedside=bedside_maker(
+                    config, loaded, source, boot_id=BOOT, auto=True, decided=decided
+                ),
+                watchers=tuple(watchers),
+                past=PastPages(gallery, kit.judge, journal, loaded, depth="patches"),
+            )
+        )
+        started(ward)
+        await ward.run()
+        gallery.close()
+    deck.close()
+    return Taped(config, sim)
