@@ -190,6 +190,7 @@ def small_figures(
 
     from hypnocast_models import figures
     from hypnocast_models.data import open_recordings
+    from hypnocast_models.evaluate import rounded
     from hypnocast_models.small import trial
     from hypnocast_models.small.sources import SLEEP_EDF
 
@@ -203,14 +204,87 @@ def small_figures(
         "small_unfiltered": trial.report(alone),
         "gradient_boosting": trial.report(baseline),
         "majority": trial.report(trial.judge_majority(nights)),
-        "kappa_ahead_of_gradient_boosting": [
-            round(v, 4) for v in (difference.value, difference.low, difference.high)
-        ],
+        "kappa_ahead_of_gradient_boosting": rounded(difference),
     }
     out.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
     for name in ("small", "small_unfiltered", "gradient_boosting", "majority"):
         typer.echo(f"{name:20s} κ {result[name]['kappa']} macro-F1 {result[name]['macro_f1']}")
     typer.echo(f"ahead of gradient boosting by κ {difference}")
+
+
+@small.command("ship")
+def small_ship(
+    data: Data,
+    pack: Annotated[Path, typer.Option(help="Folder of the pack; its CARD.md becomes part of it.")],
+    *,
+    version: Annotated[str, typer.Option(help="Version of the pack.")],
+    cache: Cache = Path("cache"),
+    runs: Runs = Path("runs"),
+    figures: Annotated[Path, typer.Option(help="Figures of the trial.")] = Path("figures.json"),
+    commit: Annotated[str, typer.Option(help="Commit of the code that trained.")] = "0" * 40,
+) -> None:
+    """Export the model trained on everything, with its calibration, into the pack."""
+    from hypnocast_models.small import crossval
+    from hypnocast_models.small.regimen import train_without
+    from hypnocast_models.small.ship import Shipment, lay_logs, provenance, ship, trial_metrics
+    from hypnocast_models.small.sources import open_sources
+
+    final = runs / "final"
+    model, _ = train_without(cache, final, ())
+    shipment = Shipment(
+        version=version,
+        calibration=crossval.calibrate_final(cache, runs, final),
+        provenance=provenance(
+            open_sources(data), commit, "hypnocast-models small: see docs/training.md"
+        ),
+        metrics=trial_metrics(figures),
+    )
+    lay_logs(runs, figures, pack)
+    made, _ = ship(model, shipment, pack, _say)
+    _say(f"{made.manifest.name} {made.manifest.version} {made.digest}")
+
+
+@app.command("evaluate")
+def evaluate_pack(
+    pack: Annotated[Path, typer.Argument(help="Folder of the pack.")],
+    database: Annotated[Path, typer.Argument(help="Folder of scored recordings (*.npz).")],
+    *,
+    subject: Annotated[list[str] | None, typer.Option(help="Only these subjects.")] = None,
+    gain: Annotated[list[float] | None, typer.Option(help="Multiply all samples by this.")] = None,
+    min_coverage: Annotated[
+        float | None, typer.Option(help="Instead of the pack's own; recorded.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Write the figures here as JSON.")] = None,
+) -> None:
+    """Judge a pack on scored nights, on the stream that the daemon would emit."""
+    import json
+
+    from hypnocast.stagers.pack import load_pack
+    from hypnocast_models import evaluate as judging
+    from hypnocast_models.data import open_recordings
+
+    loaded = load_pack(pack)
+    nights = [n for n in open_recordings(database) if subject is None or n.subject in subject]
+    result: dict[str, Any] = {"pack": loaded.digest, "min_coverage": min_coverage, "gains": {}}
+    with _progress() as progress:
+        for each in gain or [1.0]:
+            bar = progress.add_task(f"×{each:g}", total=sum(len(n.stages) for n in nights))
+            made = judging.evaluate(
+                loaded,
+                nights,
+                gain=each,
+                min_coverage=min_coverage,
+                advance=partial(progress.advance, bar),
+            )
+            result["gains"][f"{each:g}"] = {
+                "filtered": judging.summarise(made.scored),
+                "unfiltered": judging.summarise(made.unfiltered),
+            }
+    for each, found in result["gains"].items():
+        both = [f"{how} κ {found[how]['kappa'][0]:.3f}" for how in ("filtered", "unfiltered")]
+        _say(f"×{each}: {', '.join(both)}, coverage {found['filtered']['coverage']:.3f}")
+    if out is not None:
+        out.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+from hypnocast_models.data import Recording, open_recordings
+
 SLEEP_EDF = "sleepedf20-5s"
 UCDDB = "ucddb"
 HELD_OUT = frozenset({"subject018"})
@@ -28,3 +32,8 @@ FOLDS = 4
 def fold_of(subject: str) -> int:
     """Tell which fold a subject is judged in: its number, modulo the folds."""
     return int(subject.rsplit("subject", 1)[1]) % FOLDS
+
+
+def open_sources(data: Path) -> tuple[list[Recording], list[Recording]]:
+    """Open all nights that may be trained on."""
+    return open_recordings(data / SLEEP_EDF), open_recordings(data / UCDDB, without=HELD_OUT)

@@ -18,6 +18,7 @@ from hypnocast.stagers.pack import Pack, load_pack
 from hypnocast_models import figures
 from hypnocast_models.baseline import fit_and_judge
 from hypnocast_models.data import Recording
+from hypnocast_models.evaluate import summarise
 from hypnocast_models.figures import Scored
 from hypnocast_models.small.crossval import calibrate_fold, fold_folder
 from hypnocast_models.small.regimen import SEED, open_shelf, train_without
@@ -109,42 +110,18 @@ def judge_majority(nights: Sequence[Recording]) -> list[Scored]:
     ]
 
 
-def report(ours: Sequence[Scored]) -> dict[str, Any]:
-    """Give every figure of a set of nights, pooled, by fold, by subject and by night."""
-    table = figures.pooled(ours)
-    subjects = sorted({s.subject for s in ours})
-    by_subject = {
-        s: figures.kappa(figures.pooled([n for n in ours if n.subject == s])) for s in subjects
+def report(nights: Sequence[Scored]) -> dict[str, Any]:
+    """Give the figures of the trial: those of any evaluation, and every fold."""
+    by_fold = {
+        str(fold): [night for night in nights if fold_of(night.subject) == fold]
+        for fold in range(FOLDS)
     }
-    interval = figures.bootstrap(ours)
-    f1 = figures.bootstrap(ours, figures.macro_f1)
-    agreed = figures.bootstrap(ours, figures.accuracy)
-    return {
-        "pages": int(table.sum()),
-        "coverage": round(figures.coverage(ours), 4),
-        "kappa": _interval(interval),
-        "accuracy": _interval(agreed),
-        "macro_f1": _interval(f1),
-        "stage_f1": [round(float(f), 3) for f in figures.stage_f1(table)],
-        "calibration_error": round(figures.calibration_error(ours), 4),
-        "confusion": table.tolist(),
-        "folds": {
-            str(fold): round(
-                figures.kappa(figures.pooled([n for n in ours if fold_of(n.subject) == fold])), 3
-            )
-            for fold in range(FOLDS)
-            if any(fold_of(n.subject) == fold for n in ours)
-        },
-        "subjects": {s.rsplit("/", 1)[1]: round(k, 3) for s, k in by_subject.items()},
-        "worst_subject": round(min(by_subject.values()), 3),
-        "nights": {
-            n.night.rsplit("/", 1)[1]: round(figures.kappa(figures.pooled([n])), 3) for n in ours
-        },
+    folds = {
+        fold: round(figures.kappa(figures.pooled(some)), 3)
+        for fold, some in by_fold.items()
+        if some
     }
-
-
-def _interval(interval: figures.Interval) -> list[float]:
-    return [round(v, 4) for v in (interval.value, interval.low, interval.high)]
+    return {**summarise(nights), "folds": folds}
 
 
 def _path(runs: Path, night: Recording, gain: float) -> Path:

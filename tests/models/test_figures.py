@@ -1,0 +1,88 @@
+"""Figures count what they say they count."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hypnocast.core.calibration import Calibration
+from hypnocast.core.filter import run_filter
+from hypnocast_models import figures
+from hypnocast_models.figures import Scored
+from hypnocast_models.sequence import Judged, fit_logistic, fit_temperature, fit_transitions
+from needs import need_module
+
+need_module("sklearn")
+
+
+def scored(expert: list[int], ours: list[int], subject: str = "a") -> Scored:
+    said = np.asarray(ours)
+    chances = np.full((len(ours), 5), 0.05)
+    chances[np.arange(len(ours)), np.maximum(said, 0)] = 0.8
+    chances[said < 0] = np.nan
+    return Scored("night", subject, np.asarray(expert), said, chances)
+
+
+@given(st.lists(st.tuples(st.integers(0, 4), st.integers(0, 4)), min_size=2, max_size=60))
+def test_kappa_and_f1_are_those_of_scikit_learn(pairs: list[tuple[int, int]]) -> None:
+    from sklearn.metrics import cohen_kappa_score, f1_score
+
+    expert, ours = (np.array(side) for side in zip(*pairs, strict=True))
+    table = figures.confusion(expert, ours)
+    if len(set(expert) | set(ours)) > 1:
+        assert figures.kappa(table) == pytest.approx(cohen_kappa_score(expert, ours))
+    labels = sorted(set(expert) | set(ours))
+    wanted = f1_score(expert, ours, labels=labels, average="macro", zero_division=0)
+    assert figures.macro_f1(table) == pytest.approx(wanted)
+
+
+def test_a_withheld_page_counts_as_wrong_and_not_as_covered() -> None:
+    whole = scored([0, 1, 2, 3], [0, 1, 2, 3])
+    holed = scored([0, 1, 2, 3], [0, -1, 2, 3])
+    assert figures.accuracy(figures.pooled([whole])) == 1.0
+    assert figures.accuracy(figures.pooled([holed])) == 0.75
+    assert figures.kappa(figures.pooled([holed])) < 1.0
+    assert figures.coverage([holed]) == 0.75
+
+
+def test_the_interval_is_over_subjects_and_pairs_them() -> None:
+    rng = np.random.default_rng(0)
+    ours, theirs = [], []
+    for subject in range(8):
+        expert = rng.integers(0, 5, 100)
+        wrong = rng.random(100) < 0.1 + 0.05 * subject
+        mine = np.where(wrong, (expert + 1) % 5, expert)
+        also = np.where(rng.random(100) < 0.1, (mine + 1) % 5, mine)
+        ours.append(scored(expert.tolist(), mine.tolist(), str(subject)))
+        theirs.append(scored(expert.tolist(), also.tolist(), str(subject)))
+    one = figures.bootstrap(ours)
+    ahead = figures.bootstrap_difference(ours, theirs)
+    assert one.low < one.value < one.high
+    assert 0 < ahead.low < ahead.value < ahead.high
+    # Pairing takes the differences between people out of the interval.
+    assert ahead.high - ahead.low < one.high - one.low
+    with pytest.raises(ValueError, match="same subjects"):
+        figures.bootstrap_difference(ours, theirs[:-1])
+
+
+def test_a_fitted_calibration_follows_a_night_better_than_the_page_alone() -> None:
+    rng = np.random.default_rng(1)
+    nights = []
+    for subject in range(6):
+        stages = np.repeat(rng.integers(0, 5, 60), 8)
+        logits = rng.normal(0, 1.0, (stages.size, 5))
+        logits[np.arange(stages.size), stages] += 1.0
+        rows = 3.0 * (logits - np.logaddexp.reduce(logits, axis=1, keepdims=True))
+        rows -= np.logaddexp.reduce(rows, axis=1, keepdims=True)
+        nights.append(Judged(str(subject), rows, stages))
+    train, test = nights[:5], nights[5]
+    temperature = fit_temperature(train)
+    assert 2.0 < temperature < 4.0
+    logistic, _ = fit_logistic(train, temperature, np.full(5, 0.2))
+    alone = float((test.log_probabilities.argmax(axis=1) == test.stages).mean())
+    for sequence in (logistic, fit_transitions(train)):
+        calibration = Calibration(temperature=temperature, prior=(0.2,) * 5, sequence=sequence)
+        staged = run_filter(calibration, test.log_probabilities)
+        assert float((staged.argmax(axis=1) == test.stages).mean()) > alone + 0.15

@@ -1,0 +1,167 @@
+"""The small pack's way from samples to a pack keeps its numbers, and can be interrupted."""
+
+from __future__ import annotations
+
+import shutil
+from collections import deque
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from hypnocast.core.calibration import Calibration
+from hypnocast.core.recipe import builtin
+from hypnocast.core.render import draw
+from hypnocast.core.types import Look, Picture, Role
+from hypnocast.errors import RecipeError
+from hypnocast.stagers.local import LocalStager
+from hypnocast.stagers.pack import verify_pack
+from needs import need_module
+
+for name in ("torch", "transformers", "onnx", "onnxscript", "onnxruntime"):
+    need_module(name)
+
+import torch  # noqa: E402 - after what it needs was found
+from made_up_nights import night  # noqa: E402
+
+from hypnocast_models.pages import ROWS, WHOLE, fill_cache, read_cache, strips  # noqa: E402
+from hypnocast_models.small.assembly import PAGES_BEFORE, Size, build  # noqa: E402
+from hypnocast_models.small.crossval import evidence  # noqa: E402
+from hypnocast_models.small.shelf import Shelf, louder  # noqa: E402
+from hypnocast_models.small.ship import Shipment, provenance, ship  # noqa: E402
+from hypnocast_models.small.train import Diet, TrainPlan, judge, off_page, train  # noqa: E402
+
+RECIPE = builtin("spectral-448")
+SMALL = Size(width=32, trace_channels=8, spectrum_channels=16, latents=2, dropout=0.0)
+
+
+@pytest.fixture(scope="module")
+def shelf(tmp_path_factory: pytest.TempPathFactory) -> Shelf:
+    folder = tmp_path_factory.mktemp("cache")
+    fill_cache([night(20)], WHOLE, RECIPE, folder, seed=0)
+    return Shelf(read_cache(folder, WHOLE, RECIPE, 0), len(WHOLE.gains))
+
+
+def pictures_of(pages: int, gain: float = 1.0) -> list[Picture]:
+    recording = night(20)
+    return [
+        draw(
+            recording.page(row, RECIPE.context_s, RECIPE.tail_s, Role.C4, gain),
+            RECIPE,
+            50,
+            {},
+            {Role.C4: recording.channel},
+        )
+        for row in range(pages)
+    ]
+
+
+def test_strips_give_the_tower_the_same_numbers_as_the_whole_page() -> None:
+    torch.manual_seed(0)
+    tower = build(SMALL).eval().model.vision_tower
+    page = pictures_of(3)[2].rgb
+    ink, power = strips(page, RECIPE, (Role.C4,), 448)
+    with torch.inference_mode():
+        pixels = torch.from_numpy(page.transpose(2, 0, 1).copy())[None].float() / 255
+        whole = tower(pixels).last_hidden_state
+        bands = torch.tensor([[1]])
+        cut = tower.read(
+            off_page(torch.from_numpy(ink)[None].float() / 255, bands),
+            torch.from_numpy(power)[None].float() / 255,
+            bands,
+        )
+    torch.testing.assert_close(cut, whole, atol=2e-5, rtol=1e-4)
+
+
+def test_a_cache_goes_on_where_it_stopped_and_refuses_other_seeds(tmp_path: Path) -> None:
+    nights = [night(4, seconds=5.0), night(4, seed=1, seconds=5.0, subject="subject01")]
+    done: list[int] = []
+    fill_cache(nights[:1], ROWS, RECIPE, tmp_path, seed=0)
+    first = next(tmp_path.glob("*.npz"))
+    written = first.stat().st_mtime_ns
+    fill_cache(nights, ROWS, RECIPE, tmp_path, seed=0, advance=done.append)
+    assert first.stat().st_mtime_ns == written
+    assert sum(done) == 2 * 4 * len(ROWS.gains)
+    pages = read_cache(tmp_path, ROWS, RECIPE, 0)
+    assert pages.subjects == ("made-up/subject00", "made-up/subject01")
+    # Five seconds of thirty: nothing is inked behind them.
+    assert pages.power[..., :18].any()
+    assert not pages.power[..., 20:].any()
+    with pytest.raises(RecipeError, match="its seed is 0, not 7"):
+        read_cache(tmp_path, ROWS, RECIPE, 7)
+
+
+def test_a_louder_spectrogram_is_the_one_drawn_at_that_gain() -> None:
+    quiet, loud = pictures_of(1)[0], pictures_of(1, gain=2.0)[0]
+    _, power = strips(quiet.rgb, RECIPE, (Role.C4,), 448)
+    _, wanted = strips(loud.rgb, RECIPE, (Role.C4,), 448)
+    moved = louder(torch.from_numpy(power)[None].float() / 255, torch.tensor([np.log(2.0)]))
+    bright = power > 60
+    error = np.abs(moved[0].numpy() * 255 - wanted)[bright]
+    assert error.max() <= 2.5
+
+
+def test_training_that_was_interrupted_ends_where_it_would_have(
+    shelf: Shelf, tmp_path: Path
+) -> None:
+    diets = [Diet(shelf, np.array([0]), batch=1, share=1.0)]
+    weights = torch.ones(5)
+
+    def run(folder: Path, plan: TrainPlan, stop: int | None = None) -> Any:
+        def advance(step: int, _: float) -> None:
+            if step == stop:
+                raise KeyboardInterrupt
+
+        return train(plan, diets, weights, folder, advance)
+
+    plan = TrainPlan(seed=3, steps=4, size=SMALL, checkpoint_every=2)
+    straight = run(tmp_path / "straight", plan).state_dict()
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path / "broken", plan, stop=3)
+    resumed = run(tmp_path / "broken", plan).state_dict()
+    for key, value in straight.items():
+        torch.testing.assert_close(resumed[key], value, msg=key)
+
+
+def test_the_daemon_says_of_a_page_what_training_said(shelf: Shelf, tmp_path: Path) -> None:
+    torch.manual_seed(1)
+    model = build(SMALL).eval()
+    shipment = Shipment("0.0.1", Calibration(prior=(0.2,) * 5), provenance((), "0" * 40, "pytest"))
+    (tmp_path / "CARD.md").write_text("# Made up\n", encoding="utf-8")
+    pack, parity = ship(model, shipment, tmp_path)
+    assert parity.largest < 1e-4
+    assert verify_pack(tmp_path) == ()
+    wanted = judge(model, shelf, 0, 1.0)[:12]
+
+    recent: deque[Picture | None] = deque([None] * (PAGES_BEFORE + 1), maxlen=PAGES_BEFORE + 1)
+    looks = []
+    for picture in pictures_of(12):
+        recent.append(picture)
+        looks.append(Look(tuple(recent), center=PAGES_BEFORE))
+    stager = LocalStager(pack, "cpu", threads=1)
+    said = np.stack([opinion.log_probabilities for opinion in stager.judge(looks)])
+    stager.close()
+    np.testing.assert_allclose(said, wanted, atol=1e-4)
+
+
+def test_a_model_is_never_calibrated_on_what_it_was_trained_on(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="not on fold 2"):
+        evidence(tmp_path, tmp_path, (0, 1), 2, shelf=None, weight=1.0, gains=(1.0,))  # type: ignore[arg-type]  # refused before it is looked at
+
+
+def test_the_pack_that_ships_verifies_and_is_small() -> None:
+    folder = Path(__file__).parents[2] / "models" / "packs" / "hypnocast-small"
+    assert verify_pack(folder) == ()
+    assert sum(file.stat().st_size for file in folder.iterdir()) < 10_000_000
+
+
+def test_one_changed_byte_of_the_pack_that_ships_is_named(tmp_path: Path) -> None:
+    folder = Path(__file__).parents[2] / "models" / "packs" / "hypnocast-small"
+    for name in sorted(path.name for path in folder.iterdir() if path.name != "pack.toml"):
+        copy = tmp_path / name
+        shutil.copytree(folder, copy)
+        content = bytearray((copy / name).read_bytes())
+        content[len(content) // 2] ^= 1
+        (copy / name).write_bytes(content)
+        assert any(name in str(fault) for fault in verify_pack(copy)), name
