@@ -1,0 +1,142 @@
+"""Explanations: blanked means as if never recorded, and what carries the stage is named."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import pytest
+
+from hypnocast.app.simulate import Night
+from hypnocast.core.condition import condition
+from hypnocast.core.explain import (
+    PATCHES,
+    blank,
+    channel_falls,
+    channel_looks,
+    drawn_roles,
+    patch_falls,
+    patch_looks,
+    sentence,
+)
+from hypnocast.core.recipe import builtin
+from hypnocast.core.render import draw, render
+from hypnocast.core.types import (
+    STAGES,
+    Derivation,
+    FloatArray,
+    Look,
+    Page,
+    Picture,
+    Role,
+    Signal,
+    Stage,
+)
+
+ROLES = (Role.F4, Role.C4, Role.O2, Role.E1, Role.E2, Role.CHIN)
+RECIPE = builtin("spectral-448")
+INK = 40
+
+
+def page(stage: Stage, roles: Sequence[Role] = ROLES, seed: int = 5) -> Page:
+    night = Night(seed, stages=(stage,) * 4)
+    samples = night.samples(60.0 - RECIPE.context_s, 90.0 + RECIPE.tail_s).astype(np.float64)
+    signals = {
+        role: Signal(
+            Derivation(role, role.value, "s", place, None, 1.0, rate=256.0),
+            256.0,
+            np.round(samples[:, place] * 64) / 64,
+        )
+        for place, role in enumerate(ROLES)
+        if role in roles
+    }
+    return Page(2, signals, RECIPE.context_s, RECIPE.tail_s)
+
+
+def drawn(stage: Stage, roles: Sequence[Role] = ROLES) -> Picture:
+    return draw(page(stage, roles), RECIPE, 50, {}, {})
+
+
+def look_of(picture: Picture) -> Look:
+    return Look((None, picture), 1)
+
+
+def judged(looks: Sequence[Look], sure: Callable[[Picture], float]) -> list[FloatArray]:
+    """Let a model be as sure of R as it is told; the rest goes to W."""
+    rows = []
+    for look in looks:
+        p = sure(look.page)
+        rows.append(np.array([1.0 - p, 0.0, 0.0, 0.0, p]))
+    return rows
+
+
+@pytest.mark.parametrize("stage", STAGES)
+@pytest.mark.parametrize("role", ROLES)
+def test_a_blanked_channel_is_a_channel_that_was_never_recorded(stage: Stage, role: Role) -> None:
+    whole = drawn(stage)
+    others = tuple(other for other in ROLES if other is not role)
+    never = render(condition(page(stage, others), RECIPE, 50), RECIPE).astype(int)
+    blanked = blank(whole.rgb, RECIPE, (role,)).astype(int)
+    rows = RECIPE.trace.height
+    assert np.array_equal(blanked[rows:], never[rows:])
+    removed = (np.abs(never - whole.rgb).max(axis=2) > INK).sum()
+    wrong = (np.abs(never - blanked).max(axis=2) > INK).sum()
+    # Where traces of two colours cross, a pixel carries both and goes to one of them.
+    assert wrong < 0.02 * removed
+
+
+def test_a_page_without_any_channel_is_the_empty_page() -> None:
+    whole = drawn(Stage.R)
+    empty = blank(whole.rgb, RECIPE, ROLES)
+    assert np.array_equal(empty, blank(empty, RECIPE, ROLES))
+    picture = Picture(2, empty, "", RECIPE.digest, {}, {})
+    assert drawn_roles(picture, RECIPE) == ()
+    assert drawn_roles(whole, RECIPE) == ROLES
+    assert drawn_roles(drawn(Stage.N2, (Role.C4, Role.CHIN)), RECIPE) == (Role.C4, Role.CHIN)
+
+
+def test_two_channels_that_tell_the_same_are_both_named() -> None:
+    def either_eye(picture: Picture) -> float:
+        seen = drawn_roles(picture, RECIPE)
+        return 0.9 if Role.E1 in seen or Role.E2 in seen else 0.1
+
+    look = look_of(drawn(Stage.R))
+    answers = judged(channel_looks(look, RECIPE), either_eye)
+    falls = channel_falls(Stage.R, look, RECIPE, answers)
+    assert sentence(Stage.R, falls) == "R rests on E1-M2 and E2-M2"
+    assert falls[Role.CHIN] == 0.0
+
+
+def test_what_is_blanked_here_is_blanked_on_the_pages_around() -> None:
+    before, now = drawn(Stage.N2), drawn(Stage.R)
+    look = Look((before, now), 1)
+    for shown in channel_looks(look, RECIPE)[1:]:
+        first = shown.pictures[0]
+        assert first is not None
+        assert drawn_roles(first, RECIPE) == drawn_roles(shown.page, RECIPE)
+
+
+def test_a_stage_that_rests_on_nothing_is_said_to() -> None:
+    look = look_of(drawn(Stage.R))
+    falls = channel_falls(Stage.R, look, RECIPE, judged(channel_looks(look, RECIPE), lambda _: 0.9))
+    assert sentence(Stage.R, falls) == "R rests on no single channel"
+
+
+def test_the_heat_lies_where_the_model_looked() -> None:
+    whole = drawn(Stage.R)
+    side = RECIPE.width // PATCHES
+    row, column = 3, 6
+
+    def one_corner(picture: Picture) -> float:
+        seen = picture.rgb[row * side : (row + 1) * side, column * side : (column + 1) * side]
+        same = np.array_equal(
+            seen, whole.rgb[row * side : (row + 1) * side, column * side : (column + 1) * side]
+        )
+        return 0.8 if same else 0.3
+
+    look = look_of(whole)
+    answers = judged(patch_looks(look, RECIPE), one_corner)
+    falls = np.array(patch_falls(Stage.R, judged([look], one_corner)[0], answers))
+    assert falls.shape == (PATCHES, PATCHES)
+    assert falls[row, column] == pytest.approx(0.5)
+    assert np.count_nonzero(falls) == 1
