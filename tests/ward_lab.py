@@ -115,7 +115,7 @@ class HandDriven:
         """Return the local clock."""
         return self._now
 
-    def measure_soon(self, bed: str) -> None:
+    def measure_soon(self) -> None:
         """Measure nothing: what is to be measured comes with the rest."""
 
     def arrivals(self) -> Iterator[tuple[str, Arrival] | None]:

@@ -41,7 +41,7 @@ def coming() -> list[Coming]:
 
 
 async def _one_run(
-    folder: Path, pack: Path, port: int, source: HandDriven, until: float, pages: int, boot: str
+    folder: Path, pack: Path, port: int, source: HandDriven, *, until: float, pages: int, boot: str
 ) -> list[wire.StageEvent]:
     async with running_ward(folder, pack, source, port, boot_id=boot) as running:
         return list(await running.go_to(until, BED, pages))
@@ -66,16 +66,20 @@ def _once_each(events: Sequence[wire.StageEvent]) -> None:
 async def test_pages_missed_are_withheld_and_the_night_goes_on_as_if_it_had_not_stopped(
     tmp_path: Path, pack: Path, broker: Mosquitto, coming: list[Coming]
 ) -> None:
-    before = await _one_run(tmp_path, pack, broker.port, HandDriven(coming), DOWN, 3, "a")
+    before = await _one_run(
+        tmp_path, pack, broker.port, HandDriven(coming), until=DOWN, pages=3, boot="a"
+    )
     again = HandDriven(heard_from(coming, UP))
-    after = await _one_run(tmp_path, pack, broker.port, again, END, PAGES - 4, "a")
+    after = await _one_run(tmp_path, pack, broker.port, again, until=END, pages=PAGES - 4, boot="a")
     events = before + after
     _once_each(events)
     assert [event.reason for event in events[:6]] == [None] * 3 + ["daemon_down"] * 3
     assert {event.status for event in events[6:]} == {"final"}
 
     silent = HandDriven(unheard(coming, DOWN, UP))
-    whole = await _one_run(tmp_path / "whole", pack, broker.port, silent, END, PAGES - 1, "a")
+    whole = await _one_run(
+        tmp_path / "whole", pack, broker.port, silent, until=END, pages=PAGES - 1, boot="a"
+    )
     assert [event.epoch for event in whole if event.status == "withheld"] == [3, 4, 5]
     for ours, theirs in zip(events[6:], whole[6:], strict=True):
         assert ours.digests.picture == theirs.digests.picture
@@ -86,15 +90,15 @@ async def test_after_a_reboot_the_grid_is_found_again_by_utc_and_stays_there(
     tmp_path: Path, pack: Path, broker: Mosquitto, coming: list[Coming]
 ) -> None:
     port, newer = broker.port, -CLOCK_0 - 90.0
-    before = await _one_run(tmp_path, pack, port, HandDriven(coming), DOWN, 3, "a")
+    before = await _one_run(tmp_path, pack, port, HandDriven(coming), until=DOWN, pages=3, boot="a")
     utc_0 = UTC_0 - newer
     rebooted = shifted(heard_from(coming, UP), newer)
     # The host's clock was off by a little after its reboot, and is set right later.
     first = HandDriven(rebooted, utc_0=utc_0 + 0.004)
-    middle = await _one_run(tmp_path, pack, port, first, UP + newer + 95.0, 5, "b")
+    middle = await _one_run(tmp_path, pack, port, first, until=UP + newer + 95.0, pages=5, boot="b")
     late = UP + newer + 100.0
     second = HandDriven(heard_from(rebooted, late), utc_0=utc_0 + 0.5)
-    after = await _one_run(tmp_path, pack, port, second, END + newer, 3, "b")
+    after = await _one_run(tmp_path, pack, port, second, until=END + newer, pages=3, boot="b")
     _once_each(before + middle + after)
     withheld = [e.epoch for e in before + middle + after if e.status == "withheld"]
     assert withheld == [3, 4, 5, 8]

@@ -172,9 +172,13 @@ class Judge:
 
     def _take(self, generation: int) -> list[_Question]:
         with self._wake:
-            while not self._waiting and self._generation == generation:
+            while self._generation == generation:
+                # What came too late for its page is asked by nobody any more.
+                self._waiting = [each for each in self._waiting if not each.answer.done()]
+                if self._waiting:
+                    break
                 self._wake.wait()
-            if self._generation != generation:
+            else:
                 return []
             self._waiting.sort(key=lambda question: question.order)
             batch = self._waiting[:MAX_BATCH]

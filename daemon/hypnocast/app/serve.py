@@ -82,6 +82,7 @@ async def serve(config: Config, *, watchers: tuple[Watcher, ...] = ()) -> None:
                     auto=config.auto_session,
                     decided=decided,
                 ),
+                beds=tuple(bed.id for bed in config.bed),
                 show_pages=config.publish.page,
                 boot_id=boot_id(),
                 problems=lambda bed: tuple(

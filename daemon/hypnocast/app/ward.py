@@ -60,6 +60,8 @@ class Plan:
     node: str
     broker: BrokerSettings
     make_bedside: MakeBedside
+    beds: tuple[str, ...] = ()
+    """Shown from the beginning, whether anything is heard of them or not."""
     show_pages: bool = False
     boot_id: str = ""
     """Of this boot; with it sessions that run are taken up again."""
@@ -111,6 +113,8 @@ class Ward:
         link = asyncio.create_task(self.link.run(), name="mqtt")
         chores = asyncio.create_task(self._chores(), name="chores")
         try:
+            for bed in self._plan.beds:
+                self.desk(bed)
             await self._resume()
             self.tracer.start()
             self.ready.set()

@@ -1,0 +1,271 @@
+"""What becomes of pages when the model is late, hangs, fails, or waits for the next page."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import pytest
+
+from brokers import Mosquitto, running_mosquitto
+from hypnocast.app.judging import Judge
+from hypnocast.app.simulate import SimulatedSource
+from hypnocast.core import wire
+from hypnocast.core.types import PAGE_S, Look, Opinion
+from hypnocast.stagers.base import Stager
+from hypnocast.stagers.local import LocalStager
+from hypnocast.stagers.manifest import Context
+from hypnocast.stagers.pack import load_pack
+from packs import make_tiny_pack, tiny_picture
+from ward_lab import Coming, HandDriven, heard_from, night, running_ward, shifted, unheard
+
+BEDS = ("bed-01", "bed-02")
+CLOCK_0 = 1000.0
+PAGES = 7
+END = CLOCK_0 + PAGES * PAGE_S - 20.0
+
+
+class Moody:
+    """A real stager in front of which something happens for some looks."""
+
+    def __init__(self, stager: Stager, before: Callable[[Look], None]) -> None:
+        self._stager = stager
+        self._before = before
+        self.looks: list[Look] = []
+
+    @property
+    def provider(self) -> str:
+        return self._stager.provider
+
+    def judge(self, looks: Sequence[Look]) -> list[Opinion]:
+        self.looks += looks
+        for look in looks:
+            self._before(look)
+        return self._stager.judge(looks)
+
+    def close(self) -> None:
+        self._stager.close()
+
+
+@pytest.fixture(scope="module")
+def pack(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_tiny_pack(tmp_path_factory.mktemp("pack") / "tiny")
+
+
+@pytest.fixture(scope="module")
+def forward(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A pack that looks at the page after, too."""
+    folder = tmp_path_factory.mktemp("forward") / "tiny"
+    return make_tiny_pack(folder, context=Context(before=1, after=1))
+
+
+@pytest.fixture(scope="module")
+def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mosquitto]:
+    with running_mosquitto(tmp_path_factory.mktemp("broker")) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def coming() -> list[Coming]:
+    """Two beds; the second is on the first one's clock, 10 s later."""
+    told = night(SimulatedSource(BEDS, seed=3, pages=PAGES, skip_pages=60, truth=False))
+    later = shifted([one for one in told if one[1] == BEDS[1]], 10.0)
+    return sorted([*(one for one in told if one[1] == BEDS[0]), *later], key=lambda one: one[0])
+
+
+@pytest.fixture
+def hold() -> Iterator[threading.Event]:
+    """What a model hangs on; let go at the end, so that no thread stays."""
+    event = threading.Event()
+    yield event
+    event.set()
+
+
+def _reasons(events: Sequence[wire.StageEvent]) -> list[str | None]:
+    return [event.reason for event in events]
+
+
+@pytest.mark.promise(7)
+async def test_a_model_that_hangs_costs_its_page_and_is_built_anew(
+    tmp_path: Path, pack: Path, broker: Mosquitto, coming: list[Coming], hold: threading.Event
+) -> None:
+    loaded, built = load_pack(pack), 0
+
+    def build() -> Stager:
+        nonlocal built
+        built += 1
+        hangs = built == 1
+
+        def wait(look: Look) -> None:
+            if hangs and look.page.epoch == 2:
+                hold.wait()
+
+        return Moody(LocalStager(loaded), wait)
+
+    judge = Judge(build, stuck_after_s=0.3)
+    source = HandDriven(coming)
+    async with running_ward(tmp_path, pack, source, broker.port, judge=judge) as running:
+        await running.go_to(CLOCK_0 + 2 * PAGE_S + 20.0, BEDS[0], 2)
+        # Bed 1 closes page 2, and the model hangs; bed 2 closes its own 10 s later.
+        source.go_to(CLOCK_0 + 3 * PAGE_S + 5.0)
+        await running.until(lambda: judge.state().busy_s > 0.0, "the hang")
+        source.go_to(END)
+        first = await running.pages(BEDS[0], 6)
+        second = await running.pages(BEDS[1], 5)
+        state = await running.ward.state()
+    assert _reasons(first) == [None, None, "no_model", None, None, None]
+    assert _reasons(second) == [None] * 5
+    assert built == 2
+    assert state.counters["rebuilt"] == 1
+    assert state.degraded == ()
+
+
+@pytest.mark.promise(7)
+async def test_a_page_whose_opinion_does_not_come_in_time_is_withheld_and_the_next_are_judged(
+    tmp_path: Path, pack: Path, broker: Mosquitto, coming: list[Coming], hold: threading.Event
+) -> None:
+    loaded = load_pack(pack)
+
+    def wait(look: Look) -> None:
+        if look.page.epoch == 1:
+            hold.wait(3.0)
+
+    judge = Judge(lambda: Moody(LocalStager(loaded), wait), stuck_after_s=60.0)
+    source = HandDriven([one for one in coming if one[1] == BEDS[0]])
+    async with running_ward(
+        tmp_path, pack, source, broker.port, judge=judge, deadline_s=0.5
+    ) as running:
+        events = await running.go_to(CLOCK_0 + 2 * PAGE_S + 5.0, BEDS[0], 2)
+        assert _reasons(events) == [None, "too_late"]
+        hold.set()
+        await running.until(lambda: judge.state().busy_s == 0.0, "the late answer")
+        events = await running.go_to(END, BEDS[0], 6)
+    assert _reasons(events) == [None, "too_late", None, None, None, None]
+
+
+async def test_a_model_that_fails_once_costs_that_page_only(
+    tmp_path: Path, pack: Path, broker: Mosquitto, coming: list[Coming]
+) -> None:
+    loaded = load_pack(pack)
+
+    def fail(look: Look) -> None:
+        if look.page.epoch == 1:
+            msg = "out of memory"
+            raise MemoryError(msg)
+
+    judge = Judge(lambda: Moody(LocalStager(loaded), fail))
+    source = HandDriven([one for one in coming if one[1] == BEDS[0]])
+    async with running_ward(tmp_path, pack, source, broker.port, judge=judge) as running:
+        await running.go_to(CLOCK_0 + 2 * PAGE_S + 5.0, BEDS[0], 2)
+        events = await running.go_to(END, BEDS[0], 6)
+    assert _reasons(events) == [None, "no_model", None, None, None, None]
+
+
+@pytest.mark.promise(7)
+async def test_nobody_is_asked_what_nobody_waits_for_any_more(
+    pack: Path, hold: threading.Event
+) -> None:
+    first = threading.Event()
+
+    def wait(look: Look) -> None:
+        if look.page.epoch == 0:
+            first.set()
+            hold.wait()
+
+    moody = Moody(LocalStager(load_pack(pack)), wait)
+    judge = Judge(lambda: moody)
+    await judge.start()
+    ask = [judge.ask(Look((tiny_picture(0, 0),)))]
+    await asyncio.to_thread(first.wait)
+    ask += [judge.ask(Look((tiny_picture(epoch, epoch),))) for epoch in (1, 2, 3)]
+    for late in (1, 2):
+        ask[late].cancel()
+    hold.set()
+    assert (await ask[3]).epoch == 3
+    judge.stop()
+    assert [look.page.epoch for look in moody.looks] == [0, 3]
+
+
+def _statuses(events: Sequence[wire.StageEvent]) -> list[tuple[int, str]]:
+    return [(event.epoch, event.status) for event in events]
+
+
+@pytest.mark.promise(6)
+async def test_a_pack_that_looks_ahead_says_provisional_then_terminal(
+    tmp_path: Path, forward: Path, broker: Mosquitto, coming: list[Coming]
+) -> None:
+    # Page 3 loses its samples: page 2 has no page after it that could be looked at.
+    bed = [one for one in coming if one[1] == BEDS[0]]
+    since = CLOCK_0 + 3 * PAGE_S
+    source = HandDriven(unheard(bed, since + 1.5, since + PAGE_S - 1.0))
+    async with running_ward(tmp_path, forward, source, broker.port) as running:
+        await running.go_to(END, BEDS[0], 5)
+        await running.until(lambda: len(running.events) == 10, "a provisional page")
+        session = running.events[0].session
+        end = wire.EndSession(request="1", session=session)
+        await running.ward.obey(BEDS[0], end)
+        await running.until(lambda: len(running.terminal(BEDS[0])) == 7, "the end")
+        events = running.events
+    assert _statuses(events) == [
+        (0, "provisional"), (0, "final"),
+        (1, "provisional"), (1, "final"),
+        (2, "provisional"), (2, "final"),
+        (3, "withheld"),
+        (4, "provisional"), (4, "final"),
+        (5, "provisional"), (5, "final"),
+        (6, "withheld"),
+    ]  # fmt: skip
+    assert [event.revision for event in events] == [
+        0 if event.status == "provisional" else 1 for event in events
+    ]
+    assert len({event.id for event in events}) == len(events)
+    told = {(event.epoch, event.revision): event for event in events}
+    for epoch in (2, 5):
+        assert told[epoch, 1].probabilities == told[epoch, 0].probabilities
+    for epoch in (0, 1, 4):
+        assert told[epoch, 1].raw_probabilities != told[epoch, 0].raw_probabilities
+    for epoch in (0, 1, 2, 4, 5):
+        assert told[epoch, 1].digests == told[epoch, 0].digests
+
+
+@pytest.mark.promise(6)
+async def test_a_second_opinion_that_does_not_come_leaves_the_first(
+    tmp_path: Path, forward: Path, broker: Mosquitto, coming: list[Coming], hold: threading.Event
+) -> None:
+    loaded = load_pack(forward)
+
+    def wait(look: Look) -> None:
+        if look.page.epoch == 1 and look.pictures[-1] is not None:
+            hold.wait()
+
+    judge = Judge(lambda: Moody(LocalStager(loaded), wait), stuck_after_s=0.3)
+    source = HandDriven([one for one in coming if one[1] == BEDS[0]])
+    async with running_ward(tmp_path, forward, source, broker.port, judge=judge) as running:
+        await running.go_to(CLOCK_0 + 2 * PAGE_S + 5.0, BEDS[0], 1)
+        await running.until(lambda: len(running.events) == 3, "a provisional page")
+        events = await running.go_to(CLOCK_0 + 4 * PAGE_S + 5.0, BEDS[0], 3)
+        first = next(e for e in running.events if (e.epoch, e.revision) == (1, 0))
+    assert events[1].status == "final"
+    assert events[1].probabilities == first.probabilities
+
+
+@pytest.mark.promise(6)
+async def test_a_page_that_was_provisional_when_the_daemon_went_down_becomes_terminal(
+    tmp_path: Path, forward: Path, broker: Mosquitto, coming: list[Coming]
+) -> None:
+    bed = [one for one in coming if one[1] == BEDS[0]]
+    down, up = CLOCK_0 + 3 * PAGE_S + 10.0, CLOCK_0 + 4 * PAGE_S + 5.0
+    async with running_ward(tmp_path, forward, HandDriven(bed), broker.port) as running:
+        await running.go_to(down, BEDS[0], 2)
+        await running.until(lambda: len(running.events) == 5, "a provisional page")
+        before = running.events
+    assert _statuses(before)[-1] == (2, "provisional")
+    again = HandDriven(heard_from(bed, up))
+    async with running_ward(tmp_path, forward, again, broker.port) as running:
+        await running.go_to(END, BEDS[0], 3)
+        after = running.events
+    assert _statuses(after)[:3] == [(2, "final"), (3, "withheld"), (4, "provisional")]
+    assert after[0].probabilities == before[-1].probabilities
+    assert [event.sequence for event in before + after] == list(range(1, len(before + after) + 1))
