@@ -84,7 +84,7 @@ def one_night(
             night.cuts = proxy.cuts
         _all_came(folder, listener)
         truth = Truth(
-            begins=UTC0,
+            begins=tuple(UTC0 + begins - ORIGIN for begins, _ in night.lives),
             ends=UTC0 + ends - ORIGIN,
             good=lambda at: _good(ORIGIN + at - UTC0, night.lives),
         )

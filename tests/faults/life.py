@@ -85,6 +85,14 @@ class Orders:
     answer_s: float = 10.0
     stuck_after_s: float = 25.0
     site: str = "lab"
+    notify: str = ""
+    """Socket of a stand-in for the service manager; empty: no vigil is kept."""
+    watchdog_s: float = 2.0
+    hang: str = ""
+    """A part that stands still from the first page on: judge, journal, tracer or loop."""
+    deadline_s: float = 1.0
+    """Of every part, where a vigil is kept."""
+    patience_s: float = 30.0
 
 
 class TimeFile:
@@ -103,6 +111,10 @@ class TimeFile:
     @now.setter
     def now(self, value: float) -> None:
         self._map[:8] = struct.pack("<d", value)
+
+
+def _nothing() -> None:
+    return
 
 
 def is_bad(local: float) -> bool:
@@ -133,6 +145,9 @@ class FastBeds:
     under_way: int = 0
     stopped: bool = False
     lost: dict[str, bool] = field(default_factory=dict)
+    after_first_page: Callable[[], None] = _nothing
+    hang: Callable[[], None] = _nothing
+    """Called at every turn, on the tracer's thread."""
     _room: threading.Condition = field(default_factory=threading.Condition)
 
     def __post_init__(self) -> None:
@@ -154,6 +169,8 @@ class FastBeds:
 
     def event(self, event: StageEvent) -> None:
         """Take note that a page is done (a :class:`~hypnocast.app.ward.Watcher`)."""
+        then, self.after_first_page = self.after_first_page, _nothing
+        then()
         if event.status != "provisional":
             with self._room:
                 self.under_way -= 1
@@ -175,6 +192,7 @@ class FastBeds:
             if self._clock is not None:
                 self._clock.now = ends
             yield None
+            self.hang()
             if int((ends - ORIGIN) // 30.0) != page:
                 page = int((ends - ORIGIN) // 30.0)
                 with self._room:

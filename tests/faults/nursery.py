@@ -80,6 +80,7 @@ def _live(line: str) -> None:
     """Be the daemon until it ends or is killed."""
     from faults.life import Orders, a_ward
     from faults.points import arm
+    from faults.watched import watched
     from hypnocast.app.logs import set_up_logs
 
     set_up_logs()
@@ -92,7 +93,7 @@ def _live(line: str) -> None:
     async def serve() -> None:
         async with a_ward(orders) as alive:
             asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, alive.ward.stop)
-            await alive.ward.run()
+            await watched(alive, orders)
 
     asyncio.run(serve())
 

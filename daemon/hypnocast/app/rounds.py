@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 import structlog
 
@@ -19,35 +20,43 @@ from hypnocast.ports.system import Reading
 if TYPE_CHECKING:
     from hypnocast.app.ward import Ward
 
-TURN_S: Final = 20.0
-"""Loops that turn many times a second are stuck after so long without a turn."""
-
-DISK_S: Final = 30.0
-"""A disk may take its time over a sync; a thread that waits longer is stuck."""
-
-JUDGE_S: Final = 60.0
-"""The judge's own deadline is 25 s; then it is rebuilt, which may take a while."""
-
-DESK_S: Final = 90.0
-"""An item waits for the opinions of two pages at most, 25 s each."""
-
-OUTBOX_S: Final = 60.0
-"""A connection that acknowledges nothing is given up after 10 s, and a new one made."""
-
-CLOSE_SLACK_S: Final = 20.0
-"""Beyond the page's 30 s, its tail and the grace for late samples."""
-
 _log = structlog.get_logger("rounds")
+
+
+@dataclass(frozen=True, slots=True)
+class Deadlines:
+    """How long each part may stand still while it has something to do, in seconds."""
+
+    turn: float = 20.0
+    """Loops that turn many times a second."""
+    disk: float = 30.0
+    """A disk may take its time over a sync."""
+    judge: float = 60.0
+    """The judge's own deadline is 25 s; then it is rebuilt, which may take a while."""
+    desk: float = 90.0
+    """An item waits for the opinions of two pages at most, 25 s each."""
+    outbox: float = 60.0
+    """A connection that acknowledges nothing is given up after 10 s, and a new one made."""
+    close_slack: float = 20.0
+    """Beyond the page's 30 s, its tail and the grace for late samples."""
 
 
 class Rounds:
     """Goes round a ward's parts."""
 
-    def __init__(self, ward: Ward, *, reading: Callable[[], int], closing_s: float) -> None:
+    def __init__(
+        self,
+        ward: Ward,
+        *,
+        reading: Callable[[], int],
+        closing_s: float,
+        deadlines: Deadlines | None = None,
+    ) -> None:
         """Take the ward, how often its streams were looked at, and ``tail_s`` + ``grace_s``."""
+        self._may = deadlines or Deadlines()
         self._ward = ward
         self._reading = reading
-        self._closing_s = PAGE_S + closing_s + CLOSE_SLACK_S
+        self._closing_s = PAGE_S + closing_s + self._may.close_slack
         self._refreshed = 0
         self._outbox = OutboxCounters(waiting=0, oldest_s=None, sent=0)
         self._readings: tuple[Reading, ...] = ()
@@ -66,31 +75,31 @@ class Rounds:
 
     def pulses(self) -> list[Pulse]:
         """Return the pulse of every part: reading, closing, drawing, judging, journal, outbox."""
-        ward = self._ward
+        ward, may = self._ward, self._may
         judge, journal, link = ward.judge.state(), ward.journal, ward.link
         # A broker that is away, or forbids a topic, is a known outage and said so.
         known = isinstance(link.state, Waiting | Refused) or bool(link.problems)
         return [
-            Pulse("reading", self._reading(), busy=True, deadline_s=TURN_S),
-            Pulse("drawing", ward.tracer.beats, busy=True, deadline_s=TURN_S),
+            Pulse("reading", self._reading(), busy=True, deadline_s=may.turn),
+            Pulse("drawing", ward.tracer.beats, busy=True, deadline_s=may.turn),
             *self._closing(),
             Pulse(
                 "judging",
                 judge.judged + judge.failed + judge.rebuilt,
                 busy=judge.waiting > 0 or judge.busy_s > 0.0,
-                deadline_s=JUDGE_S,
+                deadline_s=may.judge,
             ),
             *(
-                Pulse(f"desk {bed}", desk.done, busy=desk.waiting > 0, deadline_s=DESK_S)
+                Pulse(f"desk {bed}", desk.done, busy=desk.waiting > 0, deadline_s=may.desk)
                 for bed, desk in ward.desks.items()
             ),
-            Pulse("journal", journal.rounds, busy=True, deadline_s=DISK_S),
-            Pulse("journal's reader", self._refreshed, busy=True, deadline_s=DISK_S),
+            Pulse("journal", journal.rounds, busy=True, deadline_s=may.disk),
+            Pulse("journal's reader", self._refreshed, busy=True, deadline_s=may.disk),
             Pulse(
                 "outbox",
                 journal.sent + link.connections,
                 busy=self._outbox.waiting > 0 and not known,
-                deadline_s=OUTBOX_S,
+                deadline_s=may.outbox,
             ),
         ]
 
