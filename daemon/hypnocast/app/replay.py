@@ -1,0 +1,198 @@
+"""``hypnocast replay``: tapes and recordings through the same pipeline as a live night."""
+
+from __future__ import annotations
+
+import contextlib
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from hypnocast.app.agreement import Agreement, compare
+from hypnocast.app.build import (
+    JOURNAL,
+    Script,
+    bedside_maker,
+    boot_id,
+    broker_settings,
+    make_kit,
+    open_pack,
+    topic_word,
+)
+from hypnocast.app.config import Config
+from hypnocast.app.joining import joined
+from hypnocast.app.sources import RecordedSource
+from hypnocast.app.ward import Plan, Ward, Watcher
+from hypnocast.core import wire
+from hypnocast.core.decisions import Decision, decision_from_json
+from hypnocast.core.topics import Topics
+from hypnocast.core.types import PAGE_S, Stage
+from hypnocast.core.utc import UtcAnchor
+from hypnocast.errors import TapeError
+from hypnocast.ports.broker import embedded_broker
+from hypnocast.ports.files import open_recording
+from hypnocast.ports.journal import Journal
+from hypnocast.ports.recording import Recording, scored_pages
+
+
+@dataclass(slots=True)
+class Replayed:
+    """What came of a replay; collects events as they become durable."""
+
+    recording: Recording | None = None
+    events: list[wire.StageEvent] = field(default_factory=list)
+    took_s: float = 0.0
+
+    def event(self, event: wire.StageEvent) -> None:
+        """Take note of an event."""
+        if event.status != "provisional":
+            self.events.append(event)
+
+    @property
+    def agreement(self) -> Agreement | None:
+        """Against the stages in the file; None where it has none."""
+        if self.recording is None or not self.events or self.recording.start is None:
+            return None
+        start = datetime.fromisoformat(self.events[0].start).timestamp()
+        begun = start - PAGE_S * self.events[0].epoch - self.recording.start.timestamp()
+        model = {event.epoch: event.stage for event in self.events}
+        epochs = max(model) + 1
+        expert = scored_pages(
+            self.recording.annotations, anchor=self.recording.t0 + begun, epochs=epochs
+        )
+        if not any(expert):
+            return None
+        stages = [Stage(stage) if (stage := model.get(k)) else None for k in range(epochs)]
+        return compare(expert, stages)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return it for programs."""
+        agreement = self.agreement
+        return {
+            "pages": len(self.events),
+            "final": sum(event.status == "final" for event in self.events),
+            "took_s": round(self.took_s, 3),
+            "stages": [event.stage for event in self.events],
+            "reasons": [event.reason for event in self.events],
+            "pictures": [event.digests.picture for event in self.events],
+            "agreement": None if agreement is None else agreement.to_json(),
+        }
+
+    def lines(self) -> Iterator[str]:
+        """Return it for people."""
+        final = sum(event.status == "final" for event in self.events)
+        rate = len(self.events) / self.took_s if self.took_s else 0.0
+        yield f"{len(self.events)} pages, {final} staged, {self.took_s:.1f} s, {rate:.0f} pages/s"
+        reasons = Counter(event.reason for event in self.events if event.reason)
+        for reason, count in reasons.most_common():
+            yield f"  withheld: {reason} {count}"
+        agreement = self.agreement
+        if agreement is not None:
+            yield from agreement.lines()
+
+
+@dataclass(frozen=True, slots=True)
+class ReplaySettings:
+    """What to replay, and where its events go."""
+
+    path: Path
+    bed: str = ""
+    """Default: the file's name."""
+    journal: Path | None = None
+    """Folder of the journal to write; None: one that is thrown away."""
+    to_broker: bool = False
+    """Send the events to the configured broker."""
+    obey: bool = True
+    """Follow what a tape says the live run decided about time."""
+
+
+def decisions_of(recording: Recording) -> tuple[Decision, ...]:
+    """Return what the live run decided about time; notes that are none are passed over."""
+    decisions = []
+    for text in recording.decisions:
+        with contextlib.suppress(msgspec.DecodeError):
+            decisions.append(decision_from_json(text))
+    return tuple(decisions)
+
+
+async def replay(
+    config: Config,
+    settings: ReplaySettings,
+    *,
+    watchers: tuple[Watcher, ...] = (),
+    opened: Callable[[Recording], None] = lambda _: None,
+) -> None:
+    """Replay a recording until its end."""
+    pack = open_pack(config)
+    recording = open_recording(settings.path, timezone=config.site.timezone)
+    opened(recording)
+    if not recording.headers:
+        raise TapeError("holds no signals", where=str(settings.path), remedy="Name another file.")
+    bed = topic_word(settings.bed or settings.path.stem)
+    start = recording.start.timestamp() if recording.start is not None else 0.0
+    arrivals = joined((bed, arrival) for arrival in recording.arrivals())
+    source = RecordedSource(arrivals, UtcAnchor(recording.t0, start), kind="replay")
+    decisions = decisions_of(recording) if settings.obey else ()
+    script = Script({bed: decisions}) if decisions else None
+    async with contextlib.AsyncExitStack() as stack:
+        folder = settings.journal
+        if folder is None:
+            made = tempfile.TemporaryDirectory(prefix="hypnocast-replay-")
+            folder = Path(stack.enter_context(made))
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        journal = await stack.enter_async_context(Journal.open(folder / JOURNAL))
+        if settings.to_broker:
+            broker = broker_settings(config.broker)
+        else:
+            broker = await stack.enter_async_context(embedded_broker())
+        ward = Ward(
+            Plan(
+                source=source,
+                pack=pack,
+                kit=make_kit(config, pack, journal, live=False, on_step=lambda _: None),
+                topics=Topics(config.site.id, config.broker.topic_root),
+                node=f"{config.daemon.node}-replay",
+                broker=broker,
+                make_bedside=bedside_maker(
+                    config, pack, source, boot_id=boot_id(), auto=script is None, script=script
+                ),
+                show_pages=config.publish.page and settings.to_broker,
+                watchers=watchers,
+            )
+        )
+        await ward.run()
+
+
+async def replay_with_progress(config: Config, settings: ReplaySettings) -> Replayed:
+    """Replay with a progress bar on standard error, and return what came of it."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
+
+    told = Replayed()
+    console = Console(stderr=True)
+    columns = ("[progress.description]{task.description}", BarColumn(), MofNCompleteColumn())
+    with Progress(*columns, TimeRemainingColumn(), console=console, transient=True) as progress:
+        bar = progress.add_task("reading", total=None)
+
+        def opened(recording: Recording) -> None:
+            told.recording = recording
+            pages = int(recording.duration_s // PAGE_S) or None
+            progress.update(bar, description="pages", total=pages)
+            for problem in recording.problems:
+                console.print(f"note: {problem}", highlight=False)
+
+        class Bar:
+            def event(self, event: wire.StageEvent) -> None:
+                if event.status != "provisional":
+                    progress.advance(bar)
+
+        began = time.monotonic()
+        await replay(config, settings, watchers=(told, Bar()), opened=opened)
+        told.took_s = time.monotonic() - began
+    return told
