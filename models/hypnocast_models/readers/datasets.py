@@ -90,9 +90,9 @@ def open_night(found: Found) -> ScoredNight:
 
 
 def _open_arrays(path: Path) -> ArrayNight:
+    if not is_zipfile(path):
+        raise TapeError("is no .npz archive", where=str(path))
     try:
-        if not is_zipfile(path):
-            raise BadZipFile("no zip archive")
         return ArrayNight(open_recording(path))
     except (OSError, ValueError, KeyError, EOFError, BadZipFile) as error:
         raise TapeError(f"cannot be read ({error})", where=str(path)) from error
