@@ -55,6 +55,7 @@ for _command in (
     nights.report,
     nights.why,
     nights.export,
+    nights.corrections,
     live.schema,
     checks.doctor,
 ):

@@ -130,3 +130,49 @@ def why(
         say(f"{path}  {said}{sentence}{how}")
     if found.same is False:
         raise typer.Exit(1)
+
+
+def corrections(
+    night: Wanted,
+    config: ConfigFile = None,
+    *,
+    add: Annotated[
+        Path | None, typer.Option(help="A scored file: EDF+, CSV, NSRR or Profusion XML.")
+    ] = None,
+    scorer: Annotated[str, typer.Option(help="Who scored; an id, no name.")] = "",
+    offset: Annotated[
+        int | None,
+        typer.Option(help="The night's page that is the file's first; default: by its time."),
+    ] = None,
+    pages: Annotated[
+        Path | None, typer.Option(help="Write the scorer's pages there, to fine-tune a pack on.")
+    ] = None,
+    tape: Annotated[
+        Path | None, typer.Option(help="The recording, where it does not lie among the tapes.")
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Lay what scorers say beside the night: agreement, kappa, confusion; add a scored file."""
+    from hypnocast.app.config import load_config
+    from hypnocast.app.nights.corrections import add_scoring, as_text, comparisons
+    from hypnocast.app.nights.view import open_night
+
+    loaded = load_config(config)
+    view = open_night(loaded, night)
+    if add is not None:
+        added = add_scoring(loaded, view, add, scorer=scorer, offset=offset)
+        if not json:
+            outside = f"; {added.outside} lie outside the night" if added.outside else ""
+            say(f"{added.pages} pages of {scorer}, from page {added.offset_pages:g} on{outside}")
+        view = open_night(loaded, view.session.id)
+    if pages is not None:
+        from hypnocast.app.nights.lesson import write_lesson
+
+        count = write_lesson(loaded, view, pages, scorer=scorer, tape=tape)
+        if not json:
+            say(f"{pages}: {count} pages with the stages of {scorer}")
+    if json:
+        print_json(comparisons(view))
+        return
+    for line in as_text(view):
+        say(line)
