@@ -287,5 +287,137 @@ def evaluate_pack(
         out.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
 
 
+@app.command("yasa")
+def judge_yasa(
+    database: Annotated[Path, typer.Argument(help="Folder of scored recordings (*.npz).")],
+    *,
+    subject: Annotated[list[str] | None, typer.Option(help="Only these subjects.")] = None,
+    gain: Annotated[list[float] | None, typer.Option(help="Multiply all samples by this.")] = None,
+) -> None:
+    """Say what YASA makes of the same nights; it sees each whole night at once."""
+    from hypnocast_models import figures
+    from hypnocast_models.data.recordings import open_recordings
+    from hypnocast_models.yasa_baseline import stage_with_yasa
+
+    nights = [n for n in open_recordings(database) if subject is None or n.subject in subject]
+    for each in gain or [1.0]:
+        tables = [
+            figures.confusion(n.stages.astype("int64"), stage_with_yasa(n, each)) for n in nights
+        ]
+        _say(f"×{each:g}: YASA κ {figures.kappa(sum(tables[1:], tables[0])):.3f}")
+
+
+@app.command("baseline")
+def judge_baseline(
+    database: Annotated[Path, typer.Argument(help="Folder of scored recordings (*.npz).")],
+) -> None:
+    """Say what gradient boosting on signal features makes of a database, by the same folds."""
+    from hypnocast_models.data import open_recordings
+    from hypnocast_models.small import trial
+
+    found = trial.report(trial.judge_baseline(open_recordings(database)))
+    _say(f"gradient boosting κ {found['kappa']} macro-F1 {found['macro_f1']}")
+    _say(f"subjects {found['subjects']}")
+
+
+# --- models of any family -------------------------------------------------------------------------
+
+
+@app.command("tiny")
+def make_tiny(
+    kind: Annotated[
+        str, typer.Argument(help="llava, llava_next, qwen2_5_vl, smolvlm, clip, siglip.")
+    ],
+    folder: Annotated[Path, typer.Argument(help="Where weights and tokenizer go.")],
+    seed: int = 0,
+) -> None:
+    """Write a small random model of a family, to try the tools on or to train from scratch."""
+    import torch
+
+    from hypnocast_models.tune.families import tiny
+
+    torch.manual_seed(seed)
+    folder.mkdir(parents=True, exist_ok=True)
+    tiny(kind, folder)
+    _say(f"{kind} in {folder}")
+
+
+@app.command("finetune")
+def finetune(
+    weights: Annotated[Path, typer.Argument(help="Local folder of weights and tokenizer.")],
+    database: Annotated[Path, typer.Argument(help="Folder of scored recordings (*.npz).")],
+    out: Annotated[Path, typer.Argument(help="Where checkpoints and the tuned weights go.")],
+    *,
+    recipe: Annotated[str, typer.Option(help="How pages are drawn.")] = "clinical-448x224",
+    without: Annotated[list[str] | None, typer.Option(help="Subjects held out.")] = None,
+    steps: int = 1000,
+    batch: int = 8,
+    accumulate: int = 1,
+    learning_rate: float = 1e-4,
+    lora_rank: Annotated[int, typer.Option(help="0 trains every weight.")] = 16,
+    bf16: Annotated[bool, typer.Option(help="Compute in bfloat16.")] = False,
+    perception_steps: Annotated[
+        int, typer.Option(help="First learn to read band power and amplitude off the page.")
+    ] = 0,
+    seed: int = 0,
+) -> None:
+    """Fine-tune a vision-language model on scored pages; goes on from its last checkpoint.
+
+    With `accelerate launch -m hypnocast_models.cli finetune …` it runs on several GPUs.
+    """
+    from hypnocast.core.recipe import builtin
+    from hypnocast_models.data import open_recordings
+    from hypnocast_models.tune.loop import Course
+    from hypnocast_models.tune.session import Session
+
+    course = Course(
+        steps=steps,
+        batch=batch,
+        accumulate=accumulate,
+        learning_rate=learning_rate,
+        bf16=bf16,
+        perception_steps=perception_steps,
+        seed=seed,
+    )
+    nights = open_recordings(database, without=frozenset(without or ()))
+    session = Session(weights, builtin(recipe), lora_rank)
+    with _progress() as progress:
+        bar = progress.add_task("fine-tuning", total=perception_steps + steps)
+        session.train(
+            nights,
+            course,
+            out,
+            lambda step, loss: progress.update(
+                bar, completed=step, description=f"fine-tuning, loss {loss:.3f}"
+            ),
+        )
+    _say(f"tuned weights in {out / 'weights'}; held out: {', '.join(without or ()) or 'nobody'}")
+
+
+@app.command("export")
+def export(
+    weights: Annotated[Path, typer.Argument(help="Local folder of weights and tokenizer.")],
+    pack: Annotated[Path, typer.Argument(help="Folder of the pack; a CARD.md there becomes part.")],
+    *,
+    name: Annotated[str, typer.Option(help="Name of the pack.")],
+    version: str = "0.1.0",
+    recipe: Annotated[str, typer.Option(help="How pages are drawn.")] = "clinical-448x224",
+    precision: Annotated[str, typer.Option(help="fp32, fp16, int8 or int4.")] = "fp32",
+    commit: Annotated[str, typer.Option(help="Commit of the code that trained.")] = "0" * 40,
+) -> None:
+    """Export a model into a pack: the graphs, parity with PyTorch, every input's shape."""
+    from hypnocast.core.recipe import builtin
+    from hypnocast_models.export.precision import lower
+    from hypnocast_models.tune.deliver import deliver, plain_label
+    from hypnocast_models.tune.families import load
+
+    model, tokenizer = load(weights)
+    label = plain_label(name, version, builtin(recipe), commit)
+    made = deliver(model, tokenizer, weights / "tokenizer.json", label, pack, say=_say)
+    if precision != "fp32":
+        made = lower(made, precision, _say)
+    _say(f"{made.manifest.name} {made.manifest.version} {made.digest}")
+
+
 if __name__ == "__main__":
     main()

@@ -23,7 +23,6 @@ for name in ("torch", "transformers", "onnx", "onnxscript", "onnxruntime"):
     need_module(name)
 
 import torch  # noqa: E402 - after what it needs was found
-from made_up_nights import night  # noqa: E402
 
 from hypnocast_models.pages import ROWS, WHOLE, fill_cache, read_cache, strips  # noqa: E402
 from hypnocast_models.small.assembly import PAGES_BEFORE, Size, build  # noqa: E402
@@ -31,6 +30,7 @@ from hypnocast_models.small.crossval import evidence  # noqa: E402
 from hypnocast_models.small.shelf import Shelf, louder  # noqa: E402
 from hypnocast_models.small.ship import Shipment, provenance, ship  # noqa: E402
 from hypnocast_models.small.train import Diet, TrainPlan, judge, off_page, train  # noqa: E402
+from made_up_nights import night  # noqa: E402
 
 RECIPE = builtin("spectral-448")
 SMALL = Size(width=32, trace_channels=8, spectrum_channels=16, latents=2, dropout=0.0)

@@ -54,36 +54,43 @@ def write_graph(
     numbers (Qwen2.5-VL's vision tower).
     """
     weights = sum(p.numel() * p.element_size() for p in module.parameters())
-    with warnings.catch_warnings():
-        # Both exporters warn of their own internals on every call.
-        warnings.simplefilter("ignore")
-        if traced:
-            torch.onnx.export(
-                module.eval(),
-                inputs,
-                str(path),
-                input_names=list(names),
-                output_names=list(outputs),
-                dynamic_axes={n: dict(d) for n, d in zip(names, free, strict=True) if d},
-                opset_version=LEGACY_OPSET,
-                dynamo=False,
-            )
-        else:
-            torch.onnx.export(
-                module.eval(),
-                inputs,
-                str(path),
-                input_names=list(names),
-                output_names=list(outputs),
-                dynamic_shapes=_like(inputs, iter(free)),
-                opset_version=OPSET,
-                dynamo=True,
-                external_data=weights > LARGEST_FILE,
-                optimize=True,
-                verbose=False,
-            )
+    common: dict[str, Any] = {"input_names": list(names), "output_names": list(outputs)}
+    try:
+        with warnings.catch_warnings():
+            # Both exporters warn of their own internals on every call.
+            warnings.simplefilter("ignore")
+            if traced:
+                axes = {n: dict(d) for n, d in zip(names, free, strict=True) if d}
+                torch.onnx.export(
+                    module.eval(),
+                    inputs,
+                    str(path),
+                    dynamic_axes=axes,
+                    opset_version=LEGACY_OPSET,
+                    dynamo=False,
+                    **common,
+                )
+            else:
+                torch.onnx.export(
+                    module.eval(),
+                    inputs,
+                    str(path),
+                    dynamic_shapes=_like(inputs, iter(free)),
+                    opset_version=OPSET,
+                    dynamo=True,
+                    external_data=weights > LARGEST_FILE,
+                    optimize=True,
+                    verbose=False,
+                    **common,
+                )
+    except torch.onnx.OnnxExporterError as error:
+        raise PackError(
+            f"cannot be exported with its free dimensions free: {str(error.__cause__)[:300]}",
+            where=path.name,
+            remedy="Something in the model's code branches on a size; wrap that part.",
+        ) from error
     graph = read_shapes(path)
-    _refuse_frozen(graph, names, free)
+    refuse_frozen(graph, names, free)
     return graph
 
 
@@ -104,9 +111,10 @@ def weigh(path: Path) -> int:
     return sum(part.stat().st_size for part in path.parent.glob(path.name + "*"))
 
 
-def _refuse_frozen(
+def refuse_frozen(
     graph: GraphFile, names: Sequence[str], free: Sequence[Mapping[int, str]]
 ) -> None:
+    """Refuse a graph in which a dimension that should be free has a number."""
     for name, dimensions in zip(names, free, strict=True):
         shape = graph.shapes.get(name)
         if shape is None:

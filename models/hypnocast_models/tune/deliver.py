@@ -33,6 +33,19 @@ class Label:
     intended_use: str = "Research only; not validated."
 
 
+def plain_label(name: str, version: str, recipe: Recipe, commit: str) -> Label:
+    """Label a pack whose calibration has not been fitted: every stage as likely as another."""
+    return Label(
+        name=name,
+        version=version,
+        recipe=recipe,
+        calibration=Calibration(prior=(0.2, 0.2, 0.2, 0.2, 0.2)),
+        provenance=Provenance(
+            base="see CARD.md", sources=(), seed=0, commit=commit, command="hypnocast-models export"
+        ),
+    )
+
+
 def deliver(
     model: Any,
     tokenizer: Any,

@@ -1,0 +1,66 @@
+"""Exports prove themselves, and refuse what would be wrong in the night."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from hypnocast.errors import PackError
+from hypnocast.stagers.pack import verify_pack
+from needs import need_module
+
+for name in ("torch", "transformers", "onnx", "onnxscript", "onnxruntime"):
+    need_module(name)
+
+import torch  # noqa: E402 - after what it needs was found
+
+from hypnocast_models.cli import app  # noqa: E402
+from hypnocast_models.export.generative import Parity  # noqa: E402
+from hypnocast_models.export.graphs import refuse_frozen, write_graph  # noqa: E402
+
+
+class Branching(torch.nn.Module):  # type: ignore[misc]  # torch is passed over by mypy
+    """Does something else for a batch of three, which freezes the batch at export."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x * 2 if x.shape[0] == 3 else x * 3
+
+
+class Plain(torch.nn.Module):  # type: ignore[misc]  # torch is passed over by mypy
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x * 2
+
+
+def test_a_dimension_that_would_be_frozen_is_an_error(tmp_path: Path) -> None:
+    example, path = (torch.randn(3, 4),), tmp_path / "graph.onnx"
+    with pytest.raises(PackError, match=r"graph\.onnx: cannot be exported with its free dim"):
+        write_graph(Branching(), example, path, names=["x"], outputs=["y"], free=[{0: "batch"}])
+    free = write_graph(Plain(), example, path, names=["x"], outputs=["y"], free=[{0: "batch"}])
+    assert isinstance(free.shapes["x"][0], str)
+    frozen = write_graph(Plain(), example, path, names=["x"], outputs=["y"], free=[{}])
+    assert frozen.shapes["x"] == (3, 4)
+    with pytest.raises(PackError, match="dimension 0 of input 'x' was frozen to 3"):
+        refuse_frozen(frozen, ["x"], [{0: "batch"}])
+
+
+def test_an_export_that_differs_is_refused() -> None:
+    Parity(9e-5, same_tokens=True, tokens=8).demand(1e-4)
+    with pytest.raises(PackError, match=r"2\.0e-04"):
+        Parity(2e-4, same_tokens=True, tokens=8).demand(1e-4)
+    with pytest.raises(PackError, match="NOT equal"):
+        Parity(1e-6, same_tokens=False, tokens=8).demand(1e-4)
+
+
+@pytest.mark.parametrize("precision", ["fp16", "int8", "int4"])
+def test_lower_precision_stays_a_verified_pack(precision: str, tmp_path: Path) -> None:
+    run = CliRunner()
+    weights, pack = tmp_path / "weights", tmp_path / "pack"
+    assert run.invoke(app, ["tiny", "llava", str(weights)]).exit_code == 0
+    options = ["--name", "tiny", "--precision", precision]
+    made = run.invoke(app, ["export", str(weights), str(pack), *options])
+    assert made.exit_code == 0, made.output
+    assert "greedy tokens equal" in made.output
+    assert f"{precision}: probabilities moved" in made.output
+    assert verify_pack(pack) == ()
