@@ -14,7 +14,7 @@ from hypnocast.core.condition import condition
 from hypnocast.core.recipe import Recipe, builtin
 from hypnocast.core.render import render
 from hypnocast.core.types import Page
-from matplotlib_pages import draw_with_matplotlib
+from hypnocast.app.bench.peer import draw_with_matplotlib
 from needs import need_data
 from synthetic_pages import real_pages, synthetic_page
 

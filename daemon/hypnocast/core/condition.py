@@ -81,22 +81,42 @@ def condition(page: Page, recipe: Recipe, mains_hz: int) -> Conditioned:
             where=f"recipe {recipe.name}",
             remedy="Cut pages for the recipe that draws them.",
         )
-    filtered = {}
-    for role in recipe.roles:
-        signal = page.signals.get(role)
-        band = passband(role, signal.rate) if signal is not None else None
-        if signal is not None and band is not None:
-            filtered[role] = Filtered(
-                rate=signal.rate,
-                start_s=-page.context_s,
-                samples=_on_grid(_filter(signal, band, mains_hz)),
-            )
+    bands = {
+        role: band
+        for role in recipe.roles
+        if role in page.signals and (band := passband(role, page.signals[role].rate)) is not None
+    }
+    smooth = _filter_all({role: (page.signals[role], bands[role]) for role in bands}, mains_hz)
+    filtered = {
+        role: Filtered(page.signals[role].rate, -page.context_s, _on_grid(smooth[role]))
+        for role in bands
+    }
     traces = {role: _on_grid(_resample(signal, recipe.rate)) for role, signal in filtered.items()}
     return Conditioned(
         epoch=page.epoch,
         filtered=MappingProxyType(filtered),
         traces=MappingProxyType(traces),
     )
+
+
+def _filter_all(
+    wanted: Mapping[Role, tuple[Signal, tuple[float, float]]], mains_hz: int
+) -> dict[Role, FloatArray]:
+    """Filter every channel; whole ones of one kind together, which gives the same numbers."""
+    from scipy.signal import sosfiltfilt  # 0.7 s, which --help need not wait for
+
+    alike: dict[tuple[float, tuple[float, float], int], list[Role]] = {}
+    for role, (signal, band) in wanted.items():
+        if np.isfinite(signal.samples).all():
+            alike.setdefault((signal.rate, band, signal.samples.size), []).append(role)
+    smooth: dict[Role, FloatArray] = {}
+    for (rate, band, size), roles in alike.items():
+        pad = min(round(PAD_S * rate), size - 1)
+        stacked = np.stack([wanted[role][0].samples for role in roles])
+        clean = sosfiltfilt(_design(rate, band, mains_hz), stacked, padtype="odd", padlen=pad)
+        smooth |= zip(roles, clean, strict=True)
+    rest = ((role, of) for role, of in wanted.items() if role not in smooth)
+    return smooth | {role: _filter(signal, band, mains_hz) for role, (signal, band) in rest}
 
 
 def _filter(signal: Signal, band: tuple[float, float], mains_hz: int) -> FloatArray:

@@ -111,9 +111,7 @@ def health(
         return frozenset({Flag.MISSING})
     flags = set()
     seconds, known = _seconds(samples, rate)
-    span = _typical(
-        np.where(known, seconds, -np.inf).max(1) - np.where(known, seconds, np.inf).min(1)
-    )
+    span = _typical(np.fmax.reduce(seconds, axis=1) - np.fmin.reduce(seconds, axis=1))
     level = _level(seconds, known)
     spread = _typical(np.sqrt((level**2).sum(1) / known.sum(1)))
     hum = _typical(_hum(level, known, rate, mains_hz))
@@ -173,6 +171,11 @@ def _typical(values: FloatArray) -> float:
 
 def _level(seconds: FloatArray, known: NDArray[np.bool_]) -> FloatArray:
     """Each second without its mean and its slope, so that offset and drift do not count."""
+    if known.all():
+        time = np.arange(seconds.shape[1]) - (seconds.shape[1] - 1) / 2
+        flat = seconds - seconds.mean(1, keepdims=True)
+        whole: FloatArray = flat - np.outer(flat @ time / (time @ time), time)
+        return whole
     count = known.sum(1, keepdims=True)
     filled = np.where(known, seconds, 0.0)
     time = np.where(known, np.arange(seconds.shape[1], dtype=np.float64), 0.0)
@@ -189,7 +192,7 @@ def _hum(level: FloatArray, known: NDArray[np.bool_], rate: float, mains_hz: int
     if not 0 < mains_hz < 0.5 * rate:
         return np.zeros(1)
     turn = 2 * np.pi * mains_hz * np.arange(level.shape[1]) / rate
-    real, imaginary = (level * np.cos(turn)).sum(1), (level * np.sin(turn)).sum(1)
+    real, imaginary = level @ np.cos(turn), level @ np.sin(turn)
     amplitude: FloatArray = 2 * np.hypot(real, imaginary) / known.sum(1)
     return amplitude
 
@@ -202,8 +205,8 @@ def _railed(samples: FloatArray) -> float:
         return 0.0
     share = 0.0
     for rail in (low, high):
-        at = known == rail
-        run = np.lib.stride_tricks.sliding_window_view(at, min(_RAIL_RUN, at.size)).all(axis=1)
-        if run.any():
-            share += float(at.mean())
+        at = np.flatnonzero(known == rail)
+        run = min(_RAIL_RUN, known.size)
+        if at.size >= run and (at[run - 1 :] - at[: at.size - run + 1] == run - 1).any():
+            share += at.size / known.size
     return share

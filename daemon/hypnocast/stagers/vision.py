@@ -20,8 +20,11 @@ from hypnocast.stagers.manifest import Preprocess
 from hypnocast.stagers.pack import Pack
 from hypnocast.stagers.pixels import prepare
 
-REMEMBERED = 48
-"""Pictures whose features are kept: four for each of a dozen beds."""
+REMEMBERED_BYTES = 64_000_000
+"""Features kept: a thousand pages of a small tower, some dozens of a large one."""
+
+REMEMBERED = 4096
+"""Pictures whose features are kept at most: nine for each of some hundred beds."""
 
 
 class Eye:
@@ -62,7 +65,8 @@ class Eye:
             for (digest, _), feature in zip(pictures, features, strict=True):
                 self._kept[digest] = feature
                 self._kept.move_to_end(digest)
-            while len(self._kept) > REMEMBERED:
+            size = max(1, features[0].nbytes) if features else 1
+            while len(self._kept) > min(REMEMBERED, REMEMBERED_BYTES // size):
                 self._kept.popitem(last=False)
         return features
 

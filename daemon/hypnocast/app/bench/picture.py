@@ -1,0 +1,80 @@
+"""Group *picture*: from a page's samples to its pixels, beside matplotlib drawing the same."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from importlib import util
+
+import numpy as np
+
+from hypnocast.app.bench.figures import Figure, Target
+from hypnocast.app.bench.pages import MAINS_HZ, simulated_pages
+from hypnocast.app.bench.peer import draw_with_matplotlib
+from hypnocast.core.condition import condition
+from hypnocast.core.recipe import builtin, builtin_names
+from hypnocast.core.render import picture_digest, render
+
+PAGES = 12
+ALIKE = 0.96
+
+
+def measure() -> Iterator[Figure]:
+    """Measure every built-in recipe; ratios are of neighbours in time."""
+    for name in builtin_names():
+        yield from _measure(name)
+
+
+def lacking() -> str | None:
+    """Say what of this group cannot be measured here."""
+    if util.find_spec("matplotlib") is None:
+        return "picture: no ratio to matplotlib, which is not installed"
+    return None
+
+
+def _measure(name: str) -> Iterator[Figure]:
+    recipe = builtin(name)
+    pages = simulated_pages(recipe, PAGES)
+    ready = [condition(page, recipe, MAINS_HZ) for page in pages]
+    drawn = [render(page, recipe) for page in ready]
+    conditioning = samples_ms(lambda n: condition(pages[n % PAGES], recipe, MAINS_HZ), 60)
+    yield Figure("picture", f"{name} conditioning", "ms", conditioning)
+    rendering = samples_ms(lambda n: render(ready[n % PAGES], recipe), 240)
+    yield Figure("picture", f"{name} drawing", "ms", rendering, (Target("at most", 2.0),))
+    digest = samples_ms(lambda n: picture_digest(drawn[n % PAGES]), 60)
+    yield Figure("picture", f"{name} digest", "ms", digest)
+    if lacking() is not None:
+        return
+    ratios, theirs = [], []
+    for n in range(40):
+        ours = samples_ms(lambda m: render(ready[m % PAGES], recipe), 6, n)
+        peer = samples_ms(lambda m: draw_with_matplotlib(ready[m % PAGES], recipe), 1, n)
+        theirs += peer
+        ratios.append(peer[0] / float(np.median(ours)))
+    yield Figure("picture", f"{name} drawing by matplotlib", "ms", theirs)
+    alike = _alike(drawn, [draw_with_matplotlib(page, recipe) for page in ready])
+    targets = (Target("at least", 25.0),) if recipe.spectrogram is None else ()
+    yield Figure("picture", f"{name} matplotlib / ours", "times", ratios, targets, alike)
+
+
+def samples_ms(work: Callable[[int], object], count: int, first: int = 0) -> list[float]:
+    """Return the milliseconds that each turn of some work took."""
+    took = []
+    for turn in range(first, first + count):
+        began = time.perf_counter()
+        work(turn)
+        took.append(1e3 * (time.perf_counter() - began))
+    return took
+
+
+def _alike(ours: list[np.ndarray], theirs: list[np.ndarray]) -> str:  # type: ignore[type-arg]  # pixels of any size
+    """Say how like the two drawings are, traces only."""
+    if util.find_spec("skimage") is None:
+        return "likeness not measured: scikit-image is not installed"
+    from skimage.metrics import structural_similarity
+
+    values = [
+        structural_similarity(a[: b.shape[0]], b, channel_axis=2)
+        for a, b in zip(ours, theirs, strict=True)
+    ]
+    return f"SSIM of the two median {np.median(values):.3f}, lowest {min(values):.3f}"

@@ -1,0 +1,62 @@
+"""Runs groups of benchmarks one after the other and gathers what they find."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from hypnocast.app.bench.figures import Figure, Report
+from hypnocast.app.bench.machine import conditions
+from hypnocast.stagers.pack import Pack
+
+Group = Literal["picture", "verdict", "path", "night", "ward", "generate"]
+
+
+@dataclass(frozen=True, slots=True)
+class Effort:
+    """What to measure with, and how long."""
+
+    pack: Pack
+    folder: Path
+    """For files that are needed on the way."""
+    long: bool = False
+    """The soak: minutes where the short form takes seconds."""
+
+
+def run(
+    groups: tuple[Group, ...], effort: Effort, *, found: Callable[[Figure], None]
+) -> Report:
+    """Measure; every figure is told as soon as it is there."""
+    told = conditions() | {
+        "pack": f"{effort.pack.manifest.name} {effort.pack.manifest.version}",
+        "pack_digest": effort.pack.digest,
+        "long": effort.long,
+    }
+    report = Report(told)
+    for group in groups:
+        for figure in _GROUPS[group](effort, report):
+            report.figures.append(figure)
+            found(figure)
+    return report
+
+
+def _picture(_: Effort, report: Report) -> Iterator[Figure]:
+    from hypnocast.app.bench import picture
+
+    if (why := picture.lacking()) is not None:
+        report.passed_over.append(why)
+    yield from picture.measure()
+
+
+def _path(effort: Effort, _: Report) -> Iterator[Figure]:
+    from hypnocast.app.bench import path
+
+    yield from path.measure(effort.pack, pages=120 if effort.long else 40)
+
+
+_GROUPS: dict[Group, Callable[[Effort, Report], Iterator[Figure]]] = {
+    "picture": _picture,
+    "path": _path,
+}
