@@ -244,6 +244,37 @@ def small_ship(
     _say(f"{made.manifest.name} {made.manifest.version} {made.digest}")
 
 
+@small.command("montages")
+def small_montages(
+    pack: Annotated[Path, typer.Argument(help="Folder of the pack.")],
+) -> None:
+    """Show agreement with the simulator as channels come and go; never to be called accuracy."""
+    from hypnocast.stagers.pack import load_pack
+    from hypnocast_models.small.simulated import MONTAGES, PAGES, PEOPLE, judge_montages
+
+    with _progress() as progress:
+        bar = progress.add_task("simulated", total=len(MONTAGES) * len(PEOPLE) * PAGES)
+        found = judge_montages(load_pack(pack), advance=partial(progress.advance, bar))
+    _say("agreement with the simulator on simulated pages (not accuracy)")
+    for name, (kappa, share) in found.items():
+        _say(f"{name:18s} κ {kappa:.3f}  pages {share:.3f}")
+
+
+@app.command("time")
+def time_pack(
+    pack: Annotated[Path, typer.Argument(help="Folder of the pack.")],
+    *,
+    rounds: Annotated[int, typer.Option(help="Rounds; the median is shown.")] = 30,
+) -> None:
+    """Measure milliseconds a page on one core, alone and in a batch of 8 beds."""
+    from hypnocast.stagers.pack import load_pack
+    from hypnocast_models.timing import time_per_page
+
+    loaded = load_pack(pack)
+    for beds in (1, 8):
+        _say(f"batch of {beds}: {time_per_page(loaded, beds, rounds):.2f} ms a page")
+
+
 @app.command("evaluate")
 def evaluate_pack(
     pack: Annotated[Path, typer.Argument(help="Folder of the pack.")],

@@ -14,6 +14,7 @@ from functools import partial
 from itertools import combinations
 from pathlib import Path
 
+import msgspec
 import numpy as np
 
 from hypnocast.core.calibration import Calibration
@@ -115,7 +116,13 @@ def calibrate_fold(cache: Path, runs: Path, fold: int, shelf: Shelf) -> Calibrat
 
 
 def calibrate_final(cache: Path, runs: Path, final: Path) -> Calibration:
-    """Fit the calibration that ships: 5-s rows, and stitched whole pages beside them."""
+    """Fit the calibration that ships: 5-s rows, and stitched whole pages beside them.
+
+    It is kept beside the model, and read back when it is there.
+    """
+    kept = final / "calibration.json"
+    if kept.exists():
+        return msgspec.json.decode(kept.read_bytes(), type=Calibration)
     nights: list[Evidence] = []
     for kind, weight, gains in (
         ("rows", 1.0, CALIBRATION_GAINS),
@@ -128,7 +135,9 @@ def calibrate_final(cache: Path, runs: Path, final: Path) -> Calibration:
                 cache, folder, (fold,), fold, shelf=shelf, weight=weight, gains=gains
             )
     _, prior = train_without(cache, final, ())
-    return calibration_from(nights, prior)
+    calibration = calibration_from(nights, prior)
+    kept.write_bytes(msgspec.json.encode(calibration))
+    return calibration
 
 
 def calibration_from(nights: Sequence[Evidence], prior: FloatArray) -> Calibration:
