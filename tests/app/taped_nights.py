@@ -45,6 +45,7 @@ async def tape_nights(
     watchers: Sequence[Watcher] = (),
     started: Callable[[Ward], None] = lambda _: None,
     hold: Callable[[float], None] = lambda _: None,
+    home_assistant: bool = False,
 ) -> Taped:
     """Run a ward over simulated beds, with tapes; ``hold`` is called as the data's time goes on."""
     config = Config(daemon=Daemon(state_dir=str(folder)), pack=PackConfig(name=str(pack)))
@@ -86,6 +87,8 @@ async def tape_nights(
                     config, loaded, source, boot_id=BOOT, auto=True, decided=decided
                 ),
                 watchers=tuple(watchers),
+                show_pages=home_assistant,
+                home_assistant=home_assistant,
                 past=PastPages(gallery, kit.judge, journal, loaded, depth="patches"),
             )
         )

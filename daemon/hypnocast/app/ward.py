@@ -18,6 +18,7 @@ from hypnocast.app.bedside import Bedside
 from hypnocast.app.board import Board, House
 from hypnocast.app.desk import Desk, Kit
 from hypnocast.app.events import instant
+from hypnocast.app.homeassistant import discovery, discovery_topic
 from hypnocast.app.nights.past import PastPages
 from hypnocast.app.sources import Source
 from hypnocast.app.traced import Item
@@ -68,6 +69,8 @@ class Plan:
     problems: Callable[[str], tuple[str, ...]] = lambda _: ()
     """What the source knows to be wrong with a bed."""
     watchers: tuple[Watcher, ...] = ()
+    home_assistant: bool = False
+    """Announce every bed as a device of Home Assistant."""
     past: PastPages | None = None
     """Keeps past pages and answers ``page`` and ``explain``; None: both are refused."""
 
@@ -205,7 +208,15 @@ class Ward:
             self.desks[bed], self.boards[bed] = desk, board
             self._desk_tasks[bed] = asyncio.create_task(desk.run(), name=f"desk {bed}")
             board.refresh()
+            if self._plan.home_assistant:
+                self._announce(bed)
         return desk
+
+    def _announce(self, bed: str) -> None:
+        plan = self._plan
+        document = discovery(plan.topics, plan.node, bed, pages=plan.show_pages)
+        topic = discovery_topic(plan.topics, bed)
+        self.link.retain_bytes(topic, document, content_type="application/json")
 
     def _event_done(self, event: wire.StageEvent) -> None:
         if event.status != "provisional":

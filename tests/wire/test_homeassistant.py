@@ -1,0 +1,182 @@
+"""Home Assistant: a device per bed whose templates give what the topics say."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import msgspec
+import paho.mqtt.client as mqtt
+import pytest
+from paho.mqtt.enums import CallbackAPIVersion
+
+from app.taped_nights import tape_nights
+from brokers import Mosquitto, running_mosquitto
+from hypnocast.app.homeassistant import discovery, discovery_topic
+from hypnocast.app.simulate import SimulatedSource
+from hypnocast.core import wire
+from hypnocast.core.topics import HOME_ASSISTANT_STATUS, Topics
+from hypnocast.core.types import PAGE_S, Stage
+from needs import need_module
+from packs import make_tiny_pack
+
+TOPICS = Topics("lab")
+PAGES = 6
+DEADLINE_S = 30.0
+
+
+class Listener:
+    """Hears everything, as Home Assistant would."""
+
+    def __init__(self, port: int) -> None:
+        self.heard: list[tuple[str, bytes, bool]] = []
+        self._news = threading.Condition()
+        self._client = mqtt.Client(CallbackAPIVersion.VERSION2, "home-assistant")
+        self._client.on_message = self._take
+        self._client.on_connect = lambda client, *_: client.subscribe("#", 1)
+        self._client.connect("127.0.0.1", port)
+        self._client.loop_start()
+
+    def _take(self, _client: object, _data: object, message: mqtt.MQTTMessage) -> None:
+        with self._news:
+            self.heard.append((message.topic, bytes(message.payload), message.retain))
+            self._news.notify_all()
+
+    def said(self, topic: str) -> list[bytes]:
+        return [payload for heard, payload, _ in list(self.heard) if heard == topic]
+
+    def wait(self, topic: str, count: int) -> list[bytes]:
+        with self._news:
+            assert self._news.wait_for(lambda: len(self.said(topic)) >= count, DEADLINE_S), topic
+        return self.said(topic)
+
+    def say(self, topic: str, payload: bytes) -> None:
+        self._client.publish(topic, payload, qos=1).wait_for_publish(DEADLINE_S)
+
+    def close(self) -> None:
+        self._client.disconnect()
+        self._client.loop_stop()
+
+
+@pytest.fixture(scope="module")
+def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mosquitto]:
+    with running_mosquitto(tmp_path_factory.mktemp("broker")) as mosquitto:
+        yield mosquitto
+
+
+@pytest.fixture(scope="module")
+def listener(broker: Mosquitto, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Listener]:
+    """A night with Home Assistant at the broker, which is born again in the middle of it."""
+    folder = tmp_path_factory.mktemp("night")
+    pack = make_tiny_pack(folder / "tiny")
+    sim = SimulatedSource(2, seed=1, stages=[Stage.N2] * PAGES)
+    ears = Listener(broker.port)
+    born = threading.Event()
+
+    def hold(data_s: float) -> None:
+        if data_s > 3 * PAGE_S and not born.is_set():
+            topic = discovery_topic(TOPICS, "bed-01")
+            before = len(ears.wait(topic, 1))
+            ears.say(HOME_ASSISTANT_STATUS, b"online")
+            ears.wait(topic, before + 1)
+            born.set()
+
+    run = tape_nights(folder / "state", pack, sim, port=broker.port, hold=hold, home_assistant=True)
+    asyncio.run(run)
+    ears.wait(TOPICS.available("node1"), 2)
+    yield ears
+    ears.close()
+
+
+def document(listener: Listener, bed: str = "bed-01") -> dict[str, Any]:
+    told: dict[str, Any] = json.loads(listener.said(discovery_topic(TOPICS, bed))[-1])
+    return told
+
+
+def test_every_bed_is_a_device_and_is_announced_again_after_a_birth(listener: Listener) -> None:
+    ids = set()
+    for bed in ("bed-01", "bed-02"):
+        said = listener.said(discovery_topic(TOPICS, bed))
+        assert len(said) >= 2
+        assert len(set(said)) == 1
+        assert said[0] == discovery(TOPICS, "node1", bed, pages=True)
+        whole = document(listener, bed)
+        assert whole["device"]["name"] == f"Bed {bed}"
+        assert whole["origin"]["name"] == "Hypnocast"
+        for key, component in whole["components"].items():
+            assert component["platform"] in {"sensor", "binary_sensor", "image"}, key
+            ids.add(component["unique_id"])
+            if component.get("device_class") == "enum":
+                assert "unit_of_measurement" not in component
+    assert len(ids) == 2 * len(document(listener)["components"])
+
+
+def test_every_topic_of_the_document_is_spoken_on(listener: Listener) -> None:
+    whole = document(listener)
+    topics = {value for component in whole["components"].values()
+              for key, value in component.items() if key.endswith("topic")}  # fmt: skip
+    topics |= {one["topic"] for one in whole["availability"]}
+    for topic in topics:
+        assert listener.said(topic), topic
+    assert listener.said(whole["availability"][0]["topic"])[-1] == b"offline"
+    assert listener.said(TOPICS.page("bed-01"))[0].startswith(b"\x89PNG")
+
+
+def rendered(template: str, payload: bytes) -> str:
+    """Render a template as Home Assistant does: without JSON there is no ``value_json``."""
+    need_module("jinja2")
+    from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+    known: dict[str, Any] = {"value": payload.decode()}
+    if payload:
+        known["value_json"] = json.loads(payload)
+    return str(ImmutableSandboxedEnvironment().from_string(template).render(known)).strip()
+
+
+def test_the_templates_give_what_the_topics_say(listener: Listener) -> None:
+    components = document(listener)["components"]
+    stages = listener.said(TOPICS.stage("bed-01"))
+    assert stages[-1] == b"", "retained stage is cleared at the night's end"
+    for payload in stages:
+        stage = rendered(components["stage"]["value_template"], payload)
+        sure = rendered(components["confidence"]["value_template"], payload)
+        attributes = rendered(components["stage"]["json_attributes_template"], payload)
+        if not payload:
+            assert (stage, sure, json.loads(attributes)) == ("None", "None", {})
+            continue
+        event = json.loads(payload)
+        assert stage == str(event["stage"])
+        assert stage in {*components["stage"]["options"], "None"}
+        assert json.loads(attributes)["epoch"] == event["epoch"]
+        if event["confidence"] is not None:
+            assert float(sure) == pytest.approx(100 * event["confidence"], abs=0.06)
+    for payload in listener.said(TOPICS.status("bed-01")):
+        status = json.loads(payload)
+        assert rendered(components["state"]["value_template"], payload) == status["state"]
+        assert rendered(components["problem"]["value_template"], payload) in {"ON", "OFF"}
+        assert rendered(components["lights"]["value_template"], payload) == status["lights"]
+    for payload in listener.said(TOPICS.night("bed-01")):
+        told = json.loads(payload)["statistics"]
+        asleep = rendered(components["asleep"]["value_template"], payload)
+        assert float(asleep) == told["total_sleep_min"]
+        efficiency = rendered(components["efficiency"]["value_template"], payload)
+        expected = told["sleep_efficiency_percent"]
+        assert efficiency == ("None" if expected is None else str(round(expected, 1)))
+
+
+def test_a_bad_electrode_is_a_problem(listener: Listener) -> None:
+    template = document(listener)["components"]["problem"]["value_template"]
+    newest = json.loads(listener.said(TOPICS.status("bed-01"))[-1])
+    channel = wire.ChannelHealth(derivation="F4-M1", unit="uV", flags=("flat",), words="flat")
+    good = newest | {"state": "live", "problems": [], "channels": {}}
+    flat = good | {"channels": {"F4-M1": msgspec.to_builtins(channel)}}
+    assert rendered(template, json.dumps(good).encode()) == "OFF"
+    assert rendered(template, json.dumps(flat).encode()) == "ON"
+    assert rendered(template, json.dumps(good | {"state": "stale"}).encode()) == "ON"
+
+
+def test_pages_are_offered_only_where_they_are_published() -> None:
+    assert "page" not in json.loads(discovery(TOPICS, "n", "b", pages=False))["components"]
