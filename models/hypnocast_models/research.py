@@ -8,12 +8,15 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from hypnocast.commands.common import Json, print_json, say
 from hypnocast.errors import CommandError
+
+if TYPE_CHECKING:
+    from hypnocast_models.archive import Outcome
 
 research = typer.Typer(add_completion=False, rich_markup_mode=None)
 
@@ -99,3 +102,73 @@ def bar(what: str, total: int) -> Iterator[Callable[[int], None]]:
     with Progress(console=Console(stderr=True)) as progress:
         task = progress.add_task(what, total=total)
         yield lambda done: progress.advance(task, done)
+
+
+Scheduler = Annotated[str, typer.Option(help="Address of a dask scheduler; else this machine.")]
+Workers = Annotated[int | None, typer.Option(min=1, help="Processes on this machine.")]
+Mains = Annotated[int, typer.Option(help="Mains frequency, 50 or 60 Hz.")]
+
+
+@research.command("stage")
+def stage_archive(
+    folder: Annotated[Path, typer.Argument(help="A local copy of a data set.")],
+    out: Annotated[Path, typer.Option(help="One CSV a night goes here.")],
+    *,
+    pack: Annotated[str, typer.Option(help="Name or folder of the pack.")] = "hypnocast-small",
+    kind: Annotated[str, typer.Option(help="The data set's reader.")] = "",
+    min_coverage: Annotated[float | None, typer.Option(help="In place of the pack's.")] = None,
+    mains: Mains = 50,
+    scheduler: Scheduler = "",
+    workers: Workers = None,
+    retries: Annotated[int, typer.Option(min=0, help="Per night.")] = 2,
+) -> None:
+    """Stage every night of an archive; goes on where it stopped."""
+    from hypnocast.stagers.shelf import resolve_pack
+    from hypnocast_models.archive import run_archive, staging_plan
+    from hypnocast_models.readers.datasets import find_nights
+
+    nights = find_nights(folder, kind)
+    plan = staging_plan(resolve_pack(pack), out, min_coverage, mains)
+    with bar("nights", len(nights)) as advance:
+        _report(
+            run_archive(
+                plan, nights, scheduler=scheduler, workers=workers, retries=retries, advance=advance
+            )
+        )
+
+
+@research.command("draw")
+def draw_archive(
+    folder: Annotated[Path, typer.Argument(help="A local copy of a data set.")],
+    out: Annotated[Path, typer.Option(help="One .npz of pictures and stages a night goes here.")],
+    *,
+    recipe: Annotated[str, typer.Option(help="A built-in recipe.")] = "spectral-448",
+    kind: Annotated[str, typer.Option(help="The data set's reader.")] = "",
+    mains: Mains = 50,
+    scheduler: Scheduler = "",
+    workers: Workers = None,
+    retries: Annotated[int, typer.Option(min=0, help="Per night.")] = 2,
+) -> None:
+    """Draw every page of an archive; goes on where it stopped."""
+    from hypnocast_models.archive import drawing_plan, run_archive
+    from hypnocast_models.readers.datasets import find_nights
+
+    nights = find_nights(folder, kind)
+    plan = drawing_plan(recipe, out, mains)
+    with bar("nights", len(nights)) as advance:
+        _report(
+            run_archive(
+                plan, nights, scheduler=scheduler, workers=workers, retries=retries, advance=advance
+            )
+        )
+
+
+def _report(outcome: Outcome) -> None:
+    say(
+        f"{len(outcome.done)} nights done, {len(outcome.before)} were done before, "
+        f"{len(outcome.failed)} failed"
+    )
+    for night, why in outcome.failed.items():
+        say(f"  {night}: {why}")
+    if outcome.failed:
+        raise typer.Exit(1)

@@ -1,0 +1,231 @@
+"""Whole archives: draw or stage every night, on this machine's cores or on a cluster.
+
+A night is the unit of work. Its result is one file, written beside its place and moved there
+when it is whole, so that a night is done if its file is there: a run that was interrupted goes
+on where it stopped, and a worker that dies costs no more than the night it was at. A night that
+fails is tried again and then named; the others go on.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from functools import lru_cache
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from hypnocast.core.recipe import builtin
+from hypnocast.core.types import STAGES, Picture
+from hypnocast.errors import CommandError, HypnocastError, InstallError
+from hypnocast.stagers.base import Stager
+from hypnocast.stagers.pack import Pack, load_pack
+from hypnocast_models.compare.hypnogram import write_hypnogram
+from hypnocast_models.readers.datasets import Found, open_night
+from hypnocast_models.staging import pictures_of, stage_night
+
+RETRIES = 2
+_PLAN = "archive.json"
+_UNSCORED = 255
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What is done to every night of an archive."""
+
+    out: str
+    pack: str = ""
+    """Folder of the pack that stages; without one the pages are drawn and kept."""
+    digest: str = ""
+    """Of the pack or the recipe, so that two never mix in one folder."""
+    recipe: str = ""
+    min_coverage: float | None = None
+    mains_hz: int = 50
+
+    def path(self, night: Found) -> Path:
+        """Tell where a night's result goes."""
+        return Path(self.out) / f"{night.name}.{'csv' if self.pack else 'npz'}"
+
+
+@dataclass
+class Outcome:
+    """What became of an archive."""
+
+    done: list[str] = field(default_factory=list)
+    before: list[str] = field(default_factory=list)
+    """Done by an earlier run."""
+    failed: dict[str, str] = field(default_factory=dict)
+    """Night → why, after all its retries."""
+
+
+class NightError(Exception):
+    """A night that failed, told in one line: what crosses from a worker must be plain."""
+
+
+def staging_plan(pack: Path, out: Path, min_coverage: float | None, mains_hz: int = 50) -> Plan:
+    """Plan to stage nights with a pack."""
+    loaded = load_pack(pack)
+    return Plan(str(out), str(loaded.folder), loaded.digest, "", min_coverage, mains_hz)
+
+
+def drawing_plan(recipe: str, out: Path, mains_hz: int = 50) -> Plan:
+    """Plan to draw nights by a recipe."""
+    return Plan(str(out), digest=builtin(recipe).digest, recipe=recipe, mains_hz=mains_hz)
+
+
+def work_on(plan: Plan, night: Found) -> str:
+    """Do one night: what a worker runs. Gives the night's name."""
+    try:
+        content = _staged(plan, night) if plan.pack else _drawn(plan, night)
+        target = plan.path(night)
+        part = target.with_name(f".{target.name}.{os.getpid()}.part")
+        part.write_bytes(content)
+        part.replace(target)
+    except HypnocastError as error:
+        raise NightError(str(error)) from None
+    except OSError as error:
+        raise NightError(f"{night.signals}: {error}") from None
+    return night.name
+
+
+def run_archive(
+    plan: Plan,
+    nights: Sequence[Found],
+    *,
+    scheduler: str = "",
+    workers: int | None = None,
+    retries: int = RETRIES,
+    advance: Callable[[int], None] = lambda _done: None,
+) -> Outcome:
+    """Do all nights that are not done, on a scheduler's workers or on this machine's."""
+    _same_plan(plan)
+    outcome = Outcome()
+    waiting = []
+    for night in nights:
+        if plan.path(night).is_file():
+            outcome.before.append(night.name)
+        else:
+            waiting.append(night)
+    advance(len(outcome.before))
+    if not waiting:
+        return outcome
+    with _client(scheduler, min(workers or os.cpu_count() or 1, len(waiting))) as client:
+        futures = {
+            client.submit(work_on, plan, night, key=f"night-{place}-{night.name}", retries=retries):
+            night.name
+            for place, night in enumerate(waiting)
+        }  # fmt: skip
+        for future in _dask().as_completed(list(futures)):
+            name = futures[future]
+            error = future.exception()
+            if error is None:
+                outcome.done.append(name)
+            else:
+                outcome.failed[name] = _told(error)
+            future.release()
+            advance(1)
+    return outcome
+
+
+def _told(error: BaseException) -> str:
+    text = " ".join(str(error).split())
+    return text if isinstance(error, NightError) else f"{type(error).__name__}: {text}"
+
+
+def _same_plan(plan: Plan) -> None:
+    """Refuse to put nights into a folder that another plan began."""
+    folder = Path(plan.out)
+    folder.mkdir(parents=True, exist_ok=True)
+    kept = folder / _PLAN
+    wanted = asdict(plan) | {"out": "", "pack": Path(plan.pack).name}
+    if kept.is_file():
+        if msgspec.json.decode(kept.read_bytes()) != wanted:
+            raise CommandError(
+                "was begun with another pack, recipe or coverage",
+                where=str(folder),
+                remedy="Choose another folder with --out.",
+            )
+    else:
+        kept.write_bytes(msgspec.json.encode(wanted))
+
+
+def _dask() -> Any:
+    try:
+        return import_module("distributed")
+    except ImportError as error:
+        raise InstallError(
+            "dask.distributed is missing", remedy="Install hypnocast[models]."
+        ) from error
+
+
+@contextmanager
+def _client(scheduler: str, workers: int) -> Iterator[Any]:
+    dask = _dask()
+    if scheduler:
+        try:
+            client = dask.Client(scheduler, timeout=5)
+        except (OSError, TimeoutError, ValueError) as error:
+            raise CommandError(
+                f"no scheduler answers ({error})",
+                where=f"--scheduler {scheduler}",
+                remedy="Start one with `dask scheduler` and workers with `dask worker`.",
+            ) from error
+        with client:
+            yield client
+        return
+    with (
+        dask.LocalCluster(
+            n_workers=workers,
+            threads_per_worker=1,
+            host="127.0.0.1",
+            dashboard_address=None,
+            silence_logs=50,
+        ) as cluster,
+        dask.Client(cluster) as client,
+    ):
+        yield client
+
+
+@lru_cache(maxsize=1)
+def _open(pack: str, digest: str) -> tuple[Pack, Stager]:
+    """Open a pack once in each worker."""
+    from hypnocast.stagers.local import LocalStager
+
+    loaded = load_pack(pack)
+    if loaded.digest != digest:
+        raise CommandError("is another pack on this worker", where=pack)
+    return loaded, LocalStager(loaded, "auto", threads=1)
+
+
+def _staged(plan: Plan, night: Found) -> bytes:
+    pack, stager = _open(plan.pack, plan.digest)
+    staged = stage_night(
+        open_night(night), pack, stager, min_coverage=plan.min_coverage, mains_hz=plan.mains_hz
+    )
+    return write_hypnogram(staged.hypnogram, staged.reasons).encode()
+
+
+def _drawn(plan: Plan, night: Found) -> bytes:
+    opened, recipe = open_night(night), builtin(plan.recipe)
+    found = [
+        (epoch, item.rgb)
+        for epoch, item in enumerate(pictures_of(opened, recipe, mains_hz=plan.mains_hz))
+        if isinstance(item, Picture)
+    ]
+    stages = [opened.stages[epoch] for epoch, _ in found]
+    out = io.BytesIO()
+    np.savez_compressed(
+        out,
+        rgb=np.array([rgb for _, rgb in found], np.uint8),
+        epoch=np.array([epoch for epoch, _ in found], np.int64),
+        stage=np.array([_UNSCORED if s is None else STAGES.index(s) for s in stages], np.uint8),
+        subject=opened.subject,
+        recipe=recipe.digest,
+    )
+    return out.getvalue()
