@@ -85,6 +85,8 @@ class Orders:
     answer_s: float = 10.0
     stuck_after_s: float = 25.0
     site: str = "lab"
+    state_every_s: float = 30.0
+    """How often the daemon says how it does."""
     notify: str = ""
     """Socket of a stand-in for the service manager; empty: no vigil is kept."""
     watchdog_s: float = 2.0

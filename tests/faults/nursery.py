@@ -24,12 +24,12 @@ DEADLINE_S = 60.0
 class Nursery:
     """The test's end of it."""
 
-    def __init__(self, log: Path) -> None:
-        """Start the process that has everything imported."""
+    def __init__(self, log: Path, before: tuple[str, ...] = ()) -> None:
+        """Start the process that has everything imported; ``before`` is a command before it."""
         environment = os.environ | {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
         self._log = log.open("ab")
         self._process = subprocess.Popen(
-            [sys.executable, str(Path(__file__).resolve())],
+            [*before, sys.executable, str(Path(__file__).resolve())],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._log,
@@ -81,12 +81,14 @@ def _live(line: str) -> None:
     from faults.life import Orders, a_ward
     from faults.points import arm
     from faults.watched import watched
+    from hypnocast.app import ward
     from hypnocast.app.logs import set_up_logs
 
     set_up_logs()
     told = json.loads(line)
     told["beds"] = tuple(told["beds"])
     orders = Orders(**told)
+    ward.STATE_EVERY_S = orders.state_every_s
     if orders.kill_at:
         arm(orders.kill_at, orders.kill_hit)
 

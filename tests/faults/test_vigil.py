@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import os
+import resource
 import signal
 import socket
 import threading
@@ -94,6 +95,7 @@ async def test_ready_is_said_only_once_the_model_is_warm(tmp_path: Path, pack: P
             alive.ward.stop()
             await ward
             watch.cancel()
+            notifier.close()
 
 
 @pytest.mark.promise(7)
@@ -169,6 +171,7 @@ async def test_a_model_that_hangs_is_rebuilt_by_its_own_deadline_while_the_heart
             alive.ward.stop()
             await ward
             watch.cancel()
+            notifier.close()
 
 
 async def test_pages_are_withheld_while_a_model_cannot_be_rebuilt_and_the_night_goes_on(
@@ -246,9 +249,15 @@ class Patient:
         return "in words"
 
 
+def _nobody() -> Notifier:
+    notifier = Notifier({})
+    notifier.close()
+    return notifier
+
+
 def test_only_who_has_something_to_do_and_does_nothing_is_stuck() -> None:
     patient = Patient()
-    vigil = Vigil(patient, Notifier({}), clock=lambda: patient.now)
+    vigil = Vigil(patient, _nobody(), clock=lambda: patient.now)
     assert not vigil.look()
     patient.now = 5.0
     assert not vigil.look()
@@ -266,7 +275,7 @@ async def test_beyond_patience_the_vigil_names_who_stands_still() -> None:
     patient = Patient()
     ready = asyncio.Event()
     ready.set()
-    vigil = Vigil(patient, Notifier({}), every_s=0.001, patience_s=0.0, clock=lambda: patient.now)
+    vigil = Vigil(patient, _nobody(), every_s=0.001, patience_s=0.0, clock=lambda: patient.now)
     run = asyncio.create_task(vigil.run(ready))
     await asyncio.sleep(0)
     patient.now = 7.0
@@ -275,8 +284,26 @@ async def test_beyond_patience_the_vigil_names_who_stands_still() -> None:
 
 
 def test_a_watchdog_meant_for_another_process_is_not_ours() -> None:
-    assert Notifier({"NOTIFY_SOCKET": "/x", "WATCHDOG_USEC": "5000000"}).watchdog_s == 5.0
-    other = {"NOTIFY_SOCKET": "/x", "WATCHDOG_USEC": "5000000", "WATCHDOG_PID": "1"}
-    assert Notifier(other).watchdog_s is None
-    assert Notifier({"WATCHDOG_USEC": "5000000"}).watchdog_s is None
-    Notifier({}).ready()
+    def period(**environment: str) -> float | None:
+        notifier = Notifier(environment)
+        notifier.close()
+        return notifier.watchdog_s
+
+    assert period(NOTIFY_SOCKET="/x", WATCHDOG_USEC="5000000") == 5.0
+    assert period(NOTIFY_SOCKET="/x", WATCHDOG_USEC="5000000", WATCHDOG_PID="1") is None
+    assert period(WATCHDOG_USEC="5000000") is None
+
+
+def test_without_a_file_descriptor_left_the_heart_still_beats(tmp_path: Path) -> None:
+    with listening(tmp_path) as manager:
+        notifier = Notifier({"NOTIFY_SOCKET": str(manager.path)})
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (1, hard))
+        try:
+            with pytest.raises(OSError, match="Too many open files"):
+                socket.socket()
+            notifier.alive()
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        until(lambda: manager.times("WATCHDOG=1"), "a beat")
+        notifier.close()

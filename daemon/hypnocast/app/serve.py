@@ -48,6 +48,7 @@ async def serve(config: Config, *, watchers: tuple[Watcher, ...] = ()) -> None:
     state_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
     notifier = Notifier()
     async with contextlib.AsyncExitStack() as stack:
+        stack.callback(notifier.close)
         journal = await stack.enter_async_context(Journal.open(state_dir / JOURNAL))
         _log_condition(journal)
         await journal.forget(keep_days=config.journal.keep_days, now=datetime.now(UTC))
@@ -84,6 +85,7 @@ async def serve(config: Config, *, watchers: tuple[Watcher, ...] = ()) -> None:
                 ),
                 beds=tuple(bed.id for bed in config.bed),
                 show_pages=config.publish.page,
+                home_assistant=config.publish.home_assistant,
                 boot_id=boot_id(),
                 problems=lambda bed: tuple(
                     str(problem) for problem in lsl.problems() if problem.bed == bed

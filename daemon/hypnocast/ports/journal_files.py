@@ -122,12 +122,16 @@ class JournalFiles:
         """Keep some room on the disk for when it is full; return whether there is any."""
         if self._reserve.exists() and self._reserve.stat().st_size >= RESERVE_BYTES:
             return True
-        descriptor = os.open(self._reserve, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            descriptor = os.open(self._reserve, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError:
+            # Asked on the writing thread too, which must outlive a disk that takes nothing.
+            return False
         try:
             os.posix_fallocate(descriptor, 0, RESERVE_BYTES)
         except OSError:
             os.close(descriptor)
-            self._reserve.unlink()
+            self._reserve.unlink(missing_ok=True)
             return False
         os.close(descriptor)
         return True

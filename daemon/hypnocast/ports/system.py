@@ -34,6 +34,10 @@ class Notifier:
         self.watchdog_s = _watchdog(environment) if self._address else None
         """Without a heartbeat for so long we are killed; None where nobody listens for one."""
         self._last_status = ""
+        # One socket for all: where file descriptors run out, the heart must still beat.
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC)
+        # A manager that does not read must not hold up the night.
+        self._socket.settimeout(0.0)
 
     def ready(self) -> None:
         """Say that start-up is over."""
@@ -57,14 +61,15 @@ class Notifier:
         """Say that we end."""
         self._send("STOPPING=1")
 
+    def close(self) -> None:
+        """Let go of the socket."""
+        self._socket.close()
+
     def _send(self, message: str) -> None:
         if self._address is None:
             return
         try:
-            with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as sender:
-                # A manager that does not read must not hold up the night.
-                sender.settimeout(0.0)
-                sender.sendto(message.encode(), self._address)
+            self._socket.sendto(message.encode(), self._address)
         except OSError as error:
             _log.warning("the service manager cannot be told", error=str(error))
 

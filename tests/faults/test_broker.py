@@ -1,0 +1,230 @@
+"""Whatever the broker and the network do, every event arrives, in order, and live ones at once."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sqlite3
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from brokers import Mosquitto, running_mosquitto
+from faults.checker import Truth, check_night
+from faults.life import ORIGIN, UTC0, Alive, Orders, a_ward, is_bad
+from faults.witness import FaultProxy, Witness, fault_proxy, witness
+from hypnocast.ports.mqtt import Connected
+from mqtt_lab import until
+
+
+@dataclass(frozen=True)
+class Scene:
+    """Everything a fault can be done to."""
+
+    alive: Alive
+    proxy: FaultProxy
+    broker: Mosquitto
+    listener: Witness
+
+    @property
+    def acknowledged(self) -> int:
+        return self.alive.journal.sent
+
+    async def connected(self) -> None:
+        await until(lambda: isinstance(self.alive.ward.link.state, Connected), "connected")
+
+    async def more(self, events: int) -> None:
+        """Wait until so many more events are acknowledged."""
+        enough = self.acknowledged + events
+        await until(lambda: self.acknowledged >= enough, "events are acknowledged")
+
+
+PAGES = 120
+
+
+async def the_night(
+    folder: Path, pack: Path, fault: Callable[[Scene], object], *, pace_s: float = 0.004
+) -> None:
+    """Run a night through the fault and check it whole."""
+    ends = ORIGIN + 30.0 * PAGES + 12.0
+    with (
+        running_mosquitto(folder) as broker,
+        witness(broker.port) as listener,
+        fault_proxy(broker.port) as proxy,
+    ):
+        orders = Orders(
+            state=str(folder / "state"),
+            pack=str(pack),
+            port=proxy.port,
+            begins=ORIGIN,
+            until=ends,
+            answer_s=1.0,
+            pace_s=pace_s,
+        )
+        async with a_ward(orders) as alive:
+            ward = asyncio.create_task(alive.ward.run())
+            scene = Scene(alive, proxy, broker, listener)
+            await scene.connected()
+            done = fault(scene)
+            if asyncio.iscoroutine(done):
+                await done
+            await ward
+        # What the end of the run left in the outbox goes out when the daemon is back.
+        left = _left(folder)
+        if left:
+            async with a_ward(orders) as alive:
+                alive.source.stopped = True
+                link = asyncio.create_task(alive.ward.link.run())
+                await until(lambda: alive.journal.sent >= left, "the rest is sent")
+                alive.ward.link.stop()
+                await link
+        await until(lambda: len(set(listener.events())) >= PAGES + 1, "everything came")
+        truth = Truth(
+            begins=(UTC0,),
+            ends=UTC0 + ends - ORIGIN,
+            good=lambda at: not is_bad(ORIGIN + at - UTC0),
+        )
+        found = check_night([folder / "state" / "journal.sqlite"], listener.events(), "bed1", truth)
+        assert found.whole, found
+        assert found.terminal == found.expected == PAGES + 1
+        assert found.final >= 100
+
+
+def _left(folder: Path) -> int:
+    with sqlite3.connect(folder / "state" / "journal.sqlite") as db:
+        count = int(db.execute("SELECT count(*) FROM outbox").fetchone()[0])
+    db.close()
+    return count
+
+
+async def cut_before_publish(scene: Scene) -> None:
+    for _ in range(3):
+        scene.proxy.cut_before_publish = 3
+        await until(lambda: scene.proxy.cut_before_publish is None)
+        await scene.connected()
+        await scene.more(3)
+
+
+async def cut_before_puback(scene: Scene) -> None:
+    for _ in range(3):
+        scene.proxy.cut_before_puback = 4
+        await until(lambda: scene.proxy.cut_before_puback is None)
+        await scene.connected()
+        await scene.more(3)
+
+
+async def cut_after_puback(scene: Scene) -> None:
+    for _ in range(3):
+        scene.proxy.cut_after_puback = 4
+        await until(lambda: scene.proxy.cut_after_puback is None)
+        await scene.connected()
+        await scene.more(3)
+
+
+async def refused(scene: Scene) -> None:
+    scene.proxy.refuse = True
+    scene.proxy.cut()
+    await until(lambda: not isinstance(scene.alive.ward.link.state, Connected))
+    scene.proxy.refuse = False
+
+
+async def silent(scene: Scene) -> None:
+    connections = scene.alive.ward.link.connections
+    scene.proxy.silent = True
+    await until(lambda: not isinstance(scene.alive.ward.link.state, Connected), "given up")
+    scene.proxy.silent = False
+    await until(lambda: scene.alive.ward.link.connections > connections, "connected anew")
+
+
+async def slow(scene: Scene) -> None:
+    scene.proxy.slow_s = 0.05
+    await scene.more(10)
+    scene.proxy.slow_s = 0.0
+
+
+@pytest.mark.promise(1)
+@pytest.mark.promise(2)
+@pytest.mark.parametrize(
+    "fault", [cut_before_publish, cut_before_puback, cut_after_puback, refused, silent, slow]
+)
+async def test_every_event_arrives_in_order_and_once_by_its_id(
+    tmp_path: Path, pack: Path, fault: Callable[[Scene], object]
+) -> None:
+    await the_night(tmp_path, pack, fault)
+
+
+@pytest.mark.promise(2)
+@pytest.mark.promise(7)
+async def test_after_an_hour_without_a_broker_the_backlog_comes_in_order_beside_live_events(
+    tmp_path: Path, pack: Path
+) -> None:
+    """An hour of pages of four beds, then the broker: how fast is said in docs/faults.md."""
+    beds = ("bed1", "bed2", "bed3", "bed4")
+    with running_mosquitto(tmp_path) as broker, fault_proxy(broker.port) as proxy:
+        proxy.refuse = True
+        orders = Orders(
+            state=str(tmp_path / "state"),
+            pack=str(pack),
+            port=proxy.port,
+            begins=ORIGIN,
+            beds=beds,
+            until=ORIGIN + 30.0 * 150,
+        )
+        async with a_ward(orders) as alive:
+            ward = asyncio.create_task(alive.ward.run())
+            ledger = alive.ward
+            await until(
+                lambda: sum(board.counts["pages"] for board in ledger.boards.values()) >= 480,
+                "an hour of pages",
+            )
+            assert alive.journal.sent == 0
+            with witness(broker.port) as listener:
+                proxy.refuse = False
+                orders_came = time.monotonic()
+                await ward
+                waited = sum((await alive.journal.waiting()).values())
+                assert waited == 0
+                await until(lambda: sum(len(listener.events(bed)) for bed in beds) >= 600)
+                came = [at for topic, _, at in listener.messages if topic.endswith("/events")]
+                for bed in beds:
+                    numbers = [json.loads(one)["sequence"] for one in listener.events(bed)]
+                    assert numbers == sorted(set(numbers)) == list(range(1, len(numbers) + 1))
+    assert came[0] >= orders_came
+
+
+async def test_a_broker_that_forgot_everything_gets_all_states_again(
+    tmp_path: Path, pack: Path
+) -> None:
+    async def restarted(scene: Scene) -> None:
+        await scene.more(5)
+        # Keeps nothing on disk: a restart is the loss of every retained topic and session.
+        await asyncio.to_thread(scene.broker.restart)
+        await scene.connected()
+        with witness_later(scene.broker.port) as late:
+            await until(lambda: late.of("/bed/bed1/stage") and late.of("/bed/bed1/status"))
+            assert late.of("/available")[-1] == b"online"
+
+    with running_mosquitto(tmp_path) as broker, fault_proxy(broker.port) as proxy:
+        orders = Orders(
+            state=str(tmp_path / "state"),
+            pack=str(pack),
+            port=proxy.port,
+            begins=ORIGIN,
+            pace_s=0.02,
+        )
+        async with a_ward(orders) as alive:
+            ward = asyncio.create_task(alive.ward.run())
+            with witness(broker.port) as listener:
+                scene = Scene(alive, proxy, broker, listener)
+                await scene.connected()
+                await restarted(scene)
+            alive.ward.stop()
+            await ward
+
+
+def witness_later(port: int):  # type: ignore[no-untyped-def]
+    """Subscribe under another name than the first witness."""
+    return witness(port)

@@ -1,0 +1,181 @@
+"""Whatever the disk does, every page's event goes out; what is not durable is said to be so."""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import shutil
+import signal
+import sqlite3
+import subprocess
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from brokers import running_mosquitto
+from faults.checker import Truth, check_night
+from faults.life import ORIGIN, UTC0, Orders, TimeFile, is_bad
+from faults.nursery import Nursery
+from faults.witness import Witness, fault_proxy, until, witness
+from needs import need_program
+
+DISK = "size=24m"
+ENDS = ORIGIN + 30.0 * 900
+
+
+def a_small_disk(folder: Path) -> tuple[str, ...]:
+    """Return a command that runs another with a small disk of its own under ``folder``."""
+    mount = f'mount -t tmpfs -o {DISK} tmpfs "{folder}"'
+    namespace = (need_program("unshare"), "--user", "--map-root-user", "--mount", "sh", "-c")
+    trial = subprocess.run([*namespace, mount], capture_output=True, check=False)
+    if trial.returncode:
+        pytest.skip("this machine lets nobody mount a disk in a namespace of their own")
+    return (*namespace, f'{mount} && exec "$@"', "sh")
+
+
+def an_order(folder: Path, pack: Path, port: int, **more: object) -> Orders:
+    told: dict[str, object] = {
+        "state": str(folder),
+        "pack": str(pack),
+        "port": port,
+        "begins": ORIGIN,
+        "clock": str(folder.parent / "clock"),
+    }
+    TimeFile(folder.parent / "clock")
+    return Orders(**(told | more))  # type: ignore[arg-type]
+
+
+def truth_until(ends: float) -> Truth:
+    return Truth((UTC0,), UTC0 + ends - ORIGIN, lambda at: not is_bad(ORIGIN + at - UTC0))
+
+
+@pytest.mark.promise(1)
+@pytest.mark.promise(2)
+def test_a_disk_full_and_free_again_costs_no_event_and_is_told(tmp_path: Path, pack: Path) -> None:
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    with (
+        running_mosquitto(tmp_path) as broker,
+        witness(broker.port) as listener,
+        Nursery(tmp_path / "log", a_small_disk(disk)) as nursery,
+    ):
+        orders = an_order(disk / "state", pack, broker.port, pace_s=0.005, state_every_s=0.3)
+        orders = replace(orders, clock=str(tmp_path / "clock"))
+        process = nursery.begin(orders)
+        inside = Path(f"/proc/{process}/root") / str(disk).lstrip("/")
+        until(lambda: len(listener.events()) > 5, "events")
+        ballast, more = inside / "ballast", inside / "more"
+        fill(ballast)
+        until(lambda: "reserve is in use" in state_of(listener), "the reserve is used")
+        assert "journal_degraded" not in state_of(listener)
+        fill(more)
+        until(lambda: "journal_degraded" in state_of(listener), "durability is not promised")
+        before = len(listener.events())
+        until(lambda: len(listener.events()) > before + 20, "events go on meanwhile")
+        ballast.unlink()
+        more.unlink()
+        until(lambda: state_of(listener) == "", "durable again")
+        before = len(listener.events())
+        until(lambda: len(listener.events()) > before + 5, "events go on after")
+        os.kill(process, signal.SIGSTOP)
+        copy = tmp_path / "copy"
+        shutil.copytree(inside / "state", copy)
+        os.kill(process, signal.SIGKILL)
+        nursery.ended()
+        with sqlite3.connect(copy / "journal.sqlite") as db:
+            ends = ORIGIN + 30.0 * (1 + db.execute("SELECT max(epoch) FROM events").fetchone()[0])
+        db.close()
+        found = check_night([copy / "journal.sqlite"], None, "bed1", truth_until(ends))
+        assert found.whole, found
+        assert found.terminal == found.expected > 30
+        heard = {json.loads(one)["epoch"] for one in listener.events()}
+        assert heard >= set(range(max(heard) + 1))
+
+
+def fill(ballast: Path) -> None:
+    """Take every byte there is."""
+    with ballast.open("wb", buffering=0) as file:
+        for size in (65536, 4096, 1):
+            try:
+                while True:
+                    file.write(bytes(size))
+            except OSError:
+                continue
+
+
+def state_of(listener: Witness) -> str:
+    """Return what the daemon says is not as it should be."""
+    states = listener.of("/daemon/node1/state")
+    return " ".join(json.loads(states[-1])["degraded"]) if states else ""
+
+
+@pytest.mark.promise(2)
+def test_a_damaged_journal_is_set_aside_and_a_new_night_begins(tmp_path: Path, pack: Path) -> None:
+    state = tmp_path / "state"
+    with (
+        running_mosquitto(tmp_path) as broker,
+        witness(broker.port) as listener,
+        Nursery(tmp_path / "log") as nursery,
+    ):
+        orders = an_order(state, pack, broker.port)
+        process = nursery.begin(orders)
+        until(lambda: len(listener.events()) > 30, "events")
+        os.kill(process, signal.SIGKILL)
+        nursery.ended()
+        journal = state / "journal.sqlite"
+        journal.with_name("journal.sqlite-wal").unlink()
+        with journal.open("r+b") as file:
+            file.write(os.urandom(64 * 1024))
+        begins = TimeFile(Path(orders.clock)).now
+        ends = begins + 300.0
+        nursery.begin(replace(orders, begins=begins, until=ends))
+        assert nursery.ended() == 0, (tmp_path / "log").read_text()[-3000:]
+        aside = [path for path in state.iterdir() if ".damaged-" in path.name]
+        assert aside
+        truth = Truth(
+            (UTC0 + begins - ORIGIN,),
+            UTC0 + ends - ORIGIN,
+            lambda at: not is_bad(ORIGIN + at - UTC0),
+        )
+        found = check_night([journal], None, "bed1", truth)
+        assert found.whole, found
+        ids = [json.loads(one)["id"] for one in listener.events()]
+        assert len(set(ids)) == len(ids)
+
+
+@pytest.mark.promise(2)
+def test_without_file_descriptors_the_night_goes_on_and_the_broker_is_found_again(
+    tmp_path: Path, pack: Path
+) -> None:
+    state = tmp_path / "state"
+    ends = ENDS
+    with (
+        running_mosquitto(tmp_path) as broker,
+        witness(broker.port) as listener,
+        fault_proxy(broker.port) as proxy,
+        Nursery(tmp_path / "log") as nursery,
+    ):
+        orders = an_order(state, pack, proxy.port, pace_s=0.01, tape=True)
+        process = nursery.begin(orders)
+        until(lambda: len(listener.events()) > 5, "events")
+        highest = max(int(entry.name) for entry in Path(f"/proc/{process}/fd").iterdir())
+        was = resource.prlimit(process, resource.RLIMIT_NOFILE)
+        resource.prlimit(process, resource.RLIMIT_NOFILE, (3, was[1]))
+        assert highest > 3
+        proxy.cut()
+        clock = TimeFile(Path(orders.clock))
+        then = clock.now
+        until(lambda: clock.now > then + 30.0 * 40, "the night goes on")
+        resource.prlimit(process, resource.RLIMIT_NOFILE, was)
+        before = len(listener.events())
+        until(lambda: len(listener.events()) > before + 40, "the backlog comes")
+        os.kill(process, signal.SIGTERM)
+        assert nursery.ended() == 0, (tmp_path / "log").read_text()[-3000:]
+        journal = state / "journal.sqlite"
+        with sqlite3.connect(journal) as db:
+            ends = ORIGIN + 30.0 * (1 + db.execute("SELECT max(epoch) FROM events").fetchone()[0])
+        db.close()
+        found = check_night([journal], None, "bed1", truth_until(ends))
+        assert found.whole, found
