@@ -9,9 +9,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import msgspec
-import paho.mqtt.client as mqtt
 import pytest
-from paho.mqtt.enums import CallbackAPIVersion
 
 from app.taped_nights import tape_nights
 from brokers import Mosquitto, running_mosquitto
@@ -22,43 +20,10 @@ from hypnocast.core.topics import HOME_ASSISTANT_STATUS, Topics
 from hypnocast.core.types import PAGE_S, Stage
 from needs import need_module
 from packs import make_tiny_pack
+from wire.listening import Listener
 
 TOPICS = Topics("lab")
 PAGES = 6
-DEADLINE_S = 30.0
-
-
-class Listener:
-    """Hears everything, as Home Assistant would."""
-
-    def __init__(self, port: int) -> None:
-        self.heard: list[tuple[str, bytes, bool]] = []
-        self._news = threading.Condition()
-        self._client = mqtt.Client(CallbackAPIVersion.VERSION2, "home-assistant")
-        self._client.on_message = self._take
-        self._client.on_connect = lambda client, *_: client.subscribe("#", 1)
-        self._client.connect("127.0.0.1", port)
-        self._client.loop_start()
-
-    def _take(self, _client: object, _data: object, message: mqtt.MQTTMessage) -> None:
-        with self._news:
-            self.heard.append((message.topic, bytes(message.payload), message.retain))
-            self._news.notify_all()
-
-    def said(self, topic: str) -> list[bytes]:
-        return [payload for heard, payload, _ in list(self.heard) if heard == topic]
-
-    def wait(self, topic: str, count: int) -> list[bytes]:
-        with self._news:
-            assert self._news.wait_for(lambda: len(self.said(topic)) >= count, DEADLINE_S), topic
-        return self.said(topic)
-
-    def say(self, topic: str, payload: bytes) -> None:
-        self._client.publish(topic, payload, qos=1).wait_for_publish(DEADLINE_S)
-
-    def close(self) -> None:
-        self._client.disconnect()
-        self._client.loop_stop()
 
 
 @pytest.fixture(scope="module")
