@@ -13,7 +13,7 @@ from typing import Annotated
 import typer
 
 from hypnocast import __version__
-from hypnocast.commands import checks, live, nights, recordings
+from hypnocast.commands import bench, checks, live, nights, recordings
 from hypnocast.commands.packs import packs
 from hypnocast.errors import HypnocastError
 
@@ -58,6 +58,7 @@ for _command in (
     nights.corrections,
     live.schema,
     checks.doctor,
+    bench.bench,
 ):
     app.command()(_command)
 app.add_typer(packs, name="pack")

@@ -187,6 +187,11 @@ class Engine:
 
     def open(self, path: Path) -> Graph:
         """Open a model."""
+        session = self.session(path)
+        return Graph(session, path.name, device=None if self.provider == "cpu" else "cuda")
+
+    def session(self, path: Path) -> Any:
+        """Open a model as ONNX Runtime's own session, and see on what it runs."""
         options = self._runtime.SessionOptions()
         options.intra_op_num_threads = self._threads
         options.inter_op_num_threads = 1
@@ -211,8 +216,7 @@ class Engine:
                     remedy='Check driver and CUDA libraries, or set provider = "auto".',
                 )
             self.provider = active
-        device = None if self.provider == "cpu" else "cuda"
-        return Graph(session, path.name, device=device)
+        return session
 
     def on_cpu(self) -> Engine:
         """Make the engine that takes over when this one fails."""

@@ -26,6 +26,9 @@ REMEMBERED_BYTES = 64_000_000
 REMEMBERED = 4096
 """Pictures whose features are kept at most: nine for each of some hundred beds."""
 
+SEEN_AT_ONCE = 8
+"""Pictures in one run: more take memory in proportion, and no less time each."""
+
 
 class Eye:
     """The vision graph of one pack."""
@@ -72,7 +75,7 @@ class Eye:
 
     def _encode(self, pictures: Sequence[Pixels]) -> list[NDArray[Any]]:
         features: list[NDArray[Any]] = []
-        step = self._at_once or max(1, len(pictures))
+        step = self._at_once or min(SEEN_AT_ONCE, max(1, len(pictures)))
         for start in range(0, len(pictures), step):
             batch = list(pictures[start : start + step])
             missing = step - len(batch) if self._at_once else 0

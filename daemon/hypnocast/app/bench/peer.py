@@ -43,9 +43,9 @@ def _pyplot() -> Any:
     import matplotlib as mpl
 
     mpl.use("Agg")
-    from matplotlib import pyplot
+    from matplotlib import pyplot as plt
 
-    return pyplot
+    return plt
 
 
 def _figure(plt: Any, page: Conditioned, recipe: Recipe) -> Any:
@@ -83,6 +83,4 @@ def _rule(axes: Any, recipe: Recipe) -> None:
         axes.axvline(second, color=grid.colour, linewidth=width, alpha=line.opacity, zorder=5)
     for border in range(1, len(recipe.bands)):
         width = grid.heavy.width_px * POINT
-        axes.axhline(
-            border, color=grid.colour, linewidth=width, alpha=grid.heavy.opacity, zorder=5
-        )
+        axes.axhline(border, color=grid.colour, linewidth=width, alpha=grid.heavy.opacity, zorder=5)

@@ -14,6 +14,7 @@ from hypnocast.app.bench.peer import draw_with_matplotlib
 from hypnocast.core.condition import condition
 from hypnocast.core.recipe import builtin, builtin_names
 from hypnocast.core.render import picture_digest, render
+from hypnocast.core.types import Pixels
 
 PAGES = 12
 ALIKE = 0.96
@@ -67,14 +68,14 @@ def samples_ms(work: Callable[[int], object], count: int, first: int = 0) -> lis
     return took
 
 
-def _alike(ours: list[np.ndarray], theirs: list[np.ndarray]) -> str:  # type: ignore[type-arg]  # pixels of any size
+def _alike(ours: list[Pixels], theirs: list[Pixels]) -> str:
     """Say how like the two drawings are, traces only."""
     if util.find_spec("skimage") is None:
         return "likeness not measured: scikit-image is not installed"
     from skimage.metrics import structural_similarity
 
     values = [
-        structural_similarity(a[: b.shape[0]], b, channel_axis=2)
+        structural_similarity(a[: b.shape[0]], b, channel_axis=2)  # type: ignore[no-untyped-call]  # skimage
         for a, b in zip(ours, theirs, strict=True)
     ]
     return f"SSIM of the two median {np.median(values):.3f}, lowest {min(values):.3f}"

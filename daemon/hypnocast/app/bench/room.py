@@ -92,9 +92,7 @@ class Watch:
 
     def inferring(self, since: float, until: float) -> float:
         """Return for how much of a span of time the model was at work."""
-        return sum(
-            max(0.0, min(end, until) - max(begin, since)) for begin, end in self.inference
-        )
+        return sum(max(0.0, min(end, until) - max(begin, since)) for begin, end in self.inference)
 
 
 class TimedStager:
@@ -195,7 +193,7 @@ async def any_broker(folder: Path) -> AsyncIterator[BrokerSettings]:
         port = int(probe.getsockname()[1])
     config = folder / "mosquitto.conf"
     config.write_text(f"listener {port} 127.0.0.1\nallow_anonymous true\n", encoding="utf-8")
-    with subprocess.Popen(
+    with subprocess.Popen(  # noqa: ASYNC220 - nothing else runs yet
         [program, "-c", config], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     ) as broker:
         try:

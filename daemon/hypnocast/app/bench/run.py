@@ -9,6 +9,7 @@ from typing import Literal
 
 from hypnocast.app.bench.figures import Figure, Report
 from hypnocast.app.bench.machine import conditions
+from hypnocast.errors import ConfigError
 from hypnocast.stagers.pack import Pack
 
 Group = Literal["picture", "verdict", "path", "night", "ward", "generate"]
@@ -25,9 +26,7 @@ class Effort:
     """The soak: minutes where the short form takes seconds."""
 
 
-def run(
-    groups: tuple[Group, ...], effort: Effort, *, found: Callable[[Figure], None]
-) -> Report:
+def run(groups: tuple[Group, ...], effort: Effort, *, found: Callable[[Figure], None]) -> Report:
     """Measure; every figure is told as soon as it is there."""
     told = conditions() | {
         "pack": f"{effort.pack.manifest.name} {effort.pack.manifest.version}",
@@ -56,7 +55,45 @@ def _path(effort: Effort, _: Report) -> Iterator[Figure]:
     yield from path.measure(effort.pack, pages=120 if effort.long else 40)
 
 
+def _verdict(effort: Effort, report: Report) -> Iterator[Figure]:
+    from hypnocast.app.bench import verdict
+    from hypnocast.stagers.engine import installed_runtime
+
+    if installed_runtime() == "cpu":
+        report.passed_over.append("verdict: nothing on a GPU, for onnxruntime-gpu is not installed")
+    yield from verdict.measure(effort.pack, rounds=100 if effort.long else 24)
+
+
+def _night(effort: Effort, report: Report) -> Iterator[Figure]:
+    from hypnocast.app.bench import night
+
+    if (why := night.lacking()) is not None:
+        report.passed_over.append(why)
+    yield from night.measure(effort.pack.folder, effort.folder, repeats=5 if effort.long else 1)
+
+
+def _ward(effort: Effort, _: Report) -> Iterator[Figure]:
+    from hypnocast.app.bench import ward
+
+    yield from ward.measure(effort.pack, effort.folder, long=effort.long)
+
+
+def _generate(effort: Effort, report: Report) -> Iterator[Figure]:
+    from hypnocast.app.bench import verdict
+
+    try:
+        yield from verdict.generate(effort.pack)
+    except ConfigError as error:
+        report.passed_over.append(f"generate: {error}")
+
+
 _GROUPS: dict[Group, Callable[[Effort, Report], Iterator[Figure]]] = {
     "picture": _picture,
+    "verdict": _verdict,
     "path": _path,
+    "night": _night,
+    "ward": _ward,
+    "generate": _generate,
 }
+
+GROUPS: tuple[Group, ...] = tuple(_GROUPS)

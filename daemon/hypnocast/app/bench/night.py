@@ -1,0 +1,195 @@
+"""Group *night*: a whole night's recording through the pipeline, in a process of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from importlib import util
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from hypnocast.app.bench.figures import Figure, Target
+from hypnocast.app.bench.machine import cpu_s, peak_mb, resident_mb
+from hypnocast.app.simulate import SimulatedSource
+from hypnocast.core import wire
+from hypnocast.core.types import PAGE_S, Chunk, StreamOpened
+from hypnocast.errors import HypnocastError
+from hypnocast.ports.tape import Tape
+
+HOURS = 8
+PAGES_PER_HOUR = round(3600 / PAGE_S)
+HUNDRED = (Target("at least", 100.0),)
+
+
+def measure(pack: Path, folder: Path, *, repeats: int = 1) -> Iterator[Figure]:
+    """Replay a night as EDF, as a tape, and a shorter one for the growth with length."""
+    pages = HOURS * PAGES_PER_HOUR
+    edf, short = folder / "night.edf", folder / "short.edf"
+    write_edf(edf, pages)
+    write_edf(short, pages // 4)
+    runs = [replay_in_child(pack, edf) for _ in range(repeats)]
+    yield Figure("night", f"{HOURS} h of EDF", "pages/s", _rates(runs), HUNDRED)
+    cpu = [1e3 * run["cpu_s"] / run["pages"] for run in runs]
+    yield Figure("night", "processor time", "ms/page", cpu)
+    peak = [run["peak_mb"] for run in runs]
+    yield Figure("night", "peak memory", "MB", peak, (Target("at most", 400.0, "worst"),))
+    growth = [_growth(run) for run in runs]
+    flat = (Target("at most", 2.0, "worst"),)
+    yield Figure("night", "memory, 8th hour over 2nd", "%", growth, flat)
+    fourth = replay_in_child(pack, short)
+    linear = [(run["took_s"] / run["pages"]) / (fourth["took_s"] / fourth["pages"]) for run in runs]
+    yield Figure("night", "time per page, 8 h over 2 h", "times", linear)
+    if lacking() is None:
+        yield Figure("night", "YASA on the same night", "pages/s", _rates([_yasa(edf)]))
+    edf.unlink()
+    short.unlink()
+    tape = write_tape(folder / "tape", pages)
+    taped = replay_in_child(pack, tape)
+    yield Figure("night", f"{HOURS} h of tape", "pages/s", _rates([taped]))
+    tape.unlink()
+
+
+def lacking() -> str | None:
+    """Say what of this group cannot be measured here."""
+    if util.find_spec("yasa") is None:
+        return "night: YASA beside it, which is not installed"
+    return None
+
+
+def _rates(runs: list[dict[str, Any]]) -> list[float]:
+    return [run["pages"] / run["took_s"] for run in runs]
+
+
+def _growth(run: dict[str, Any]) -> float:
+    """Return how much more memory the last hour takes than the second, in percent."""
+    hours: list[float] = run["resident_mb"]
+    return 100.0 * (hours[-1] / hours[1] - 1.0)
+
+
+def write_edf(path: Path, pages: int) -> None:
+    """Write a simulated night of 6 channels at 256 Hz."""
+    import edfio
+
+    source = SimulatedSource(1, seed=1, pages=pages, truth=False, chunk_s=5.0)
+    parts, header = [], None
+    for _, arrival in source:
+        if isinstance(arrival, StreamOpened) and arrival.header.rate:
+            header = arrival.header
+        elif isinstance(arrival, Chunk) and header and arrival.stream == header.key:
+            parts.append(arrival.samples.astype(np.float32))
+    if header is None:
+        raise HypnocastError("the simulator sent no signals", where="bench")
+    samples = np.concatenate(parts)
+    samples = samples[: len(samples) // round(header.rate) * round(header.rate)]
+    signals = [
+        edfio.EdfSignal(
+            samples[:, column].astype(np.float64),
+            sampling_frequency=header.rate,
+            label=channel.label,
+            physical_dimension="uV",
+            physical_range=(-3200.0, 3200.0),
+        )
+        for column, channel in enumerate(header.channels)
+    ]
+    edfio.Edf(signals, data_record_duration=1.0).write(path)
+
+
+def write_tape(folder: Path, pages: int) -> Path:
+    """Write the same as a tape, in chunks of a quarter of a second."""
+    folder.mkdir(exist_ok=True)
+    tape = Tape(folder, "night", facts={"bed": "night"})
+    for _, arrival in SimulatedSource(1, seed=1, pages=pages, truth=False):
+        tape.write(arrival)
+    tape.close()
+    return tape.path
+
+
+def replay_in_child(pack: Path, recording: Path) -> dict[str, Any]:
+    """Replay a recording in a fresh process and return what it cost."""
+    child = subprocess.run(
+        [sys.executable, "-m", "hypnocast.app.bench.night", str(pack), str(recording)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if child.returncode:
+        raise HypnocastError(
+            f"a replay failed: {child.stderr.strip()[-300:]}", where=str(recording)
+        )
+    told: dict[str, Any] = json.loads(child.stdout)
+    return told
+
+
+def _yasa(edf: Path) -> dict[str, Any]:
+    """Stage the same night by YASA, in a process of its own."""
+    child = subprocess.run(
+        [sys.executable, "-c", _YASA, str(edf)], capture_output=True, text=True, check=False
+    )
+    if child.returncode:
+        raise HypnocastError(f"YASA failed: {child.stderr.strip()[-300:]}", where=str(edf))
+    told: dict[str, Any] = json.loads(child.stdout.splitlines()[-1])
+    return told
+
+
+_YASA = """
+import json, sys, time
+began = time.monotonic()
+import mne, yasa
+raw = mne.io.read_raw_edf(sys.argv[1], preload=True, verbose="error")
+names = raw.ch_names
+staging = yasa.SleepStaging(
+    raw,
+    eeg_name=next(n for n in names if "C4" in n),
+    eog_name=next(n for n in names if "E1" in n),
+    emg_name=next(n for n in names if "hin" in n),
+)
+pages = len(staging.predict())
+print(json.dumps({"pages": pages, "took_s": time.monotonic() - began}))
+"""
+
+
+class _Meter:
+    """Counts pages, and looks at the memory each hour of the night."""
+
+    def __init__(self) -> None:
+        self.pages = 0
+        self.resident: list[float] = []
+
+    def event(self, event: wire.StageEvent) -> None:
+        """Count a page."""
+        if event.status == "provisional":
+            return
+        self.pages += 1
+        if self.pages % PAGES_PER_HOUR == 0:
+            self.resident.append(round(resident_mb(), 1))
+
+
+def main(pack: str, recording: str) -> None:
+    """Replay here and print what it cost."""
+    from hypnocast.app.config import Config, Pack
+    from hypnocast.app.logs import set_up_logs
+    from hypnocast.app.replay import ReplaySettings, replay
+
+    set_up_logs(quiet=True)
+    meter = _Meter()
+    began = time.monotonic()
+    config = Config(pack=Pack(name=pack))
+    asyncio.run(replay(config, ReplaySettings(Path(recording)), watchers=(meter,)))
+    told = {
+        "pages": meter.pages,
+        "took_s": time.monotonic() - began,
+        "cpu_s": cpu_s(),
+        "peak_mb": peak_mb(),
+        "resident_mb": meter.resident,
+    }
+    print(json.dumps(told))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], sys.argv[2])

@@ -1,0 +1,73 @@
+"""``bench``: what Hypnocast costs on this machine."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from hypnocast.commands.common import Json, print_json, say
+
+if TYPE_CHECKING:
+    from hypnocast.app.bench.figures import Figure
+
+Groups = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="[GROUP]...", help="picture, verdict, path, night, ward, generate; default: all."
+    ),
+]
+
+
+def bench(
+    groups: Groups = None,
+    *,
+    pack: Annotated[str | None, typer.Option(help="Another pack than the shipped one.")] = None,
+    long: Annotated[bool, typer.Option("--long", help="The soak: half an hour and more.")] = False,
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", help="File for conditions and raw samples, as JSON."),
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Measure against the targets; one table, every raw sample kept."""
+    import json as text
+    import tempfile
+
+    from hypnocast.app.bench.run import GROUPS, Effort, run
+    from hypnocast.app.config import Config
+    from hypnocast.app.logs import set_up_logs
+    from hypnocast.errors import ConfigError
+    from hypnocast.stagers.pack import load_pack
+    from hypnocast.stagers.shelf import resolve_pack
+
+    set_up_logs(quiet=True)
+    wanted = tuple(group for group in GROUPS if group in (groups or GROUPS))
+    unknown = set(groups or ()) - set(GROUPS)
+    if unknown:
+        raise ConfigError(
+            f"there is no group {', '.join(sorted(unknown))}",
+            where="bench",
+            remedy=f"Groups are {', '.join(GROUPS)}.",
+        )
+    opened = load_pack(resolve_pack(pack or Config().pack.name))
+    with tempfile.TemporaryDirectory(prefix="hypnocast-bench-") as folder:
+        report = run(wanted, Effort(opened, Path(folder), long), found=_nothing if json else _tell)
+    told = report.to_json()
+    if output is not None:
+        output.write_text(text.dumps(told, indent=1, ensure_ascii=False), encoding="utf-8")
+    if json:
+        print_json(told)
+        return
+    for line in report.lines():
+        say(line)
+
+
+def _tell(figure: Figure) -> None:
+    """Say on standard error what was found, for those who wait."""
+    typer.echo(f"{figure.group}: {figure.name}", err=True)
+
+
+def _nothing(_: Figure) -> None:
+    """Say nothing."""
