@@ -14,6 +14,7 @@ sys.path[:0] = [str(_ROOT / "tests"), str(_ROOT / "daemon")]
 from playwright.sync_api import Page  # noqa: E402
 
 from brokers import running_mosquitto  # noqa: E402
+from browser.report_picture import draw_reports  # noqa: E402
 from browser.serving import chromium, served, settings_for  # noqa: E402
 from browser.ward_topics import Publisher, ward  # noqa: E402
 
@@ -54,6 +55,7 @@ def main(folder: Path) -> None:
             tab.screenshot(path=folder / f"{name}.png", full_page=whole)
             context.close()
         publisher.close()
+    draw_reports(folder)
 
 
 def _settle(tab: Page, path: str) -> None:
