@@ -17,17 +17,19 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
-from hypnocast.app.build import JOURNAL, Decided, bedside_maker, make_kit
+from hypnocast.app.build import JOURNAL, bedside_maker, make_kit
 from hypnocast.app.config import Config
 from hypnocast.app.config import Pack as PackConfig
 from hypnocast.app.judging import Judge
 from hypnocast.app.simulate import SimulatedSource
 from hypnocast.app.ward import Plan, Ward
 from hypnocast.core import wire
+from hypnocast.core.decisions import Decision, decision_to_json
 from hypnocast.core.topics import Topics
 from hypnocast.core.types import PAGE_S, Arrival, Chunk, ClockReading, Mark, StreamOpened
 from hypnocast.ports.journal import Journal
 from hypnocast.ports.mqtt_settings import BrokerSettings
+from hypnocast.ports.tape_deck import TapeDeck
 from hypnocast.stagers.pack import load_pack
 
 UTC_0 = 1_795_000_000.0
@@ -94,6 +96,8 @@ class HandDriven:
 
     def __init__(self, coming: Sequence[Coming], *, utc_0: float = UTC_0) -> None:
         """Take what comes, and the UTC at which the local clock read 0."""
+        self.deck: TapeDeck | None = None
+        """The tape that records it, as it comes."""
         self._coming = coming
         self._utc_0 = utc_0
         self._now = coming[0][0]
@@ -131,6 +135,8 @@ class HandDriven:
             if at > self._now:
                 yield None
                 self._now = at
+            if self.deck is not None:
+                self.deck.write(bed, arrival)
             yield bed, arrival
         while not self._stopped:
             self._now = max(self._now, self._until)
@@ -190,12 +196,23 @@ async def running_ward(
     timeout_s: float = 5400.0,
     judge: Judge | None = None,
     deadline_s: float | None = None,
-    decided: Decided | None = None,
+    tapes: Path | None = None,
 ) -> AsyncIterator[Running]:
-    """Run a ward whose journal lies in ``folder``; at the end it stops as by SIGTERM."""
+    """Run a ward whose journal lies in ``folder``; at the end it stops as by SIGTERM.
+
+    With ``tapes`` what comes, and what is decided about time, is taped there.
+    """
     config = Config(pack=PackConfig(name=str(pack)))
     config = replace_session(config, timeout_s)
     loaded = load_pack(pack)
+    deck = _deck(tapes, source, boot_id) if tapes is not None else None
+    source.deck = deck
+
+    def decided(bed: str, decisions: Sequence[Decision]) -> None:
+        if deck is not None:
+            for decision in decisions:
+                deck.note(bed, decision_to_json(decision), source.now())
+
     async with Journal.open(folder / JOURNAL) as journal:
         kit = make_kit(config, loaded, journal, live=True, on_step=lambda _: None)
         kit = dataclasses.replace(
@@ -233,6 +250,17 @@ async def running_ward(
             ready.cancel()
             ward.stop()
             await task
+            if deck is not None:
+                deck.close()
+
+
+def _deck(folder: Path, source: HandDriven, boot_id: str) -> TapeDeck:
+    return TapeDeck(
+        folder,
+        facts={"boot_id": boot_id},
+        now=lambda: source.utc_of(source.now()),
+        clock=source.now,
+    )
 
 
 def replace_session(config: Config, timeout_s: float) -> Config:

@@ -7,16 +7,17 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from hypnocast.app.traced import Changed, ChannelSeen, Item, Noted, Seen, Timings, Traced
-from hypnocast.core.decisions import Anchored, Decision
+from hypnocast.app.seeing import see
+from hypnocast.app.traced import Changed, Item, Noted, Timings, Traced
+from hypnocast.core.decisions import WHOLE_PAGE_S, Anchored, Decision, cut_short
 from hypnocast.core.headbox import Headbox, PageNeeds
 from hypnocast.core.marks import MarkMeaning, meaning_of
 from hypnocast.core.montage import Montage
-from hypnocast.core.quality import assess, health, verdict_on
+from hypnocast.core.quality import assess, verdict_on
 from hypnocast.core.recipe import Recipe
 from hypnocast.core.render import draw
 from hypnocast.core.session import Moment, Phase, Session, SessionChange, SessionKeeper, SessionPlan
@@ -25,7 +26,6 @@ from hypnocast.core.types import (
     Arrival,
     Chunk,
     ClockReading,
-    Flag,
     Gap,
     Mark,
     Page,
@@ -45,8 +45,8 @@ MARKER_TYPES = frozenset({"marker", "markers", "event", "events", "annotation", 
 """Types of streams whose texts people want to read in the night's notes."""
 
 HEALTH_EVERY_S = 2.0
-_WHOLE_PAGE_S = 0.25
-"""A session that ends this short of a page's end has that page whole."""
+_BY_ABSENCE = (Reason.LOW_COVERAGE, Reason.MISSING_CHANNEL)
+"""What a page looks like that the daemon itself missed for the most part."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +94,7 @@ class Bedside:
         self._decided = decided
         script = list(obey) if obey is not None else None
         self._script = deque(d for d in script or () if isinstance(d, Anchored))
+        self._cut_short = cut_short(script or ())
         self._obeying = script is not None
         self._headbox = Headbox(
             tracing.needs, choose=self._montage_for, grace_s=tracing.grace_s, obey=script
@@ -104,7 +105,8 @@ class Bedside:
         self._last_activity = float("-inf")
         self._next_health = float("-inf")
         self._next_health_wall = float("-inf")
-        self._resumed_at: int | None = None
+        self._resumed_at: tuple[str, int] | None = None
+        """The session that was taken up again, and the page in which that was."""
         self._last_epoch = -1
         self._now = 0.0
 
@@ -157,11 +159,11 @@ class Bedside:
     def finish(self) -> None:
         """End the session where the recording ends."""
         self.step(None)
+        if self._obeying:
+            self._trace(self._headbox.end(self._now), self._now, over=True)
         session = self._keeper.session
         if session is not None:
             self._announce(self._keeper.end(session.id, self._moment(self._now), why="end of data"))
-        elif self._obeying:
-            self._trace(self._headbox.end(self._now), self._now)
         self._tell_decisions()
 
     # --- sessions ------------------------------------------------------------------------------
@@ -200,7 +202,7 @@ class Bedside:
             self._send(Changed(SessionChange("ended", session, "no streams", moment)))
         elif session.anchor_lsl is not None:
             self._headbox.begin(session.anchor_lsl, first_epoch=resumed.first_epoch)
-            self._resumed_at = resumed.first_epoch
+            self._resumed_at = (session.id, resumed.first_epoch)
             self._tell_decisions()
 
     def _moment(self, local: float) -> Moment:
@@ -283,7 +285,7 @@ class Bedside:
     def _announce(self, changes: Iterable[SessionChange]) -> None:
         for change in changes:
             session = change.session
-            if change.change == "ended":
+            if change.change == "ended" and not self._obeying:
                 self._end_grid(session, change.at.lsl)
             self._send(Changed(change))
             begun = change.change in ("opened", "phase") and session.phase is Phase.RECORDING
@@ -295,21 +297,22 @@ class Bedside:
         if session.anchor_lsl is None:
             return
         into = (at - session.anchor_lsl) % PAGE_S
-        if into < _WHOLE_PAGE_S:
+        if into < WHOLE_PAGE_S:
             at -= into
         for page in self._headbox.end(at):
-            whole = session.anchor_lsl + (page.epoch + 1) * PAGE_S <= at + _WHOLE_PAGE_S
-            self._trace_page(page, session, at, Reason.SESSION_END if not whole else None)
+            self._trace_page(page, session, at, over=_ends_after(session, page.epoch, at))
 
     # --- pages ---------------------------------------------------------------------------------
 
-    def _trace(self, pages: Iterable[Page], now: float) -> None:
+    def _trace(self, pages: Iterable[Page], now: float, *, over: bool = False) -> None:
         for page in pages:
             if self._obeying:
                 self._follow_script(page)
             session = self._keeper.session
             if session is not None:
-                self._trace_page(page, session, now, None)
+                cut = (session.anchor_lsl, page.epoch) in self._cut_short
+                cut = cut or (over and _ends_after(session, page.epoch, now))
+                self._trace_page(page, session, now, over=cut)
 
     def _follow_script(self, page: Page) -> None:
         """Begin the session that the tape's live run had, where its pages begin."""
@@ -321,13 +324,16 @@ class Bedside:
             self._announce(self._keeper.start(SessionPlan(), at, why="tape"))
         self._last_epoch = page.epoch
 
-    def _trace_page(self, page: Page, session: Session, now: float, ended: Reason | None) -> None:
+    def _trace_page(self, page: Page, session: Session, now: float, *, over: bool) -> None:
+        """Draw a page, or say why not; ``over``: the session ended in the middle of it."""
         tracing = self._tracing
         began = time.perf_counter()
         quality = assess(page, tracing.recipe.roles, tracing.mains_hz)
         channels = {role: signal.derivation.name for role, signal in page.signals.items()}
-        reason = ended or verdict_on(quality, tracing.needed, tracing.min_coverage)
-        if reason is Reason.LOW_COVERAGE and page.epoch == self._resumed_at:
+        reason = verdict_on(quality, tracing.needed, tracing.min_coverage)
+        if over:
+            reason = Reason.SESSION_END
+        if reason in _BY_ABSENCE and (session.id, page.epoch) == self._resumed_at:
             reason = Reason.DAEMON_DOWN
         outcome: Picture | Gap
         if reason is not None:
@@ -358,55 +364,20 @@ class Bedside:
             return
         self._next_health = now + HEALTH_EVERY_S
         self._next_health_wall = wall + HEALTH_EVERY_S / 4
-        self._send(self._seen(now))
-
-    def _seen(self, now: float) -> Seen:
-        recent = self._headbox.recent(now)
-        channels = {
-            role: ChannelSeen(
-                signal.derivation,
-                self._unit_of(signal.derivation.stream, signal.derivation.positive),
-                health(signal.samples, signal.rate, self._tracing.mains_hz, role),
+        self._send(
+            see(
+                self._headbox,
+                self._headers,
+                self._montage,
+                needed=self._tracing.needed,
+                mains_hz=self._tracing.mains_hz,
+                now=now,
+                at_utc=self._moment(now).utc,
             )
-            for role, signal in recent.items()
-        }
-        states = {state.stream: state for state in self._headbox.states()}
-        streams = tuple((header, states.get(key)) for key, header in self._headers.items())
-        return Seen(
-            at_utc=self._moment(now).utc,
-            streams=streams,
-            channels=channels,
-            ready=_ready(channels, self._tracing.needed),
-            problems=self._problems(),
-            late_samples=self._headbox.late,
-            local=now,
         )
 
-    def _problems(self) -> tuple[str, ...]:
-        """Return what is wrong with the montage, as far as this recipe and pack need it."""
-        montage = self._montage
-        if montage is None:
-            return ()
-        lacking = {
-            role
-            for group in self._tracing.needed
-            if not any(role in montage.derivations for role in group)
-            for role in group
-        }
-        filled = set(montage.derivations)
-        return tuple(
-            f"{what}: {problem}"
-            for what, problem in montage.problems.items()
-            if what in filled or what in lacking
-        )
 
-    def _unit_of(self, stream: str, index: int) -> str | None:
-        header = self._headers.get(stream)
-        return header.channels[index].unit if header is not None else None
-
-
-def _ready(channels: Mapping[Role, ChannelSeen], needed: Sequence[Sequence[Role]]) -> bool:
-    return all(
-        any(role in channels and Flag.MISSING not in channels[role].flags for role in group)
-        for group in needed
-    )
+def _ends_after(session: Session, epoch: int, at: float) -> bool:
+    """Tell whether a page was not over yet at a local time."""
+    begun = session.anchor_lsl or 0.0
+    return begun + (epoch + 1) * PAGE_S > at + WHOLE_PAGE_S

@@ -112,6 +112,8 @@ class Board:
             self._last = event
         for mark in night.marks:
             self._ledger.mark(mark)
+        self._night_due = True
+        self.refresh_now()
 
     def event(self, scored: Scored, committed: Committed) -> None:
         """Show an event that has become durable."""

@@ -28,14 +28,12 @@ from hypnocast.ports.journal_records import Session as SessionRecord
 IN_FLIGHT = 16
 """Batches of one bed that may wait for the disk at once; together they share its syncs."""
 
-_NOTHING = Committed(events=(), stored=(), durable=True)
-
 Durable = Callable[[Scored, Committed], None]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Waiting:
-    done: asyncio.Task[Committed] | None
+    done: asyncio.Task[Committed]
     then: Callable[[Committed], None] | None
 
 
@@ -52,17 +50,13 @@ class Committer:
     async def run(self) -> None:
         """Tell of durable batches, in order, until :meth:`finish`."""
         while (waiting := await self._waiting.get()) is not None:
-            committed = _NOTHING if waiting.done is None else await waiting.done
+            committed = await waiting.done
             if waiting.then is not None:
                 waiting.then(committed)
 
     async def finish(self) -> None:
         """Let :meth:`run` end after everything handed over so far."""
         await self._waiting.put(None)
-
-    async def after(self, act: Callable[[], None]) -> None:
-        """Do something once everything handed over so far is durable."""
-        await self._waiting.put(_Waiting(None, lambda _: act()))
 
     async def commit(self, batch: Batch, then: Callable[[Committed], None] | None = None) -> None:
         """Hand a batch over; waits only while too many are under way."""
@@ -88,19 +82,20 @@ class Committer:
         batch = Batch(pages=(page,), opinions=opinions, events=(draft,))
         await self.commit(batch, lambda committed: self._durable(scored, committed))
 
-    async def session(self, session: Session) -> None:
-        """Write a session as it stands, with its anchor."""
+    async def session(self, session: Session, then: Callable[[], None] | None = None) -> None:
+        """Write a session as it stands, with its anchor; ``then`` follows once it is durable."""
         anchors: tuple[ClockAnchor, ...] = ()
         if session.anchor_lsl is not None and session.anchor_utc is not None:
             anchor = ClockAnchor(
                 session.id, session.boot_id, session.anchor_lsl, session.anchor_utc, _now()
             )
             anchors = (anchor,)
-        await self.commit(Batch(sessions=(session_record(session),), anchors=anchors))
+        batch = Batch(sessions=(session_record(session),), anchors=anchors)
+        await self.commit(batch, None if then is None else lambda _: then())
 
-    async def mark(self, session: str, mark: NightMark) -> None:
-        """Write a marker or note."""
-        await self.commit(Batch(marks=(MarkRecord(session, mark),)))
+    async def mark(self, session: str, mark: NightMark, then: Callable[[], None]) -> None:
+        """Write a marker or note; ``then`` follows once it is durable."""
+        await self.commit(Batch(marks=(MarkRecord(session, mark),)), lambda _: then())
 
 
 def session_record(session: Session) -> SessionRecord:

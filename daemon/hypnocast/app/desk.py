@@ -114,7 +114,9 @@ class Desk:
     async def note(self, session: str, at_utc: float, text: str) -> None:
         """Keep a note of the night; return once it is durable."""
         mark = wire.NightMark(at=instant(at_utc), kind="note", text=text)
-        await self._committer.mark(session, mark)
+        durable = asyncio.Event()
+        await self._committer.mark(session, mark, durable.set)
+        await durable.wait()
         self._board.mark(mark)
 
     async def resume(
@@ -163,27 +165,24 @@ class Desk:
                 await self.note(item.session.id, item.at_utc, item.text)
 
     async def _change(self, change: SessionChange) -> None:
-        session = change.session
-        if change.change == "ended":
-            await self._scorer.end()
-        await self._committer.session(session)
+        session, board = change.session, self._board
         match change.change:
             case "opened" | "phase":
-                self._board.begin(session)
+                await self._committer.session(session, lambda: board.begin(session))
                 if session.phase is Phase.RECORDING:
                     self._scorer.begin(self._kit.stamp.origin(session), NightState())
-            case "lights":
-                self._board.lights(session)
-                newest = session.lights[-1]
-                kind: wire.MarkKind = "lights_off" if newest.to == "off" else "lights_on"
-                mark = wire.NightMark(at=instant(newest.at), kind=kind, text=change.why)
-                await self._committer.mark(session.id, mark)
-                self._board.mark(mark)
+            case "lights" if (lights := change.lights) is not None:
+                await self._committer.session(session, lambda: board.lights(session))
+                kind: wire.MarkKind = "lights_off" if lights.to == "off" else "lights_on"
+                mark = wire.NightMark(at=instant(lights.at), kind=kind, text=change.why)
+                await self._committer.mark(session.id, mark, lambda: board.mark(mark))
             case "reanchored":
                 _log.warning(change.why, bed=session.bed, session=session.id)
+                await self._committer.session(session)
                 await self.note(session.id, change.at.utc, change.why)
             case "ended":
-                await self._committer.after(lambda: self._board.end(session))
+                await self._scorer.end()
+                await self._committer.session(session, lambda: board.end(session))
 
     def _durable(self, scored: Scored, committed: Committed) -> None:
         self._board.event(scored, committed)

@@ -112,14 +112,15 @@ class Ward:
     async def run(self) -> None:
         """Serve until the source ends or :meth:`stop`."""
         self._loop = asyncio.get_running_loop()
-        await self.judge.start()
+        for bed in self._plan.beds:
+            self.desk(bed)
+        await self._resume()
         link = asyncio.create_task(self.link.run(), name="mqtt")
         chores = asyncio.create_task(self._chores(), name="chores")
         try:
-            for bed in self._plan.beds:
-                self.desk(bed)
-            await self._resume()
+            # Samples are read, and taped, while the model warms up: it may take its time.
             self.tracer.start()
+            await self.judge.start()
             self.ready.set()
             self._show_state()
             await self._until_over(link, chores)

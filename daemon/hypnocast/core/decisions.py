@@ -7,9 +7,15 @@ written down as they are decided; a replay that obeys them draws the same pages,
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import msgspec
 
 from hypnocast.core.clock import ClockSegment
+from hypnocast.core.types import PAGE_S
+
+WHOLE_PAGE_S = 0.25
+"""A session that ends this short of a page's end has that page whole."""
 
 
 class Anchored(msgspec.Struct, frozen=True, tag="anchor"):
@@ -43,6 +49,21 @@ class Ended(msgspec.Struct, frozen=True, tag="end"):
 
 
 Decision = Anchored | ClockSegment | StreamCut | PageClosed | Ended
+
+
+def cut_short(decisions: Iterable[Decision]) -> frozenset[tuple[float, int]]:
+    """Return the pages in whose middle a session ended, each as its grid's anchor and its epoch."""
+    cut: set[tuple[float, int]] = set()
+    anchor = 0.0
+    for decision in decisions:
+        if isinstance(decision, Anchored):
+            anchor = decision.anchor
+        elif isinstance(decision, Ended) and (
+            anchor + decision.epochs * PAGE_S > decision.at + WHOLE_PAGE_S
+        ):
+            cut.add((anchor, decision.epochs - 1))
+    return frozenset(cut)
+
 
 _encoder = msgspec.json.Encoder(order="deterministic")
 _decoder: msgspec.json.Decoder[Decision] = msgspec.json.Decoder(Decision)

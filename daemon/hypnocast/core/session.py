@@ -117,6 +117,8 @@ class SessionChange:
     session: Session
     why: str
     at: Moment
+    lights: LightsMark | None = None
+    """What was marked, where it was the lights."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -228,9 +230,10 @@ class SessionKeeper:
                 where=f"bed {self._bed}",
                 remedy="Give a time that has passed, or none for now.",
             )
-        marks = sorted({*session.lights, LightsMark(to, at)}, key=lambda m: (m.at, m.to))
+        mark = LightsMark(to, at)
+        marks = sorted({*session.lights, mark}, key=lambda m: (m.at, m.to))
         self._session = replace(session, lights=tuple(marks))
-        return (SessionChange("lights", self._session, f"lights {to}", now),)
+        return (SessionChange("lights", self._session, f"lights {to}", now, mark),)
 
     # --- by the streams ------------------------------------------------------------------------
 

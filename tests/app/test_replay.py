@@ -1,0 +1,102 @@
+"""A night that was live, and its tape: the same pictures and the same stages, every time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import pytest
+
+from brokers import Mosquitto, running_mosquitto
+from hypnocast.app.config import Config
+from hypnocast.app.config import Pack as PackConfig
+from hypnocast.app.replay import Replayed, ReplaySettings, replay
+from hypnocast.app.simulate import SimulatedSource
+from hypnocast.core import wire
+from hypnocast.core.types import PAGE_S
+from packs import make_tiny_pack
+from ward_lab import HandDriven, night, running_ward
+
+BED = "bed-01"
+CLOCK_0 = 1000.0
+PAGES = 120
+
+TROUBLES = (
+    "drift:150ppm",
+    "jitter:5ms",
+    "dropout@400+10",
+    "bed-01/eog/dropout@700+40",
+    "bed-01/eeg/restart:same@1000+4",
+    "bed-01/eeg/restart:new@1300+6",
+    "bed-01/eeg/late@1600+20",
+    "bed-01/eog/silent@1900+100",
+    "detached:M1@2300+90",
+)
+"""What happens in the hour."""
+
+
+@pytest.fixture(scope="module")
+def pack(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_tiny_pack(tmp_path_factory.mktemp("pack") / "tiny")
+
+
+@pytest.fixture(scope="module")
+def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mosquitto]:
+    with running_mosquitto(tmp_path_factory.mktemp("broker")) as running:
+        yield running
+
+
+async def _replayed(pack: Path, tape: Path, *, bed: str = "") -> list[wire.StageEvent]:
+    told = Replayed()
+    config = Config(pack=PackConfig(name=str(pack)))
+    await replay(config, ReplaySettings(tape, bed=bed), watchers=(told,))
+    return told.events
+
+
+def _same_stages(ours: Sequence[wire.StageEvent], theirs: Sequence[wire.StageEvent]) -> None:
+    assert [(e.epoch, e.reason) for e in ours] == [(e.epoch, e.reason) for e in theirs]
+    assert [e.digests.picture for e in ours] == [e.digests.picture for e in theirs]
+    for a, b in zip(ours, theirs, strict=True):
+        if a.probabilities is not None:
+            best, second = sorted(_shares(a))[:-3:-1]
+            if best - second > 1e-3:
+                assert a.stage == b.stage
+
+
+def _shares(event: wire.StageEvent) -> list[float]:
+    shares = event.probabilities
+    return [] if shares is None else [shares.W, shares.N1, shares.N2, shares.N3, shares.R]
+
+
+@pytest.mark.promise(5)
+async def test_the_tape_of_a_live_hour_gives_its_pictures_and_stages_again(
+    tmp_path: Path, pack: Path, broker: Mosquitto
+) -> None:
+    sim = SimulatedSource(
+        [BED], seed=5, pages=PAGES, skip_pages=60, truth=False, montage="split", faults=TROUBLES
+    )
+    source, tapes = HandDriven(night(sim)), tmp_path / "tapes"
+    async with running_ward(tmp_path, pack, source, broker.port, tapes=tapes) as running:
+        await running.go_to(CLOCK_0 + 90 * PAGE_S, BED, 88)
+        session = running.terminal(BED)[0].session
+        # Hands change: the tape has two nights.
+        begin = wire.StartSession(request="next", subject="S-02")
+        await running.ward.obey(BED, begin)
+        await running.go_to(CLOCK_0 + PAGES * PAGE_S - 10.0, BED, 119)
+        end = wire.EndSession(request="end", session=running.terminal(BED)[-1].session)
+        await running.ward.obey(BED, end)
+        live = await running.pages(BED, 121)
+    assert len({event.session for event in live}) == 2
+    first = [event for event in live if event.session == session]
+    reasons = [event.reason for event in first]
+    assert reasons.count(None) >= 80
+    assert {"low_coverage", "session_end", None} <= {*reasons}
+    assert live[-1].reason == "session_end"
+    (tape,) = tapes.rglob("*.xdf")
+    again, once_more = await _replayed(pack, tape), await _replayed(pack, tape)
+    _same_stages(again, live)
+    assert [_comparable(event) for event in again] == [_comparable(event) for event in once_more]
+
+
+def _comparable(event: wire.StageEvent) -> tuple[object, ...]:
+    return (event.session, event.epoch, event.start, event.reason, event.digests, *_shares(event))
