@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import re
+import secrets
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +27,7 @@ from hypnocast.stagers.base import Stager
 from hypnocast.stagers.ladder import Ladder, Step
 from hypnocast.stagers.local import LocalStager
 from hypnocast.stagers.pack import Pack, load_pack
+from hypnocast.stagers.remote import RemoteStager
 from hypnocast.stagers.shelf import resolve_pack
 
 LIVE_DEADLINE_S = 25.0
@@ -69,8 +72,9 @@ def stager_builder(
     """Return what builds the stager: anew each time, for a model that hung."""
 
     def build() -> Stager:
+        remote = [RemoteStager(pack, server) for server in config.pack.remote]
         local = LocalStager(pack, config.pack.provider, config.pack.threads)
-        return Ladder([local], on_step=on_step)
+        return Ladder([*remote, local], on_step=on_step)
 
     return build
 
@@ -152,12 +156,17 @@ def topic_word(name: str) -> str:
     return re.sub(r"[^A-Za-z0-9_-]+", "-", name).strip("-")[:64] or "bed"
 
 
+@functools.cache
 def boot_id() -> str:
-    """Return what tells this boot of the host from any other."""
+    """Return what tells this boot of the host from any other.
+
+    Where the host does not tell, every start counts as a boot: a grid found again by UTC is
+    good, one that follows a clock which began anew is not.
+    """
     try:
         return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
     except OSError:
-        return "unknown"
+        return f"unknown-{secrets.token_hex(4)}"
 
 
 def chooser(bed: Bed | None) -> Callable[[Sequence[StreamHeader]], Montage]:
