@@ -62,6 +62,10 @@ def told(record: NightRecord) -> str:
     return " ".join(Reader(page).words.split())
 
 
+def a_stretch(stage: wire.StageName, pages: int) -> list[wire.StageName | None]:
+    return [stage] * pages
+
+
 def test_every_kind_of_night_has_a_report() -> None:
     for record in random_nights(8):
         words = told(record)
@@ -76,7 +80,7 @@ def test_what_is_undefined_is_said_to_be() -> None:
     assert "REM latency undefined" in asleep_never
     assert "Total sleep time 0.0 min" in asleep_never
     assert "Sleep efficiency 0.0 %" in asleep_never
-    slept = told(a_night([*["W"] * 4, *["N2"] * 10, *["R"] * 6]))
+    slept = told(a_night([*a_stretch("W", 4), *a_stretch("N2", 10), *a_stretch("R", 6)]))
     assert "Sleep onset latency 2.0 min" in slept
     assert "REM latency 5.0 min" in slept
     assert "Sleep efficiency 80.0 %" in slept

@@ -178,11 +178,11 @@ def _review(view: NightView, zone: ZoneInfo) -> str:
 
 
 def _marks(view: NightView, zone: ZoneInfo) -> str:
-    rows = "".join(
-        f"<tr><td>{_clock(mark.at, zone)}</td><td>{escape(mark.kind.replace('_', ' '))}</td>"
-        f"<td>{escape(mark.text)}</td></tr>"
-        for mark in view.night.marks
-    )
+    rows = ""
+    for mark in view.night.marks:
+        kind = mark.kind.replace("_", " ")
+        text = "" if mark.text.casefold() == kind else mark.text
+        rows += f"<tr><td>{_clock(mark.at, zone)}</td><td>{kind}</td><td>{escape(text)}</td></tr>"
     if not rows:
         return section("Marks and notes", "<p>None.</p>")
     return section("Marks and notes", f"<table>{rows}</table>")
