@@ -85,6 +85,10 @@ class Orders:
     answer_s: float = 10.0
     stuck_after_s: float = 25.0
     site: str = "lab"
+    flaky: float = 0.0
+    """The share of batches on which the model fails."""
+    silences: tuple[tuple[float, float], ...] = ()
+    """From when to when, by the local clock, the streams are gone."""
     state_every_s: float = 30.0
     """How often the daemon says how it does."""
     notify: str = ""
@@ -150,6 +154,7 @@ class FastBeds:
     after_first_page: Callable[[], None] = _nothing
     hang: Callable[[], None] = _nothing
     """Called at every turn, on the tracer's thread."""
+    _news: list[tuple[str, Arrival]] = field(default_factory=list)
     _room: threading.Condition = field(default_factory=threading.Condition)
 
     def __post_init__(self) -> None:
@@ -188,7 +193,10 @@ class FastBeds:
             count = round(CHUNK_S * RATE)
             ends = ORIGIN + (first + count) / RATE
             for number, bed in enumerate(self.orders.beds):
-                if not self.lost.get(bed, False):
+                there = self._is_there(bed)
+                while self._news:
+                    yield self._give(*self._news.pop())
+                if there:
                     yield self._give(bed, self._chunk(first, count, number, ends))
             self._now = ends
             if self._clock is not None:
@@ -217,11 +225,20 @@ class FastBeds:
             self.record(bed, arrival)
         return bed, arrival
 
-    def lose(self, bed: str) -> None:
-        """Let a bed's stream fall silent."""
-        self.lost[bed] = True
-        if self.record is not None:
-            self.record(bed, StreamLost("eeg", self._now))
+    def _is_there(self, bed: str) -> bool:
+        """Whether the bed's stream is there; tell of its going and coming."""
+        gone = any(begin <= self._now < end for begin, end in self.orders.silences)
+        if gone != self.lost.get(bed, False):
+            self.lost[bed] = gone
+            self._news.append(
+                (
+                    bed,
+                    StreamLost("eeg", self._now)
+                    if gone
+                    else StreamOpened(a_header(bed), self._now),
+                )
+            )
+        return not gone
 
 
 @dataclass(frozen=True)

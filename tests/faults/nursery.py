@@ -79,6 +79,7 @@ def _tell(number: int) -> None:
 def _live(line: str) -> None:
     """Be the daemon until it ends or is killed."""
     from faults.life import Orders, a_ward
+    from faults.models import flaky
     from faults.points import arm
     from faults.watched import watched
     from hypnocast.app import ward
@@ -87,13 +88,15 @@ def _live(line: str) -> None:
     set_up_logs()
     told = json.loads(line)
     told["beds"] = tuple(told["beds"])
+    told["silences"] = tuple(tuple(silence) for silence in told["silences"])
     orders = Orders(**told)
     ward.STATE_EVERY_S = orders.state_every_s
     if orders.kill_at:
         arm(orders.kill_at, orders.kill_hit)
 
     async def serve() -> None:
-        async with a_ward(orders) as alive:
+        build = flaky(orders) if orders.flaky else None
+        async with a_ward(orders, build=build) as alive:
             asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, alive.ward.stop)
             await watched(alive, orders)
 
