@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import io
+import json
 import re
 import threading
 from dataclasses import dataclass
@@ -25,6 +26,7 @@ from hypnocast.app.nights.why import answer, told
 from hypnocast.app.nights.why_sheet import why_sheet
 from hypnocast.app.simulate import SimulatedSource
 from hypnocast.app.ward import Ward
+from hypnocast.cli import run
 from hypnocast.core import wire
 from hypnocast.core.render import picture_digest
 from hypnocast.core.types import PAGE_S, Picture, Stage
@@ -172,6 +174,25 @@ def test_the_sheet_needs_nothing_else(night: Night) -> None:
     assert str(event.digests.picture) in sheet
     assert "SIMULATED" in sheet
     assert "Research software" in sheet
+
+
+def test_the_command_says_whether_the_page_is_the_same(
+    night: Night, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "hypnocast.toml"
+    wanted = night.taped.config
+    text = f'daemon.state_dir = "{wanted.daemon.state_dir}"\npack.name = "{wanted.pack.name}"\n'
+    file.write_text(text)
+    options = ["why", night.view.session.id, str(ASKED), "--config", str(file)]
+    sheet = tmp_path / "why.html"
+    assert run([*options, "--explain", "channels", "-o", str(sheet)]) == 0
+    assert "drawn as the model saw it" in capsys.readouterr().out
+    assert "What it rests on" in sheet.read_text(encoding="utf-8")
+    file.write_text(f"{text}signal.mains_hz = 60\n")
+    assert run([*options, "--explain", "off", "--json"]) == 1
+    assert json.loads(capsys.readouterr().out)["same"] is False
+    assert run([*options, "--explain", "deeply"]) == 2
+    assert "--explain" in capsys.readouterr().err
 
 
 async def test_the_gallery_keeps_no_more_than_it_may(tmp_path: Path) -> None:
