@@ -145,6 +145,9 @@ async def test_a_repeated_request_is_answered_again_and_done_once(
         note = {"command": "note", "request": "n", "session": session, "text": "coughs"}
         told = [await bed.ask(**note) for _ in range(2)]
         assert told[0] == told[1]
+        await bed.running.until(
+            lambda: bed.listener.json_of(f"{TOPIC}/night")[-1]["marks"], "the note in the night"
+        )
         # The daemon comes back; whoever did not hear the answer asks again.
         sessions = {event.session for event in bed.running.events}
     again = [one for one in coming if one[0] < CLOCK_0 + 1.0]

@@ -182,6 +182,21 @@ class Bedside:
         self._announce(changes)
         return bool(changes)
 
+    def expect(self, session: str) -> None:
+        """Refuse what is meant for a session that does not run."""
+        running = self._keeper.session
+        if running is None or running.id != session:
+            raise CommandError(
+                f"session {session} does not run",
+                where=f"bed {self._keeper.bed}",
+                remedy=f"The session that runs is {running.id if running else 'none'}.",
+            )
+
+    def note(self, at_utc: float, text: str) -> None:
+        """Keep a note of the session that runs."""
+        if self._keeper.session is not None:
+            self._send(Noted(self._keeper.session, at_utc, text))
+
     def lights(self, to: Literal["off", "on"], at_utc: float | None, now: float) -> None:
         """Mark the lights by command."""
         self._announce(self._keeper.lights(to, self._moment(now), at_utc=at_utc))

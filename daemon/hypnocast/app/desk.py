@@ -111,14 +111,6 @@ class Desk:
         """Let :meth:`run` return once everything handed over so far is durable."""
         self._work.put_nowait(None)
 
-    async def note(self, session: str, at_utc: float, text: str) -> None:
-        """Keep a note of the night; return once it is durable."""
-        mark = wire.NightMark(at=instant(at_utc), kind="note", text=text)
-        durable = asyncio.Event()
-        await self._committer.mark(session, mark, durable.set)
-        await durable.wait()
-        self._board.mark(mark)
-
     async def resume(
         self,
         session: Session,
@@ -162,7 +154,7 @@ class Desk:
             case Changed():
                 await self._change(item.change)
             case Noted():
-                await self.note(item.session.id, item.at_utc, item.text)
+                await self._note(item.session.id, item.at_utc, item.text)
 
     async def _change(self, change: SessionChange) -> None:
         session, board = change.session, self._board
@@ -179,10 +171,14 @@ class Desk:
             case "reanchored":
                 _log.warning(change.why, bed=session.bed, session=session.id)
                 await self._committer.session(session)
-                await self.note(session.id, change.at.utc, change.why)
+                await self._note(session.id, change.at.utc, change.why)
             case "ended":
                 await self._scorer.end()
                 await self._committer.session(session, lambda: board.end(session))
+
+    async def _note(self, session: str, at_utc: float, text: str) -> None:
+        mark = wire.NightMark(at=instant(at_utc), kind="note", text=text)
+        await self._committer.mark(session, mark, lambda: self._board.mark(mark))
 
     def _durable(self, scored: Scored, committed: Committed) -> None:
         self._board.event(scored, committed)

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Protocol, TypeVar
+from typing import Literal, Protocol, TypeVar
 
 import structlog
 
@@ -273,10 +273,7 @@ class Ward:
             case wire.LightsOff() | wire.LightsOn():
                 return await self._mark_lights(bed, command)
             case wire.Note():
-                self._expect(bed, command.session)
-                at = time.time() if command.at is None else _utc(command.at)
-                await self.desk(bed).note(command.session, at, command.text)
-                return _reply(command, command.session)
+                return await self._note(bed, command)
             case wire.PageCommand() | wire.Explain() if self._plan.past is not None:
                 return await self._plan.past.answer(bed, command)
             case _:
@@ -286,23 +283,26 @@ class Ward:
                     remedy="Use hypnocast why on the tape.",
                 )
 
-    async def _mark_lights(self, bed: str, command: wire.LightsOff | wire.LightsOn) -> wire.Reply:
-        self._expect(bed, command.session)
-        at = None if command.at is None else _utc(command.at)
-        off = isinstance(command, wire.LightsOff)
-        await self._ask(bed, lambda bedside, now: bedside.lights("off" if off else "on", at, now))
+    async def _note(self, bed: str, command: wire.Note) -> wire.Reply:
+        at = time.time() if command.at is None else _utc(command.at)
+
+        def note(bedside: Bedside, _: float) -> None:
+            bedside.expect(command.session)
+            bedside.note(at, command.text)
+
+        await self._ask(bed, note)
         return _reply(command, command.session)
 
-    def _expect(self, bed: str, session: str) -> None:
-        """Refuse a command meant for a session that does not run."""
-        board = self.boards.get(bed)
-        running = board.session.id if board is not None and board.session is not None else None
-        if running != session:
-            raise CommandError(
-                f"session {session} does not run",
-                where=f"bed {bed}",
-                remedy=f"The session that runs is {running or 'none'}.",
-            )
+    async def _mark_lights(self, bed: str, command: wire.LightsOff | wire.LightsOn) -> wire.Reply:
+        at = None if command.at is None else _utc(command.at)
+        to: Literal["off", "on"] = "off" if isinstance(command, wire.LightsOff) else "on"
+
+        def mark(bedside: Bedside, now: float) -> None:
+            bedside.expect(command.session)
+            bedside.lights(to, at, now)
+
+        await self._ask(bed, mark)
+        return _reply(command, command.session)
 
     async def _ask(self, bed: str, act: Callable[[Bedside, float], T]) -> T:
         return await asyncio.wrap_future(self.tracer.post(bed, act))

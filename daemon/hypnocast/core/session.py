@@ -168,6 +168,11 @@ class SessionKeeper:
         self._session: Session | None = None
 
     @property
+    def bed(self) -> str:
+        """The bed whose sessions these are."""
+        return self._bed
+
+    @property
     def session(self) -> Session | None:
         """The session that runs."""
         return self._session
