@@ -1,0 +1,126 @@
+"""How often ``why`` names the channel that carries what was simulated, and whether pixels agree.
+
+Run as ``python tests/bench/bench_why.py [PACK]`` from the project's folder. Simulated cycles are
+taped as by a daemon; then 50 pages of R with rapid eye movements and 50 of N2 with spindles,
+among those that got their stage, are drawn again and explained. A page counts as named where the
+sentence names a channel that carries the feature: an eye for R, an EEG for N2. How many
+channels a sentence names is told beside it: naming all would always be right.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import tempfile
+import time
+from collections import Counter
+from pathlib import Path
+
+_ROOT = Path(__file__).resolve().parents[2]
+sys.path[:0] = [str(_ROOT / "tests"), str(_ROOT / "daemon")]
+
+import structlog  # noqa: E402
+
+from app.taped_nights import T0, Taped, tape_nights  # noqa: E402
+from brokers import free_port  # noqa: E402
+from hypnocast.app.nights.view import NightView, open_night  # noqa: E402
+from hypnocast.app.nights.why import Answer, answer  # noqa: E402
+from hypnocast.app.simulate import EventKind, SimulatedSource  # noqa: E402
+from hypnocast.core.explain import WORTH_NAMING  # noqa: E402
+from hypnocast.core.types import EEG_ROLES, EOG_ROLES, PAGE_S, Role, Stage  # noqa: E402
+from hypnocast.stagers.local import LocalStager  # noqa: E402
+from hypnocast.stagers.pack import load_pack  # noqa: E402
+from hypnocast.stagers.shelf import resolve_pack  # noqa: E402
+
+PAGES = 50
+NIGHTS = 10
+CYCLE = (
+    *(Stage.W,) * 4,
+    *(Stage.N1,) * 2,
+    *(Stage.N2,) * 16,
+    *(Stage.N3,) * 8,
+    *(Stage.N2,) * 8,
+    *(Stage.R,) * 18,
+)
+"""One cycle of a night: a whole one would cost hours of replaying for the same pages."""
+CARRIES: dict[Stage, tuple[EventKind, tuple[Role, ...]]] = {
+    Stage.R: (EventKind.RAPID_EYE_MOVEMENT, EOG_ROLES),
+    Stage.N2: (EventKind.SPINDLE, EEG_ROLES),
+}
+
+
+def main(pack: str) -> None:
+    """Tape, explain, tell."""
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(40))
+    folder = resolve_pack(pack)
+    stager = LocalStager(load_pack(folder), "cpu", 1)
+    told: dict[Stage, list[Answer]] = {stage: [] for stage in CARRIES}
+    began = time.perf_counter()
+    with tempfile.TemporaryDirectory() as scratch:
+        for seed in range(NIGHTS):
+            sim = SimulatedSource(1, seed=100 + seed, stages=CYCLE)
+            state = Path(scratch) / str(seed)
+            taped = asyncio.run(tape_nights(state, folder, sim, port=free_port()))
+            view = open_night(taped.config, "latest")
+            for stage, answers in told.items():
+                share = -(-(PAGES - len(answers)) // (NIGHTS - seed))
+                for epoch in _pages(taped, view, stage)[:share]:
+                    answers.append(
+                        answer(
+                            taped.config,
+                            view,
+                            epoch,
+                            depth="channels",
+                            open_stager=lambda _: stager,
+                        )
+                    )
+    print(f"pack {pack}, {time.perf_counter() - began:.0f} s")
+    for stage, answers in told.items():
+        print(_line(stage, answers))
+
+
+def _pages(taped: Taped, view: NightView, stage: Stage) -> list[int]:
+    """Return pages that are of the stage, show its feature, and were staged so; spread out."""
+    night = taped.sim.nights["bed-01"]
+    kind, _ = CARRIES[stage]
+    late = view.start.timestamp() - T0
+    found = []
+    for epoch, given in enumerate(view.stages):
+        begins = epoch * PAGE_S + late
+        shown = [e for e in night.events(begins, begins + PAGE_S) if e.kind is kind]
+        true = night.stage(int(begins // PAGE_S))
+        if given == stage.value and true is stage and len(shown) >= 2:
+            found.append(epoch)
+    return found[:: max(1, len(found) // (PAGES // NIGHTS))]
+
+
+def _line(stage: Stage, answers: list[Answer]) -> str:
+    _, carriers = CARRIES[stage]
+    named = [set(_named(one)) for one in answers]
+    right = sum(bool(names & set(carriers)) for names in named)
+    only = sum(bool(names) and names <= set(carriers) for names in named)
+    first = sum(_first(one) in carriers for one in answers)
+    same = sum(one.same is True for one in answers)
+    counts = Counter(role.value for names in named for role in names)
+    many = sum(map(len, named)) / max(1, len(named))
+    return (
+        f"{stage}: {len(answers)} pages, digest equal on {same}; a carrier ({', '.join(carriers)}) "
+        f"is named on {right}, is the first named on {first}, nothing else is named on {only}; "
+        f"channels named a page {many:.1f}; {dict(counts.most_common())}"
+    )
+
+
+def _named(one: Answer) -> list[Role]:
+    assert one.rests is not None
+    sentence = one.rests.sentence
+    return [role for role in one.rests.channels if role.value in sentence]
+
+
+def _first(one: Answer) -> Role | None:
+    assert one.rests is not None
+    role, fall = max(one.rests.channels.items(), key=lambda item: item[1])
+    return role if fall >= WORTH_NAMING else None
+
+
+if __name__ == "__main__":
+    main(sys.argv[1] if len(sys.argv) > 1 else "hypnocast-small")
