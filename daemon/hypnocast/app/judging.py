@@ -19,6 +19,7 @@ import structlog
 
 from hypnocast.core.types import Look, Opinion
 from hypnocast.errors import HypnocastError, InferenceError
+from hypnocast.stagers.ladder import Ladder
 
 if TYPE_CHECKING:
     from hypnocast.stagers.base import Stager
@@ -124,7 +125,7 @@ class Judge:
             failed=self._failed,
             rebuilt=self._rebuilt,
             busy_s=time.monotonic() - began if began is not None else 0.0,
-            degraded=tuple(self._faults),
+            degraded=(*self._faults, *(stager.degraded if isinstance(stager, Ladder) else ())),
         )
 
     async def rebuild_if_stuck(self) -> bool:

@@ -1,7 +1,8 @@
-"""``pack list|show|verify``."""
+"""``pack list|show|verify|to-triton``."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -67,3 +68,17 @@ def verify(pack: Wanted, *, json: Json = False) -> None:
             say(fault)
     if not told["sound"]:
         raise typer.Exit(1)
+
+
+@packs.command("to-triton")
+def to_triton(
+    pack: Wanted,
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="The model repository.")],
+) -> None:
+    """Write a pack into a model repository of Triton Inference Server."""
+    from hypnocast.stagers.pack import load_pack
+    from hypnocast.stagers.shelf import resolve_pack
+    from hypnocast.stagers.triton import write_repository
+
+    model = write_repository(load_pack(resolve_pack(pack)), folder)
+    say(f"{model}  serve it with: tritonserver --model-repository {folder}")

@@ -55,6 +55,14 @@ class Ladder:
         """What computed last: a stager's provider, or ``none``."""
         return self._provider or self._stagers[0].provider
 
+    @property
+    def degraded(self) -> tuple[str, ...]:
+        """Why the best stager is not the one in use; empty while it is."""
+        first = self._stagers[0].provider
+        if self._provider in ("", first):
+            return ()
+        return (f"model: {self._provider} instead of {first}",)
+
     def judge(self, looks: Sequence[Look]) -> list[Opinion]:
         """Let the best stager that can judge the looks."""
         why = ""

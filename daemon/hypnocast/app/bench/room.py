@@ -55,7 +55,8 @@ class Watch:
     """Its last event was in the journal, synced."""
     acknowledged: dict[PageKey, float] = field(default_factory=dict)
     """The broker had acknowledged its last event."""
-    staged: int = 0
+    providers: dict[PageKey, str | None] = field(default_factory=dict)
+    """What computed the page's last event; None where it was withheld."""
     inference: list[tuple[float, float]] = field(default_factory=list)
     """Beginning and end of each batch."""
     _events: dict[tuple[str, int], PageKey] = field(default_factory=dict)
@@ -67,7 +68,7 @@ class Watch:
         with self._moved:
             self.durable[key] = time.monotonic()
             self._events[event.bed, event.sequence] = key
-            self.staged += event.status == "final"
+            self.providers[key] = event.provider
 
     def puback(self, bed: str, sequence: int) -> None:
         """Take note of an acknowledgement."""

@@ -1,0 +1,194 @@
+"""A pack on a server: the same verdicts, and a night that goes on when the server does not."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from hypnocast.app.bench.room import Watch, run_room
+from hypnocast.app.config import Config
+from hypnocast.app.config import Pack as PackConfig
+from hypnocast.app.simulate import SimulatedSource
+from hypnocast.core.types import Arrival, Chunk, Look
+from hypnocast.errors import InferenceError, PackError
+from hypnocast.stagers import ladder
+from hypnocast.stagers.local import LocalStager
+from hypnocast.stagers.manifest import Context
+from hypnocast.stagers.pack import load_pack
+from hypnocast.stagers.remote import RemoteStager, served_name
+from hypnocast.stagers.triton import write_repository
+from inference_servers import ProtocolServer, Server, Triton
+from needs import need_module
+from packs import make_tiny_pack, tiny_picture
+
+Start = Callable[[Path], Server]
+
+
+@pytest.fixture(params=[ProtocolServer, Triton], ids=["protocol", "triton"])
+def serve(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Start]:
+    need_module("tritonclient")
+    started: list[Server] = []
+
+    def start(pack: Path) -> Server:
+        server: Server = request.param(pack, tmp_path / "server")
+        started.append(server)
+        server.start()
+        return server
+
+    yield start
+    for server in started:
+        server.kill()
+
+
+def pack_with_context(folder: Path) -> Path:
+    return make_tiny_pack(folder, seed=3, context=Context(before=2, after=1))
+
+
+def looks_of(count: int) -> list[Look]:
+    pictures = [tiny_picture(epoch, epoch) for epoch in range(count + 1)]
+    return [
+        Look(
+            (None, pictures[k - 1] if k else None, pictures[k], pictures[k + 1] if k % 2 else None),
+            2,
+        )
+        for k in range(count)
+    ]
+
+
+def test_a_verdict_does_not_depend_on_where_it_was_computed(serve: Start, tmp_path: Path) -> None:
+    folder = pack_with_context(tmp_path / "pack")
+    pack, looks = load_pack(folder), looks_of(9)
+    remote = RemoteStager(pack, serve(folder).address)
+    there, here = remote.judge(looks), LocalStager(pack, "cpu").judge(looks)
+    remote.close()
+    for one, other in zip(there, here, strict=True):
+        assert one.epoch == other.epoch
+        assert one.provider == remote.provider
+        np.testing.assert_allclose(one.log_probabilities, other.log_probabilities, atol=1e-4)
+    assert len({tuple(opinion.log_probabilities) for opinion in there}) == len(looks)
+
+
+def test_no_page_is_lost_when_the_server_is_killed_and_comes_back(
+    serve: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ladder, "RETRY_AFTER_S", 0.5)
+    folder = make_tiny_pack(tmp_path / "pack", seed=3)
+    server = serve(folder)
+    config = Config(pack=PackConfig(name=str(folder), remote=(server.address,), provider="cpu"))
+    pages, beds = 24, 8
+
+    def night(watch: Watch) -> Iterator[tuple[str, Arrival]]:
+        """Kill the server after a third of the night, start it again after two thirds."""
+        todo = [(8, server.kill, "remote:"), (16, server.start, "cpu"), (99, None, "remote:")]
+        for bed, arrival in SimulatedSource(beds, seed=2, pages=pages, truth=False):
+            at, act, provider = todo[0]
+            if isinstance(arrival, Chunk) and arrival.arrived >= 1000.0 + 30.0 * at + 5.0:
+                wait_for_provider(watch, provider, at - 3)
+                assert act is not None
+                act()
+                todo.pop(0)
+            yield bed, arrival
+
+    watch = run_room(load_pack(folder), night, config)
+    assert len(watch.durable) == beds * pages
+    assert None not in watch.providers.values(), "a page was withheld"
+    used = [provider.split(":")[0] for provider in in_order(watch) if provider]
+    assert used[0] == "remote"
+    assert "cpu" in used
+    assert used[-1] == "remote"
+
+
+def in_order(watch: Watch) -> list[str | None]:
+    return [watch.providers[key] for key in sorted(watch.durable, key=watch.durable.__getitem__)]
+
+
+def wait_for_provider(watch: Watch, provider: str, epoch: int) -> None:
+    """Wait until a page about here was judged where it should be by now."""
+    deadline = time.monotonic() + 30.0
+    while not any(
+        (used or "").startswith(provider) and page >= epoch
+        for (_, page), used in list(watch.providers.items())
+    ):
+        assert time.monotonic() < deadline, f"nothing was judged by {provider}"
+        time.sleep(0.01)
+
+
+@pytest.fixture
+def silent(tmp_path: Path) -> Iterator[tuple[ProtocolServer, Path]]:
+    need_module("tritonclient")
+    folder = pack_with_context(tmp_path / "pack")
+    server = ProtocolServer(folder, tmp_path)
+    server.start()
+    yield server, folder
+    server.kill()
+
+
+def test_a_server_that_hangs_is_given_up_in_time(silent: tuple[ProtocolServer, Path]) -> None:
+    server, folder = silent
+    server.free.clear()
+    remote = RemoteStager(load_pack(folder), server.address, deadline_s=0.5)
+    began = time.monotonic()
+    with pytest.raises(InferenceError, match=r"remote:127\.0\.0\.1"):
+        remote.judge(looks_of(3))
+    assert time.monotonic() - began < 5.0
+    server.free.set()
+    assert len(remote.judge(looks_of(3))) == 3
+    remote.close()
+
+
+def test_what_makes_a_verdict_terminal_goes_first(silent: tuple[ProtocolServer, Path]) -> None:
+    server, folder = silent
+    remote = RemoteStager(load_pack(folder), server.address)
+    first, second = looks_of(2)
+    remote.judge([first])
+    remote.judge([second])
+    remote.close()
+    assert server.priorities == [2, 1]
+
+
+def test_another_pack_on_the_server_is_refused(
+    silent: tuple[ProtocolServer, Path], tmp_path: Path
+) -> None:
+    server, _ = silent
+    other = load_pack(make_tiny_pack(tmp_path / "other", seed=4))
+    remote = RemoteStager(other, server.address)
+    with pytest.raises(InferenceError, match=served_name(other)):
+        remote.judge([Look((tiny_picture(0, 0),), 0)])
+    remote.close()
+
+
+def test_the_ladder_says_that_it_stands_lower_than_it_should(
+    silent: tuple[ProtocolServer, Path],
+) -> None:
+    server, folder = silent
+    pack = load_pack(folder)
+    remote = RemoteStager(pack, server.address, deadline_s=1.0)
+    steps: list[ladder.Step] = []
+    rungs = ladder.Ladder([remote, LocalStager(pack, "cpu")], on_step=steps.append)
+    rungs.judge(looks_of(1))
+    assert list(rungs.degraded) == []
+    server.kill()
+    rungs.judge(looks_of(1))
+    assert list(rungs.degraded) == [f"model: cpu instead of {remote.provider}"]
+    assert [step.after for step in steps] == ["cpu"]
+    rungs.close()
+
+
+def test_the_repository_is_what_triton_reads(tmp_path: Path) -> None:
+    need_module("tritonclient")
+    from google.protobuf import text_format
+    from tritonclient.grpc import model_config_pb2
+
+    pack = load_pack(pack_with_context(tmp_path / "pack"))
+    model = write_repository(pack, tmp_path / "models")
+    config = text_format.Parse((model / "config.pbtxt").read_text(), model_config_pb2.ModelConfig())
+    assert config.name == model.name == served_name(pack)
+    assert config.input[0].dims == [4]
+    assert config.dynamic_batching.priority_levels == 2
+    assert load_pack(model / "1" / "pack").digest == pack.digest
+    with pytest.raises(PackError, match="there already"):
+        write_repository(pack, tmp_path / "models")
