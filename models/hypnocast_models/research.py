@@ -172,3 +172,23 @@ def _report(outcome: Outcome) -> None:
         say(f"  {night}: {why}")
     if outcome.failed:
         raise typer.Exit(1)
+
+
+@research.command()
+def experiment(
+    plan: Annotated[Path, typer.Argument(help="The experiment's TOML file.")],
+    data: Annotated[Path, typer.Argument(envvar="HYPNOCAST_DATA", help="Folder of the data sets.")],
+    *,
+    out: Annotated[Path, typer.Option(help="Results are kept here, to go on from.")],
+    report: Annotated[Path, typer.Option(help="The report goes here.")],
+) -> None:
+    """Run an experiment and write its report; goes on where it stopped."""
+    from hypnocast_models.experiments.plan import read_experiment
+    from hypnocast_models.experiments.report import write_report
+    from hypnocast_models.experiments.run import run_experiment, steps
+
+    wanted = read_experiment(plan)
+    with bar("nights", steps(wanted, data)) as advance:
+        judged = run_experiment(wanted, data, out, advance)
+    for name in write_report(wanted, judged, report):
+        say(str(report / name))

@@ -165,11 +165,11 @@ def _covered(page: Page) -> bool:
     return signal is not None and bed.missing(page, Role.F4) <= 1 - LEAST_COVERAGE
 
 
-def check(seed: int) -> int:
-    """Compare one night with another future; return how many verdicts were terminal by then."""
+def check(seed: int) -> tuple[int, bool]:
+    """Compare a night with another future: how much was terminal, and whether the rest differs."""
     rng = np.random.default_rng([seed, 99])
     pages = int(rng.integers(20, 61))
-    until = START + float(rng.uniform(2.0, pages)) * PAGE_S
+    until = START + float(rng.uniform(2.0, pages - 3)) * PAGE_S
     look_ahead = bool(seed % 2)
     one = staged(arrivals(seed, pages, until, 0), pages, look_ahead=look_ahead)
     two = staged(arrivals(seed, pages, until, 1), pages, look_ahead=look_ahead)
@@ -177,16 +177,21 @@ def check(seed: int) -> int:
         assert [epoch for epoch, _ in verdicts.told] == list(range(pages))
     before = one.by(until)
     assert before == two.told[: len(before)]
-    assert one.told != two.told
-    return len(before)
+    return len(before), one.told != two.told
+
+
+def check_nights(count: int) -> None:
+    terminal, differs = zip(*(check(seed) for seed in range(count)), strict=True)
+    assert sum(terminal) > 12 * count
+    # A future that is withheld to its end looks like any other.
+    assert sum(differs) > 0.95 * count
 
 
 def test_another_future_changes_no_earlier_terminal_verdict() -> None:
-    terminal = [check(seed) for seed in range(60)]
-    assert sum(terminal) > 600
+    check_nights(60)
 
 
 @pytest.mark.long
 @pytest.mark.timeout(3600)
 def test_another_future_changes_no_earlier_terminal_verdict_in_a_thousand_nights() -> None:
-    assert sum(check(seed) for seed in range(1000)) > 10_000
+    check_nights(1000)

@@ -22,6 +22,8 @@ Numbers = NDArray[np.int64]
 Table = NDArray[np.int64]
 _T = TypeVar("_T")
 
+ROUNDS = 1000
+"""Times that subjects are drawn anew for an interval."""
 BORDER_REACH_PAGES = 10
 """A border is looked for within five minutes."""
 _EPOCH_0 = "2000-01-01T00:00:00.000Z"
@@ -143,7 +145,7 @@ def bland_altman(pairs: Sequence[tuple[float | None, float | None]]) -> BlandAlt
 def bootstrap(
     by_subject: Mapping[str, _T],
     figure: Callable[[Sequence[_T]], float],
-    rounds: int = 2000,
+    rounds: int = ROUNDS,
     seed: int = 0,
 ) -> Interval:
     """Give a figure with the interval of drawing subjects anew, with replacement.
@@ -158,6 +160,10 @@ def bootstrap(
     drawn: FloatArray = np.array(
         [figure([parts[k] for k in rng.integers(0, len(parts), len(parts))]) for _ in range(rounds)]
     )
+    return _interval(value, drawn)
+
+
+def _interval(value: float, drawn: FloatArray) -> Interval:
     drawn = drawn[np.isfinite(drawn)]
     if not drawn.size:
         return Interval(value, float("nan"), float("nan"))
@@ -167,7 +173,7 @@ def bootstrap(
 
 def bootstrap_table(tables: Mapping[str, Table], figure: Callable[[Table], float]) -> Interval:
     """Give a figure over confusion tables, one table a subject."""
-    return bootstrap(tables, lambda parts: figure(np.sum(parts, axis=0)))
+    return bootstrap_sums({s: (t,) for s, t in tables.items()}, lambda one: figure(one[0]))
 
 
 def paired_difference(
@@ -180,10 +186,21 @@ def paired_difference(
         msg = "a paired difference needs the same subjects on both sides"
         raise ValueError(msg)
     pairs = {s: (ours[s], theirs[s]) for s in ours}
-    return bootstrap(
-        pairs,
-        lambda parts: (
-            figure(np.sum([a for a, _ in parts], axis=0))
-            - figure(np.sum([b for _, b in parts], axis=0))
-        ),
-    )
+    return bootstrap_sums(pairs, lambda both: figure(both[0]) - figure(both[1]))
+
+
+def bootstrap_sums(
+    by_subject: Mapping[str, tuple[Table, ...]],
+    figure: Callable[[NDArray[np.int64]], float],
+    seed: int = 0,
+) -> Interval:
+    """Give a figure of tables summed over subjects; all of a subject's tables go together."""
+    stacked = np.array(list(by_subject.values()))
+    count = len(stacked)
+    value = figure(stacked.sum(axis=0))
+    if count < 2:
+        return Interval(value, float("nan"), float("nan"))
+    drawn = np.random.default_rng(seed).integers(0, count, (ROUNDS, count))
+    times = np.apply_along_axis(np.bincount, 1, drawn, minlength=count)
+    sums = np.tensordot(times, stacked, axes=1)
+    return _interval(value, np.array([figure(one) for one in sums]))

@@ -1,0 +1,116 @@
+"""From judgements to tables: figures with intervals over subjects, and paired differences."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hypnocast.core.types import STAGES
+from hypnocast_models.compare.measures import (
+    FIGURES,
+    Table,
+    bootstrap_table,
+    paired_difference,
+    table_of,
+)
+from hypnocast_models.experiments.look_ahead import WHOLE_NIGHT, follow
+from hypnocast_models.experiments.plan import Experiment
+from hypnocast_models.experiments.run import SOUND, Judged
+
+ALONE = "each page alone"
+LOOKS = {
+    ALONE: None,
+    "causal": 0,
+    "one page ahead": 1,
+    "whole night": WHOLE_NIGHT,
+}
+"""Ways to decide, by how many later pages they know."""
+TOLD = ("kappa", "balanced_accuracy", "accuracy", "macro_f1")
+Row = list[object]
+
+
+def decided(one: Judged, look: str) -> NDArray[np.int64]:
+    """Give the stages that a way to decide makes of an arm's judgement; −1 where there is none.
+
+    A pack decides itself: what it published stands, whatever the way.
+    """
+    ahead = LOOKS[look]
+    known = ~np.isnan(one.log_probabilities.sum(axis=1))
+    if ahead is None or one.decides:
+        shares = np.nan_to_num(one.log_probabilities)
+    else:
+        shares = follow(one.log_probabilities, one.prior, one.transitions, ahead)
+    return np.where(known, shares.argmax(axis=1), -1).astype(np.int64)
+
+
+def tables(judged: Sequence[Judged], arm: str, condition: str, look: str) -> dict[str, Table]:
+    """Count pages by subject, all seeds together."""
+    found: dict[str, Table] = {}
+    for one in judged:
+        if one.arm == arm and one.condition == condition:
+            counted = table_of(one.stages, decided(one, look))
+            found[one.subject] = found.get(one.subject, np.zeros_like(counted)) + counted
+    return {subject: table for subject, table in found.items() if table.sum()}
+
+
+def arms_table(plan: Experiment, judged: Sequence[Judged]) -> list[Row]:
+    """Give the figures of every arm on sound pages, each way to decide."""
+    rows: list[Row] = []
+    for arm in plan.arm:
+        for look in LOOKS if arm.family != "pack" else ("causal",):
+            counted = tables(judged, arm.name, SOUND, look)
+            rows.append(
+                [arm.name, look, *(bootstrap_table(counted, FIGURES[name]) for name in TOLD)]
+            )
+    return rows
+
+
+def differences_table(plan: Experiment, judged: Sequence[Judged]) -> list[Row]:
+    """Give each arm minus the first, and each way to decide minus the causal one."""
+    rows: list[Row] = []
+    first = plan.arm[0].name
+    base = tables(judged, first, SOUND, "causal")
+    for arm in plan.arm:
+        mine = tables(judged, arm.name, SOUND, "causal")
+        if arm.name != first:
+            gap = [paired_difference(mine, base, FIGURES[name]) for name in TOLD]
+            rows.append([f"{arm.name} minus {first}, causal", *gap])
+        for look in LOOKS if arm.family != "pack" else ():
+            if look != "causal":
+                other = tables(judged, arm.name, SOUND, look)
+                gap = [paired_difference(other, mine, FIGURES[name]) for name in TOLD]
+                rows.append([f"{arm.name}: {look} minus causal", *gap])
+    return rows
+
+
+def corruption_table(plan: Experiment, judged: Sequence[Judged]) -> list[Row]:
+    """Give balanced accuracy under each damage, and how much of it is lost; pages alone."""
+    rows: list[Row] = []
+    if plan.corruption is None:
+        return rows
+    figure = FIGURES["balanced_accuracy"]
+    for name in plan.corruption.arms:
+        sound = tables(judged, name, "sound-0", ALONE)
+        rows.append([name, "none", 0.0, bootstrap_table(sound, figure), ""])
+        for kind in plan.corruption.kinds:
+            for share in plan.corruption.shares:
+                if share > 0:
+                    hurt = tables(judged, name, f"{kind}-{share:g}", ALONE)
+                    lost = paired_difference(hurt, sound, figure)
+                    rows.append([name, kind, share, bootstrap_table(hurt, figure), lost])
+    return rows
+
+
+def cross_table(plan: Experiment, judged: Sequence[Judged]) -> list[Row]:
+    """Give the figures of arms trained on one data set and judged on another."""
+    rows: list[Row] = []
+    for arm in plan.arm if plan.cross is not None else ():
+        counted = tables(judged, arm.name, "cross", ALONE)
+        if not counted:
+            continue
+        whole = np.sum(list(counted.values()), axis=0)
+        there = ", ".join(f"{s.value} {n}" for s, n in zip(STAGES, whole.sum(axis=1), strict=True))
+        rows.append([arm.name, *(bootstrap_table(counted, FIGURES[name]) for name in TOLD), there])
+    return rows
