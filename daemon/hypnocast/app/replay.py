@@ -179,7 +179,14 @@ async def replay_with_progress(config: Config, settings: ReplaySettings) -> Repl
     told = Replayed()
     console = Console(stderr=True)
     columns = ("[progress.description]{task.description}", BarColumn(), MofNCompleteColumn())
-    with Progress(*columns, TimeRemainingColumn(), console=console, transient=True) as progress:
+    bars = Progress(
+        *columns,
+        TimeRemainingColumn(),
+        console=console,
+        transient=True,
+        disable=not console.is_terminal,
+    )
+    with bars as progress:
         bar = progress.add_task("reading", total=None)
 
         def opened(recording: Recording) -> None:
