@@ -253,7 +253,7 @@ def parse_config(text: str, where: str = "configuration") -> Config:
         raise ConfigError(
             f"[{key}] {what}", where=where, remedy="See docs/hypnocast.toml for every key."
         ) from None
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, RecursionError) as error:
         raise ConfigError(
             f"not valid TOML: {error}", where=where, remedy="Correct the line it names."
         ) from None
@@ -299,10 +299,10 @@ def _check(config: Config, where: str) -> None:
 
     try:
         ZoneInfo(config.site.timezone)
-    except (ZoneInfoNotFoundError, ValueError):
+    except (ZoneInfoNotFoundError, ValueError, OSError):
         refuse(
             "site.timezone",
-            f"unknown time zone {config.site.timezone!r}",
+            f"unknown time zone {config.site.timezone[:64]!r}",
             "Use a name such as Europe/Berlin.",
         )
     broker = config.broker

@@ -65,7 +65,7 @@ class CommandDesk:
             return
         try:
             command = wire.decode_command(payload)
-        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
             self._refuse(bed, _request_of(payload), f"no command: {error}")
             return
         lane = self._lane(bed, question=isinstance(command, _QUESTIONS))
@@ -187,7 +187,7 @@ def _request_of(payload: bytes) -> str:
     """Find the request id in what is no valid command, so that the refusal finds its way."""
     try:
         loose = msgspec.json.decode(payload, type=dict[str, object])
-    except (msgspec.MsgspecError, UnicodeDecodeError):
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         return ""
     request = loose.get("request", "")
     return request[:64] if isinstance(request, str) else ""

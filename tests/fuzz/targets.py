@@ -1,0 +1,213 @@
+"""Every parser that meets the outside: good inputs of it, and how it is called."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import edfio
+import numpy as np
+
+from hypnocast.app.config import load_config
+from hypnocast.core.montage import choose_montage
+from hypnocast.core.types import (
+    ChannelInfo,
+    Chunk,
+    ClockReading,
+    Mark,
+    StreamHeader,
+    StreamLost,
+    StreamOpened,
+)
+from hypnocast.ports import xdf_encode as xdf
+from hypnocast.ports.files import open_recording
+from hypnocast.ports.mqtt_commands import CommandDesk
+from hypnocast.ports.stream_xml import parse_header, write_header
+from hypnocast.ports.tape import Tape
+from hypnocast.stagers.onnxfile import inspect_onnx
+from hypnocast.stagers.pack import verify_pack
+from packs import make_tiny_pack
+
+DOCS = Path(__file__).resolve().parents[2] / "docs"
+MOST_ARRIVALS = 2000
+
+
+@dataclass(frozen=True)
+class Target:
+    """One parser."""
+
+    name: str
+    seeds: tuple[bytes, ...]
+    read: Callable[[bytes], object]
+    """Reads an input; may raise :class:`~hypnocast.errors.HypnocastError` and nothing else."""
+    spoiled: tuple[bytes, ...] = ()
+    """More to make bad inputs of; these need not be good themselves."""
+
+
+def targets(folder: Path) -> list[Target]:
+    """Return all of them; ``folder`` is for files."""
+    return [
+        _lsl_header(),
+        _command(),
+        _config(folder),
+        _manifest(folder),
+        _onnx(folder),
+        _edf(folder),
+        _xdf(folder),
+        _tape(folder),
+    ]
+
+
+# --- texts --------------------------------------------------------------------------------------
+
+
+def _header(labels: tuple[str, ...] = ("F4-M1", "C4", "M1", "Chin1-Chin2")) -> StreamHeader:
+    channels = tuple(ChannelInfo(label, "uV", "EEG", 0.1) for label in labels)
+    return StreamHeader("eeg", "eeg", "EEG", "amp-1", "uid-1", "host", 256.0, channels)
+
+
+def _lsl_header() -> Target:
+    def read(data: bytes) -> object:
+        described = parse_header(data.decode("utf-8", "replace"))
+        return choose_montage([described.header]), write_header(described.header)
+
+    seeds = (write_header(_header()), write_header(_header(("EEG F4-A1", "LOC", "EOG Left"))))
+    return Target("LSL metadata", tuple(seed.encode() for seed in seeds), read)
+
+
+def _command() -> Target:
+    replies: list[bytes] = []
+    nothing: Any = None
+    desk = CommandDesk(nothing, nothing, lambda _, reply: replies.append(reply))
+
+    def read(data: bytes) -> object:
+        desk._budgets.clear()
+        desk.take("bed1", data, retained=False)
+        for lane in desk._lanes.values():
+            while not lane.empty():
+                lane.get_nowait()
+        for reply in replies:
+            assert json.loads(reply)["ok"] is False
+        return replies.clear()
+
+    at = "2026-03-02T22:00:00.000Z"
+    commands: list[dict[str, object]] = [
+        {"command": "start_session", "request": "r1", "subject": "s-17", "phase": "recording"},
+        {"command": "end_session", "request": "r2", "session": "bed1-1"},
+        {"command": "lights_off", "request": "r3", "session": "bed1-1", "at": at},
+        {"command": "note", "request": "r4", "session": "bed1-1", "text": "coughs", "at": at},
+        {"command": "explain", "request": "r5", "session": "bed1-1", "epoch": 3},
+        {"command": "catch_up", "request": "r6", "since": 12, "limit": 100},
+    ]
+    return Target("MQTT command", tuple(json.dumps(one).encode() for one in commands), read)
+
+
+def _config(folder: Path) -> Target:
+    path = folder / "hypnocast.toml"
+
+    def read(data: bytes) -> object:
+        path.write_bytes(data)
+        return load_config(path)
+
+    whole = (DOCS / "hypnocast.toml").read_bytes()
+    small = (
+        b'[broker]\nhost = "127.0.0.1"\nport = 1883\n[[bed]]\nid = "b"\nstreams = [{name = "x"}]\n'
+    )
+    return Target("configuration", (whole, small, small), read)
+
+
+def _manifest(folder: Path) -> Target:
+    pack = make_tiny_pack(folder / "manifest", family="contrastive")
+    other = make_tiny_pack(folder / "generative")
+    seeds = ((pack / "pack.toml").read_bytes(), (other / "pack.toml").read_bytes())
+
+    def read(data: bytes) -> object:
+        (pack / "pack.toml").write_bytes(data)
+        return verify_pack(pack)
+
+    return Target("pack.toml", seeds, read)
+
+
+def _onnx(folder: Path) -> Target:
+    pack = make_tiny_pack(folder / "graphs")
+    path = folder / "model.onnx"
+    seeds = tuple((pack / f"{name}.onnx").read_bytes() for name in ("embed_tokens",))
+    decoder = (pack / "decoder_model_merged.onnx").read_bytes()
+
+    def read(data: bytes) -> object:
+        path.write_bytes(data)
+        return inspect_onnx(path, "model.onnx")
+
+    # Most of a decoder are numbers; its graph lies in the first kilobytes.
+    return Target("ONNX", seeds, read, spoiled=(decoder[:20_000], decoder))
+
+
+# --- recordings -----------------------------------------------------------------------------------
+
+
+def _recording(path: Path) -> Callable[[bytes], object]:
+    def read(data: bytes) -> object:
+        path.write_bytes(data)
+        recording = open_recording(path)
+        return sum(1 for _ in itertools.islice(recording.arrivals(), MOST_ARRIVALS))
+
+    return read
+
+
+def _edf(folder: Path) -> Target:
+    noise = np.random.default_rng(1)
+    seeds: list[bytes] = []
+    make: Any
+    signal: Any
+    for make, signal in ((edfio.Edf, edfio.EdfSignal), (edfio.Bdf, edfio.BdfSignal)):
+        signals = [
+            signal(noise.normal(0, 30, 300), 100, label=label, physical_dimension="uV")
+            for label in ("F4-M1", "Chin")
+        ]
+        path = folder / "seed.edf"
+        make(signals).write(path)
+        seeds.append(path.read_bytes())
+        make(signals, annotations=[edfio.EdfAnnotation(1.0, 1.0, "Lights off")]).write(path)
+        seeds.append(path.read_bytes())
+    return Target("EDF", tuple(seeds), _recording(folder / "night.edf"))
+
+
+def _xdf(folder: Path) -> Target:
+    header = write_header(_header())
+    stamps = np.arange(50) / 256.0
+    values = np.random.default_rng(2).normal(0, 30, (50, 4)).astype(np.float32)
+    file_header = b"<info><version>1.0</version><datetime>2026-03-02T22:00:00</datetime></info>"
+    whole = b"".join(
+        (
+            xdf.MAGIC,
+            xdf.chunk(xdf.FILE_HEADER, file_header),
+            xdf.chunk(xdf.STREAM_HEADER, header.encode(), 1),
+            xdf.samples(1, values, stamps, interval=1 / 256.0),
+            xdf.clock_offset(1, at=0.1, offset=0.5),
+            xdf.boundary(),
+            xdf.samples(1, values, stamps + 1.0, interval=1 / 256.0),
+        )
+    )
+    return Target("XDF", (whole,), _recording(folder / "night.xdf"))
+
+
+def _tape(folder: Path) -> Target:
+    tape = Tape(folder, "seed", facts={"bed": "bed1", "lsl_time": "0.0", "utc_time": "1.8e9"})
+    stamps = np.arange(50) / 256.0
+    values = np.random.default_rng(3).normal(0, 30, (50, 4)).astype(np.float32)
+    tape.write(StreamOpened(_header(), 0.0))
+    tape.write(ClockReading("eeg", 0.0, 0.001))
+    tape.write(Chunk("eeg", values, stamps, 0.2))
+    markers = replace(_header(("",)), key="marks", name="marks", rate=0.0, format="string")
+    tape.write(StreamOpened(markers, 0.25))
+    tape.write(Mark("marks", 0.3, "lights off", 0.3))
+    tape.note('{"decided": "anchor"}', 0.4)
+    tape.write(Chunk("eeg", values, stamps + 0.2, 0.4))
+    tape.write(StreamLost("eeg", 0.5))
+    path = tape.path
+    tape.close()
+    return Target("tape", (path.read_bytes(),), _recording(folder / "tape_001.xdf"))

@@ -1,0 +1,32 @@
+"""Bad inputs to every parser that meets the outside: refused in words or read, nothing else.
+
+The short form; ``python -m fuzz.run 20000`` is the long one.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from fuzz.run import feed
+from fuzz.targets import Target, targets
+
+INPUTS = 300
+
+
+@pytest.fixture(scope="module")
+def all_targets(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Target]:
+    folder: Path = tmp_path_factory.mktemp("fuzz")
+    return {target.name: target for target in targets(folder)}
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["LSL metadata", "MQTT command", "configuration", "pack.toml", "ONNX", "EDF", "XDF", "tape"],
+)
+def test_a_bad_input_is_refused_in_words(all_targets: dict[str, Target], name: str) -> None:
+    fed = feed(all_targets[name], INPUTS)
+    assert not fed.failures, fed.failures[0]
+    assert fed.refused + fed.read == INPUTS
+    assert fed.refused > 0 or name in {"MQTT command", "pack.toml"}, "these are told, not raised"
