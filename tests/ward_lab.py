@@ -20,6 +20,7 @@ from typing import Literal
 from hypnocast.app.build import JOURNAL, bedside_maker, make_kit
 from hypnocast.app.config import Config
 from hypnocast.app.config import Pack as PackConfig
+from hypnocast.app.config import Publish
 from hypnocast.app.judging import Judge
 from hypnocast.app.simulate import SimulatedSource
 from hypnocast.app.ward import Plan, Ward
@@ -197,12 +198,13 @@ async def running_ward(
     judge: Judge | None = None,
     deadline_s: float | None = None,
     tapes: Path | None = None,
+    hop_s: float | None = None,
 ) -> AsyncIterator[Running]:
     """Run a ward whose journal lies in ``folder``; at the end it stops as by SIGTERM.
 
     With ``tapes`` what comes, and what is decided about time, is taped there.
     """
-    config = Config(pack=PackConfig(name=str(pack)))
+    config = Config(pack=PackConfig(name=str(pack)), publish=Publish(hop_s=hop_s))
     config = replace_session(config, timeout_s)
     loaded = load_pack(pack)
     deck = _deck(tapes, source, boot_id) if tapes is not None else None

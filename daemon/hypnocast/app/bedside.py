@@ -12,9 +12,10 @@ from dataclasses import dataclass
 from typing import Literal
 
 from hypnocast.app.seeing import see
-from hypnocast.app.traced import Changed, Item, Noted, Timings, Traced
+from hypnocast.app.traced import Changed, Glimpsed, Item, Noted, Timings, Traced
 from hypnocast.core.decisions import WHOLE_PAGE_S, Anchored, Decision, cut_short
 from hypnocast.core.headbox import Headbox, PageNeeds
+from hypnocast.core.hops import Hops
 from hypnocast.core.marks import MarkMeaning, meaning_of
 from hypnocast.core.montage import Montage
 from hypnocast.core.quality import assess, verdict_on
@@ -58,11 +59,14 @@ class Tracing:
     min_coverage: float
     mains_hz: int
     grace_s: float
+    hop_s: float | None = None
+    """Between two glimpses of the last 30 s; None: there are none."""
 
     @property
     def needs(self) -> PageNeeds:
         """What pages must carry."""
-        return PageNeeds(self.recipe.roles, self.recipe.context_s, self.recipe.tail_s)
+        spare_s = PAGE_S if self.hop_s is not None else 0.0
+        return PageNeeds(self.recipe.roles, self.recipe.context_s, self.recipe.tail_s, spare_s)
 
 
 class Bedside:
@@ -99,6 +103,7 @@ class Bedside:
         self._headbox = Headbox(
             tracing.needs, choose=self._montage_for, grace_s=tracing.grace_s, obey=script
         )
+        self._hops = Hops(tracing.hop_s) if tracing.hop_s is not None else None
         self._montage: Montage | None = None
         self._headers: dict[str, StreamHeader] = {}
         self._flowing_since: float | None = None
@@ -153,6 +158,7 @@ class Bedside:
         if not self._obeying:
             self._announce(self._keeper.tick(self._moment(now)))
         self._trace(self._headbox.close_due(now), now)
+        self._glance(now)
         self._tell_decisions()
         self._check_health(now)
 
@@ -341,26 +347,46 @@ class Bedside:
 
     def _trace_page(self, page: Page, session: Session, now: float, *, over: bool) -> None:
         """Draw a page, or say why not; ``over``: the session ended in the middle of it."""
-        tracing = self._tracing
         began = time.perf_counter()
-        quality = assess(page, tracing.recipe.roles, tracing.mains_hz)
-        channels = {role: signal.derivation.name for role, signal in page.signals.items()}
-        reason = verdict_on(quality, tracing.needed, tracing.min_coverage)
-        if over:
-            reason = Reason.SESSION_END
-        if reason in _BY_ABSENCE and (session.id, page.epoch) == self._resumed_at:
-            reason = Reason.DAEMON_DOWN
-        outcome: Picture | Gap
-        if reason is not None:
-            outcome = Gap(page.epoch, reason, quality, channels)
-        else:
-            outcome = draw(page, tracing.recipe, tracing.mains_hz, quality, channels)
+        outcome = self._drawn(page, Reason.SESSION_END if over else None)
+        missed = isinstance(outcome, Gap) and outcome.reason in _BY_ABSENCE
+        if missed and (session.id, page.epoch) == self._resumed_at:
+            outcome = Gap(page.epoch, Reason.DAEMON_DOWN, outcome.quality, outcome.channels)
         drawn_ms = (time.perf_counter() - began) * 1000.0
         closed = None
         if session.anchor_lsl is not None:
             closed = max(0.0, now - session.anchor_lsl - (page.epoch + 1) * PAGE_S) * 1000.0
         timings = Timings(closed, None if closed is None else closed + drawn_ms)
         self._send(Traced(session, outcome, timings))
+
+    def _drawn(self, page: Page, against: Reason | None = None) -> Picture | Gap:
+        """Draw a page, unless there is something against it."""
+        tracing = self._tracing
+        quality = assess(page, tracing.recipe.roles, tracing.mains_hz)
+        channels = {role: signal.derivation.name for role, signal in page.signals.items()}
+        reason = against or verdict_on(quality, tracing.needed, tracing.min_coverage)
+        if reason is not None:
+            return Gap(page.epoch, reason, quality, channels)
+        return draw(page, tracing.recipe, tracing.mains_hz, quality, channels)
+
+    def _glance(self, now: float) -> None:
+        """Draw the last 30 s, where a rolling verdict is due."""
+        session, headbox = self._keeper.session, self._headbox
+        if self._hops is None or session is None or headbox.anchor is None:
+            return
+        tail_s, grace_s = headbox.needs.tail_s, self._tracing.grace_s
+        end = self._hops.due(
+            headbox.anchor,
+            now - tail_s,
+            grace_s=grace_s,
+            whole=lambda end: headbox.passed(end + tail_s),
+        )
+        if end is None:
+            return
+        began = time.perf_counter()
+        outcome = self._drawn(headbox.glance(end))
+        drawn_ms = (now - end + time.perf_counter() - began) * 1000.0
+        self._send(Glimpsed(session, self._moment(end).utc, outcome, drawn_ms))
 
     def _tell_decisions(self) -> None:
         decisions = self._headbox.take_decisions()

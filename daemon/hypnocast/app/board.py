@@ -135,6 +135,10 @@ class Board:
         self._house.done(event)
         self.refresh()
 
+    def roll(self, verdict: wire.Rolling) -> None:
+        """Send a verdict between page closes."""
+        self._link.rolling(verdict)
+
     def mark(self, mark: wire.NightMark) -> None:
         """Show a marker or note."""
         if self._ledger is not None:

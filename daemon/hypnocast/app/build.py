@@ -100,8 +100,8 @@ def make_kit(
     )
 
 
-def tracing_for(config: Config, pack: Pack) -> Tracing:
-    """Return how pages are traced for a pack."""
+def tracing_for(config: Config, pack: Pack, *, rolling: bool = False) -> Tracing:
+    """Return how pages are traced for a pack; ``rolling``: with what is configured of it."""
     montage = pack.manifest.montage
     return Tracing(
         recipe=pack.recipe,
@@ -109,6 +109,7 @@ def tracing_for(config: Config, pack: Pack) -> Tracing:
         min_coverage=montage.min_coverage,
         mains_hz=config.signal.mains_hz,
         grace_s=config.signal.grace_s,
+        hop_s=config.publish.hop_s if rolling else None,
     )
 
 
@@ -124,7 +125,7 @@ def bedside_maker(
     script: Script | None = None,
 ) -> MakeBedside:
     """Return what makes the bedside of a bed when it is first heard of."""
-    tracing = tracing_for(config, pack)
+    tracing = tracing_for(config, pack, rolling=source.kind != "replay")
     beds = {bed.id: bed for bed in config.bed}
 
     def make(bed: str, send: Callable[[Item], None]) -> Bedside:

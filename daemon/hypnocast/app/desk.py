@@ -17,8 +17,9 @@ from hypnocast.app.board import Board
 from hypnocast.app.commit import Committer
 from hypnocast.app.events import Origin, instant
 from hypnocast.app.judging import Judge
+from hypnocast.app.rolling import RollingDesk
 from hypnocast.app.scorer import Asked, Scored, Scorer
-from hypnocast.app.traced import Changed, Item, Noted, Seen, Traced
+from hypnocast.app.traced import Changed, Glimpsed, Item, Noted, Seen, Traced
 from hypnocast.core import wire
 from hypnocast.core.decide import Decider, NightState
 from hypnocast.core.session import Phase, Session, SessionChange
@@ -79,6 +80,7 @@ class Desk:
         self._scorer = Scorer(
             kit.judge, kit.decider, kit.context, self._committer.emit, deadline_s=kit.deadline_s
         )
+        self._rolling = RollingDesk(kit.judge, kit.decider, self._scorer, board.roll, board.counts)
         self._work: asyncio.Queue[Asked | Changed | Noted | None] = asyncio.Queue()
         self.done = 0
         """Items worked off."""
@@ -95,6 +97,8 @@ class Desk:
                 self._work.put_nowait(self._scorer.ask(item))
             case Seen():
                 self._board.seen(item)
+            case Glimpsed():
+                self._rolling.take(item)
             case Changed() | Noted():
                 self._work.put_nowait(item)
 

@@ -73,8 +73,10 @@ def stage_event(
         status=_status(staged),
         reason=None if isinstance(verdict, Staged) else verdict.reason.value,
         stage=staged.stage.value if staged is not None else None,
-        probabilities=_probabilities(staged.probabilities) if staged is not None else None,
-        raw_probabilities=_probabilities(staged.raw_probabilities) if staged is not None else None,
+        probabilities=probabilities_of(staged.probabilities) if staged is not None else None,
+        raw_probabilities=probabilities_of(staged.raw_probabilities)
+        if staged is not None
+        else None,
         confidence=round(confidence, 6) if confidence is not None else None,
         rationale=staged.rationale if staged is not None else None,
         rules=staged.rules if staged is not None else None,
@@ -104,7 +106,8 @@ def _ms(value: float | None) -> float | None:
     return round(value, 1) if value is not None else None
 
 
-def _probabilities(values: FloatArray) -> wire.StageProbabilities:
+def probabilities_of(values: FloatArray) -> wire.StageProbabilities:
+    """Write the probabilities of the five stages as they cross the wire."""
     w, n1, n2, n3, r = (min(1.0, max(0.0, round(float(value), 6))) for value in values)
     return wire.StageProbabilities(W=w, N1=n1, N2=n2, N3=n3, R=r)
 

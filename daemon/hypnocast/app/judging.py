@@ -28,6 +28,13 @@ MAX_BATCH = 16
 MAX_WAITING = 512
 """More looks than this are refused: a judge that far behind will not catch up in time."""
 
+MAX_GLANCES = 64
+"""Where so much waits, nobody glances between pages."""
+
+GLANCES_AT_ONCE = 4
+_GLANCE = 2
+"""The last in order."""
+
 BUILD_AGAIN_S = 60.0
 """After so long a model that could not be built is tried again."""
 
@@ -100,7 +107,7 @@ class Judge:
             answer.set_exception(InferenceError("there is no model", where="judge"))
             return answer
         with self._wake:
-            if len(self._waiting) >= MAX_WAITING:
+            if sum(each.order[0] < _GLANCE for each in self._waiting) >= MAX_WAITING:
                 answer.set_exception(
                     InferenceError(
                         f"{MAX_WAITING} pages wait for the model",
@@ -111,6 +118,17 @@ class Judge:
                 return answer
             order = (0 if urgent else 1, next(self._order))
             self._waiting.append(_Question(order, look, answer))
+            self._wake.notify()
+        return answer
+
+    def glance(self, look: Look) -> asyncio.Future[Opinion]:
+        """Ask for an opinion that nobody waits for; cancelled where there is too much to do."""
+        answer: asyncio.Future[Opinion] = asyncio.get_running_loop().create_future()
+        with self._wake:
+            if self._build_again_at is not None or len(self._waiting) >= MAX_GLANCES:
+                answer.cancel()
+                return answer
+            self._waiting.append(_Question((_GLANCE, next(self._order)), look, answer))
             self._wake.notify()
         return answer
 
@@ -182,8 +200,11 @@ class Judge:
             else:
                 return []
             self._waiting.sort(key=lambda question: question.order)
-            batch = self._waiting[:MAX_BATCH]
-            del self._waiting[:MAX_BATCH]
+            pages = sum(question.order[0] < _GLANCE for question in self._waiting)
+            # A glance is never judged along with pages, and few at once: a page may come.
+            size = min(pages, MAX_BATCH) if pages else GLANCES_AT_ONCE
+            batch = self._waiting[:size]
+            del self._waiting[:size]
             self._running = batch
             self._began = time.monotonic()
             return batch

@@ -117,6 +117,23 @@ class Scorer:
             pictures=(*(None,) * missing, *self._recent, *after), center=self._context.before
         )
 
+    @property
+    def origin(self) -> Origin | None:
+        """What the events of the session that runs have in common."""
+        return self._origin
+
+    @property
+    def state(self) -> NightState:
+        """What is known of the night so far."""
+        return self._state
+
+    def beside(self, picture: Picture) -> Look:
+        """Return a look at a window between page closes, with the pages before it."""
+        before = list(self._recent)[:-1] if self._recent else []
+        places: list[Picture | None] = [None] * (self._context.before - len(before)) + before
+        after = (None,) * self._context.after
+        return Look((*places, picture, *after), center=self._context.before)
+
     def begin(self, origin: Origin, state: NightState) -> None:
         """Begin a session, or go on with one from the state rebuilt for it."""
         self._origin = origin

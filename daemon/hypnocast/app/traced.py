@@ -75,4 +75,15 @@ class Seen:
     """The local LSL clock at the time."""
 
 
-Item = Traced | Changed | Noted | Seen
+@dataclass(frozen=True, slots=True, eq=False)
+class Glimpsed:
+    """The 30 s before some moment between two page closes, drawn, or why they are not."""
+
+    session: Session
+    end_utc: float
+    outcome: Picture | Gap
+    drawn_ms: float
+    """Milliseconds from the window's end until it was drawn."""
+
+
+Item = Traced | Changed | Noted | Seen | Glimpsed

@@ -48,6 +48,8 @@ class PageNeeds:
     roles: tuple[Role, ...]
     context_s: float = 30.0
     tail_s: float = 1.0
+    spare_s: float = 0.0
+    """Kept beyond the context, for :meth:`Headbox.glance`."""
 
 
 class Headbox:
@@ -197,6 +199,23 @@ class Headbox:
             return None
         return max(float(first[0]) for first in firsts)
 
+    def passed(self, time: float) -> bool:
+        """Say whether every channel has come so far."""
+        return self._lanes.all_passed(time)
+
+    def glance(self, end: float) -> Page:
+        """Cut the 30 s before ``end`` as a page is cut; the grid knows nothing of it."""
+        needs = self.needs
+        signals: dict[Role, Signal] = {}
+        for lane in self._lanes:
+            signals |= lane.signals(
+                anchor=end,
+                start=-PAGE_S - needs.context_s,
+                seconds=needs.context_s + PAGE_S + needs.tail_s,
+            )
+        ordered = {role: signals[role] for role in needs.roles if role in signals}
+        return Page(self._epoch, MappingProxyType(ordered), needs.context_s, needs.tail_s)
+
     def states(self) -> tuple[LaneState, ...]:
         """Return how each stream fares."""
         return tuple(lane.state() for lane in self._lanes)
@@ -263,7 +282,8 @@ class Headbox:
             )
             page = self._anchor + start
             self._late += lane.store.count_after(samples[key], page, page + PAGE_S)
-            lane.store.drop_before(page + PAGE_S - needs.context_s - 2.0 / lane.header.rate)
+            kept_s = needs.context_s + needs.spare_s + 2.0 / lane.header.rate
+            lane.store.drop_before(page + PAGE_S - kept_s)
         ordered = {role: signals[role] for role in needs.roles if role in signals}
         closed = Page(self._epoch, MappingProxyType(ordered), needs.context_s, needs.tail_s)
         self._decided.append(PageClosed(self._epoch, self._opened, samples))
