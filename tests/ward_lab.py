@@ -18,9 +18,8 @@ from pathlib import Path
 from typing import Literal
 
 from hypnocast.app.build import JOURNAL, bedside_maker, make_kit
-from hypnocast.app.config import Config
+from hypnocast.app.config import Config, Publish
 from hypnocast.app.config import Pack as PackConfig
-from hypnocast.app.config import Publish
 from hypnocast.app.judging import Judge
 from hypnocast.app.simulate import SimulatedSource
 from hypnocast.app.ward import Plan, Ward

@@ -130,9 +130,9 @@ class Scorer:
     def beside(self, picture: Picture) -> Look:
         """Return a look at a window between page closes, with the pages before it."""
         before = list(self._recent)[:-1] if self._recent else []
-        places: list[Picture | None] = [None] * (self._context.before - len(before)) + before
+        missing = (None,) * (self._context.before - len(before))
         after = (None,) * self._context.after
-        return Look((*places, picture, *after), center=self._context.before)
+        return Look((*missing, *before, picture, *after), center=self._context.before)
 
     def begin(self, origin: Origin, state: NightState) -> None:
         """Begin a session, or go on with one from the state rebuilt for it."""
