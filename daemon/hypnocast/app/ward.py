@@ -140,7 +140,7 @@ class Ward:
         try:
             while True:
                 parts: set[asyncio.Future[object]] = {ended, stopped, *tasks}  # type: ignore[arg-type]  # futures of several results
-                parts |= set(self._desk_tasks.values())  # type: ignore[arg-type]
+                parts |= set(self._desk_tasks.values())  # type: ignore[arg-type]  # the same
                 done, _ = await asyncio.wait(
                     parts, timeout=REFRESH_S, return_when=asyncio.FIRST_COMPLETED
                 )
@@ -352,7 +352,7 @@ class Ward:
 def _reply(command: wire.Command, session: str) -> wire.Reply:
     return wire.Reply(
         request=command.request,
-        command=command.__struct_config__.tag or "",  # type: ignore[arg-type]
+        command=wire.command_name(command),
         ok=True,
         error=None,
         session=session,

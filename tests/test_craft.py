@@ -1,0 +1,98 @@
+"""What the project asks of its own code: types, style, layers."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from needs import need_module
+
+ROOT = Path(__file__).resolve().parents[1]
+CODE = ("daemon", "models", "tests")
+
+LAYERS = {
+    "hypnocast.core": (),
+    "hypnocast.stagers": ("hypnocast.core",),
+    "hypnocast.ports": ("hypnocast.core",),
+    "hypnocast.dashboard": ("hypnocast.core", "hypnocast.ports", "hypnocast.app.config"),
+    "hypnocast.app": (
+        "hypnocast.core",
+        "hypnocast.ports",
+        "hypnocast.stagers",
+        "hypnocast.dashboard",
+    ),
+}
+"""Package → what it may import of Hypnocast, beside itself and the errors."""
+
+NOT_IN_THE_DAEMON = frozenset({"torch", "transformers", "mne", "matplotlib", "hypnocast_models"})
+PEER = ROOT / "daemon" / "hypnocast" / "app" / "bench" / "peer.py"
+"""``hypnocast bench`` measures drawing against matplotlib, where somebody has installed it."""
+
+
+def _told(*arguments: str) -> str:
+    run = subprocess.run(
+        [sys.executable, "-m", *arguments],
+        cwd=ROOT, capture_output=True, text=True, check=False, timeout=280.0,
+    )  # fmt: skip
+    return "" if run.returncode == 0 else run.stdout + run.stderr
+
+
+@pytest.mark.timeout(300)
+def test_every_type_is_right_in_code_and_tests() -> None:
+    need_module("mypy")
+    assert _told("mypy", *CODE) == ""
+
+
+@pytest.mark.parametrize("arguments", [("check",), ("format", "--check")], ids=["rules", "format"])
+def test_the_code_keeps_to_its_style(arguments: tuple[str, ...]) -> None:
+    need_module("ruff")
+    assert _told("ruff", *arguments, *CODE) == ""
+
+
+def _imports(path: Path) -> Iterator[tuple[str, int, bool]]:
+    """Give what a file imports, on which line, and whether only for type checkers."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    typing_only = {
+        id(inner)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
+        for inner in ast.walk(node)
+    }
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                yield alias.name, node.lineno, id(node) in typing_only
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            yield node.module, node.lineno, id(node) in typing_only
+
+
+def _within(name: str, packages: tuple[str, ...]) -> bool:
+    return any(name == package or name.startswith(f"{package}.") for package in packages)
+
+
+@pytest.mark.parametrize("package", LAYERS)
+def test_imports_point_down(package: str) -> None:
+    allowed = (package, *LAYERS[package], "hypnocast.errors")
+    folder = ROOT / "daemon" / Path(*package.split("."))
+    wrong = [
+        f"{path.relative_to(ROOT)}:{line} imports {name}"
+        for path in folder.rglob("*.py")
+        for name, line, typing_only in _imports(path)
+        if name.startswith("hypnocast.") and not typing_only and not _within(name, allowed)
+    ]
+    assert wrong == []
+
+
+def test_the_daemon_imports_nothing_that_trains() -> None:
+    wrong = [
+        f"{path.relative_to(ROOT)}:{line} imports {name}"
+        for path in set((ROOT / "daemon").rglob("*.py")) - {PEER}
+        for name, line, _ in _imports(path)
+        if name.partition(".")[0] in NOT_IN_THE_DAEMON
+    ]
+    assert wrong == []
