@@ -22,7 +22,7 @@ from hypnocast_models.experiments.corrupt import STRETCH_S, corrupt
 from hypnocast_models.experiments.look_ahead import WHOLE_NIGHT, follow
 from hypnocast_models.experiments.part import Part
 from hypnocast_models.experiments.plan import Kind, read_experiment
-from hypnocast_models.experiments.run import run_experiment, steps
+from hypnocast_models.experiments.run import fold_of_each, run_experiment, steps
 from hypnocast_models.readers.datasets import find_nights, open_night
 from models_cli import run
 from needs import need_module
@@ -198,6 +198,22 @@ def test_a_wrong_plan_is_refused_by_its_key(tmp_path: Path, old: str, new: str, 
     with pytest.raises(ConfigError) as refused:
         read_experiment(path)
     assert what in str(refused.value)
+
+
+@given(
+    numbers=st.sets(st.integers(0, 99), min_size=4, max_size=20),
+    folds=st.integers(2, 4),
+    named=st.booleans(),
+)
+def test_every_subject_is_in_one_fold_and_every_fold_has_subjects(
+    numbers: set[int], folds: int, named: bool
+) -> None:
+    subjects = [f"subject{n:02d}" if named else f"s{n:02d}x" for n in sorted(numbers)]
+    dealt = fold_of_each(subjects, folds)
+    assert set(dealt) == set(subjects)
+    assert set(dealt.values()) == set(range(folds))
+    if named and {n % folds for n in numbers} == set(range(folds)):
+        assert dealt == {f"subject{n:02d}": n % folds for n in numbers}
 
 
 def test_a_part_of_a_night_is_its_middle_renumbered(tmp_path: Path) -> None:

@@ -70,7 +70,7 @@ class Experiment(Struct, frozen=True, forbid_unknown_fields=True):
     data: Data
     arm: Annotated[tuple[Arm, ...], Meta(min_length=1)]
     folds: Annotated[int, Meta(ge=2, le=20)] = 4
-    """Subjects are dealt to folds in the order of their names; no subject is on both sides."""
+    """Subjects are dealt to folds by the number in their name; no subject is on both sides."""
     seeds: Annotated[tuple[int, ...], Meta(min_length=1)] = (0,)
     mains_hz: Literal[50, 60] = 50
     corruption: Corruption | None = None

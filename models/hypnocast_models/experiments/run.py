@@ -7,7 +7,8 @@ A results folder has ``seen/`` (what each arm sees of each night, sound or damag
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator
+import re
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -98,6 +99,18 @@ def chosen_nights(data: Data, root: Path) -> list[Found]:
     return nights
 
 
+def fold_of_each(subjects: Sequence[str], folds: int) -> dict[str, int]:
+    """Deal subjects to folds: by the number in their name, as the small pack's trial does.
+
+    Where a name has no number, or a fold would stay empty, by their order.
+    """
+    numbers = [re.search(r"(\d+)$", subject) for subject in subjects]
+    dealt = {s: int(n[1]) % folds for s, n in zip(subjects, numbers, strict=True) if n is not None}
+    if len(dealt) == len(subjects) and len(set(dealt.values())) == folds:
+        return dealt
+    return {subject: place % folds for place, subject in enumerate(subjects)}
+
+
 def steps(plan: Experiment, root: Path) -> int:
     """Count what there is to do, for a progress bar."""
     trained = sum(arm.family != "pack" for arm in plan.arm)
@@ -142,7 +155,7 @@ class _Bench:
             raise ConfigError(
                 f"{len(subjects)} subjects cannot be dealt to {plan.folds} folds", where="folds"
             )
-        self.fold = {subject: place % plan.folds for place, subject in enumerate(subjects)}
+        self.fold = fold_of_each(subjects, plan.folds)
 
     def trained_arm(self, arm: Arm) -> Iterator[Judged]:
         sound = [self.see(arm, night, self.plan.data, Condition()) for night in self.nights]
