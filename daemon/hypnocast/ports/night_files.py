@@ -143,7 +143,7 @@ def _document(root: ET.Element) -> str:
 
 def bids_events(night: Hypnogram) -> str:
     """Return ``events.tsv``: one row per page, and the lights."""
-    rows = [
+    rows: list[tuple[float, str, str, str]] = [
         (PAGE_S * epoch, f"{PAGE_S:g}", stage or "n/a", str(epoch))
         for epoch, stage in enumerate(night.stages)
     ]
