@@ -92,7 +92,8 @@ def _command() -> Target:
                 lane.get_nowait()
         for reply in replies:
             assert json.loads(reply)["ok"] is False
-        return replies.clear()
+        replies.clear()
+        return replies
 
     at = "2026-03-02T22:00:00.000Z"
     commands: list[dict[str, object]] = [

@@ -19,6 +19,7 @@ from hypnocast.app.build import (
     open_pack,
 )
 from hypnocast.app.config import Config
+from hypnocast.app.discretion import Discretion
 from hypnocast.app.network import beds_of, network_of
 from hypnocast.app.nights.gallery import PAGES, Gallery
 from hypnocast.app.nights.past import PastPages, depth_of
@@ -90,7 +91,7 @@ async def serve(config: Config, *, watchers: tuple[Watcher, ...] = ()) -> None:
                 problems=lambda bed: tuple(
                     str(problem) for problem in lsl.problems() if problem.bed == bed
                 ),
-                watchers=watchers,
+                watchers=(*watchers, Discretion(bed.id for bed in config.bed)),
                 past=PastPages(gallery, kit.judge, journal, pack, depth=depth_of(config)),
             )
         )

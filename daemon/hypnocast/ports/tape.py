@@ -286,7 +286,7 @@ class Tape:
         self._part += 1
         self.size = 0
         try:
-            self._folder.mkdir(parents=True, exist_ok=True)
+            self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             opened = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
             self._file = os.fdopen(opened, "wb", buffering=256 * 1024)
         except OSError as error:
