@@ -106,7 +106,7 @@ def lay_logs(runs: Path, figures: Path, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(figures, folder / "figures.json")
     lines = [
-        json.dumps({"model": log.parent.name, **json.loads(line)})
+        json.dumps({"model": log.parent.name, **json.loads(line.replace("NaN", "null"))})
         for log in sorted(runs.glob("*/training.jsonl"))
         for line in log.read_text(encoding="utf-8").splitlines()
     ]

@@ -222,7 +222,7 @@ def _average(averaged: dict[str, Tensor], model: nn.Module, keep: float) -> None
 def _note(folder: Path, plan: TrainPlan, step: int, losses: list[float], seconds: float) -> None:
     entry: dict[str, Any] = {
         "step": step,
-        "loss": round(float(np.mean(losses)), 4),
+        "loss": round(float(np.nanmean(losses)), 4),
         "seconds": round(seconds),
     }
     if step <= plan.checkpoint_every:
