@@ -105,12 +105,13 @@ def lay_logs(runs: Path, figures: Path, folder: Path) -> None:
     """Put the logs of losses and the figures beside the pack's graphs."""
     folder.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(figures, folder / "figures.json")
-    lines = [
+    entries = [
         json.dumps({"model": log.parent.name, **json.loads(line.replace("NaN", "null"))})
         for log in sorted(runs.glob("*/training.jsonl"))
         for line in log.read_text(encoding="utf-8").splitlines()
     ]
-    (folder / "training.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    text = "[\n" + ",\n".join(entries) + "\n]\n"
+    (folder / "training.json").write_text(text, encoding="utf-8")
 
 
 def ship(
