@@ -34,7 +34,7 @@ app = typer.Typer(
 @app.callback(invoke_without_command=True)
 def _root(
     *,
-    version: Annotated[bool, typer.Option(help="Print the version and end.")] = False,
+    version: Annotated[bool, typer.Option("--version", help="Print the version and end.")] = False,
 ) -> None:
     if version:
         typer.echo(f"hypnocast {__version__}")

@@ -190,7 +190,8 @@ def _pack_words(config: Config) -> str:
 def _liblsl() -> str:
     from hypnocast.ports.lsl_library import load_pylsl
 
-    return str(load_pylsl().library_version())
+    number = int(load_pylsl().library_version())
+    return f"{number // 100}.{number % 100}"
 
 
 def _inference() -> str:

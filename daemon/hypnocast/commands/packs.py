@@ -47,7 +47,8 @@ def show(pack: Wanted, *, json: Json = False) -> None:
     say(f"{told['name']} {told['version']}  {told['digest']}")
     say(f"{told['intended_use']}")
     say(f"family {told['model']['family']}, recipe {told['recipe']}, {told['bytes'] / 1e6:.1f} MB")
-    say(f"needs {told['montage']['needed']}, coverage ≥ {told['montage']['min_coverage']:.0%}")
+    needed = " and ".join(" or ".join(group) for group in told["montage"]["needed"])
+    say(f"needs {needed}; coverage ≥ {told['montage']['min_coverage']:.0%}")
     for metric in told["metrics"]:
         span = "" if metric.get("low") is None else f" ({metric['low']:.3f} … {metric['high']:.3f})"
         say(f"  {metric['name']} {metric['value']:.3f}{span}  {metric['on']}")

@@ -8,8 +8,11 @@ that needs LSL therefore asks :func:`load_pylsl` for it and gets either the modu
 from __future__ import annotations
 
 import importlib
+import os
 import threading
+from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 from hypnocast.errors import ConfigError, InstallError
@@ -23,6 +26,9 @@ _SEARCH_OFTEN = {
 }
 """Look for streams a few times a second. An outlet that restarts sends to nobody until it is
 found: with liblsl's own pace that cost 0.8 to 1.1 s of samples, with this one 0 to 0.3 s."""
+
+_QUIET = {"log": {"level": -1}}
+"""Warnings, but not what it loaded from where: standard error is for what concerns people."""
 
 _lock = threading.Lock()
 _configured: list[str] = []
@@ -63,11 +69,24 @@ class LslNetwork:
         if not any(sections.values()):
             return ""
         sections["tuning"] = dict(_SEARCH_OFTEN)
-        lines: list[str] = []
-        for section, values in sections.items():
-            if values:
-                lines += [f"[{section}]", *(f"{key} = {value}" for key, value in values.items())]
-        return "\n".join(lines) + "\n"
+        return _written(sections)
+
+
+def _written(sections: Mapping[str, Mapping[str, object]]) -> str:
+    lines: list[str] = []
+    for section, values in sections.items():
+        if values:
+            lines += [f"[{section}]", *(f"{key} = {value}" for key, value in values.items())]
+    return "\n".join(lines) + "\n"
+
+
+def _own_file() -> bool:
+    """Tell whether this host has a configuration file of liblsl's own."""
+    named = os.environ.get("LSLAPICFG")
+    places = ("lsl_api.cfg", "~/lsl_api/lsl_api.cfg", "/etc/lsl_api/lsl_api.cfg")
+    return any(
+        Path(place).expanduser().is_file() for place in (*places, *([named] if named else []))
+    )
 
 
 def load_pylsl() -> Any:
@@ -91,11 +110,13 @@ def configure_lsl(network: LslNetwork) -> None:
 
     liblsl reads its configuration once, at its first use, and ignores what comes later. Where
     ``network`` sets nothing, liblsl's own files (``LSLAPICFG``, ``lsl_api.cfg``) stay in force;
-    where it sets anything, it replaces them.
+    where it sets anything, it replaces them. Where there is neither, liblsl is told to search
+    often and to keep its chatter to itself.
     """
-    content = network.content()
-    if not content:
+    given = network.content()
+    if not given and _own_file():
         return
+    content = (given or _written({"tuning": _SEARCH_OFTEN})) + _written(_QUIET)
     for word in (*network.peers, network.session_id or "default"):
         if not word or set(word) & set("{},;#[]= \t\r\n"):
             raise ConfigError(f"{word!r} is neither a host nor a session's name", where="lsl")
@@ -112,6 +133,8 @@ def configure_lsl(network: LslNetwork) -> None:
         try:
             pylsl.set_config_content(content)
         except NotImplementedError as error:
+            if not given:
+                return
             raise InstallError(
                 "this liblsl is older than 1.17.7 and takes no settings from Hypnocast",
                 where="lsl",
