@@ -8,19 +8,16 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 from typing import Literal
 
+from hypnocast.app.easel import Easel, Tracing
 from hypnocast.app.seeing import see
 from hypnocast.app.traced import Changed, Glimpsed, Item, Noted, Timings, Traced
 from hypnocast.core.decisions import WHOLE_PAGE_S, Anchored, Decision, cut_short
-from hypnocast.core.headbox import Headbox, PageNeeds
+from hypnocast.core.headbox import Headbox
 from hypnocast.core.hops import Hops
 from hypnocast.core.marks import MarkMeaning, meaning_of
 from hypnocast.core.montage import Montage
-from hypnocast.core.quality import assess, verdict_on
-from hypnocast.core.recipe import Recipe
-from hypnocast.core.render import draw
 from hypnocast.core.session import Moment, Phase, Session, SessionChange, SessionKeeper, SessionPlan
 from hypnocast.core.types import (
     PAGE_S,
@@ -30,9 +27,7 @@ from hypnocast.core.types import (
     Gap,
     Mark,
     Page,
-    Picture,
     Reason,
-    Role,
     StreamHeader,
     StreamLost,
     StreamOpened,
@@ -48,25 +43,6 @@ MARKER_TYPES = frozenset({"marker", "markers", "event", "events", "annotation", 
 HEALTH_EVERY_S = 2.0
 _BY_ABSENCE = (Reason.LOW_COVERAGE, Reason.MISSING_CHANNEL)
 """What a page looks like that the daemon itself missed for the most part."""
-
-
-@dataclass(frozen=True, slots=True)
-class Tracing:
-    """How every bed is traced."""
-
-    recipe: Recipe
-    needed: tuple[tuple[Role, ...], ...]
-    min_coverage: float
-    mains_hz: int
-    grace_s: float
-    hop_s: float | None = None
-    """Between two glimpses of the last 30 s; None: there are none."""
-
-    @property
-    def needs(self) -> PageNeeds:
-        """What pages must carry."""
-        spare_s = PAGE_S if self.hop_s is not None else 0.0
-        return PageNeeds(self.recipe.roles, self.recipe.context_s, self.recipe.tail_s, spare_s)
 
 
 class Bedside:
@@ -100,6 +76,7 @@ class Bedside:
         self._script = deque(d for d in script or () if isinstance(d, Anchored))
         self._cut_short = cut_short(script or ())
         self._obeying = script is not None
+        self._easel = Easel(tracing)
         self._headbox = Headbox(
             tracing.needs, choose=self._montage_for, grace_s=tracing.grace_s, obey=script
         )
@@ -312,6 +289,7 @@ class Bedside:
             begun = change.change in ("opened", "phase") and session.phase is Phase.RECORDING
             if begun and session.anchor_lsl is not None and not self._obeying:
                 self._headbox.begin(session.anchor_lsl)
+                self._easel.begin()
             self._tell_decisions()
 
     def _end_grid(self, session: Session, at: float) -> None:
@@ -348,7 +326,7 @@ class Bedside:
     def _trace_page(self, page: Page, session: Session, now: float, *, over: bool) -> None:
         """Draw a page, or say why not; ``over``: the session ended in the middle of it."""
         began = time.perf_counter()
-        outcome = self._drawn(page, Reason.SESSION_END if over else None)
+        outcome = self._easel.draw(page, Reason.SESSION_END if over else None)
         missed = isinstance(outcome, Gap) and outcome.reason in _BY_ABSENCE
         if missed and (session.id, page.epoch) == self._resumed_at:
             outcome = Gap(page.epoch, Reason.DAEMON_DOWN, outcome.quality, outcome.channels)
@@ -357,17 +335,7 @@ class Bedside:
         if session.anchor_lsl is not None:
             closed = max(0.0, now - session.anchor_lsl - (page.epoch + 1) * PAGE_S) * 1000.0
         timings = Timings(closed, None if closed is None else closed + drawn_ms)
-        self._send(Traced(session, outcome, timings))
-
-    def _drawn(self, page: Page, against: Reason | None = None) -> Picture | Gap:
-        """Draw a page, unless there is something against it."""
-        tracing = self._tracing
-        quality = assess(page, tracing.recipe.roles, tracing.mains_hz)
-        channels = {role: signal.derivation.name for role, signal in page.signals.items()}
-        reason = against or verdict_on(quality, tracing.needed, tracing.min_coverage)
-        if reason is not None:
-            return Gap(page.epoch, reason, quality, channels)
-        return draw(page, tracing.recipe, tracing.mains_hz, quality, channels)
+        self._send(Traced(session, outcome, timings, self._easel.measure(page, outcome)))
 
     def _glance(self, now: float) -> None:
         """Draw the last 30 s, where a rolling verdict is due."""
@@ -384,7 +352,7 @@ class Bedside:
         if end is None:
             return
         began = time.perf_counter()
-        outcome = self._drawn(headbox.glance(end))
+        outcome = self._easel.draw(headbox.glance(end))
         drawn_ms = (now - end + time.perf_counter() - began) * 1000.0
         self._send(Glimpsed(session, self._moment(end).utc, outcome, drawn_ms))
 

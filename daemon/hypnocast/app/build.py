@@ -9,9 +9,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from hypnocast.app.bedside import Bedside, Tracing
+from hypnocast.app.bedside import Bedside
 from hypnocast.app.config import Bed, Broker, Config, credential
 from hypnocast.app.desk import Kit, Stamp
+from hypnocast.app.easel import Tracing
 from hypnocast.app.judging import Judge
 from hypnocast.app.sources import Source
 from hypnocast.app.traced import Item
@@ -109,6 +110,7 @@ def tracing_for(config: Config, pack: Pack, *, rolling: bool = False) -> Tracing
         min_coverage=montage.min_coverage,
         mains_hz=config.signal.mains_hz,
         grace_s=config.signal.grace_s,
+        measure=config.publish.evidence,
         hop_s=config.publish.hop_s if rolling else None,
     )
 

@@ -51,6 +51,8 @@ def stage_event(
     outcome: Picture | Gap | None,
     timings: Timings,
     lights: wire.LightsName,
+    *,
+    evidence: wire.Evidence | None = None,
 ) -> wire.StageEvent:
     """Build the event; its sequence is given by the journal."""
     staged = verdict if isinstance(verdict, Staged) else None
@@ -83,7 +85,7 @@ def stage_event(
         channels={role.value: name for role, name in outcome.channels.items()} if outcome else {},
         quality=_quality(outcome),
         review=confidence is not None and confidence < origin.review_below,
-        evidence=None,
+        evidence=_checked(evidence, staged),
         lights=lights,
         digests=wire.Digests(pack=origin.pack_digest, recipe=origin.recipe_digest, picture=picture),
         provider=staged.provider if staged is not None else None,
@@ -94,6 +96,15 @@ def stage_event(
             journaled=_ms(timings.journaled),
         ),
     )
+
+
+def _checked(evidence: wire.Evidence | None, staged: Staged | None) -> wire.Evidence | None:
+    """Hold what the model claims against what was measured."""
+    if evidence is None or staged is None or staged.rationale is None:
+        return evidence
+    from hypnocast.core.evidence import with_claims
+
+    return with_claims(evidence, staged.rationale)
 
 
 def _status(staged: Staged | None) -> wire.StatusName:

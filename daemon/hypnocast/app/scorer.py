@@ -211,9 +211,8 @@ class Scorer:
         clock = _clock(traced.timings, asked.arrived)
         judged = clock() if opinion is not None and clock is not None else None
         lights = traced.session.lights_at(traced.session.start_of(traced.epoch))
-        event = stage_event(
-            origin, verdict, outcome, replace(traced.timings, judged=judged), lights
-        )
+        timings = replace(traced.timings, judged=judged)
+        event = stage_event(origin, verdict, outcome, timings, lights, evidence=traced.evidence)
         kept = opinion.log_probabilities if opinion is not None else None
         picture = outcome if isinstance(outcome, Picture) else None
         await self._emit(Scored(event, kept, picture, clock))

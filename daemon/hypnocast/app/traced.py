@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from hypnocast.core.lane import LaneState
 from hypnocast.core.session import Session, SessionChange
 from hypnocast.core.types import Derivation, Flag, Gap, Picture, Role, StreamHeader
+from hypnocast.core.wire import Evidence
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +28,8 @@ class Traced:
     session: Session
     outcome: Picture | Gap
     timings: Timings
+    evidence: Evidence | None = None
+    """What was measured on the page, where that is wanted."""
 
     @property
     def epoch(self) -> int:
