@@ -226,3 +226,14 @@ def test_a_part_of_a_night_is_its_middle_renumbered(tmp_path: Path) -> None:
         night.page(15, 30.0, 1.0).signals[Role.F4].samples,
     )
     assert part.page(3, 0.0, 0.0).epoch == 3
+
+
+def test_a_part_of_a_night_with_holes_is_where_most_pages_are_scored(tmp_path: Path) -> None:
+    np.savez(
+        tmp_path / "subject01.npz",
+        x=np.ones((4, 500), np.int16), scale_uV=1.0, y=np.zeros(4, np.uint8), fs=100,
+        channel="C4-M1", epoch_index=np.array([0, 50, 90, 91]),
+    )  # fmt: skip
+    part = Part.of(open_night(find_nights(tmp_path)[0]), 10)
+    assert sum(stage is not None for stage in part.stages) == 2
+    assert Part.of(part.whole, 0).count == 92

@@ -69,7 +69,7 @@ def signal_rows(pages: Sequence[Page]) -> tuple[FloatArray, float]:
         rows.append(signal.samples[first : first + round(PAGE_S * rate)])
     table = np.stack(rows)
     known = np.isfinite(table).any(axis=0)
-    return np.nan_to_num(table[:, : int(np.flatnonzero(known)[-1]) + 1]), rate
+    return np.nan_to_num(table[:, : int(np.flatnonzero(known).max(initial=0)) + 1]), rate
 
 
 def signal_features(pages: Sequence[Page], width: int) -> NDArray[np.float32]:

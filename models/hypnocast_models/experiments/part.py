@@ -1,4 +1,4 @@
-"""A part of a night: so many pages in a row, around its middle."""
+"""A part of a night: so many pages in a row."""
 
 from __future__ import annotations
 
@@ -20,11 +20,22 @@ class Part:
 
     @classmethod
     def of(cls, night: ScoredNight, pages: int) -> Part:
-        """Take so many pages around the middle of what was scored; 0 for all."""
+        """Take the stretch with most scored pages, of several the one nearest the middle.
+
+        0 pages are all from the first to the last that was scored.
+        """
         scored = [epoch for epoch, stage in enumerate(night.stages) if stage is not None]
         low, high = (scored[0], scored[-1] + 1) if scored else (0, len(night.stages))
         count = min(pages or high - low, high - low)
-        return cls(night, low + (high - low - count) // 2, count)
+        middle = low + (high - low - count) // 2
+        there = [0]
+        for stage in night.stages:
+            there.append(there[-1] + (stage is not None))
+        first = max(
+            range(low, high - count + 1),
+            key=lambda start: (there[start + count] - there[start], -abs(start - middle)),
+        )
+        return cls(night, first, count)
 
     @property
     def name(self) -> str:

@@ -139,6 +139,8 @@ def _plot_corruption(rows: Sequence[Row], path: Path) -> None:
         axes.axhline(0.2, color="grey", ls=":", lw=1)
         axes.set_title(kind, fontsize=9)
         axes.grid(alpha=0.3)
+    for axes in panels[len(kinds) :]:
+        axes.axis("off")
     panels[0].legend(fontsize=7)
     figure.supxlabel("damaged share of each page, %", fontsize=9)
     figure.supylabel("balanced accuracy, 95 %", fontsize=9)
