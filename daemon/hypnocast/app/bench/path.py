@@ -89,7 +89,7 @@ def page_by_page(
     for number, part in groupby(source, round_of):
         if number > pages:
             return
-        moved = [(bed, _later(arrival, shift[bed])) for bed, arrival in part]
+        moved = [(bed, later(arrival, shift[bed])) for bed, arrival in part]
         moved.sort(key=lambda coming: arrived(coming[1]))
         closing = START_S + PAGE_S * (number + 1) + tail_s
         yield from _round(moved, closing, number, watch)
@@ -120,8 +120,8 @@ def arrived(arrival: Arrival) -> float:
     return arrival.arrived if isinstance(arrival, Chunk | Mark) else arrival.at
 
 
-def _later(arrival: Arrival, by: float) -> Arrival:
-    """Return the same, as if its bed were behind."""
+def later(arrival: Arrival, by: float) -> Arrival:
+    """Return the same, as if its bed were behind by some seconds."""
     match arrival:
         case Chunk():
             return replace(arrival, stamps=arrival.stamps + by, arrived=arrival.arrived + by)

@@ -1,0 +1,205 @@
+"""Group *ward*: many beds in real time, over the network and in one process.
+
+Over the network everything is as in a hospital: ``hypnocast run`` in one process, real LSL outlets
+in another, mosquitto in a third, and a subscriber that notes when events come in. In one process
+there are no outlets, so that more beds fit than liblsl can carry on this machine.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from hypnocast.app.bench.figures import Figure, Target
+from hypnocast.app.bench.machine import cpu_s, resident_mb
+from hypnocast.app.bench.room import PATIENCE_S, any_broker
+from hypnocast.core import wire
+from hypnocast.core.topics import Topics
+from hypnocast.core.types import PAGE_S
+from hypnocast.errors import HypnocastError
+from hypnocast.ports.lsl_library import LslNetwork
+from hypnocast.ports.mqtt_settings import BrokerSettings
+from hypnocast.stagers.pack import Pack
+
+BEDS = 64
+IN_TIME = (Target("at most", 3.0, "worst"),)
+NOTHING = (Target("at most", 0.0, "worst"),)
+_SITE = "bench"
+_SETTLED_S = 40.0
+"""The processor is watched from so long after the first bed was seen."""
+
+
+@dataclass(slots=True)
+class Heard:
+    """What a subscriber heard."""
+
+    first: dict[tuple[str, int], float] = field(default_factory=dict)
+    """Seconds from each page's end until its first verdict came in."""
+    terminal: dict[tuple[str, int], float] = field(default_factory=dict)
+    withheld: int = 0
+
+    def take(self, event: wire.StageEvent) -> None:
+        """Take note of an event."""
+        late = datetime.now(UTC).timestamp() - datetime.fromisoformat(event.end).timestamp()
+        key = (event.bed, event.epoch)
+        self.first.setdefault(key, late)
+        if event.status == "provisional":
+            return
+        self.terminal[key] = late
+        self.withheld += event.status == "withheld" and event.reason != "session_end"
+
+    @property
+    def lost(self) -> int:
+        """Count pages that are missing before a bed's newest one."""
+        newest: dict[str, int] = defaultdict(lambda: -1)
+        for bed, epoch in self.terminal:
+            newest[bed] = max(newest[bed], epoch)
+        return sum(newest.values()) + len(newest) - len(self.terminal)
+
+
+def measure(pack: Pack, folder: Path, *, long: bool) -> Iterator[Figure]:
+    """Measure 64 beds over LSL; with ``long`` for 20 minutes, and what further beds cost."""
+    yield from over_lsl(pack, folder / "lsl", BEDS, 1200.0 if long else 100.0)
+    if not long:
+        return
+    yield from over_lsl(pack, folder / "few", 10, 300.0)
+    for beds in (10, 100, 500):
+        yield from in_process(pack, beds, 150.0)
+
+
+def over_lsl(pack: Pack, folder: Path, beds: int, seconds: float) -> Iterator[Figure]:
+    """Serve beds over real LSL for some time."""
+    folder.mkdir()
+    heard = Heard()
+    used = asyncio.run(_over_lsl(pack, folder, beds, seconds, heard))
+    name = f"{beds} beds over LSL"
+    yield Figure("ward", f"{name}: first verdict", "s", list(heard.first.values()), IN_TIME)
+    yield Figure("ward", f"{name}: terminal verdict", "s", list(heard.terminal.values()))
+    missing = beds - len({bed for bed, _ in heard.terminal})
+    yield Figure("ward", f"{name}: beds without a page", "beds", [missing], NOTHING)
+    yield Figure("ward", f"{name}: pages lost", "pages", [heard.lost], NOTHING)
+    yield Figure("ward", f"{name}: pages withheld", "pages", [heard.withheld])
+    yield Figure("ward", f"{name}: processor", "% of a core per bed", [used["cpu"] / beds])
+    yield Figure("ward", f"{name}: memory of the daemon", "MB", [used["resident_mb"]])
+
+
+async def _over_lsl(
+    pack: Pack, folder: Path, beds: int, seconds: float, heard: Heard
+) -> dict[str, float]:
+    network = LslNetwork(
+        scope="machine", port_range=4 * beds + 64, session_id=f"bench-{os.getpid()}"
+    )
+    lsl = folder / "lsl_api.cfg"
+    lsl.write_text(network.content(), encoding="utf-8")
+    environment = os.environ | {"LSLAPICFG": str(lsl)}
+    async with any_broker(folder) as broker:
+        config = folder / "hypnocast.toml"
+        config.write_text(_config(pack, folder, broker), encoding="utf-8")
+        subscriber = asyncio.create_task(_listen(broker, heard))
+        run = [sys.executable, "-c", _RUN, "run", "--config", str(config)]
+        send = [sys.executable, "-m", "hypnocast.app.bench.outlets", str(beds), str(lsl)]
+        with _process(run, environment) as daemon, _process(send, environment):
+            try:
+                return await _watch(daemon, subscriber, seconds, heard)
+            finally:
+                subscriber.cancel()
+                await asyncio.gather(subscriber, return_exceptions=True)
+
+
+async def _watch(
+    daemon: subprocess.Popen[bytes], subscriber: asyncio.Task[None], seconds: float, heard: Heard
+) -> dict[str, float]:
+    """Let it run; return what the daemon used once all beds were there."""
+    began = time.monotonic()
+    cpu = since = 0.0
+    while time.monotonic() - began < seconds:
+        await asyncio.sleep(0.5)
+        if daemon.poll() is not None or subscriber.done():
+            raise HypnocastError("the daemon or the subscriber ended early", where="bench ward")
+        if not since and time.monotonic() - began > _SETTLED_S:
+            cpu, since = cpu_s(daemon.pid), time.monotonic()
+    if not heard.terminal:
+        raise HypnocastError("no page came", where="bench ward", remedy="Look at its log.")
+    return {
+        "cpu": 100.0 * (cpu_s(daemon.pid) - cpu) / (time.monotonic() - since),
+        "resident_mb": resident_mb(daemon.pid),
+    }
+
+
+async def _listen(broker: BrokerSettings, heard: Heard) -> None:
+    import aiomqtt
+
+    topics = Topics(_SITE)
+    decoder = msgspec.json.Decoder(wire.StageEvent)
+    async with aiomqtt.Client(broker.host, broker.port) as client:
+        await client.subscribe(topics.events("+"), qos=1)
+        async for message in client.messages:
+            heard.take(decoder.decode(bytes(message.payload)))
+
+
+def _config(pack: Pack, folder: Path, broker: BrokerSettings) -> str:
+    def text(value: object) -> str:
+        return json.dumps(str(value))
+
+    return f"""
+[site]
+id = {text(_SITE)}
+[daemon]
+state_dir = {text(folder / "state")}
+[broker]
+host = {text(broker.host)}
+port = {broker.port}
+[pack]
+name = {text(pack.folder)}
+"""
+
+
+_RUN = "from hypnocast.cli import main; main()"
+
+
+@contextlib.contextmanager
+def _process(command: list[str], environment: dict[str, str]) -> Iterator[subprocess.Popen[bytes]]:
+    with subprocess.Popen(
+        command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    ) as process:
+        try:
+            yield process
+        finally:
+            process.send_signal(signal.SIGTERM)
+            try:
+                process.wait(PATIENCE_S)
+            except subprocess.TimeoutExpired:
+                process.kill()
+
+
+def in_process(pack: Pack, beds: int, seconds: float) -> Iterator[Figure]:
+    """Serve beds without a network between, in real time, in a process of their own."""
+    wanted = (pack.folder, beds, round(seconds / PAGE_S))
+    child = subprocess.run(
+        [sys.executable, "-m", "hypnocast.app.bench.crowd", *map(str, wanted)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if child.returncode:
+        raise HypnocastError(f"beds failed: {child.stderr.strip()[-300:]}", where="bench ward")
+    told: dict[str, Any] = json.loads(child.stdout)
+    name = f"{beds} beds in one process"
+    yield Figure("ward", f"{name}: first verdict", "s", told["late_s"], IN_TIME)
+    yield Figure("ward", f"{name}: pages lost", "pages", [told["lost"]], NOTHING)
+    yield Figure("ward", f"{name}: processor", "% of a core per bed", [told["cpu"] / beds])
+    yield Figure("ward", f"{name}: memory, simulator included", "MB", [told["peak_mb"]])
