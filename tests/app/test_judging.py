@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -14,6 +15,7 @@ from hypnocast.app.judging import Judge
 from hypnocast.app.simulate import SimulatedSource
 from hypnocast.core import wire
 from hypnocast.core.types import PAGE_S, Look, Opinion
+from hypnocast.errors import InferenceError
 from hypnocast.stagers.base import Stager
 from hypnocast.stagers.local import LocalStager
 from hypnocast.stagers.manifest import Context
@@ -249,6 +251,62 @@ async def test_a_second_opinion_that_does_not_come_leaves_the_first(
         first = next(e for e in running.events if (e.epoch, e.revision) == (1, 0))
     assert events[1].status == "final"
     assert events[1].probabilities == first.probabilities
+
+
+async def test_a_page_that_makes_the_model_fail_does_not_cost_others_of_its_batch_theirs(
+    pack: Path, hold: threading.Event
+) -> None:
+    first = threading.Event()
+
+    def fail(look: Look) -> None:
+        if look.page.epoch == 0:
+            first.set()
+            hold.wait()
+        if look.page.epoch == 2:
+            msg = "out of memory"
+            raise MemoryError(msg)
+
+    moody = Moody(LocalStager(load_pack(pack)), fail)
+    judge = Judge(lambda: moody)
+    await judge.start()
+    ask = [judge.ask(Look((tiny_picture(0, 0),)))]
+    await asyncio.to_thread(first.wait)
+    ask += [judge.ask(Look((tiny_picture(epoch, epoch),))) for epoch in (1, 2, 3)]
+    hold.set()
+    answers = await asyncio.gather(*ask, return_exceptions=True)
+    judge.stop()
+    assert [answer.epoch for answer in answers if isinstance(answer, Opinion)] == [0, 1, 3]
+    assert isinstance(answers[2], InferenceError)
+    state = judge.state()
+    assert (state.judged, state.failed) == (3, 1)
+
+
+@pytest.mark.promise(6)
+async def test_a_page_without_a_first_opinion_is_terminal_whatever_the_second_would_have_been(
+    tmp_path: Path, forward: Path, broker: Mosquitto, coming: list[Coming]
+) -> None:
+    loaded = load_pack(forward)
+
+    def fail(look: Look) -> None:
+        if look.page.epoch == 1:
+            msg = "out of memory"
+            raise MemoryError(msg)
+
+    complaints: list[dict[str, object]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, what: complaints.append(what))
+    judge = Judge(lambda: Moody(LocalStager(loaded), fail))
+    source = HandDriven([one for one in coming if one[1] == BEDS[0]])
+    async with running_ward(tmp_path, forward, source, broker.port, judge=judge) as running:
+        for page in range(1, 5):
+            source.go_to(CLOCK_0 + page * PAGE_S + 5.0)
+            await running.until(lambda: running.ward.desk(BEDS[0]).done > page, "the page")  # noqa: B023  (waited for at once)
+        await running.pages(BEDS[0], 3)
+        events = running.events
+    gc.collect()
+    assert complaints == []
+    assert _statuses(events)[:4] == [
+        (0, "provisional"), (0, "final"), (1, "withheld"), (2, "provisional"),
+    ]  # fmt: skip
 
 
 @pytest.mark.promise(6)

@@ -103,6 +103,7 @@ class Judge:
     def ask(self, look: Look, *, urgent: bool = True) -> asyncio.Future[Opinion]:
         """Ask for an opinion. ``urgent`` ones (terminal verdicts) are judged first."""
         answer: asyncio.Future[Opinion] = asyncio.get_running_loop().create_future()
+        answer.add_done_callback(_heard)
         if self._build_again_at is not None:
             answer.set_exception(InferenceError("there is no model", where="judge"))
             return answer
@@ -211,29 +212,41 @@ class Judge:
 
     def _work(self, generation: int, stager: Stager, loop: asyncio.AbstractEventLoop) -> None:
         while batch := self._take(generation):
-            failure: HypnocastError | None = None
-            opinions: list[Opinion] = []
-            try:
-                opinions = stager.judge([question.look for question in batch])
-            except HypnocastError as error:
-                failure = error
-            except Exception as error:  # noqa: BLE001  (a model may raise anything; the night goes on)
-                failure = InferenceError(f"{type(error).__name__}: {error}", where="judge")
+            answers = _answers(stager, [question.look for question in batch])
+            failed = sum(not isinstance(answer, Opinion) for answer in answers)
             with self._wake:
                 if self._generation != generation:
                     return
                 self._began = None
                 self._running = []
-                if failure is None:
-                    self._judged += len(batch)
-                else:
-                    self._failed += len(batch)
-            if failure is not None:
-                _log.error("the model failed", error=str(failure), pages=len(batch))
-            answers: Sequence[Opinion | HypnocastError] = (
-                opinions if failure is None else [failure] * len(batch)
-            )
+                self._judged += len(batch) - failed
+                self._failed += failed
             loop.call_soon_threadsafe(_answer_all, batch, answers)
+
+
+def _answers(stager: Stager, looks: Sequence[Look]) -> Sequence[Opinion | HypnocastError]:
+    """Ask the model about a batch; where that fails about each look alone.
+
+    One bed's page, or a batch too large for the memory there is, must not cost the other beds
+    theirs.
+    """
+    failure: HypnocastError
+    try:
+        return stager.judge(looks)
+    except HypnocastError as error:
+        failure = error
+    except Exception as error:  # noqa: BLE001  (a model may raise anything; the night goes on)
+        failure = InferenceError(f"{type(error).__name__}: {error}", where="judge")
+    _log.error("the model failed", error=str(failure), pages=len(looks))
+    if len(looks) == 1:
+        return [failure]
+    return [answer for look in looks for answer in _answers(stager, [look])]
+
+
+def _heard(answer: asyncio.Future[Opinion]) -> None:
+    """Take note of a failure that nobody waits for any more: it was logged where it happened."""
+    if not answer.cancelled():
+        answer.exception()
 
 
 def _answer_all(batch: list[_Question], answers: Sequence[Opinion | HypnocastError]) -> None:
