@@ -13,6 +13,7 @@ from hypnocast.app.simulate import SimulatedSource
 from hypnocast.core import wire
 from hypnocast.core.types import PAGE_S
 from hypnocast.ports.journal_reader import JournalReader
+from mqtt_lab import listening, until
 from packs import make_tiny_pack
 from ward_lab import UTC_0, Coming, HandDriven, heard_from, night, running_ward, shifted, unheard
 
@@ -109,6 +110,30 @@ async def test_after_a_reboot_the_grid_is_found_again_by_utc_and_stays_there(
     # One mapping for each boot: the second daemon of the new boot has not looked at UTC again.
     assert anchors[1].lsl_t0 - anchors[0].lsl_t0 == pytest.approx(newer - 0.004, abs=1e-3)
     assert any("reboot" in mark.text for mark in marks)
+
+
+async def test_what_is_shown_after_a_restart_is_the_night_that_runs_and_no_other(
+    tmp_path: Path, pack: Path, broker: Mosquitto, coming: list[Coming]
+) -> None:
+    stage, page = (f"hypnocast/lab/bed/{BED}/{word}" for word in ("stage", "page"))
+    async with listening(broker.port) as listener:
+        # Left over from a night that ended while the broker could not be reached.
+        listener.tell(stage, {"epoch": 900}, retain=True)
+        listener.tell(page, b"old", retain=True)
+        await until(lambda: listener.of(page), "what is left over")
+        async with running_ward(tmp_path, pack, HandDriven(coming), broker.port) as running:
+            running.source.go_to(CLOCK_0 + 10.0)
+            await until(lambda: listener.of(stage)[-1] == listener.of(page)[-1] == b"", "nothing")
+            await running.go_to(DOWN, BED, 3)
+    # The broker forgets, the daemon comes back: the night is there again, before its next page.
+    broker.restart()
+    again = HandDriven(heard_from(coming, DOWN + 1.0))
+    async with (
+        listening(broker.port) as listener,
+        running_ward(tmp_path, pack, again, broker.port),
+    ):
+        await until(lambda: listener.json_of(stage), "the stage")
+        assert [told["epoch"] for told in listener.json_of(stage)] == [2]
 
 
 async def test_a_session_left_alone_for_too_long_has_ended_when_it_was_last_seen(

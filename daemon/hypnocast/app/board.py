@@ -23,7 +23,7 @@ from hypnocast.core.session import Session
 from hypnocast.core.topics import Topics
 from hypnocast.core.types import Flag, Pixels, StreamHeader
 from hypnocast.ports.journal_reader import NightRecord
-from hypnocast.ports.journal_records import Committed
+from hypnocast.ports.journal_records import Committed, StoredEvent
 from hypnocast.ports.mqtt import MqttLink
 
 STALE_S = 10.0
@@ -78,6 +78,8 @@ class Board:
         self._provider: str | None = None
         self.counts: Counter[str] = Counter()
         link.serve(bed)
+        # A night that ended while the broker was away may still be shown there.
+        link.session_ended(bed)
 
     @property
     def session(self) -> Session | None:
@@ -112,6 +114,9 @@ class Board:
             self._last = event
         for mark in night.marks:
             self._ledger.mark(mark)
+        if self._last is not None:
+            last = self._last
+            self._link.stage(StoredEvent(self.bed, last.sequence, last.id, wire.encode(last)))
         self._night_due = True
         self.refresh_now()
 
