@@ -110,7 +110,7 @@ def _plot_arms(rows: Sequence[Row], path: Path) -> None:
     axes.set_xticks(np.arange(len(arms)) + 0.2, arms)
     axes.set_ylabel("Cohen's κ, 95 %")
     axes.grid(axis="y", alpha=0.3)
-    axes.legend(fontsize=8, title="a verdict knows")
+    axes.legend(fontsize=8, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=len(LOOKS))
     figure.savefig(path)
 
 
