@@ -20,13 +20,21 @@ from typing import Self
 TESTS = Path(__file__).resolve().parent.parent
 DEADLINE_S = 60.0
 
+UNIT_ENVIRONMENT = {
+    "OMP_NUM_THREADS": "1",
+    "MALLOC_ARENA_MAX": "2",
+    "MALLOC_MMAP_THRESHOLD_": "131072",
+    "MALLOC_TRIM_THRESHOLD_": "131072",
+}
+"""What ``systemd/hypnocast.service`` sets; a test holds the two together."""
+
 
 class Nursery:
     """The test's end of it."""
 
     def __init__(self, log: Path, before: tuple[str, ...] = ()) -> None:
         """Start the process that has everything imported; ``before`` is a command before it."""
-        environment = os.environ | {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+        environment = os.environ | UNIT_ENVIRONMENT
         self._log = log.open("ab")
         self._process = subprocess.Popen(
             [*before, sys.executable, str(Path(__file__).resolve())],

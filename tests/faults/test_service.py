@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from brokers import Mosquitto, running_mosquitto
+from faults.nursery import UNIT_ENVIRONMENT
 from faults.test_vigil import listening
 from faults.witness import DEADLINE_S, until
 from hypnocast.app.config import load_config
@@ -95,6 +96,12 @@ def test_the_example_configuration_is_one(monkeypatch: pytest.MonkeyPatch) -> No
     assert config.broker.uses_tls
     loaded = re.findall(r"^LoadCredential=([\w-]+):", UNIT.read_text(), re.MULTILINE)
     assert {config.broker.username_file, config.broker.password_file} == set(loaded)
+
+
+def test_the_fault_tests_run_the_daemon_in_the_units_environment() -> None:
+    lines = re.findall(r"^Environment=(.*)$", UNIT.read_text(), re.MULTILINE)
+    pairs = dict(pair.split("=") for line in lines for pair in line.split())
+    assert pairs == UNIT_ENVIRONMENT
 
 
 # --- the broker's access list -------------------------------------------------------------------

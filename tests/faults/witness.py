@@ -34,7 +34,7 @@ def until(true: Callable[[], object], what: str, deadline_s: float = DEADLINE_S)
 class Witness:
     """Subscribes to everything with a session that the broker keeps while it lives."""
 
-    def __init__(self, port: int, name: str = "witness") -> None:
+    def __init__(self, port: int, name: str) -> None:
         self.messages: list[tuple[str, bytes, float]] = []
         self._there = threading.Event()
         self._client = paho.Client(
@@ -76,9 +76,9 @@ class Witness:
 
 
 @contextmanager
-def witness(port: int) -> Iterator[Witness]:
+def witness(port: int, name: str = "witness") -> Iterator[Witness]:
     """Listen to everything on a broker."""
-    listener = Witness(port)
+    listener = Witness(port, name)
     try:
         yield listener
     finally:

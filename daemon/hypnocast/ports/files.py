@@ -74,7 +74,9 @@ def _open_tape(path: Path) -> Recording:
                 annotations.append(Annotation(item.arrived, None, item.text))
             case _:
                 pass
-    t0 = float(facts.get("lsl_time") or (first if np.isfinite(first) else 0.0))
+    t0 = _finite(facts.get("lsl_time", ""))
+    if t0 is None:
+        t0 = float(first) if np.isfinite(first) else 0.0
     return Recording(
         path=path,
         format="tape",
@@ -88,6 +90,15 @@ def _open_tape(path: Path) -> Recording:
         decisions=tuple(decisions),
         play=lambda _chunk_s: (item for item in read_tape(path) if not isinstance(item, Note)),
     )
+
+
+def _finite(text: str) -> float | None:
+    """Read a number; a damaged one is none."""
+    try:
+        number = float(text)
+    except ValueError:
+        return None
+    return number if np.isfinite(number) else None
 
 
 def _time_of(seconds: str, text: str) -> datetime | None:
