@@ -181,6 +181,7 @@ class Running:
     async def go_to(self, local: float, bed: str, count: int) -> list[wire.StageEvent]:
         """Let time go on, and wait for the terminal events that a bed has had by then."""
         self.source.go_to(local)
+        await self.until(lambda: self.source.now() >= local, f"the time {local}")
         return await self.pages(bed, count)
 
 

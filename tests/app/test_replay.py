@@ -77,7 +77,7 @@ async def test_the_tape_of_a_live_hour_gives_its_pictures_and_stages_again(
     )
     source, tapes = HandDriven(night(sim)), tmp_path / "tapes"
     async with running_ward(tmp_path, pack, source, broker.port, tapes=tapes) as running:
-        await running.go_to(CLOCK_0 + 90 * PAGE_S, BED, 88)
+        await running.go_to(CLOCK_0 + 90.5 * PAGE_S, BED, 90)
         session = running.terminal(BED)[0].session
         # Hands change: the tape has two nights.
         begin = wire.StartSession(request="next", subject="S-02")
