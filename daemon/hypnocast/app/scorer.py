@@ -20,6 +20,7 @@ from hypnocast.app.judging import Judge
 from hypnocast.app.traced import Timings, Traced
 from hypnocast.core import wire
 from hypnocast.core.decide import Decider, NightState
+from hypnocast.core.folded import fold
 from hypnocast.core.types import (
     FloatArray,
     Gap,
@@ -98,6 +99,8 @@ class Scorer:
             self._recent.clear()
         second = self._ask_second(picture)
         self._last_asked = traced.epoch
+        if self._context.before > 1 and self._recent and self._recent[-1] is not None:
+            self._recent[-1] = fold(self._recent[-1])
         self._recent.append(picture)
         first = None
         if picture is not None:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 Groups = Annotated[
     list[str] | None,
     typer.Argument(
-        metavar="[GROUP]...", help="picture, verdict, path, night, ward, generate; default: all."
+        metavar="[GROUP]...", help="start, picture, verdict, path, night, ward, generate; all."
     ),
 ]
 

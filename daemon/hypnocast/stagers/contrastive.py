@@ -31,7 +31,7 @@ class ContrastiveModel:
 
     def read(self, looks: Sequence[Look]) -> list[Reading]:
         """Compare each page's picture with the description of every stage."""
-        features = self._eye.see([(look.page.digest, look.page.rgb) for look in looks])
+        features = self._eye.see([look.page for look in looks])
         towers = np.concatenate(features).astype(np.float64)
         towers /= np.maximum(np.linalg.norm(towers, axis=1, keepdims=True), 1e-12)
         return [Reading(row) for row in log_normalise(towers @ self._scaled)]

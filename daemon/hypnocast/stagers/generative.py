@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from hypnocast.core.types import FloatArray, Look
+from hypnocast.core.types import FloatArray, Look, Picture
 from hypnocast.errors import PackError
 from hypnocast.stagers.answers import AnswerTree, Path
 from hypnocast.stagers.base import Reading
@@ -46,7 +46,7 @@ class GenerativeModel:
         self._tree = AnswerTree.grow(encode_answers(tokenizer, model))
         self._read_lead()
         black = np.zeros((pack.recipe.height, pack.recipe.width, 3), dtype=np.uint8)
-        self._black = ("black", black)
+        self._black = Picture(0, black, "black", pack.recipe.digest, quality={}, channels={})
         self._dictation: Dictation | None = None
         if model.scoring == "generate":
             self._dictation = Dictation(pack, model, self._decoder, tokenizer)
@@ -90,7 +90,7 @@ class GenerativeModel:
         """Read the prompt with every look's pictures in it, and ``path`` behind it."""
         beds, prompt = len(looks), self._prompt
         pictures = [
-            self._black if picture is None else (picture.digest, picture.rgb)
+            self._black if picture is None else picture
             for look in looks
             for picture in look.pictures
         ]

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hypnocast.core.types import Pixels
+from hypnocast.core.types import Picture, Pixels
 from hypnocast.errors import PackError
 from hypnocast.stagers.engine import Engine
 from hypnocast.stagers.manifest import Preprocess
@@ -57,15 +57,17 @@ class Eye:
             )
         self._at_once = None if fixed is None else fixed // how.tiles
 
-    def see(self, pictures: Sequence[tuple[str, Pixels]]) -> list[NDArray[Any]]:
-        """Give the features of pictures, named by digest: (features, numbers) of each."""
-        new = {digest: rgb for digest, rgb in pictures if digest not in self._kept}
+    def see(self, pictures: Sequence[Picture]) -> list[NDArray[Any]]:
+        """Give the features of pictures: (features, numbers) of each.
+
+        The pixels of one that is remembered are not touched.
+        """
+        wanted = [picture.digest for picture in pictures]
+        new = {each.digest: each.rgb for each in pictures if each.digest not in self._kept}
         seen = dict(zip(new, self._encode(list(new.values())), strict=True))
-        features = [
-            seen[digest] if digest in seen else self._kept[digest] for digest, _ in pictures
-        ]
+        features = [seen[digest] if digest in seen else self._kept[digest] for digest in wanted]
         if self._remember:
-            for (digest, _), feature in zip(pictures, features, strict=True):
+            for digest, feature in zip(wanted, features, strict=True):
                 self._kept[digest] = feature
                 self._kept.move_to_end(digest)
             size = max(1, features[0].nbytes) if features else 1

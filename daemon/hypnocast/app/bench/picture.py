@@ -10,7 +10,7 @@ import numpy as np
 
 from hypnocast.app.bench.figures import Figure, Target
 from hypnocast.app.bench.pages import MAINS_HZ, simulated_pages
-from hypnocast.app.bench.peer import draw_with_matplotlib
+from hypnocast.app.bench.peer import draw_with_matplotlib, save_with_matplotlib
 from hypnocast.core.condition import condition
 from hypnocast.core.recipe import builtin, builtin_names
 from hypnocast.core.render import picture_digest, render
@@ -46,16 +46,22 @@ def _measure(name: str) -> Iterator[Figure]:
     yield Figure("picture", f"{name} digest", "ms", digest)
     if lacking() is not None:
         return
-    ratios, theirs = [], []
-    for n in range(40):
-        ours = samples_ms(lambda m: render(ready[m % PAGES], recipe), 6, n)
-        peer = samples_ms(lambda m: draw_with_matplotlib(ready[m % PAGES], recipe), 1, n)
-        theirs += peer
-        ratios.append(peer[0] / float(np.median(ours)))
-    yield Figure("picture", f"{name} drawing by matplotlib", "ms", theirs)
     alike = _alike(drawn, [draw_with_matplotlib(page, recipe) for page in ready])
-    targets = (Target("at least", 25.0),) if recipe.spectrogram is None else ()
-    yield Figure("picture", f"{name} matplotlib / ours", "times", ratios, targets, alike)
+    whole = recipe.spectrogram is None
+    for name_of_peer, peer, target in (
+        ("matplotlib's canvas", draw_with_matplotlib, None),
+        ("matplotlib's savefig", save_with_matplotlib, Target("at least", 25.0)),
+    ):
+        ratios, theirs = [], []
+        for n in range(30):
+            ours = samples_ms(lambda m: render(ready[m % PAGES], recipe), 6, n)
+            took = samples_ms(lambda m, peer=peer: peer(ready[m % PAGES], recipe), 1, n)  # type: ignore[misc]  # a default binds it now
+            theirs += took
+            ratios.append(took[0] / float(np.median(ours)))
+        yield Figure("picture", f"{name} by {name_of_peer}", "ms", theirs)
+        if whole:
+            targets = (target,) if target is not None else ()
+            yield Figure("picture", f"{name_of_peer} / {name}", "times", ratios, targets, alike)
 
 
 def samples_ms(work: Callable[[int], object], count: int, first: int = 0) -> list[float]:

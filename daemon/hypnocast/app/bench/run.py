@@ -12,7 +12,7 @@ from hypnocast.app.bench.machine import conditions
 from hypnocast.errors import ConfigError
 from hypnocast.stagers.pack import Pack
 
-Group = Literal["picture", "verdict", "path", "night", "ward", "generate"]
+Group = Literal["start", "picture", "verdict", "path", "night", "ward", "generate"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +39,12 @@ def run(groups: tuple[Group, ...], effort: Effort, *, found: Callable[[Figure], 
             report.figures.append(figure)
             found(figure)
     return report
+
+
+def _start(effort: Effort, _: Report) -> Iterator[Figure]:
+    from hypnocast.app.bench import start
+
+    yield from start.measure(effort.pack, effort.folder / "start")
 
 
 def _picture(_: Effort, report: Report) -> Iterator[Figure]:
@@ -88,6 +94,7 @@ def _generate(effort: Effort, report: Report) -> Iterator[Figure]:
 
 
 _GROUPS: dict[Group, Callable[[Effort, Report], Iterator[Figure]]] = {
+    "start": _start,
     "picture": _picture,
     "verdict": _verdict,
     "path": _path,

@@ -108,9 +108,9 @@ async def _over_lsl(
     environment = os.environ | {"LSLAPICFG": str(lsl)}
     async with any_broker(folder) as broker:
         config = folder / "hypnocast.toml"
-        config.write_text(_config(pack, folder, broker), encoding="utf-8")
+        config.write_text(config_text(pack, folder, broker), encoding="utf-8")
         subscriber = asyncio.create_task(_listen(broker, heard))
-        run = [sys.executable, "-c", _RUN, "run", "--config", str(config)]
+        run = [sys.executable, "-c", RUN, "run", "--config", str(config)]
         send = [sys.executable, "-m", "hypnocast.app.bench.outlets", str(beds), str(lsl)]
         with _process(run, environment) as daemon, _process(send, environment):
             try:
@@ -151,7 +151,9 @@ async def _listen(broker: BrokerSettings, heard: Heard) -> None:
             heard.take(decoder.decode(bytes(message.payload)))
 
 
-def _config(pack: Pack, folder: Path, broker: BrokerSettings) -> str:
+def config_text(pack: Pack, folder: Path, broker: BrokerSettings) -> str:
+    """Return the configuration of a daemon that serves whatever beds it finds."""
+
     def text(value: object) -> str:
         return json.dumps(str(value))
 
@@ -168,7 +170,7 @@ name = {text(pack.folder)}
 """
 
 
-_RUN = "from hypnocast.cli import main; main()"
+RUN = "from hypnocast.cli import main; main()"
 
 
 @contextlib.contextmanager
