@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import os
 import random
-import signal
-import sqlite3
 import threading
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
+from faults.afterwards import send_the_rest
 from faults.checker import Finding, Truth, check_night
 from faults.life import ORIGIN, UTC0, Orders, TimeFile, is_bad
-from faults.nursery import DEADLINE_S, Nursery
+from faults.nursery import Nursery
 from faults.witness import FaultProxy, fault_proxy, until, witness
 
 EVERY_S = 0.25
@@ -99,7 +97,7 @@ def endure(folder: Path, port: int, pack: Path, *, hours: float, seed: int) -> E
         harm.join()
         sampler.join()
         assert code == 0, (folder / "daemons.log").read_text()[-4000:]
-        _send_the_rest(orders, nursery, proxy)
+        send_the_rest(orders, nursery, proxy)
         pages = round(hours * 120)
         until(lambda: all(len(set(listener.events(bed))) >= pages for bed in beds), "all came")
         truth = Truth(
@@ -138,24 +136,3 @@ def _harm(proxy: FaultProxy, chance: random.Random, over: threading.Event) -> No
                 proxy.cut()
                 over.wait(chance.uniform(0.5, 2.0))
                 proxy.refuse = False
-
-
-def _send_the_rest(orders: Orders, nursery: Nursery, proxy: FaultProxy) -> None:
-    """Start once more without streams: what the last connection lost is sent now."""
-    proxy.cut_before_puback = proxy.cut_after_puback = None
-    if _left(orders) == 0:
-        return
-    process = nursery.begin(
-        replace(orders, begins=orders.until, until=float("inf"), beds=(), flaky=0.0)
-    )
-    until(lambda: _left(orders) == 0, "the outbox is empty", DEADLINE_S)
-    os.kill(process, signal.SIGTERM)
-    assert nursery.ended() == 0
-
-
-def _left(orders: Orders) -> int:
-    """Count what waits for the broker."""
-    with sqlite3.connect(f"file:{orders.state}/journal.sqlite?mode=ro", uri=True) as db:
-        left = int(db.execute("SELECT count(*) FROM outbox").fetchone()[0])
-    db.close()
-    return left

@@ -10,6 +10,7 @@ from collections import Counter
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from faults.afterwards import send_the_rest
 from faults.checker import Finding, Truth, check_night
 from faults.life import ORIGIN, UTC0, Orders, TimeFile, is_bad
 from faults.nursery import Nursery
@@ -78,9 +79,11 @@ def one_night(
                 time_file.now += chance.choice([0.0, 5.0, 25.0, 65.0])
             begins = time_file.now
             ends = begins + 200.0
-            nursery.begin(replace(orders, begins=begins, until=ends))
+            last = replace(orders, begins=begins, until=ends)
+            nursery.begin(last)
             assert nursery.ended() == 0, (folder / "daemons.log").read_text()[-4000:]
             night.lives.append((begins, ends))
+            send_the_rest(last, nursery, proxy)
             night.cuts = proxy.cuts
         _all_came(folder, listener)
         truth = Truth(

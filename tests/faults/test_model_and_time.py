@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
+import json
+import re
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -114,6 +117,30 @@ async def test_a_hosts_clock_set_by_an_hour_moves_no_page(tmp_path: Path, pack: 
     found = check_night([state / JOURNAL], None, "bed1", truth())
     assert found.whole, found
     assert found.terminal == PAGES
+
+
+@pytest.mark.promise(8)
+async def test_every_event_names_what_it_was_made_by_and_from(tmp_path: Path, pack: Path) -> None:
+    orders = Orders(str(tmp_path / "state"), str(pack), 1, ORIGIN, until=ORIGIN + 300.0)
+    async with a_ward(orders) as alive:
+        await alive.ward.run()
+        rows = await alive.journal.events("bed1")
+    manifest = hashlib.sha256((pack / "pack.toml").read_bytes()).hexdigest()
+    events = [json.loads(row.payload) for row in rows]
+    assert len({event["digests"]["picture"] for event in events if event["stage"]}) == 9
+    for event in events:
+        assert event["source"] == "live"
+        assert event["digests"]["pack"] == f"sha256:{manifest}"
+        assert re.fullmatch(r"sha256:[0-9a-f]{64}", event["digests"]["recipe"])
+        assert event["channels"]["F4-M1"] == "F4-M1"
+        assert set(event["quality"]["F4-M1"]) == {"coverage", "flags"}
+        timing = event["timing"]
+        assert timing["journaled"] >= timing["drawn"] >= timing["closed"]
+        if event["status"] == "final":
+            assert re.fullmatch(r"sha256:[0-9a-f]{64}", event["digests"]["picture"])
+            assert event["provider"] == "cpu"
+        else:
+            assert (event["digests"]["picture"], event["reason"]) == (None, "low_coverage")
 
 
 FAULTS = {
