@@ -36,20 +36,19 @@ class Crowd:
     def arrivals(self, _: Watch) -> Iterator[Coming]:
         """Give what comes when it is due."""
         coming = heapq.merge(*map(self._bed, range(self.beds)), key=_when)
+        item = next(coming, None)  # makes everybody's night, which takes a while
         self.began = time.monotonic()
         settled = False
-        while True:
-            before = time.thread_time()
-            item = next(coming, None)
-            self.simulating_s += time.thread_time() - before
-            if item is None:
-                return
+        while item is not None:
             due = self.began + _when(item) - START_S
             time.sleep(max(0.0, due - time.monotonic()))
             if not settled and _when(item) > START_S + PAGE_S + 5.0:
                 settled = True
                 self.since = (time.monotonic(), cpu_s(), self.simulating_s)
             yield item
+            before = time.thread_time()
+            item = next(coming, None)
+            self.simulating_s += time.thread_time() - before
 
     def _bed(self, number: int) -> Iterator[Coming]:
         name = f"bed-{number:03d}"

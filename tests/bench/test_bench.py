@@ -1,0 +1,77 @@
+"""The benchmark command: it measures the real thing, and says what it could not measure."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from hypnocast.app.bench.figures import Figure, Report, Target
+from hypnocast.app.bench.night import replay_in_child, write_edf
+from hypnocast.app.bench.path import watch_beds
+from hypnocast.app.bench.ward import Heard
+from hypnocast.cli import run
+from hypnocast.stagers.pack import load_pack
+from needs import need_program
+from packs import make_tiny_pack
+
+
+@pytest.fixture(scope="module")
+def pack(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_tiny_pack(tmp_path_factory.mktemp("pack") / "tiny")
+
+
+def test_the_command_keeps_conditions_and_every_raw_sample(
+    pack: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    kept = tmp_path / "bench.json"
+    assert run(["bench", "verdict", "generate", "--pack", str(pack), "-o", str(kept)]) == 0
+    told = json.loads(kept.read_text())
+    assert told["schema"] == "hypnocast.bench/1"
+    assert told["conditions"]["cores"] >= 1
+    assert told["conditions"]["pack_digest"] == load_pack(pack).digest
+    assert all(len(figure["samples"]) == figure["count"] > 0 for figure in told["figures"])
+    assert any(line.startswith("generate:") for line in told["not_measured"])
+    table = capsys.readouterr().out
+    assert "session.run alone" in table
+    assert "not measured: generate" in table
+
+
+def test_an_unknown_group_is_misuse(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["bench", "speed"]) != 0
+    assert "no group speed" in capsys.readouterr().err
+
+
+def test_a_path_is_timed_from_the_closing_samples_to_the_acknowledgement(pack: Path) -> None:
+    need_program("mosquitto")
+    watch = watch_beds(load_pack(pack), beds=3, pages=2)
+    assert sorted(watch.closed) == [(f"bed-0{bed}", page) for bed in (1, 2, 3) for page in (1, 2)]
+    for key, closed in watch.closed.items():
+        assert closed < watch.traced[key] < watch.durable[key] < watch.acknowledged[key]
+        assert watch.inferring(closed, watch.acknowledged[key]) > 0.0
+
+
+def test_a_night_is_counted_whole(pack: Path, tmp_path: Path) -> None:
+    night = tmp_path / "night.edf"
+    write_edf(night, 125)
+    told = replay_in_child(pack, night)
+    assert told["pages"] == 125
+    assert len(told["resident_mb"]) == 1
+    assert told["peak_mb"] > 10.0
+    assert told["resident_mb"][0] > 10.0
+
+
+def test_a_missed_target_is_shown_as_missed() -> None:
+    slow = Figure("path", "x", "ms", [1.0, 2.0, 90.0], (Target("at most", 5.0),))
+    tail = Figure("path", "y", "ms", [1.0, 2.0, 90.0], (Target("at most", 60.0, "p99"),))
+    assert slow.met
+    assert not tail.met
+    lines = list(Report({}, [slow, tail]).lines())
+    assert lines[1].endswith("held")
+    assert lines[2].endswith("MISSED")
+
+
+def test_a_page_that_never_came_is_counted_as_lost() -> None:
+    heard = Heard(terminal={("a", 0): 1.0, ("a", 2): 1.0, ("b", 0): 1.0})
+    assert heard.lost == 1
