@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import random
 import signal
+import sqlite3
 import threading
 from collections import Counter
 from dataclasses import dataclass, field, replace
@@ -124,8 +125,6 @@ def _one_life(nursery: Nursery, orders: Orders, night: Night) -> None:
 
 
 def _all_came(folder: Path, listener: Witness) -> None:
-    import sqlite3
-
     with sqlite3.connect(f"file:{folder / 'state' / 'journal.sqlite'}?mode=ro", uri=True) as db:
         newest = db.execute("SELECT id FROM events ORDER BY sequence DESC LIMIT 1").fetchone()[0]
     db.close()

@@ -143,7 +143,7 @@ async def test_every_event_names_what_it_was_made_by_and_from(tmp_path: Path, pa
             assert (event["digests"]["picture"], event["reason"]) == (None, "low_coverage")
 
 
-FAULTS = {
+FAULTS: dict[str, tuple[str, Callable[[float], bool]]] = {
     "clean": ("", lambda _: True),
     "gone": ("silent@95+40", lambda at: not 95 <= at < 135),
     "same": ("restart:same@95+5", lambda at: not 95 <= at < 100),
