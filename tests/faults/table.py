@@ -21,6 +21,7 @@ from faults.kills import Night, one_night, plan_of
 from faults.life import ORIGIN, Orders, a_ward
 from faults.points import POINTS
 from faults.witness import fault_proxy, witness
+from hypnocast.app.logs import set_up_logs
 from mqtt_lab import until
 from packs import make_tiny_pack
 
@@ -83,6 +84,7 @@ async def backlog(folder: Path, pack: Path) -> tuple[int, float, float, float]:
 
 def main() -> None:
     """Run everything and print the table."""
+    set_up_logs(quiet=True)
     say = sys.stdout.write
     with tempfile.TemporaryDirectory(prefix="hypnocast-faults-") as name:
         root = Path(name)

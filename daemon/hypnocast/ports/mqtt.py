@@ -88,7 +88,7 @@ class MqttLink:
 
     def __init__(
         self,
-        settings: BrokerSettings,
+        settings: BrokerSettings | None,
         topics: Topics,
         node: str,
         journal: Journal,
@@ -96,8 +96,13 @@ class MqttLink:
         *,
         on_state: Callable[[LinkState], None] | None = None,
     ) -> None:
-        """Take whom to reach, as whom, and who obeys commands."""
-        self._settings = settings
+        """Take whom to reach, as whom, and who obeys commands.
+
+        Without a broker nobody is told, and every event counts as sent: a replay's own journal.
+        """
+        self._alone = settings is None
+        self._settings = settings = settings or BrokerSettings()
+        self._journal = journal
         self._topics = topics
         self._available = topics.available(node)
         self._identifier = f"hypnocast-{topics.site}-{node}"
@@ -124,6 +129,9 @@ class MqttLink:
 
     def stage(self, stored: StoredEvent) -> None:
         """Show an event, already durable, as the bed's newest. ``events`` follows by itself."""
+        if self._alone:
+            self._journal.acknowledge(stored.bed, stored.sequence)
+            return
         self._states.put(
             Retained(self._topics.stage(stored.bed), stored.payload, attributes(stored))
         )
@@ -176,6 +184,10 @@ class MqttLink:
 
     async def run(self) -> None:
         """Keep a connection until stopped."""
+        if self._alone:
+            await self._stop.wait()
+            self._outbox.close()
+            return
         desk = asyncio.create_task(self._desk.run(), name="mqtt-commands")
         try:
             while not self._stop.is_set():
@@ -270,13 +282,14 @@ class MqttLink:
 
     def _why(self, done: Iterable[asyncio.Future[object]]) -> str:
         """Return why the first part ended; what is no failure of the broker is raised."""
+        why = ""
         for task in done:
             error = _innermost(task.exception())
             if isinstance(error, aiomqtt.MqttError | OSError):
-                return f"{self._settings.where}: the connection ended: {error}"
-            if error is not None:
+                why = why or f"{self._settings.where}: the connection ended: {error}"
+            elif error is not None:
                 raise error
-        return ""
+        return why
 
     def _announce(self, client: Client, word: bytes) -> None:
         answer = client.send(self._available, word, retain=True, content_type="text/plain")
@@ -353,11 +366,17 @@ class MqttLink:
 
 async def _end(tasks: Iterable[asyncio.Future[object]]) -> None:
     """Cancel until they are over: ``asyncio.wait_for`` (in aiomqtt) can swallow a cancellation."""
+    tasks = list(tasks)
     left = {task for task in tasks if not task.done()}
     while left:
         for task in left:
             task.cancel()
         _, left = await asyncio.wait(left, timeout=0.1)
+    for task in tasks:
+        # Where one part has told why the connection ended, the others need not say it again.
+        error = None if task.cancelled() else _innermost(task.exception())
+        if error is not None and not isinstance(error, aiomqtt.MqttError | OSError):
+            log.error("a part of the link failed", error=repr(error))
 
 
 def _innermost(error: BaseException | None) -> BaseException | None:
