@@ -35,7 +35,6 @@ from hypnocast.core.topics import Topics
 from hypnocast.core.types import PAGE_S, Stage
 from hypnocast.core.utc import UtcAnchor
 from hypnocast.errors import TapeError
-from hypnocast.ports.broker import embedded_broker
 from hypnocast.ports.files import open_recording
 from hypnocast.ports.journal import Journal
 from hypnocast.ports.recording import Recording, scored_pages
@@ -149,10 +148,6 @@ async def replay(
             folder = Path(stack.enter_context(made))
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         journal = await stack.enter_async_context(Journal.open(folder / JOURNAL))
-        if settings.to_broker:
-            broker = broker_settings(config.broker)
-        else:
-            broker = await stack.enter_async_context(embedded_broker())
         ward = Ward(
             Plan(
                 source=source,
@@ -160,7 +155,7 @@ async def replay(
                 kit=make_kit(config, pack, journal, live=False, on_step=lambda _: None),
                 topics=Topics(config.site.id, config.broker.topic_root),
                 node=f"{config.daemon.node}-replay",
-                broker=broker,
+                broker=broker_settings(config.broker) if settings.to_broker else None,
                 make_bedside=bedside_maker(
                     config, pack, source, boot_id=boot_id(), auto=script is None, script=script
                 ),

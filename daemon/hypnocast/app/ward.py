@@ -59,7 +59,8 @@ class Plan:
     kit: Kit
     topics: Topics
     node: str
-    broker: BrokerSettings
+    broker: BrokerSettings | None
+    """None: nobody is told; what there is lies in the journal."""
     make_bedside: MakeBedside
     beds: tuple[str, ...] = ()
     """Shown from the beginning, whether anything is heard of them or not."""
