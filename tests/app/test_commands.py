@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import io
 import json
 import subprocess
 import sys
@@ -11,10 +12,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+import structlog
 
 from brokers import Mosquitto, free_port, running_mosquitto
 from daemons import command, environment
 from hypnocast import cli
+from hypnocast.app.logs import set_up_logs
 from packs import make_tiny_pack
 
 
@@ -234,3 +237,12 @@ def test_every_command_explains_itself_without_loading_what_is_heavy() -> None:
     )
     subprocess.run([sys.executable, "-c", code], check=True, env=environment({}), timeout=60.0,
                    stdout=subprocess.DEVNULL)  # fmt: skip
+
+
+def test_a_standard_error_that_is_gone_ends_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    gone = io.StringIO()
+    monkeypatch.setattr(sys, "stderr", gone)
+    set_up_logs()
+    structlog.get_logger("test").error("heard")
+    gone.close()
+    structlog.get_logger("test").error("not heard")

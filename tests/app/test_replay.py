@@ -82,7 +82,7 @@ async def test_the_tape_of_a_live_hour_gives_its_pictures_and_stages_again(
         # Hands change: the tape has two nights.
         begin = wire.StartSession(request="next", subject="S-02")
         await running.ward.obey(BED, begin)
-        await running.go_to(CLOCK_0 + PAGES * PAGE_S - 10.0, BED, 119)
+        await running.go_to(CLOCK_0 + PAGES * PAGE_S - 10.0, BED, 120)
         end = wire.EndSession(request="end", session=running.terminal(BED)[-1].session)
         await running.ward.obey(BED, end)
         live = await running.pages(BED, 121)

@@ -2,10 +2,26 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import sys
+import threading
 
 import structlog
+
+_writing = threading.Lock()
+
+
+class StandardError:
+    """Writes lines to standard error; where that is closed they are lost, and nothing else is."""
+
+    def msg(self, line: str) -> None:
+        """Write a line."""
+        with _writing, contextlib.suppress(OSError, ValueError):
+            sys.stderr.write(line + "\n")
+            sys.stderr.flush()
+
+    debug = info = warning = error = critical = exception = msg
 
 
 def set_up_logs(*, quiet: bool = False) -> None:
@@ -28,6 +44,6 @@ def set_up_logs(*, quiet: bool = False) -> None:
         wrapper_class=structlog.make_filtering_bound_logger(
             logging.WARNING if quiet else logging.INFO
         ),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        logger_factory=lambda *_: StandardError(),
         cache_logger_on_first_use=False,
     )
