@@ -10,11 +10,11 @@ import pytest
 from numpy.typing import NDArray
 from skimage.metrics import structural_similarity
 
+from hypnocast.app.bench.peer import draw_with_matplotlib
 from hypnocast.core.condition import condition
 from hypnocast.core.recipe import Recipe, builtin
 from hypnocast.core.render import render
 from hypnocast.core.types import Page
-from hypnocast.app.bench.peer import draw_with_matplotlib
 from needs import need_data
 from synthetic_pages import real_pages, synthetic_page
 
