@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,6 +11,7 @@ from hypnocast.app.board import png
 from hypnocast.app.build import open_pack
 from hypnocast.app.config import Config
 from hypnocast.app.replay import decisions_of
+from hypnocast.core.decisions import Decision
 from hypnocast.core.headbox import Headbox, PageNeeds
 from hypnocast.core.labels import annotate
 from hypnocast.core.montage import choose_montage
@@ -19,6 +20,7 @@ from hypnocast.core.recipe import Recipe, builtin
 from hypnocast.core.render import draw
 from hypnocast.core.types import (
     PAGE_S,
+    Arrival,
     Chunk,
     ClockReading,
     Page,
@@ -80,10 +82,16 @@ def draw_page(config: Config, path: Path, epoch: int, recipe_name: str | None) -
 
 def pages_of(recording: Recording, recipe: Recipe) -> Iterator[Page]:
     """Give a recording's pages; on a tape those that the live run had."""
+    return pages_from(recording.arrivals(), recipe, decisions_of(recording))
+
+
+def pages_from(
+    arrivals: Iterable[Arrival], recipe: Recipe, decisions: Sequence[Decision] = ()
+) -> Iterator[Page]:
+    """Give the pages that arrivals make, the grid begun where all streams had."""
     needs = PageNeeds(recipe.roles, recipe.context_s, recipe.tail_s)
-    decisions = decisions_of(recording)
     headbox = Headbox(needs, choose=choose_montage, obey=decisions or None)
-    for arrival in recording.arrivals():
+    for arrival in arrivals:
         match arrival:
             case Chunk():
                 headbox.feed(arrival)
