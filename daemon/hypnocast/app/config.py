@@ -281,6 +281,21 @@ def load_config(path: Path | None) -> Config:
     return parse_config(text, str(path))
 
 
+def changed_keys(old: Config, new: Config) -> tuple[str, ...]:
+    """Name every key in which two configurations differ."""
+    keys: list[str] = []
+    for table in Config.__struct_fields__:
+        before, after = getattr(old, table), getattr(new, table)
+        if before == after:
+            continue
+        if not isinstance(before, Table) or not isinstance(after, Table):
+            keys.append(table)
+            continue
+        names = before.__struct_fields__
+        keys += [f"{table}.{k}" for k in names if getattr(before, k) != getattr(after, k)]
+    return tuple(keys)
+
+
 def credential(name: str | None) -> Path | None:
     """Return the path of a credential file; a bare name lies among systemd's credentials."""
     if name is None:

@@ -7,6 +7,7 @@ import contextlib
 import signal
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
+from pathlib import Path
 
 import structlog
 
@@ -18,7 +19,7 @@ from hypnocast.app.build import (
     make_kit,
     open_pack,
 )
-from hypnocast.app.config import Config
+from hypnocast.app.config import Config, changed_keys, load_config
 from hypnocast.app.discretion import Discretion
 from hypnocast.app.network import beds_of, network_of
 from hypnocast.app.nights.gallery import PAGES, Gallery
@@ -33,6 +34,7 @@ from hypnocast.errors import HypnocastError
 from hypnocast.ports.journal import Journal
 from hypnocast.ports.lsl import LslSource
 from hypnocast.ports.lsl_library import configure_lsl, load_pylsl
+from hypnocast.ports.mqtt import MqttLink
 from hypnocast.ports.system import MetricsServer, Notifier
 from hypnocast.ports.tape_deck import TapeDeck, TapeLimits
 from hypnocast.stagers.ladder import Step
@@ -40,7 +42,9 @@ from hypnocast.stagers.ladder import Step
 _log = structlog.get_logger("run")
 
 
-async def serve(config: Config, *, watchers: tuple[Watcher, ...] = ()) -> None:
+async def serve(
+    config: Config, path: Path | None = None, *, watchers: tuple[Watcher, ...] = ()
+) -> None:
     """Serve until SIGTERM or SIGINT."""
     pack = open_pack(config)
     configure_lsl(network_of(config))
@@ -103,6 +107,7 @@ async def serve(config: Config, *, watchers: tuple[Watcher, ...] = ()) -> None:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, end)
+        loop.add_signal_handler(signal.SIGHUP, lambda: reload(config, path, ward.link))
         _log.info(
             "serving",
             pack=pack.manifest.name,
@@ -122,6 +127,23 @@ async def serve(config: Config, *, watchers: tuple[Watcher, ...] = ()) -> None:
             stack.enter_context(MetricsServer(metrics.host, metrics.port, rounds.readings))
         await keep_watch(ward.run(), Vigil(rounds, notifier), ward.ready, stop=ward.stop)
         _log.info("ended in good order; sessions that run can be taken up again")
+
+
+def reload(config: Config, path: Path | None, link: MqttLink) -> None:
+    """Take up what can change while beds are served: credentials and certificates.
+
+    Whatever else changed in the file is named, and takes effect at the next start: a night goes
+    on under the configuration it began with.
+    """
+    try:
+        changed = changed_keys(config, load_config(path))
+    except HypnocastError as error:
+        _log.error("the changed configuration is refused; the old one stays", error=str(error))
+        return
+    for key in changed:
+        _log.warning("takes effect at the next start: a night keeps its configuration", key=key)
+    _log.info("credentials and certificates are read anew")
+    link.reconnect()
 
 
 async def _dashboard(config: Config) -> None:

@@ -54,7 +54,7 @@ def run(config: ConfigFile = None) -> None:
     from hypnocast.app.serve import serve
 
     set_up_logs()
-    asyncio.run(serve(load_config(config)))
+    asyncio.run(serve(load_config(config), config))
 
 
 def demo(

@@ -115,6 +115,7 @@ class MqttLink:
         self._client: Client | None = None
         self._protocol: Protocol | None = None if settings.version == "auto" else settings.version
         self._stop = asyncio.Event()
+        self._again = asyncio.Event()
         self._waits = 0
         self.state: LinkState = Closed()
         self.connections = 0
@@ -182,6 +183,10 @@ class MqttLink:
         """Let ``run`` say ``offline``, disconnect and return."""
         self._stop.set()
 
+    def reconnect(self) -> None:
+        """Connect anew at once, with credentials and certificates as their files are now."""
+        self._again.set()
+
     async def run(self) -> None:
         """Keep a connection until stopped."""
         if self._alone:
@@ -216,7 +221,7 @@ class MqttLink:
         finally:
             self._client = None
             await client.leave()
-        if loop.time() - begun > _STEADY_S:
+        if loop.time() - begun > _STEADY_S or self._again.is_set():
             self._waits = 0
         if not self._stop.is_set():
             await self._wait(Waiting(why, self._next_wait()))
@@ -264,6 +269,7 @@ class MqttLink:
                 self._outbox.drain(client),
                 self._watch(client),
                 self._stop.wait(),
+                self._again.wait(),
             )
         ]
         try:
@@ -358,10 +364,14 @@ class MqttLink:
         return longest * random.uniform(0.5, 1.0)  # noqa: S311 - spreads daemons, guards nothing
 
     async def _wait(self, state: Waiting | Refused) -> None:
+        """Wait until it is time to try again, or somebody asks for it."""
         self._become(state)
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(state.seconds):
-                await self._stop.wait()
+        asked: list[asyncio.Future[object]] = [
+            asyncio.ensure_future(event.wait()) for event in (self._stop, self._again)
+        ]
+        await asyncio.wait(asked, timeout=state.seconds, return_when=asyncio.FIRST_COMPLETED)
+        await _end(asked)
+        self._again.clear()
 
 
 async def _end(tasks: Iterable[asyncio.Future[object]]) -> None:

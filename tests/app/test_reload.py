@@ -1,0 +1,65 @@
+"""A signal makes the daemon read its credentials anew, and say what must wait for a restart."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import pytest
+import structlog
+
+from brokers import running_mosquitto
+from hypnocast.app.config import Config, changed_keys, load_config, parse_config
+from hypnocast.app.serve import reload
+from hypnocast.core import wire
+from hypnocast.core.topics import Topics
+from hypnocast.errors import CommandError
+from hypnocast.ports.journal import Journal
+from hypnocast.ports.mqtt import Connected, MqttLink
+from hypnocast.ports.mqtt_settings import BrokerSettings
+from mqtt_lab import until
+
+
+async def _nobody(bed: str, command: wire.Command) -> wire.Reply:
+    raise CommandError(f"{command.request} at {bed}: nobody is there")
+
+
+def test_every_changed_key_is_named() -> None:
+    old = parse_config('[signal]\nmains_hz = 50\n[[bed]]\nid = "a"\nstreams = [{name = "x"}]')
+    new = parse_config("[signal]\nmains_hz = 60\n[publish]\npage = true")
+    assert set(changed_keys(old, new)) == {"signal.mains_hz", "publish.page", "bed"}
+    assert changed_keys(Config(), Config()) == ()
+
+
+async def test_a_reload_connects_anew_and_refuses_what_a_night_cannot_change(
+    tmp_path: Path,
+) -> None:
+    file = tmp_path / "hypnocast.toml"
+    file.write_text("[signal]\nmains_hz = 50\n", encoding="utf-8")
+    config = load_config(file)
+    with running_mosquitto(tmp_path) as broker:
+        settings = BrokerSettings(port=broker.port)
+        async with Journal.open(tmp_path / "journal.sqlite") as journal:
+            link = MqttLink(settings, Topics("lab"), "node", journal, _nobody)
+            running = asyncio.create_task(link.run())
+            await until(lambda: isinstance(link.state, Connected), "connected")
+            file.write_text("[signal]\nmains_hz = 60\n", encoding="utf-8")
+            with structlog.testing.capture_logs() as said:
+                reload(config, file, link)
+                await until(lambda: link.connections == 2, "connected anew")
+            assert [line["key"] for line in said if "key" in line] == ["signal.mains_hz"]
+            file.write_text("[signal]\nmains = 60\n", encoding="utf-8")
+            with structlog.testing.capture_logs() as said:
+                reload(config, file, link)
+            assert said[0]["log_level"] == "error"
+            assert "mains" in said[0]["error"]
+            assert link.connections == 2
+            link.stop()
+            await asyncio.wait_for(running, 10.0)
+
+
+@pytest.mark.parametrize("text", ["", "[site]\nid = 'other'\n"])
+def test_a_file_compared_with_itself_changes_nothing(tmp_path: Path, text: str) -> None:
+    file = tmp_path / "hypnocast.toml"
+    file.write_text(text, encoding="utf-8")
+    assert changed_keys(load_config(file), load_config(file)) == ()
