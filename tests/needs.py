@@ -18,7 +18,7 @@ import pytest
 def _missing(what: str) -> None:
     if os.environ.get("HYPNOCAST_REQUIRE_ALL") == "1":
         pytest.fail(f"{what} is missing, and HYPNOCAST_REQUIRE_ALL=1 says nothing may be")
-    pytest.skip(f"{what} is missing")
+    pytest.skip(f"{what} is missing", allow_module_level=True)
 
 
 def need_program(name: str) -> str:
@@ -53,5 +53,6 @@ def need_data(folder: str) -> Path:
     root = os.environ.get("HYPNOCAST_DATA", "")
     path = Path(root) / folder
     if not root or not path.is_dir():
-        pytest.skip(f"data set {folder} is not there (HYPNOCAST_DATA names its parent folder)")
+        why = f"data set {folder} is not there (HYPNOCAST_DATA names its parent folder)"
+        pytest.skip(why, allow_module_level=True)
     return path
