@@ -87,7 +87,8 @@ def draw_traces(
     steps = np.bincount(
         here_and_below.reshape(-1), inks.reshape(-1), minlength=(int(ends[-1]) + 1) * columns
     )
-    filled = np.cumsum(steps.astype(np.int32).reshape(-1, columns), axis=0, dtype=np.int32)
+    filled = steps.astype(np.int32).reshape(-1, columns)
+    np.add.accumulate(filled, axis=0, out=filled)  # in place: several times as fast
     inked = np.flatnonzero(filled > 0)
     opacity = np.minimum(filled.reshape(-1).take(inked), FULL).astype(np.float32)
     opacity *= np.float32(1 / FULL)
