@@ -55,7 +55,7 @@ def train(
     advance: Callable[[int, float], None] = lambda _step, _loss: None,
 ) -> list[float]:
     """Train what requires a gradient; return the loss of every step made in this call."""
-    from accelerate import Accelerator  # type: ignore[import-untyped]  # it ships none
+    from accelerate import Accelerator
 
     folder.mkdir(parents=True, exist_ok=True)
     accelerator = Accelerator(
