@@ -36,7 +36,9 @@ SPECTRUM_STEP_PX = 4
 TOKEN_PX = 32
 EEG_ROLE = Role.C4
 """The band in which single EEGs are drawn for training: its strip lies wholly on the page."""
-NEAR_GAIN, FAR_GAIN = 1.6, 3.0
+FAR_GAIN = 3.5
+"""Amplifiers are believed to be off by at most this, either way."""
+STEPS_OF_GAIN = 7
 MAINS_HZ = 50
 
 
@@ -69,34 +71,34 @@ class Plan:
     name: str
     columns: int
     """Pixel columns kept, from the left."""
-    gains: tuple[tuple[float, float], ...]
-    """Of every row one page per pair, its gain drawn log-uniformly between the two."""
+    gains: tuple[float, ...]
+    """Gains at which every row is drawn; none: one that is drawn by lot for rows together."""
     stitched: bool = False
     """Whether six rows of one stage are joined into a whole page (training only)."""
     hold: int = 1
-    """Epochs in a row that are drawn at one gain."""
+    """Rows in a row that share a gain drawn by lot."""
+
+    @property
+    def variants(self) -> int:
+        """Pages of every row."""
+        return max(1, len(self.gains))
 
 
 ROWS = Plan(
     "rows",
     columns=96,
-    gains=(
-        (1.0, 1.0),
-        (1 / NEAR_GAIN, NEAR_GAIN),
-        (1 / FAR_GAIN, FAR_GAIN),
-        (1 / FAR_GAIN, FAR_GAIN),
-    ),
+    gains=tuple(float(FAR_GAIN**step) for step in np.linspace(-1.0, 1.0, STEPS_OF_GAIN).round(6)),
 )
 """Five seconds of a page, the rest blank."""
-STITCHED = Plan("stitched", columns=448, gains=((1 / FAR_GAIN, FAR_GAIN),), stitched=True, hold=24)
+STITCHED = Plan("stitched", columns=448, gains=(), stitched=True, hold=96)
 """Whole pages joined from six 5-s rows: an augmentation, named so wherever it counts."""
 WHOLE = Plan(
     "whole",
     columns=448,
-    gains=((1.0, 1.0), (1 / NEAR_GAIN, NEAR_GAIN), (1 / FAR_GAIN, FAR_GAIN)),
+    gains=tuple(float(FAR_GAIN**step) for step in (-0.9, -0.45, 0.0, 0.45, 0.9)),
 )
 """Whole pages as recorded."""
-SIMULATED = Plan("simulated", columns=448, gains=((1 / NEAR_GAIN, NEAR_GAIN),))
+SIMULATED = Plan("simulated", columns=448, gains=())
 """Whole pages of six channels from the simulator."""
 
 
@@ -139,6 +141,14 @@ def stitch(recording: Recording, row: int, rng: np.random.Generator) -> FloatArr
     return whole
 
 
+def by_lot(rng: np.random.Generator, count: int) -> FloatArray:
+    """Give gains as training meets them: half of them near the nominal, half anywhere."""
+    near = rng.uniform(-0.5, 0.5, count)
+    far = rng.uniform(-np.log(FAR_GAIN), np.log(FAR_GAIN), count)
+    gains: FloatArray = np.exp(np.where(rng.random(count) < 0.5, near, far))
+    return gains
+
+
 def draw_recording(
     recording: Recording,
     plan: Plan,
@@ -148,29 +158,26 @@ def draw_recording(
 ) -> dict[str, NDArray[Any]]:
     """Draw the planned pages of a recording; ``advance`` is told how many were done."""
     rng = np.random.default_rng([seed, zlib.crc32(f"{recording.name} {plan.name}".encode())])
-    count = len(recording.stages) * len(plan.gains)
+    count = len(recording.stages) * plan.variants
     rows = recipe.spectrogram.rows if recipe.spectrogram is not None else 0
     ink = np.zeros((count, 1, STRIP_ROWS, plan.columns), np.uint8)
     power = np.zeros((count, 1, rows, plan.columns // SPECTRUM_STEP_PX), np.uint8)
     gains = np.zeros(count)
-    for at, (row, (low, high)) in enumerate(
-        (row, limits) for row in range(len(recording.stages)) for limits in plan.gains
-    ):
-        drawn = np.exp(rng.uniform(np.log(low), np.log(high)))
-        gains[at] = gains[at - len(plan.gains)] if row % plan.hold else drawn
+    lot = by_lot(rng, -(-len(recording.stages) // plan.hold))
+    for at, row in enumerate(np.repeat(np.arange(len(recording.stages)), plan.variants).tolist()):
+        gains[at] = plan.gains[at % plan.variants] if plan.gains else lot[row // plan.hold]
         page = _page(recording, row, plan, recipe, gain=gains[at], rng=rng)
         picture = render(condition(page, recipe, MAINS_HZ), recipe)
         ink[at], power[at] = strips(picture, recipe, (EEG_ROLE,), plan.columns)
         if at % 100 == 99:
             advance(100)
     advance(count % 100)
-    repeats = len(plan.gains)
     return {
         "ink": ink,
         "power": power,
         "gain": gains,
-        "stage": np.repeat(recording.stages, repeats),
-        "epoch": np.repeat(recording.epochs, repeats),
+        "stage": np.repeat(recording.stages, plan.variants),
+        "epoch": np.repeat(recording.epochs, plan.variants),
     }
 
 
@@ -214,7 +221,7 @@ def draw_simulated(
         if not path.exists():
             night = simulated.stretch(person, length)
             rng = np.random.default_rng([seed, person])
-            gain = float(np.exp(rng.uniform(-np.log(NEAR_GAIN), np.log(NEAR_GAIN))))
+            gain = float(by_lot(rng, 1)[0])
             gains = gain * np.exp(rng.normal(0, 0.15, len(simulated.ROLES)))
             cut = [
                 strips(render(condition(page, recipe, MAINS_HZ), recipe), recipe,
@@ -255,7 +262,7 @@ def fill_cache(
     for recording in recordings:
         path = folder / f"{recording.database}-{recording.subject}-night{recording.night}.npz"
         if path.exists():
-            advance(len(recording.stages) * len(plan.gains))
+            advance(len(recording.stages) * plan.variants)
             continue
         drawn = draw_recording(recording, plan, recipe, seed, advance)
         subject = f"{recording.database}/{recording.subject}"

@@ -38,7 +38,7 @@ def small_pages(data: Data, cache: Cache = Path("cache")) -> None:
     with progress_bars() as progress:
         for kind, nights in (("rows", rows), ("stitched", rows), ("whole", whole)):
             plan = regimen.PLANS[kind]
-            total = sum(len(n.stages) for n in nights) * len(plan.gains)
+            total = sum(len(n.stages) for n in nights) * plan.variants
             bar = progress.add_task(kind, total=total)
             fill_cache(
                 nights,

@@ -176,13 +176,13 @@ class PageTower(PreTrainedModel):  # type: ignore[misc]  # transformers is untyp
         power = power.flatten(0, 1)
         inked = (power > 0).to(power.dtype)
         level = power.sum((1, 2)) / inked.sum((1, 2)).clamp(min=1.0)
-        relative = (power - level[:, None, None]) * inked * 6.0
+        relative = (power - level[:, None, None]) * inked * 7.5
         shapes = self.trace(ink[:, None]).mean(2)
         rhythms = self.spectrum(torch.stack([relative, inked], 1))[:, :, 0]
         seen = torch.cat(
             [x.unflatten(2, (blocks, -1)).mean(3) for x in (shapes, rhythms)], 1
         ).transpose(1, 2)
-        tokens = self.project(seen) + self.level((level[:, None] - 0.4) * 6.0)[:, None]
+        tokens = self.project(seen) + self.level((level[:, None] - 0.5) * 7.5)[:, None]
         tokens = tokens.unflatten(0, (pages, strips)) + self.band[band][:, :, None]
         there = inked.amax(1).unflatten(1, (blocks, -1)).amax(2).unflatten(0, (pages, strips))
         mask = (there.flatten(1) - 1.0) * 1e4

@@ -163,7 +163,7 @@ def test_a_wave_is_brightest_in_the_row_of_its_frequency(rate: float, hertz: int
     band = picture_of(page, SPECTRAL)[261 : 261 + 37, :, 0]
     row = int(band[:, 200].argmax())
     assert row == 36 - hertz
-    expected = 255 * (np.log10((25 * 20) ** 2) - 0.5) / 6.5
+    expected = 255 * (np.log10((25 * 20) ** 2) + 1.0) / 8.0
     filtered = 9 if hertz == 30 else 0  # the filter has taken a little of it already
     assert band[row, 100:300] == pytest.approx(expected, abs=3 + filtered)
     assert (band > 0).all()

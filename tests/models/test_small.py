@@ -40,7 +40,7 @@ SMALL = Size(width=32, trace_channels=8, spectrum_channels=16, latents=2, dropou
 def shelf(tmp_path_factory: pytest.TempPathFactory) -> Shelf:
     folder = tmp_path_factory.mktemp("cache")
     fill_cache([night(20)], WHOLE, RECIPE, folder, seed=0)
-    return Shelf(read_cache(folder, WHOLE, RECIPE, 0), len(WHOLE.gains))
+    return Shelf(read_cache(folder, WHOLE, RECIPE, 0), WHOLE.variants)
 
 
 def pictures_of(pages: int, gain: float = 1.0) -> list[Picture]:
@@ -82,7 +82,7 @@ def test_a_cache_goes_on_where_it_stopped_and_refuses_other_seeds(tmp_path: Path
     written = first.stat().st_mtime_ns
     fill_cache(nights, ROWS, RECIPE, tmp_path, seed=0, advance=done.append)
     assert first.stat().st_mtime_ns == written
-    assert sum(done) == 2 * 4 * len(ROWS.gains)
+    assert sum(done) == 2 * 4 * ROWS.variants
     pages = read_cache(tmp_path, ROWS, RECIPE, 0)
     assert pages.subjects == ("made-up/subject00", "made-up/subject01")
     # Five seconds of thirty: nothing is inked behind them.
@@ -90,6 +90,19 @@ def test_a_cache_goes_on_where_it_stopped_and_refuses_other_seeds(tmp_path: Path
     assert not pages.power[..., 20:].any()
     with pytest.raises(RecipeError, match="its seed is 0, not 7"):
         read_cache(tmp_path, ROWS, RECIPE, 7)
+
+
+@pytest.mark.parametrize("gain", [0.4, 0.8, 1.7, 2.8])
+def test_training_sees_a_gain_as_the_daemon_draws_it(shelf: Shelf, gain: float) -> None:
+    drawn = pictures_of(12, gain)
+    wanted = [strips(picture.rgb, RECIPE, (Role.C4,), 448) for picture in drawn]
+    ink, power = shelf.take(shelf.places(0)[:12], np.full(1, gain))
+    shown = np.stack([strip for strip, _ in wanted]) / 255
+    # The trace is that of the nearest gain drawn: never half as tall nor twice as tall.
+    tall = [(trace > 0.3).any(axis=3).sum() for trace in (ink.numpy(), shown)]
+    assert 0.75 < tall[0] / tall[1] < 1.33
+    grey = np.stack([strip for _, strip in wanted]) / 255
+    assert np.abs(power.numpy() - grey).mean() < 0.01
 
 
 def test_a_louder_spectrogram_is_the_one_drawn_at_that_gain() -> None:

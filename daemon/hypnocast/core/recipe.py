@@ -60,7 +60,7 @@ class Spectrogram(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     column_px: Pixel
     """Width of one column; each shows the spectrum around its middle."""
     floor: float
-    """log10(P + 1) that is black."""
+    """log10 of the power that is black."""
     span: Positive
     """Decades from black to white."""
 

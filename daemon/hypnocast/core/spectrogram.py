@@ -46,7 +46,9 @@ def spectrogram(signal: Filtered, look: Spectrogram, spectrum: Spectrum, width: 
     rows = np.zeros((columns, look.rows))
     shown = power[:, lowest : lowest + look.rows]
     rows[:, : shown.shape[1]] = shown
-    level = np.clip((np.log10(rows + 1.0) - look.floor) / look.span, 1 / 255, 1.0)
+    level = np.clip(
+        (np.log10(np.maximum(rows, 10.0**look.floor)) - look.floor) / look.span, 1 / 255, 1.0
+    )
     grey = np.where(seen[:, None], np.rint(255 * level), 0).astype(np.uint8)
     return np.repeat(grey.T[::-1], look.column_px, axis=1)
 

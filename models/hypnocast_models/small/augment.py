@@ -19,7 +19,7 @@ def colour(power: Tensor, stretch: int, strength: float, generator: torch.Genera
     rows = power.shape[2]
     place = torch.linspace(0.0, torch.pi, rows)
     waves = torch.stack([torch.cos((k + 1) * place) for k in range(_WAVES)])
-    scale = torch.tensor([0.03, 0.015, 0.01, 0.01]) * strength
+    scale = torch.tensor([0.024, 0.012, 0.008, 0.008]) * strength
     pages, channels = power.shape[:2]
     amount = torch.randn(pages // stretch, channels, _WAVES, generator=generator) * scale
     bend = (amount @ waves)[..., None].repeat_interleave(stretch, 0)

@@ -23,7 +23,7 @@ from hypnocast_models.small.sources import FOLDS, fold_of
 from hypnocast_models.small.train import W_N3, Diet, TrainPlan, class_weights, train
 
 SEED = 0
-FINAL_STEPS, FOLD_STEPS, PAIR_STEPS = 3500, 2000, 1200
+FINAL_STEPS, FOLD_STEPS, PAIR_STEPS = 5000, 4000, 2400
 SIMULATED_PEOPLE = range(1000, 1060)
 SIMULATED_PAGES = 24
 PLANS: dict[str, Plan] = {
@@ -39,7 +39,7 @@ _SHARE = {"rows": 0.75, "stitched": 0.1, "whole": 0.09, "simulated": 0.06}
 def open_shelf(cache: Path, kind: str) -> Shelf:
     """Open the drawn pages of one kind."""
     plan = PLANS[kind]
-    return Shelf(read_cache(cache / kind, plan, builtin(RECIPE), SEED), len(plan.gains))
+    return Shelf(read_cache(cache / kind, plan, builtin(RECIPE), SEED), plan.variants)
 
 
 def nights_in(shelf: Shelf, folds: Sequence[int]) -> NDArray[np.int64]:

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
 from hypnocast.core.types import FloatArray
-from hypnocast_models.pages import FAR_GAIN, PageSet
+from hypnocast_models.pages import PageSet, by_lot
 
-FLOOR, SPAN = 0.5, 6.5
-"""The recipe's grey: (log10(P + 1) − floor) / span."""
+SPAN = 8.0
+"""Decades from black to white in the recipe's spectrogram."""
 _DARKEST = 1 / 255
 
 
@@ -19,7 +21,8 @@ class Shelf:
     """The pages of a cache by night, epoch and gain.
 
     A page was drawn at a few gains. Asked for another, the nearest is taken and its
-    spectrogram moved by what is missing, exactly as the recipe's scale says; the trace stays.
+    spectrogram moved by what is missing, exactly as the recipe's scale says; the trace stays,
+    so the gains drawn must lie close together. A page drawn at one gain is shown at that one.
     """
 
     def __init__(self, pages: PageSet, variants: int) -> None:
@@ -61,10 +64,7 @@ class Shelf:
             if rng.random() < 0.1:
                 out[: rng.integers(1, length)] = -1
             out[rng.random(length) < 0.02] = -1
-        drawn = np.abs(rng.normal(0, 1, count))
-        near = rng.uniform(-0.5, 0.5, count)
-        far = rng.uniform(-np.log(FAR_GAIN), np.log(FAR_GAIN), count)
-        return rows, np.exp(np.where(drawn < 0.67, near, far))
+        return rows, by_lot(rng, count)
 
     def take(self, rows: NDArray[np.int64], gains: FloatArray) -> tuple[Tensor, Tensor]:
         """Give ink and power of pages at gains; a row of −1 is a black page."""
@@ -74,6 +74,8 @@ class Shelf:
         nearest = np.abs(self._gains[unit] - wanted[:, None]).argmin(axis=1)
         page = unit * self.variants + nearest
         missing = torch.from_numpy(wanted - self._gains[unit, nearest]).float()
+        if self.variants == 1:
+            missing.zero_()
         black = torch.from_numpy(~there)[:, None, None, None]
         ink = torch.from_numpy(self.pages.ink[page]).float() / 255
         power = torch.from_numpy(self.pages.power[page]).float() / 255
@@ -82,8 +84,6 @@ class Shelf:
 
 def louder(power: Tensor, log_gain: Tensor) -> Tensor:
     """Give spectrograms as they would be at another gain (per page, natural logarithm)."""
-    watts = 10 ** (power * SPAN + FLOOR) - 1
-    moved = watts * torch.exp(2 * log_gain)[:, None, None, None]
-    grey = ((torch.log10(moved + 1) - FLOOR) / SPAN).clamp(_DARKEST, 1.0)
-    still = (log_gain.abs() < 1e-3)[:, None, None, None]
-    return torch.where((power > 0) & ~still, grey, power)
+    step = 2 * log_gain / (SPAN * math.log(10))
+    moved = (power + step[:, None, None, None]).clamp(_DARKEST, 1.0)
+    return torch.where(power > 0, moved, power)
