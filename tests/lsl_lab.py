@@ -6,8 +6,10 @@ in processes of their own (:mod:`lsl_outlets`), so that they can be killed and s
 
 from __future__ import annotations
 
+import atexit
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -56,8 +58,15 @@ def isolate() -> None:
     )
     content = network.content() + "[log]\nlevel = -3\n"
     folder = Path(tempfile.mkdtemp(prefix="lsl-lab-"))
+    atexit.register(_remove, folder, os.getpid())
     (folder / "lsl_api.cfg").write_text(content)
     os.environ["LSLAPICFG"] = str(folder / "lsl_api.cfg")
+
+
+def _remove(folder: Path, owner: int) -> None:
+    """Leave nothing behind; a forked child leaves its parent's folder alone."""
+    if os.getpid() == owner:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def unique(word: str) -> str:
