@@ -63,11 +63,24 @@ STATE = wire.DaemonState(
     counters={},
     outbox=wire.OutboxCounters(waiting=3, oldest_s=1.0, sent=0),
 )
+EXPLAINED = wire.Explained(
+    epoch=7,
+    stage="R",
+    sentence="R rests on E1-M2 and Chin",
+    channels={"E1-M2": 0.3, "Chin": 0.2},
+    patches=None,
+    site="lab",
+    bed="bed1",
+    session="bed1-night",
+    source="live",
+    event="bed1-night/7/1",
+)
 SAID: dict[str, tuple[wire.Message, str]] = {
     "stage": (EVENT, "bed1 7 N2 0.8"),
     "events": (EVENT, '"bed1","bed1-night",7,"2026-03-01T22:03:30.000Z","final","N2",'),
     "status": (STATUS, "bed1: amp1 has sent nothing for 40 s: check its cable"),
     "night": (NIGHT, '"efficiency": 50'),
+    "explanation": (EXPLAINED, "bed1 7: R rests on E1-M2 and Chin"),
     "state": (STATE, '{"node":"node1","waiting":3,"degraded":["journal_degraded"]}'),
 }
 

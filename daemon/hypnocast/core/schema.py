@@ -114,6 +114,16 @@ def _payloads() -> tuple[_Payload, ...]:
             qos=0,
         ),
         _Payload(
+            "explanation",
+            "explanation",
+            topics.explanation(bed),
+            wire.Explained,
+            "send",
+            retained=True,
+            summary="What the newest explained stage rests on, if switched on; cleared when the "
+            "session ends.",
+        ),
+        _Payload(
             "command",
             "command",
             topics.command(bed),

@@ -302,7 +302,8 @@ class DaemonState(Message, frozen=True, kw_only=True):
     uptime_s: float
     beds: tuple[TopicWord, ...]
     counters: dict[str, int]
-    """``pages``, ``final``, ``withheld``, ``provisional``, ``shed``, ``late_samples`` …"""
+    """``pages``, ``final``, ``withheld``, ``provisional``, ``shed``, ``late_samples``,
+    ``explained``, ``explanations_shed`` …"""
     outbox: OutboxCounters
     research_use_only: Literal[True] = True
 
@@ -407,6 +408,19 @@ class Explanation(Message, frozen=True, kw_only=True):
     """Role → fall of the stage's probability."""
     patches: tuple[tuple[float, ...], ...] | None
     """Rows of patches, top to bottom; null where only channels were asked."""
+
+
+class Explained(Explanation, frozen=True, kw_only=True):
+    """What a page's terminal stage rests on, told without being asked; never journaled."""
+
+    schema: Literal["hypnocast.explanation/1"] = "hypnocast.explanation/1"
+    site: TopicWord
+    bed: TopicWord
+    session: str
+    source: SourceName
+    event: str
+    """Id of the event that is explained: its digests name model and picture."""
+    research_use_only: Literal[True] = True
 
 
 class Reply(Message, frozen=True, kw_only=True):

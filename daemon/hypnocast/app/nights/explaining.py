@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
+from hypnocast.app.judging import STUDIES_AT_ONCE
 from hypnocast.core import wire
 from hypnocast.core.explain import (
     Rests,
@@ -22,9 +23,6 @@ from hypnocast.core.types import FloatArray, Look, Opinion, Stage
 if TYPE_CHECKING:
     from hypnocast.app.judging import Judge
     from hypnocast.stagers.base import Stager
-
-AT_ONCE = 4
-"""Looks asked of the judge at a time: a verdict that comes meanwhile waits for no more."""
 
 Depth = Literal["channels", "patches"]
 
@@ -46,14 +44,12 @@ def explain_patches(stager: Stager, recipe: Recipe, look: Look, stage: Stage) ->
 async def explain(
     judge: Judge, recipe: Recipe, look: Look, stage: Stage, depth: Depth = "channels"
 ) -> Rests:
-    """Explain in the daemon: a few looks at a time, each behind every page that waits."""
+    """Explain in the daemon, a few looks at a time, each behind every verdict that waits."""
 
     async def ask(looks: Sequence[Look]) -> list[FloatArray]:
         judged: list[FloatArray] = []
-        for first in range(0, len(looks), AT_ONCE):
-            asked: list[Awaitable[Opinion]] = [
-                judge.ask(look, urgent=False) for look in looks[first : first + AT_ONCE]
-            ]
+        for first in range(0, len(looks), STUDIES_AT_ONCE):
+            asked = [judge.study(look) for look in looks[first : first + STUDIES_AT_ONCE]]
             judged += [_probabilities(opinion) for opinion in await asyncio.gather(*asked)]
         return judged
 

@@ -45,18 +45,8 @@ class PastPages:
         if isinstance(command, wire.PageCommand):
             kept = await self._gallery.png(command.session, command.epoch)
             if kept is None:
-                raise _not_kept(bed, command)
+                raise _not_kept(bed, command.epoch)
             return _reply(command, png=base64.b64encode(kept).decode("ascii"))
-        told = await self._explain(bed, command)
-        return _reply(command, explanation=told)
-
-    async def _explain(self, bed: str, command: wire.Explain) -> wire.Explanation:
-        context = self._pack.manifest.context
-        look = await self._gallery.look(
-            command.session, command.epoch, before=context.before, after=context.after
-        )
-        if look is None:
-            raise _not_kept(bed, command)
         events = await self._journal.read(lambda reader: reader.night(command.session).events)
         said = [event for event in events if event.epoch == command.epoch and event.stage]
         if not said:
@@ -65,9 +55,20 @@ class PastPages:
                 where=f"bed {bed}",
                 remedy="Its event says why it was withheld.",
             )
-        stage = Stage(str(said[-1].stage))
+        told = await self.explain(said[-1])
+        return _reply(command, explanation=told)
+
+    async def explain(self, event: wire.StageEvent) -> wire.Explanation:
+        """Say what an event's stage rests on."""
+        context = self._pack.manifest.context
+        look = await self._gallery.look(
+            event.session, event.epoch, before=context.before, after=context.after
+        )
+        if look is None:
+            raise _not_kept(event.bed, event.epoch)
+        stage = Stage(str(event.stage))
         rests = await explain(self._judge, self._pack.recipe, look, stage, self._depth)
-        return explanation(command.epoch, rests)
+        return explanation(event.epoch, rests)
 
     async def _check(self, bed: str, command: wire.PageCommand | wire.Explain) -> None:
         session = await self._journal.read(lambda reader: reader.session(command.session))
@@ -79,9 +80,9 @@ class PastPages:
             )
 
 
-def _not_kept(bed: str, command: wire.PageCommand | wire.Explain) -> CommandError:
+def _not_kept(bed: str, epoch: int) -> CommandError:
     return CommandError(
-        f"the picture of page {command.epoch} is not kept",
+        f"the picture of page {epoch} is not kept",
         where=f"bed {bed}",
         remedy="It was withheld, or is too long ago: `hypnocast why` draws it from the tape.",
     )
