@@ -23,6 +23,7 @@ from PIL import Image
 
 from hypnocast.app.simulate.montages import CLINICAL
 from hypnocast.app.simulate.night import Night as Sleeper
+from hypnocast.core.explain import PATCHES, sentence
 from hypnocast.core.recipe import builtin
 from hypnocast.core.render import draw
 from hypnocast.core.types import (
@@ -33,6 +34,7 @@ from hypnocast.core.types import (
     Picture,
     Role,
     Signal,
+    Stage,
 )
 from hypnocast.core.wire import (
     BedState,
@@ -41,6 +43,7 @@ from hypnocast.core.wire import (
     ChannelReport,
     DaemonState,
     Digests,
+    Explained,
     Explanation,
     FlagName,
     LightsName,
@@ -314,6 +317,38 @@ class Scene:
         yield f"{base}/night", encode(self.night()), True
         if page:
             yield f"{base}/page", self.png(newest) if drawn else b"", True
+        known = page and not gone and self.reason(newest) is None
+        yield f"{base}/explanation", encode(self.explained(newest)) if known else b"", True
+
+    def explained(self, epoch: int) -> Explained:
+        """Return what a page's stage rests on, as told by itself."""
+        told = msgspec.structs.asdict(self.explanation(epoch))
+        return Explained(
+            **told,
+            site="lab",
+            bed=self.bed,
+            session=self.session,
+            source=self.source,
+            event=event_id(self.session, epoch, 1),
+        )
+
+    def explanation(self, epoch: int) -> Explanation:
+        """Return a made-up explanation: what a stage rests on by the manual."""
+        stage = self.truth(epoch)
+        falls = {role.value: 0.02 for role in ROLES} | _RESTS[stage]
+        first = RECIPE.height // 2
+        return Explanation(
+            epoch=epoch,
+            stage=stage,
+            sentence=sentence(Stage(stage), {Role(role): fall for role, fall in falls.items()}),
+            channels=falls,
+            patches=tuple(
+                tuple(
+                    max(0.0, 0.3 - 0.08 * abs(x - 9)) * (y * 32 < first) for x in range(PATCHES)
+                )
+                for y in range(PATCHES)
+            ),
+        )
 
     def answer(self, payload: bytes) -> bytes:
         """Return the reply a daemon would give to a command."""
@@ -323,15 +358,7 @@ class Scene:
         error = None
         explanation = None
         if name == "explain":
-            explanation = Explanation(
-                epoch=msgspec.json.decode(payload)["epoch"],
-                stage=self.truth(self.pages - 1),
-                sentence="N2 rests on C4-M1 and F4-M1",
-                channels={role.value: 0.3 / (place + 1) for place, role in enumerate(ROLES)},
-                patches=tuple(
-                    tuple(float(x in (9, 10)) * y / 16 for x in range(32)) for y in range(16)
-                ),
-            )
+            explanation = self.explanation(msgspec.json.decode(payload)["epoch"])
         if name == "page":
             epoch: int = msgspec.json.decode(payload)["epoch"]
             if epoch < self.pages and self.reason(epoch) is None:
@@ -359,6 +386,13 @@ _RATIONALE: dict[StageName, str] = {
     "N2": "A K complex in the first half and sleep spindles over the vertex; chin tone is low.",
     "N3": "Slow waves of more than 75 µV over more than a fifth of the page.",
     "R": "Rapid eye movements out of phase, low chin tone, low-voltage mixed frequencies.",
+}
+_RESTS: dict[StageName, dict[str, float]] = {
+    "W": {"O2-M1": 0.38, "Chin": 0.22},
+    "N1": {"O2-M1": 0.16, "E1-M2": 0.14},
+    "N2": {"C4-M1": 0.34, "F4-M1": 0.27},
+    "N3": {"F4-M1": 0.45, "C4-M1": 0.31},
+    "R": {"E1-M2": 0.33, "E2-M2": 0.29},
 }
 _RULES: dict[StageName, tuple[str, ...]] = {
     "W": ("W.1",),
