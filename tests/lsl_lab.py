@@ -35,8 +35,11 @@ PORT_RANGE = 96
 
 
 def base_port() -> int:
-    """Return the first port of this test run; runs side by side do not share any."""
-    return 20_000 + os.getpid() % 300 * (PORT_RANGE + 4)
+    """Return the first port of this process of tests; those side by side do not share any.
+
+    They lie below those that the system hands out.
+    """
+    return 20_000 + os.getpid() % 120 * (PORT_RANGE + 4)
 
 
 def session_id() -> str:
