@@ -23,7 +23,7 @@ from hypnocast.app.nights.past import PastPages
 from hypnocast.app.sources import Source
 from hypnocast.app.traced import Item
 from hypnocast.app.tracer import MakeBedside, Tracer
-from hypnocast.core import wire
+from hypnocast.core import commands, wire
 from hypnocast.core.session import LightsMark, Phase, Session
 from hypnocast.core.topics import Topics
 from hypnocast.errors import CommandError, HypnocastError
@@ -259,23 +259,23 @@ class Ward:
 
     # --- commands ------------------------------------------------------------------------------
 
-    async def obey(self, bed: str, command: wire.Command) -> wire.Reply:
+    async def obey(self, bed: str, command: commands.Command) -> commands.Reply:
         """Obey a command at a bed."""
         match command:
-            case wire.StartSession():
+            case commands.StartSession():
                 phase = Phase(command.phase)
                 session = await self._ask(
                     bed, lambda bedside, now: bedside.start(command.subject, phase, now)
                 )
                 return _reply(command, session.id)
-            case wire.EndSession():
+            case commands.EndSession():
                 await self._ask(bed, lambda bedside, now: bedside.end(command.session, now))
                 return _reply(command, command.session)
-            case wire.LightsOff() | wire.LightsOn():
+            case commands.LightsOff() | commands.LightsOn():
                 return await self._mark_lights(bed, command)
-            case wire.Note():
+            case commands.Note():
                 return await self._note(bed, command)
-            case wire.PageCommand() | wire.Explain() if self._plan.past is not None:
+            case commands.PageCommand() | commands.Explain() if self._plan.past is not None:
                 return await self._plan.past.answer(bed, command)
             case _:
                 raise CommandError(
@@ -284,7 +284,7 @@ class Ward:
                     remedy="Use hypnocast why on the tape.",
                 )
 
-    async def _note(self, bed: str, command: wire.Note) -> wire.Reply:
+    async def _note(self, bed: str, command: commands.Note) -> commands.Reply:
         at = time.time() if command.at is None else _utc(command.at)
 
         def note(bedside: Bedside, _: float) -> None:
@@ -294,9 +294,9 @@ class Ward:
         await self._ask(bed, note)
         return _reply(command, command.session)
 
-    async def _mark_lights(self, bed: str, command: wire.LightsOff | wire.LightsOn) -> wire.Reply:
+    async def _mark_lights(self, bed: str, command: commands.LightsOff | commands.LightsOn) -> commands.Reply:
         at = None if command.at is None else _utc(command.at)
-        to: Literal["off", "on"] = "off" if isinstance(command, wire.LightsOff) else "on"
+        to: Literal["off", "on"] = "off" if isinstance(command, commands.LightsOff) else "on"
 
         def mark(bedside: Bedside, now: float) -> None:
             bedside.expect(command.session)
@@ -329,7 +329,7 @@ class Ward:
         degraded = (
             *judge.degraded,
             *(("journal_degraded",) if condition.health == "degraded" else ()),
-            *((condition.why,) if condition.why else ()),
+            *(words for words in (condition.why, condition.lost) if words),
             *self.link.problems,
         )
         return wire.DaemonState(
@@ -350,10 +350,10 @@ class Ward:
         )
 
 
-def _reply(command: wire.Command, session: str) -> wire.Reply:
-    return wire.Reply(
+def _reply(command: commands.Command, session: str) -> commands.Reply:
+    return commands.Reply(
         request=command.request,
-        command=wire.command_name(command),
+        command=commands.command_name(command),
         ok=True,
         error=None,
         session=session,
