@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from types import MappingProxyType
 
 import numpy as np
@@ -173,7 +174,9 @@ def _seconds(samples: FloatArray, rate: float) -> tuple[FloatArray, NDArray[np.b
 
 
 def _typical(values: FloatArray) -> float:
-    return float(np.median(values))
+    """Return the median; for some dozen values much sooner than numpy's own."""
+    ordered = sorted(values.tolist())
+    return float((ordered[(len(ordered) - 1) // 2] + ordered[len(ordered) // 2]) / 2)
 
 
 def _level(seconds: FloatArray, known: NDArray[np.bool_]) -> FloatArray:
