@@ -16,8 +16,8 @@ from paho.mqtt.enums import CallbackAPIVersion
 from paho.mqtt.properties import Properties
 
 from hypnocast.core import commands
-from hypnocast.core.topics import Topics
 from hypnocast.core.commands import Command, Reply
+from hypnocast.core.topics import Topics
 from hypnocast.ports.journal import Journal
 from hypnocast.ports.mqtt import Connected, MqttLink
 from hypnocast.ports.mqtt_commands import Handle
@@ -118,7 +118,9 @@ def kept_by_broker(port: int, *, v5: bool = True) -> dict[str, bytes]:
 
 async def nobody(bed: str, command: Command) -> Reply:
     """Obey anything by saying so."""
-    return Reply(request=command.request, command=commands.command_name(command), ok=True, session=bed)
+    return Reply(
+        request=command.request, command=commands.command_name(command), ok=True, session=bed
+    )
 
 
 @asynccontextmanager

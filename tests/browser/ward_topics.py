@@ -23,6 +23,7 @@ from PIL import Image
 
 from hypnocast.app.simulate.montages import CLINICAL
 from hypnocast.app.simulate.night import Night as Sleeper
+from hypnocast.core.commands import Reply, decode_command
 from hypnocast.core.explain import PATCHES, sentence
 from hypnocast.core.recipe import builtin
 from hypnocast.core.render import draw
@@ -53,7 +54,6 @@ from hypnocast.core.wire import (
     OutboxCounters,
     PhaseName,
     ReasonName,
-    Reply,
     SourceName,
     StageEvent,
     StageName,
@@ -61,7 +61,6 @@ from hypnocast.core.wire import (
     StageStatistics,
     StreamHealth,
     Timing,
-    decode_command,
     encode,
     event_id,
 )

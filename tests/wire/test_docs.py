@@ -12,7 +12,7 @@ import pytest
 from paho.mqtt import publish
 
 from brokers import running_mosquitto
-from hypnocast.core import wire
+from hypnocast.core import commands, wire
 from hypnocast.core.night import NightTitle, build_night
 from mqtt_lab import TOPICS
 from needs import need_program
@@ -107,5 +107,5 @@ def test_every_topic_has_its_one_liner() -> None:
 def test_every_reason_and_command_is_documented() -> None:
     for reason in get_args(wire.ReasonName):
         assert f"`{reason}`" in TEXT
-    for command in get_args(wire.Command):
+    for command in get_args(commands.Command):
         assert f"`{command.__struct_config__.tag}`" in TEXT

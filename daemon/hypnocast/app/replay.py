@@ -14,7 +14,7 @@ from typing import Any
 
 import msgspec
 
-from hypnocast.app.agreement import Agreement, compare
+from hypnocast.app.agreement import agreement_as_json, agreement_lines
 from hypnocast.app.build import (
     JOURNAL,
     Script,
@@ -30,9 +30,10 @@ from hypnocast.app.joining import joined
 from hypnocast.app.sources import RecordedSource
 from hypnocast.app.ward import Plan, Ward, Watcher
 from hypnocast.core import wire
+from hypnocast.core.agreement import Agreement, compare
 from hypnocast.core.decisions import Decision, decision_from_json
 from hypnocast.core.topics import Topics
-from hypnocast.core.types import PAGE_S, Stage
+from hypnocast.core.types import PAGE_S
 from hypnocast.core.utc import UtcAnchor
 from hypnocast.errors import TapeError
 from hypnocast.ports.files import open_recording
@@ -67,8 +68,8 @@ class Replayed:
         )
         if not any(expert):
             return None
-        stages = [Stage(stage) if (stage := model.get(k)) else None for k in range(epochs)]
-        return compare(expert, stages)
+        ours = [model.get(epoch) for epoch in range(epochs)]
+        return compare(ours, [None if stage is None else stage.value for stage in expert])
 
     def to_json(self) -> dict[str, Any]:
         """Return it for programs."""
@@ -82,7 +83,7 @@ class Replayed:
             "stages": [event.stage for event in self.events],
             "reasons": [event.reason for event in self.events],
             "pictures": [event.digests.picture for event in self.events],
-            "agreement": None if agreement is None else agreement.to_json(),
+            "agreement": None if agreement is None else agreement_as_json(agreement),
         }
 
     def lines(self) -> Iterator[str]:
@@ -95,7 +96,7 @@ class Replayed:
             yield f"  withheld: {reason} {count}"
         agreement = self.agreement
         if agreement is not None:
-            yield from agreement.lines()
+            yield from agreement_lines(agreement)
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,7 @@ from zlib import crc32
 import msgspec
 
 from hypnocast import __version__
-from hypnocast.core.wire import Command, Reply
+from hypnocast.core.commands import Command, Reply
 from hypnocast.dashboard.feed import BrokerLink, Feed, ended
 from hypnocast.dashboard.pictures import Scale, scale_of
 from hypnocast.dashboard.settings import DashboardSettings

@@ -15,7 +15,8 @@ from typing import TypeVar
 
 import msgspec
 
-from hypnocast.core.wire import BedStatus, DaemonState, Explained, Night, Reply, StageEvent
+from hypnocast.core.commands import Reply
+from hypnocast.core.wire import BedStatus, DaemonState, Explained, Night, StageEvent
 
 MAX_PICTURE_BYTES = 4 << 20
 """A page is some 100 kB; a megabyte-long one is not a page."""

@@ -9,7 +9,7 @@ from hypnocast.app.judging import Judge
 from hypnocast.app.nights.explaining import Depth, explain, explanation
 from hypnocast.app.nights.gallery import Gallery
 from hypnocast.app.traced import Item, Traced
-from hypnocast.core import wire
+from hypnocast.core import commands, wire
 from hypnocast.core.types import Picture, Stage
 from hypnocast.errors import CommandError
 from hypnocast.ports.journal import Journal
@@ -39,10 +39,12 @@ class PastPages:
         if isinstance(item, Traced) and isinstance(item.outcome, Picture):
             self._gallery.keep(item.session.id, item.outcome)
 
-    async def answer(self, bed: str, command: wire.PageCommand | wire.Explain) -> wire.Reply:
+    async def answer(
+        self, bed: str, command: commands.PageCommand | commands.Explain
+    ) -> commands.Reply:
         """Answer a command; :class:`CommandError` where there is nothing to answer with."""
         await self._check(bed, command)
-        if isinstance(command, wire.PageCommand):
+        if isinstance(command, commands.PageCommand):
             kept = await self._gallery.png(command.session, command.epoch)
             if kept is None:
                 raise _not_kept(bed, command.epoch)
@@ -70,7 +72,7 @@ class PastPages:
         rests = await explain(self._judge, self._pack.recipe, look, stage, self._depth)
         return explanation(event.epoch, rests)
 
-    async def _check(self, bed: str, command: wire.PageCommand | wire.Explain) -> None:
+    async def _check(self, bed: str, command: commands.PageCommand | commands.Explain) -> None:
         session = await self._journal.read(lambda reader: reader.session(command.session))
         if session is None or session.bed != bed:
             raise CommandError(
@@ -89,14 +91,14 @@ def _not_kept(bed: str, epoch: int) -> CommandError:
 
 
 def _reply(
-    command: wire.PageCommand | wire.Explain,
+    command: commands.PageCommand | commands.Explain,
     *,
     png: str | None = None,
     explanation: wire.Explanation | None = None,
-) -> wire.Reply:
-    return wire.Reply(
+) -> commands.Reply:
+    return commands.Reply(
         request=command.request,
-        command=wire.command_name(command),
+        command=commands.command_name(command),
         ok=True,
         session=command.session,
         png=png,
