@@ -160,7 +160,10 @@ def make_tiny(
 @app.command("finetune")
 def finetune(
     weights: Annotated[Path, typer.Argument(help="Local folder of weights and tokenizer.")],
-    database: Annotated[Path, typer.Argument(help="Folder of scored recordings (*.npz).")],
+    database: Annotated[
+        Path,
+        typer.Argument(help="Folder of scored recordings (*.npz), of corrected nights, or both."),
+    ],
     out: Annotated[Path, typer.Argument(help="Where checkpoints and the tuned weights go.")],
     *,
     recipe: Annotated[str, typer.Option(help="How pages are drawn.")] = "clinical-448x224",
@@ -181,7 +184,7 @@ def finetune(
     With `accelerate launch -m hypnocast_models.cli finetune …` it runs on several GPUs.
     """
     from hypnocast.core.recipe import builtin
-    from hypnocast_models.data import open_recordings
+    from hypnocast_models.data import open_material
     from hypnocast_models.tune.loop import Course
     from hypnocast_models.tune.session import Session
 
@@ -194,7 +197,7 @@ def finetune(
         perception_steps=perception_steps,
         seed=seed,
     )
-    nights = open_recordings(database, without=frozenset(without or ()))
+    nights = open_material(database, builtin(recipe), without=frozenset(without or ()))
     session = Session(weights, builtin(recipe), lora_rank)
     with progress_bars() as progress:
         bar = progress.add_task("fine-tuning", total=perception_steps + steps)
@@ -218,17 +221,28 @@ def export(
     version: str = "0.1.0",
     recipe: Annotated[str, typer.Option(help="How pages are drawn.")] = "clinical-448x224",
     precision: Annotated[str, typer.Option(help="fp32, fp16, int8 or int4.")] = "fp32",
+    sleepvlm_prompt: Annotated[
+        Path | None,
+        typer.Option(help="SleepVLM's system prompt, from its project: ask as it was trained."),
+    ] = None,
     commit: Annotated[str, typer.Option(help="Commit of the code that trained.")] = "0" * 40,
 ) -> None:
     """Export a model into a pack: the graphs, parity with PyTorch, every input's shape."""
     from hypnocast.core.recipe import builtin
     from hypnocast_models.export.precision import lower
-    from hypnocast_models.tune.deliver import deliver, plain_label
+    from hypnocast_models.tune.deliver import Asked, deliver, plain_label
     from hypnocast_models.tune.families import load
+    from hypnocast_models.tune.sleepvlm import as_sleepvlm
 
     model, tokenizer = load(weights)
+    ask = (
+        partial(as_sleepvlm, tokenizer=tokenizer, system_prompt=sleepvlm_prompt)
+        if sleepvlm_prompt
+        else Asked
+    )
     label = plain_label(name, version, builtin(recipe), commit)
-    made = deliver(model, tokenizer, weights / "tokenizer.json", label, pack, say=say)
+    made = deliver(model, tokenizer, weights / "tokenizer.json", label, pack, ask=ask, say=say)
+    del model
     if precision != "fp32":
         made = lower(made, precision, say)
     say(f"{made.manifest.name} {made.manifest.version} {made.digest}")

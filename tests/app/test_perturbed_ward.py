@@ -7,7 +7,9 @@ other delays, lost stretches. What was terminal by then stays, and is the same a
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import asyncio
+import time
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -44,6 +46,7 @@ half_span_uv = 80.0
 """
 TICK_S = 2.0
 STRIDE_S = 120.0
+DEADLINE_S = 600.0
 
 
 class Ticking(HandDriven):
@@ -138,6 +141,13 @@ class Book:
         )
 
 
+async def _come_true(what: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + DEADLINE_S
+    while not what():
+        assert time.monotonic() < deadline
+        await asyncio.sleep(0.01)
+
+
 async def _ward(folder: Path, pack: Path, nights: list[Night]) -> list[tuple[int, bool]]:
     """Run nights with both their futures; tell of each how much was terminal, and differed."""
     coming = sorted(
@@ -145,13 +155,13 @@ async def _ward(folder: Path, pack: Path, nights: list[Night]) -> list[tuple[int
         key=lambda one: one[0],
     )
     source = Ticking(coming)
-    async with running_ward(folder, pack, source, free_port(), deadline_s=600.0) as running:
+    async with running_ward(folder, pack, source, free_port(), deadline_s=DEADLINE_S) as running:
         book = Book(running)
 
         async def go_to(local: float) -> None:
             source.go_to(local)
-            await running.until(lambda: source.now() >= local, f"the time {local}")
-            await running.until(book.settled, f"every verdict by {local}")
+            await _come_true(lambda: source.now() >= local)
+            await _come_true(book.settled)
 
         for local in np.arange(coming[0][0], UNTIL, STRIDE_S):
             await go_to(float(local))
@@ -159,7 +169,7 @@ async def _ward(folder: Path, pack: Path, nights: list[Night]) -> list[tuple[int
         before = {bed: dict(events) for bed, events in book.terminal.items()}
         for local in np.arange(UNTIL + STRIDE_S, coming[-1][0] + STRIDE_S, STRIDE_S):
             await go_to(float(local))
-        await running.until(lambda: source.over and book.settled(over=True), "the end")
+        await _come_true(lambda: source.over and book.settled(over=True))
     return [_compared(night, before, book.terminal) for night in nights]
 
 
