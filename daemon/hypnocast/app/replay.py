@@ -26,7 +26,7 @@ from hypnocast.app.build import (
     topic_word,
 )
 from hypnocast.app.config import Config
-from hypnocast.app.joining import joined
+from hypnocast.app.joining import JOINED_S, joined
 from hypnocast.app.sources import RecordedSource
 from hypnocast.app.ward import Plan, Ward, Watcher
 from hypnocast.core import wire
@@ -138,7 +138,7 @@ async def replay(
         raise TapeError("holds no signals", where=str(settings.path), remedy="Name another file.")
     bed = topic_word(settings.bed or settings.path.stem)
     start = recording.start.timestamp() if recording.start is not None else 0.0
-    arrivals = joined((bed, arrival) for arrival in recording.arrivals())
+    arrivals = joined((bed, arrival) for arrival in recording.arrivals(JOINED_S))
     source = RecordedSource(arrivals, UtcAnchor(recording.t0, start), kind="replay")
     decisions = decisions_of(recording) if settings.obey else ()
     script = Script({bed: decisions}) if decisions else None

@@ -127,9 +127,7 @@ def _filter_all(
     return smooth | {role: _filter(signal, band, mains_hz, from_s) for role, (signal, band) in rest}
 
 
-def _filter(
-    signal: Signal, band: tuple[float, float], mains_hz: int, from_s: float
-) -> FloatArray:
+def _filter(signal: Signal, band: tuple[float, float], mains_hz: int, from_s: float) -> FloatArray:
     design = _design(signal.rate, band, mains_hz)
     out = np.full(signal.samples.shape, np.nan)
     first = max(0, int(from_s * signal.rate))
