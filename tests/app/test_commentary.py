@@ -122,7 +122,13 @@ class Slow:
         if event.epoch == 4:
             raise CommandError("the picture is not kept", where=event.bed)
         return wire.Explanation(
-            epoch=event.epoch, stage="W", sentence="", channels={}, patches=None
+            epoch=event.epoch,
+            stage="W",
+            sentence="",
+            probability=1.0,
+            channels={},
+            alone={},
+            patches=None,
         )
 
 

@@ -24,7 +24,7 @@ from PIL import Image
 from hypnocast.app.simulate.montages import CLINICAL
 from hypnocast.app.simulate.night import Night as Sleeper
 from hypnocast.core.commands import Reply, decode_command
-from hypnocast.core.explain import PATCHES, sentence
+from hypnocast.core.explain import PATCHES, Rests
 from hypnocast.core.recipe import builtin
 from hypnocast.core.render import draw
 from hypnocast.core.types import (
@@ -334,17 +334,18 @@ class Scene:
     def explanation(self, epoch: int) -> Explanation:
         """Return a made-up explanation: what a stage rests on by the manual."""
         stage = self.truth(epoch)
-        falls = {role.value: 0.02 for role in ROLES} | _RESTS[stage]
+        falls = dict.fromkeys(ROLES, 0.02) | _RESTS[stage]
+        rests = Rests(Stage(stage), 0.9, falls, {"EEG": 0.6, "eyes": 0.6, "chin": 0.2}, 0.2)
         first = RECIPE.height // 2
         return Explanation(
             epoch=epoch,
             stage=stage,
-            sentence=sentence(Stage(stage), {Role(role): fall for role, fall in falls.items()}),
-            channels=falls,
+            sentence=rests.sentence,
+            probability=rests.probability,
+            channels={role.value: fall for role, fall in falls.items()},
+            alone=rests.alone,
             patches=tuple(
-                tuple(
-                    max(0.0, 0.3 - 0.08 * abs(x - 9)) * (y * 32 < first) for x in range(PATCHES)
-                )
+                tuple(max(0.0, 0.3 - 0.08 * abs(x - 9)) * (y * 32 < first) for x in range(PATCHES))
                 for y in range(PATCHES)
             ),
         )
@@ -386,12 +387,12 @@ _RATIONALE: dict[StageName, str] = {
     "N3": "Slow waves of more than 75 µV over more than a fifth of the page.",
     "R": "Rapid eye movements out of phase, low chin tone, low-voltage mixed frequencies.",
 }
-_RESTS: dict[StageName, dict[str, float]] = {
-    "W": {"O2-M1": 0.38, "Chin": 0.22},
-    "N1": {"O2-M1": 0.16, "E1-M2": 0.14},
-    "N2": {"C4-M1": 0.34, "F4-M1": 0.27},
-    "N3": {"F4-M1": 0.45, "C4-M1": 0.31},
-    "R": {"E1-M2": 0.33, "E2-M2": 0.29},
+_RESTS: dict[StageName, dict[Role, float]] = {
+    "W": {Role.O2: 0.38, Role.CHIN: 0.22},
+    "N1": {Role.O2: 0.16, Role.E1: 0.14},
+    "N2": {Role.C4: 0.34, Role.F4: 0.27},
+    "N3": {Role.F4: 0.45, Role.C4: 0.31},
+    "R": {Role.E1: 0.33, Role.E2: 0.29},
 }
 _RULES: dict[StageName, tuple[str, ...]] = {
     "W": ("W.1",),

@@ -326,8 +326,12 @@ class Explanation(Message, frozen=True, kw_only=True):
     stage: StageName
     sentence: str
     """``R rests on E1-M2 and Chin``."""
+    probability: float
+    """The stage's, by the model alone, on the page as it is."""
     channels: dict[str, float]
     """Role → fall of the stage's probability."""
+    alone: dict[str, float]
+    """Kind of channels (EEG, eyes, chin) → the stage's probability where only it is left."""
     patches: tuple[tuple[float, ...], ...] | None
     """Rows of patches, top to bottom; null where only channels were asked."""
 

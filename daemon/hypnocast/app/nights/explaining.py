@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -12,8 +13,8 @@ from hypnocast.app.judging import STUDIES_AT_ONCE
 from hypnocast.core import wire
 from hypnocast.core.explain import (
     Rests,
-    channel_falls,
     channel_looks,
+    channel_rests,
     patch_falls,
     patch_looks,
 )
@@ -30,15 +31,15 @@ Depth = Literal["channels", "patches"]
 def explain_channels(stager: Stager, recipe: Recipe, look: Look, stage: Stage) -> Rests:
     """Blank each channel and see what becomes of the stage."""
     judged = _judge(stager, channel_looks(look, recipe))
-    return Rests(stage, channel_falls(stage, look, recipe, judged))
+    return channel_rests(stage, look, recipe, judged)
 
 
 def explain_patches(stager: Stager, recipe: Recipe, look: Look, stage: Stage) -> Rests:
     """Blank each channel and each patch of the page."""
     judged = _judge(stager, channel_looks(look, recipe))
     patches = _judge(stager, patch_looks(look, recipe))
-    falls = channel_falls(stage, look, recipe, judged)
-    return Rests(stage, falls, patch_falls(stage, judged[0], patches))
+    rests = channel_rests(stage, look, recipe, judged)
+    return replace(rests, patches=patch_falls(stage, judged[0], patches))
 
 
 async def explain(
@@ -55,11 +56,11 @@ async def explain(
 
     channels = await asyncio.to_thread(channel_looks, look, recipe)
     judged = await ask(channels)
-    falls = channel_falls(stage, look, recipe, judged)
+    rests = channel_rests(stage, look, recipe, judged)
     if depth == "channels":
-        return Rests(stage, falls)
+        return rests
     patches = await ask(await asyncio.to_thread(patch_looks, look, recipe))
-    return Rests(stage, falls, patch_falls(stage, judged[0], patches))
+    return replace(rests, patches=patch_falls(stage, judged[0], patches))
 
 
 def explanation(epoch: int, rests: Rests) -> wire.Explanation:
@@ -68,7 +69,9 @@ def explanation(epoch: int, rests: Rests) -> wire.Explanation:
         epoch=epoch,
         stage=rests.stage.value,
         sentence=rests.sentence,
+        probability=rests.probability,
         channels={role.value: fall for role, fall in rests.channels.items()},
+        alone=rests.alone,
         patches=rests.patches,
     )
 
