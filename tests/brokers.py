@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import itertools
+import os
 import socket
 import subprocess
 import time
@@ -15,11 +18,19 @@ from needs import need_program
 DEADLINE_S = 10.0
 
 
+_ports = itertools.cycle(range(10_000 + os.getpid() % 100 * 100, 10_100 + os.getpid() % 100 * 100))
+
+
 def free_port() -> int:
-    """Return a port of loopback that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """Return a port of loopback that nobody listens on, and nobody will before the test does.
+
+    It lies below those that the system hands out, and no other process of tests takes it.
+    """
+    for port in itertools.islice(_ports, 100):
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
+    raise AssertionError("a hundred ports in a row are taken")
 
 
 @dataclass(slots=True)

@@ -1,7 +1,48 @@
-"""What every test run needs before its first test."""
+"""What every test run needs before its first test, and how several processes share the tests."""
 
 from __future__ import annotations
 
-import lsl_lab
+import os
+from typing import TYPE_CHECKING
+
+import pytest
+
+# Before anything loads numpy or torch: arrays as small as those of tests gain nothing by threads,
+# and processes side by side would take the cores from each other with them.
+for _variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+    os.environ.setdefault(_variable, "1")
+
+import hypothesis  # noqa: E402 - once the variables are set
+
+import lsl_lab  # noqa: E402 - the same
+from side_by_side import in_real_time, place, scope  # noqa: E402 - the same
+
+if TYPE_CHECKING:
+    from xdist.remote import Producer
+    from xdist.scheduler import LoadScopeScheduling
 
 lsl_lab.isolate()
+# What an example takes says how busy the machine is; ``timeout`` ends what hangs.
+hypothesis.settings.register_profile("tests", hypothesis.settings(), deadline=None)
+hypothesis.settings.load_profile("tests")
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> LoadScopeScheduling:
+    """Deal out whole files (``pytest -n``), so that what a file's tests share is made once."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class ByScope(LoadScopeScheduling):  # type: ignore[misc]  # it comes without types
+        def _split_scope(self, nodeid: str) -> str:
+            return scope(nodeid)
+
+    config.option.loadscopereorder = False
+    return ByScope(config, log)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with what takes longest, so that no process ends long after the others."""
+    items.sort(key=lambda item: place(item.nodeid))
+    for item in items:
+        if in_real_time(item.nodeid):
+            item.add_marker("real_time")

@@ -124,6 +124,7 @@ class Triton:
         write_repository(load_pack(pack), folder / "models")
         self._ports = [free_port() for _ in range(3)]
         self._process: subprocess.Popen[bytes] | None = None
+        self._scratch: set[Path] = set()
 
     @property
     def address(self) -> str:
@@ -131,6 +132,8 @@ class Triton:
 
     def start(self) -> None:
         import tritonclient.grpc
+
+        self._scratch = _scratch()
 
         libraries = self._root.parents[1] / "nvidia_pytriton.libs"
         base = subprocess.run(
@@ -179,6 +182,14 @@ class Triton:
             os.killpg(self._process.pid, signal.SIGKILL)
             self._process.wait(DEADLINE_S)
             self._process = None
+            for folder in _scratch() - self._scratch:
+                folder.rmdir()
+
+
+def _scratch() -> set[Path]:
+    """Return the empty folders that its Python backend makes there, wherever TMPDIR points."""
+    found = Path("/tmp").glob("python_env_*")  # noqa: S108 - where it makes them
+    return {folder for folder in found if not any(folder.iterdir())}
 
 
 _LIBRARY_FOLDER = "import sysconfig; print(sysconfig.get_config_var('LIBDIR'))"

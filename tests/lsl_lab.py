@@ -6,8 +6,10 @@ in processes of their own (:mod:`lsl_outlets`), so that they can be killed and s
 
 from __future__ import annotations
 
+import atexit
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -33,8 +35,11 @@ PORT_RANGE = 96
 
 
 def base_port() -> int:
-    """Return the first port of this test run; runs side by side do not share any."""
-    return 20_000 + os.getpid() % 300 * (PORT_RANGE + 4)
+    """Return the first port of this process of tests; those side by side do not share any.
+
+    They lie below those that the system hands out.
+    """
+    return 20_000 + os.getpid() % 120 * (PORT_RANGE + 4)
 
 
 def session_id() -> str:
@@ -56,8 +61,15 @@ def isolate() -> None:
     )
     content = network.content() + "[log]\nlevel = -3\n"
     folder = Path(tempfile.mkdtemp(prefix="lsl-lab-"))
+    atexit.register(_remove, folder, os.getpid())
     (folder / "lsl_api.cfg").write_text(content)
     os.environ["LSLAPICFG"] = str(folder / "lsl_api.cfg")
+
+
+def _remove(folder: Path, owner: int) -> None:
+    """Leave nothing behind; a forked child leaves its parent's folder alone."""
+    if os.getpid() == owner:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def unique(word: str) -> str:

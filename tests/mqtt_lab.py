@@ -15,9 +15,9 @@ import paho.mqtt.client as paho
 from paho.mqtt.enums import CallbackAPIVersion
 from paho.mqtt.properties import Properties
 
-from hypnocast.core import wire
+from hypnocast.core import commands
+from hypnocast.core.commands import Command, Reply
 from hypnocast.core.topics import Topics
-from hypnocast.core.wire import Command, Reply
 from hypnocast.ports.journal import Journal
 from hypnocast.ports.mqtt import Connected, MqttLink
 from hypnocast.ports.mqtt_commands import Handle
@@ -27,9 +27,9 @@ TOPICS = Topics("lab")
 DEADLINE_S = 15.0
 
 
-async def until(true: Callable[[], object], what: str = "") -> None:
+async def until(true: Callable[[], object], what: str = "", deadline_s: float = DEADLINE_S) -> None:
     """Wait for a condition."""
-    deadline = time.monotonic() + DEADLINE_S
+    deadline = time.monotonic() + deadline_s
     while not true():
         assert time.monotonic() < deadline, f"{what or 'the condition'} did not come true"
         await asyncio.sleep(0.01)
@@ -118,7 +118,9 @@ def kept_by_broker(port: int, *, v5: bool = True) -> dict[str, bytes]:
 
 async def nobody(bed: str, command: Command) -> Reply:
     """Obey anything by saying so."""
-    return Reply(request=command.request, command=wire.command_name(command), ok=True, session=bed)
+    return Reply(
+        request=command.request, command=commands.command_name(command), ok=True, session=bed
+    )
 
 
 @asynccontextmanager

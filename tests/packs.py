@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hypnocast.core.calibration import Calibration, HiddenMarkov
-from hypnocast.core.recipe import builtin
+from hypnocast.core.recipe import Recipe, builtin
 from hypnocast.core.types import Picture, Role
 from hypnocast.stagers.manifest import (
     Context,
@@ -55,11 +55,12 @@ def make_tiny_pack(
     """Make a valid pack in ``folder`` and return it.
 
     ``favour`` is added to the logits of letters (generative). ``files`` are texts to put beside
-    the rest. ``changes`` replace keys of the ``[model]`` table, e.g. ``answers``, ``scoring``.
+    the rest, the recipe too where ``recipe`` names one. ``changes`` replace keys of the
+    ``[model]`` table, e.g. ``answers``, ``scoring``.
     """
     need_module("onnx")
     folder.mkdir(parents=True, exist_ok=True)
-    drawn = builtin(recipe)
+    drawn = Recipe.parse(files[recipe], recipe) if recipe in files else builtin(recipe)
     rng = np.random.default_rng(seed)
     context = context or Context()
     sees = Preprocess(width=drawn.width, height=drawn.height)

@@ -21,6 +21,10 @@ from hypnocast.app.build import JOURNAL, bedside_maker, make_kit
 from hypnocast.app.config import Config, Publish
 from hypnocast.app.config import Pack as PackConfig
 from hypnocast.app.judging import Judge
+from hypnocast.app.nights.commentary import Commentary
+from hypnocast.app.nights.explaining import Depth
+from hypnocast.app.nights.gallery import PAGES, Gallery
+from hypnocast.app.nights.past import PastPages
 from hypnocast.app.simulate import SimulatedSource
 from hypnocast.app.ward import Plan, Ward
 from hypnocast.core import wire
@@ -199,6 +203,7 @@ async def running_ward(
     deadline_s: float | None = None,
     tapes: Path | None = None,
     hop_s: float | None = None,
+    explain: Depth | None = None,
 ) -> AsyncIterator[Running]:
     """Run a ward whose journal lies in ``folder``; at the end it stops as by SIGTERM.
 
@@ -220,6 +225,9 @@ async def running_ward(
         kit = dataclasses.replace(
             kit, judge=judge or kit.judge, deadline_s=deadline_s or kit.deadline_s
         )
+        gallery = Gallery(folder / PAGES, loaded.recipe.digest)
+        past = PastPages(gallery, kit.judge, journal, loaded, depth=explain or "channels")
+        commentary = Commentary(past)
         told: list[Running] = []
 
         class Watcher:
@@ -238,12 +246,14 @@ async def running_ward(
                     config, loaded, source, boot_id=boot_id, auto=auto, decided=decided
                 ),
                 boot_id=boot_id,
-                watchers=(Watcher(),),
+                watchers=(Watcher(), commentary) if explain else (Watcher(),),
+                past=past,
             )
         )
         running = Running(ward, source, journal)
         told.append(running)
         task = asyncio.create_task(ward.run())
+        explaining = asyncio.create_task(commentary.run(ward.boards))
         ready = asyncio.create_task(ward.ready.wait())
         await asyncio.wait({task, ready}, return_when=asyncio.FIRST_COMPLETED)
         try:
@@ -252,6 +262,8 @@ async def running_ward(
             ready.cancel()
             ward.stop()
             await task
+            explaining.cancel()
+            gallery.close()
             if deck is not None:
                 deck.close()
 

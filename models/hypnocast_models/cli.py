@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
@@ -13,9 +13,6 @@ from hypnocast.errors import HypnocastError
 from hypnocast_models.research import research
 from hypnocast_models.screen import progress_bars, say
 from hypnocast_models.small_cli import small
-
-if TYPE_CHECKING:
-    pass
 
 app = typer.Typer(
     help="From scored recordings to a verified pack: draw, train, export, judge.",
@@ -61,6 +58,10 @@ def evaluate_pack(
         float | None, typer.Option(help="Instead of the pack's own; recorded.")
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Write the figures here as JSON.")] = None,
+    report: Annotated[
+        Path | None,
+        typer.Option(help="Write a page with plots here, beside other scorers on the same nights."),
+    ] = None,
 ) -> None:
     """Judge a pack on scored nights, on the stream that the daemon would emit."""
     import json
@@ -70,7 +71,9 @@ def evaluate_pack(
     from hypnocast_models.data import open_recordings
 
     loaded = load_pack(pack)
-    nights = [n for n in open_recordings(database) if subject is None or n.subject in subject]
+    all_nights = open_recordings(database)
+    nights = [n for n in all_nights if subject is None or n.subject in subject]
+    first: judging.Evaluation | None = None
     result: dict[str, Any] = {"pack": loaded.digest, "min_coverage": min_coverage, "gains": {}}
     with progress_bars() as progress:
         for each in gain or [1.0]:
@@ -82,6 +85,7 @@ def evaluate_pack(
                 min_coverage=min_coverage,
                 advance=partial(progress.advance, bar),
             )
+            first = first or made
             result["gains"][f"{each:g}"] = {
                 "filtered": judging.summarise(made.scored),
                 "unfiltered": judging.summarise(made.unfiltered),
@@ -91,6 +95,24 @@ def evaluate_pack(
         say(f"×{each}: {', '.join(both)}, coverage {found['filtered']['coverage']:.3f}")
     if out is not None:
         out.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    if report is not None and first is not None:
+        from hypnocast_models import beside
+        from hypnocast_models.evaluation_page import evaluation_page
+
+        at = (gain or [1.0])[0]
+        scorers = {
+            f"{loaded.manifest.name} {loaded.manifest.version}": first.scored,
+            "its model alone, unfiltered": first.unfiltered,
+            "gradient boosting, fitted on other subjects": beside.gradient_boosting(
+                all_nights, nights, seed=0
+            ),
+            "YASA, whole night in view": beside.yasa(nights, at),
+            "always N2": beside.majority(nights),
+        }
+        note = f"{database.name}: {len(nights)} nights, all samples ×{at:g}; pack {loaded.digest}."
+        title = f"{loaded.manifest.name} on {database.name}"
+        report.write_text(evaluation_page(title, note, scorers), encoding="utf-8")
+        say(f"{report} written")
 
 
 @app.command("yasa")
@@ -111,19 +133,6 @@ def judge_yasa(
             figures.confusion(n.stages.astype("int64"), stage_with_yasa(n, each)) for n in nights
         ]
         say(f"×{each:g}: YASA κ {figures.kappa(sum(tables[1:], tables[0])):.3f}")
-
-
-@app.command("baseline")
-def judge_baseline(
-    database: Annotated[Path, typer.Argument(help="Folder of scored recordings (*.npz).")],
-) -> None:
-    """Say what gradient boosting on signal features makes of a database, by the same folds."""
-    from hypnocast_models.data import open_recordings
-    from hypnocast_models.small import trial
-
-    found = trial.report(trial.judge_baseline(open_recordings(database)))
-    say(f"gradient boosting κ {found['kappa']} macro-F1 {found['macro_f1']}")
-    say(f"subjects {found['subjects']}")
 
 
 # --- models of any family -------------------------------------------------------------------------
@@ -151,7 +160,10 @@ def make_tiny(
 @app.command("finetune")
 def finetune(
     weights: Annotated[Path, typer.Argument(help="Local folder of weights and tokenizer.")],
-    database: Annotated[Path, typer.Argument(help="Folder of scored recordings (*.npz).")],
+    database: Annotated[
+        Path,
+        typer.Argument(help="Folder of scored recordings (*.npz), of corrected nights, or both."),
+    ],
     out: Annotated[Path, typer.Argument(help="Where checkpoints and the tuned weights go.")],
     *,
     recipe: Annotated[str, typer.Option(help="How pages are drawn.")] = "clinical-448x224",
@@ -172,7 +184,7 @@ def finetune(
     With `accelerate launch -m hypnocast_models.cli finetune …` it runs on several GPUs.
     """
     from hypnocast.core.recipe import builtin
-    from hypnocast_models.data import open_recordings
+    from hypnocast_models.data import open_material
     from hypnocast_models.tune.loop import Course
     from hypnocast_models.tune.session import Session
 
@@ -185,7 +197,7 @@ def finetune(
         perception_steps=perception_steps,
         seed=seed,
     )
-    nights = open_recordings(database, without=frozenset(without or ()))
+    nights = open_material(database, builtin(recipe), without=frozenset(without or ()))
     session = Session(weights, builtin(recipe), lora_rank)
     with progress_bars() as progress:
         bar = progress.add_task("fine-tuning", total=perception_steps + steps)
@@ -209,17 +221,28 @@ def export(
     version: str = "0.1.0",
     recipe: Annotated[str, typer.Option(help="How pages are drawn.")] = "clinical-448x224",
     precision: Annotated[str, typer.Option(help="fp32, fp16, int8 or int4.")] = "fp32",
+    sleepvlm_prompt: Annotated[
+        Path | None,
+        typer.Option(help="SleepVLM's system prompt, from its project: ask as it was trained."),
+    ] = None,
     commit: Annotated[str, typer.Option(help="Commit of the code that trained.")] = "0" * 40,
 ) -> None:
     """Export a model into a pack: the graphs, parity with PyTorch, every input's shape."""
     from hypnocast.core.recipe import builtin
     from hypnocast_models.export.precision import lower
-    from hypnocast_models.tune.deliver import deliver, plain_label
+    from hypnocast_models.tune.deliver import Asked, deliver, plain_label
     from hypnocast_models.tune.families import load
+    from hypnocast_models.tune.sleepvlm import as_sleepvlm
 
     model, tokenizer = load(weights)
+    ask = (
+        partial(as_sleepvlm, tokenizer=tokenizer, system_prompt=sleepvlm_prompt)
+        if sleepvlm_prompt
+        else Asked
+    )
     label = plain_label(name, version, builtin(recipe), commit)
-    made = deliver(model, tokenizer, weights / "tokenizer.json", label, pack, say=say)
+    made = deliver(model, tokenizer, weights / "tokenizer.json", label, pack, ask=ask, say=say)
+    del model
     if precision != "fp32":
         made = lower(made, precision, say)
     say(f"{made.manifest.name} {made.manifest.version} {made.digest}")

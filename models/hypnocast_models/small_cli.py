@@ -140,22 +140,23 @@ def small_figures(
     """Work out the figures of the cross-validation, beside the baseline's."""
     import json
 
-    from hypnocast_models import figures
+    from hypnocast_models import beside, figures
     from hypnocast_models.data import open_recordings
     from hypnocast_models.evaluate import rounded
     from hypnocast_models.small import trial
-    from hypnocast_models.small.sources import SLEEP_EDF
+    from hypnocast_models.small.regimen import SEED
+    from hypnocast_models.small.sources import SLEEP_EDF, fold_of
 
     nights = open_recordings(data / SLEEP_EDF)
     ours, alone = trial.read_fold_nights(runs, nights, 1.0)
-    baseline = trial.judge_baseline(nights)
+    baseline = beside.gradient_boosting(nights, nights, SEED, fold_of)
     difference = figures.bootstrap_difference(ours, baseline)
     result: dict[str, Any] = {
         "min_coverage": trial.MIN_COVERAGE,
         "small": trial.report(ours),
         "small_unfiltered": trial.report(alone),
         "gradient_boosting": trial.report(baseline),
-        "majority": trial.report(trial.judge_majority(nights)),
+        "majority": trial.report(beside.majority(nights)),
         "kappa_ahead_of_gradient_boosting": rounded(difference),
     }
     out.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")

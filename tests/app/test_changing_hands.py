@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+import threading
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,11 +15,13 @@ import pytest
 
 from brokers import Mosquitto, running_mosquitto
 from hypnocast.app.simulate import SimulatedSource
+from hypnocast.core.commands import StartSession
 from hypnocast.core.types import PAGE_S
+from hypnocast.ports.journal_reader import JournalReader
 from hypnocast.ports.mqtt import Connected
 from mqtt_lab import Listener, kept_by_broker, listening
 from packs import make_tiny_pack
-from ward_lab import Coming, HandDriven, Running, night, running_ward
+from ward_lab import DEADLINE_S, Coming, HandDriven, Running, night, running_ward
 
 BED = "bed-01"
 TOPIC = f"hypnocast/lab/bed/{BED}"
@@ -204,3 +207,28 @@ async def test_lights_are_marked_back_dated_and_move_no_page(
         first.end,
     ]
     assert len([mark for mark in marks if mark["kind"] == "lights_on"]) == 1
+
+
+async def test_a_command_is_answered_once_what_it_did_is_durable(
+    tmp_path: Path, pack: Path, broker: Mosquitto, coming: list[Coming]
+) -> None:
+    async with running_ward(tmp_path, pack, HandDriven(coming), broker.port) as running:
+        await running.go_to(CLOCK_0 + PAGE_S + 10.0, BED, 1)
+        disk = threading.Event()
+        busy = running.journal._writer.chore(lambda _: int(disk.wait(DEADLINE_S)))
+        orders, tracer = running.ward.orders, running.ward.tracer
+        reply = asyncio.ensure_future(orders.obey(BED, StartSession(request="next")))
+        old = running.terminal(BED)[0].session
+        session = old
+        while session == old:
+            session = await asyncio.wrap_future(
+                tracer.post(BED, lambda bedside, _: bedside.session.id if bedside.session else "")
+            )
+        # The next night runs, and whoever asked for it must not be told yet.
+        await asyncio.wrap_future(tracer.post(BED, lambda *_: None))
+        assert not reply.done()
+        disk.set()
+        assert (await reply).session == session
+        with closing(JournalReader(running.journal.path)) as reader:
+            assert [record.id for record in reader.open_sessions()] == [session]
+        assert await asyncio.wrap_future(busy)

@@ -12,8 +12,18 @@ import pytest
 from hypnocast.app.config import Config
 from hypnocast.app.onepage import draw_page, pages_of
 from hypnocast.app.simulate import CLINICAL, Night, SimulatedSource
+from hypnocast.core.decisions import decision_to_json
+from hypnocast.core.headbox import Headbox, PageNeeds
+from hypnocast.core.montage import choose_montage
 from hypnocast.core.recipe import builtin
-from hypnocast.core.types import STEPS_PER_MICROVOLT, FloatArray, Role
+from hypnocast.core.types import (
+    STEPS_PER_MICROVOLT,
+    Chunk,
+    ClockReading,
+    FloatArray,
+    Role,
+    StreamOpened,
+)
 from hypnocast.ports.files import open_recording
 from hypnocast.ports.tape import Tape
 
@@ -101,3 +111,33 @@ def test_pictures_of_two_formats_look_the_same(recordings: dict[str, Path], kind
     difference = np.abs(one.rgb.astype(int) - other.rgb.astype(int))
     assert (difference > 8).mean() < 0.002
     assert one.channels == other.channels
+
+
+def test_what_is_left_of_a_tape_whose_beginning_is_gone_is_decided_anew_and_says_so(
+    tmp_path: Path,
+) -> None:
+    tape = Tape(tmp_path, "night", facts={"bed": "bed"}, max_bytes=600_000)
+    box = Headbox(PageNeeds(RECIPE.roles), choose=choose_montage)
+    for _, arrival in SOURCE:
+        tape.write(arrival)
+        match arrival:
+            case Chunk():
+                box.feed(arrival)
+            case ClockReading():
+                box.read_clock(arrival)
+            case StreamOpened():
+                box.open(arrival)
+        if box.anchor is None and box.all_since is not None:
+            box.begin(box.all_since)
+        box.close_due(box.watermark or 0.0)
+        for decision in box.take_decisions():
+            tape.note(decision_to_json(decision), 0.0)
+    tape.close()
+    first, second, *_ = sorted(tmp_path.glob("*.xdf"))
+    whole, rest = open_recording(first), open_recording(second)
+    assert whole.decisions
+    assert not whole.problems
+    assert len(list(pages_of(whole, RECIPE))) == PAGES
+    assert rest.decisions == ()
+    assert "not the first part" in rest.problems[0]
+    assert 0 < len(list(pages_of(rest, RECIPE))) < PAGES

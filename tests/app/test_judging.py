@@ -13,7 +13,7 @@ import pytest
 from brokers import Mosquitto, running_mosquitto
 from hypnocast.app.judging import Judge
 from hypnocast.app.simulate import SimulatedSource
-from hypnocast.core import wire
+from hypnocast.core import commands, wire
 from hypnocast.core.types import PAGE_S, Look, Opinion
 from hypnocast.errors import InferenceError
 from hypnocast.stagers.base import Stager
@@ -206,8 +206,8 @@ async def test_a_pack_that_looks_ahead_says_provisional_then_terminal(
         await running.go_to(END, BEDS[0], 5)
         await running.until(lambda: len(running.events) == 10, "a provisional page")
         session = running.events[0].session
-        end = wire.EndSession(request="1", session=session)
-        await running.ward.obey(BEDS[0], end)
+        end = commands.EndSession(request="1", session=session)
+        await running.ward.orders.obey(BEDS[0], end)
         await running.until(lambda: len(running.terminal(BEDS[0])) == 7, "the end")
         events = running.events
     assert _statuses(events) == [

@@ -11,7 +11,7 @@ import structlog
 from brokers import running_mosquitto
 from hypnocast.app.config import Config, changed_keys, load_config, parse_config
 from hypnocast.app.serve import reload
-from hypnocast.core import wire
+from hypnocast.core import commands
 from hypnocast.core.topics import Topics
 from hypnocast.errors import CommandError
 from hypnocast.ports.journal import Journal
@@ -20,7 +20,7 @@ from hypnocast.ports.mqtt_settings import BrokerSettings
 from mqtt_lab import until
 
 
-async def _nobody(bed: str, command: wire.Command) -> wire.Reply:
+async def _nobody(bed: str, command: commands.Command) -> commands.Reply:
     raise CommandError(f"{command.request} at {bed}: nobody is there")
 
 

@@ -12,7 +12,7 @@ from hypnocast.app.config import Config
 from hypnocast.app.config import Pack as PackConfig
 from hypnocast.app.replay import Replayed, ReplaySettings, replay
 from hypnocast.app.simulate import SimulatedSource
-from hypnocast.core import wire
+from hypnocast.core import commands, wire
 from hypnocast.core.types import PAGE_S
 from packs import make_tiny_pack
 from ward_lab import HandDriven, night, running_ward
@@ -80,11 +80,11 @@ async def test_the_tape_of_a_live_hour_gives_its_pictures_and_stages_again(
         await running.go_to(CLOCK_0 + 90.5 * PAGE_S, BED, 90)
         session = running.terminal(BED)[0].session
         # Hands change: the tape has two nights.
-        begin = wire.StartSession(request="next", subject="S-02")
-        await running.ward.obey(BED, begin)
+        begin = commands.StartSession(request="next", subject="S-02")
+        await running.ward.orders.obey(BED, begin)
         await running.go_to(CLOCK_0 + PAGES * PAGE_S - 10.0, BED, 120)
-        end = wire.EndSession(request="end", session=running.terminal(BED)[-1].session)
-        await running.ward.obey(BED, end)
+        end = commands.EndSession(request="end", session=running.terminal(BED)[-1].session)
+        await running.ward.orders.obey(BED, end)
         live = await running.pages(BED, 121)
     assert len({event.session for event in live}) == 2
     first = [event for event in live if event.session == session]

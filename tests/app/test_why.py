@@ -27,7 +27,7 @@ from hypnocast.app.nights.why_sheet import why_sheet
 from hypnocast.app.simulate import SimulatedSource
 from hypnocast.app.ward import Ward
 from hypnocast.cli import run
-from hypnocast.core import wire
+from hypnocast.core import commands, wire
 from hypnocast.core.render import picture_digest
 from hypnocast.core.types import PAGE_S, Picture, Stage
 from hypnocast.errors import CommandError, TapeError
@@ -43,8 +43,8 @@ class Asking:
     """Asks for a page of the past in mid-night, from the event loop of the ward."""
 
     ward: Ward | None = None
-    page: wire.Reply | None = None
-    explained: wire.Reply | None = None
+    page: commands.Reply | None = None
+    explained: commands.Reply | None = None
     refused: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
@@ -64,14 +64,14 @@ class Asking:
         ward = self.ward
         assert ward is not None
         try:
-            command = wire.PageCommand(request="1", session=session, epoch=ASKED)
-            self.page = await ward.obey("bed-01", command)
-            explain = wire.Explain(request="2", session=session, epoch=ASKED)
-            self.explained = await ward.obey("bed-01", explain)
+            command = commands.PageCommand(request="1", session=session, epoch=ASKED)
+            self.page = await ward.orders.obey("bed-01", command)
+            explain = commands.Explain(request="2", session=session, epoch=ASKED)
+            self.explained = await ward.orders.obey("bed-01", explain)
             for bed, epoch in (("bed-02", ASKED), ("bed-01", 999)):
-                command = wire.PageCommand(request="3", session=session, epoch=epoch)
+                command = commands.PageCommand(request="3", session=session, epoch=epoch)
                 try:
-                    await ward.obey(bed, command)
+                    await ward.orders.obey(bed, command)
                 except CommandError as error:
                     self.refused += (str(error),)
         finally:

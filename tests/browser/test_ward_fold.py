@@ -19,8 +19,9 @@ from rich.console import Console
 from brokers import running_mosquitto
 from browser.ward_topics import PREFIX, Publisher, Scene, daemon_state, ward
 from hypnocast.app.watch import WatchSettings, ward_table, watch
+from hypnocast.core.commands import PageCommand
 from hypnocast.core.types import Reason
-from hypnocast.core.wire import PageCommand, PhaseName, encode
+from hypnocast.core.wire import PhaseName, encode
 from hypnocast.dashboard.feed import Feed, ended
 from hypnocast.dashboard.view import REASON_WORDS, card, history
 from hypnocast.dashboard.ward import TOPICS, Incoming, Ward, absorb, bed_of

@@ -245,15 +245,32 @@ def test_buttons_send_commands_with_ids_and_show_the_reply(tab: Page, stand: Sta
     assert told == ["note", "end_session"]
 
 
-def test_the_stage_is_explained_in_words_bars_and_over_the_page(tab: Page, stand: Stand) -> None:
+def test_the_newest_stage_is_explained_unasked_and_past_ones_when_asked(
+    tab: Page, stand: Stand
+) -> None:
+    scene = stand.publisher.scenes["2"]
     open_bed(tab, stand, "2")
-    expect(tab.locator("#picture[data-epoch='497']")).to_be_visible()
-    tab.get_by_role("button", name="Why this stage?").click()
-    expect(tab.locator("#explanation")).to_contain_text("N2 rests on C4-M1 and F4-M1")
-    expect(tab.locator("#explanation li")).to_have_count(6)
+    box, ask, where = (tab.locator(f"#{name}") for name in ("explanation", "explain", "where"))
+    expect(box).to_contain_text(scene.explanation(497).sentence)
+    expect(box.locator("li")).to_have_count(6)
+    expect(box).to_have_attribute("aria-live", "off")
+    expect(ask).to_be_hidden()
+    expect(tab.locator("#heat")).to_be_hidden()
+    where.click()
+    expect(where).to_have_attribute("aria-pressed", "true")
     expect(tab.locator("#heat")).to_be_visible()
     tab.get_by_role("button", name="Page before").click()
     expect(tab.locator("#heat")).to_be_hidden()
+    expect(box).to_be_empty()
+    expect(where).to_be_hidden()
+    ask.click()
+    expect(box).to_contain_text(scene.explanation(496).sentence)
+    expect(box).to_have_attribute("aria-live", "polite")
+    expect(tab.locator("#heat")).to_be_visible()
+    asked = [msgspec.json.decode(one) for one in stand.publisher.commands]
+    assert [one["epoch"] for one in asked if one["command"] == "explain"] == [496]
+    tab.get_by_role("button", name="Newest").click()
+    expect(box).to_contain_text(scene.explanation(497).sentence)
 
 
 def test_the_keyboard_alone_reaches_every_bed(tab: Page, stand: Stand) -> None:

@@ -23,6 +23,8 @@ from PIL import Image
 
 from hypnocast.app.simulate.montages import CLINICAL
 from hypnocast.app.simulate.night import Night as Sleeper
+from hypnocast.core.commands import Reply, decode_command
+from hypnocast.core.explain import PATCHES, Rests
 from hypnocast.core.recipe import builtin
 from hypnocast.core.render import draw
 from hypnocast.core.types import (
@@ -33,6 +35,7 @@ from hypnocast.core.types import (
     Picture,
     Role,
     Signal,
+    Stage,
 )
 from hypnocast.core.wire import (
     BedState,
@@ -41,6 +44,7 @@ from hypnocast.core.wire import (
     ChannelReport,
     DaemonState,
     Digests,
+    Explained,
     Explanation,
     FlagName,
     LightsName,
@@ -50,7 +54,6 @@ from hypnocast.core.wire import (
     OutboxCounters,
     PhaseName,
     ReasonName,
-    Reply,
     SourceName,
     StageEvent,
     StageName,
@@ -58,7 +61,6 @@ from hypnocast.core.wire import (
     StageStatistics,
     StreamHealth,
     Timing,
-    decode_command,
     encode,
     event_id,
 )
@@ -314,6 +316,39 @@ class Scene:
         yield f"{base}/night", encode(self.night()), True
         if page:
             yield f"{base}/page", self.png(newest) if drawn else b"", True
+        known = page and not gone and self.reason(newest) is None
+        yield f"{base}/explanation", encode(self.explained(newest)) if known else b"", True
+
+    def explained(self, epoch: int) -> Explained:
+        """Return what a page's stage rests on, as told by itself."""
+        told = msgspec.structs.asdict(self.explanation(epoch))
+        return Explained(
+            **told,
+            site="lab",
+            bed=self.bed,
+            session=self.session,
+            source=self.source,
+            event=event_id(self.session, epoch, 1),
+        )
+
+    def explanation(self, epoch: int) -> Explanation:
+        """Return a made-up explanation: what a stage rests on by the manual."""
+        stage = self.truth(epoch)
+        falls = dict.fromkeys(ROLES, 0.02) | _RESTS[stage]
+        rests = Rests(Stage(stage), 0.9, falls, {"EEG": 0.6, "eyes": 0.6, "chin": 0.2}, 0.2)
+        first = RECIPE.height // 2
+        return Explanation(
+            epoch=epoch,
+            stage=stage,
+            sentence=rests.sentence,
+            probability=rests.probability,
+            channels={role.value: fall for role, fall in falls.items()},
+            alone=rests.alone,
+            patches=tuple(
+                tuple(max(0.0, 0.3 - 0.08 * abs(x - 9)) * (y * 32 < first) for x in range(PATCHES))
+                for y in range(PATCHES)
+            ),
+        )
 
     def answer(self, payload: bytes) -> bytes:
         """Return the reply a daemon would give to a command."""
@@ -323,15 +358,7 @@ class Scene:
         error = None
         explanation = None
         if name == "explain":
-            explanation = Explanation(
-                epoch=msgspec.json.decode(payload)["epoch"],
-                stage=self.truth(self.pages - 1),
-                sentence="N2 rests on C4-M1 and F4-M1",
-                channels={role.value: 0.3 / (place + 1) for place, role in enumerate(ROLES)},
-                patches=tuple(
-                    tuple(float(x in (9, 10)) * y / 16 for x in range(32)) for y in range(16)
-                ),
-            )
+            explanation = self.explanation(msgspec.json.decode(payload)["epoch"])
         if name == "page":
             epoch: int = msgspec.json.decode(payload)["epoch"]
             if epoch < self.pages and self.reason(epoch) is None:
@@ -359,6 +386,13 @@ _RATIONALE: dict[StageName, str] = {
     "N2": "A K complex in the first half and sleep spindles over the vertex; chin tone is low.",
     "N3": "Slow waves of more than 75 µV over more than a fifth of the page.",
     "R": "Rapid eye movements out of phase, low chin tone, low-voltage mixed frequencies.",
+}
+_RESTS: dict[StageName, dict[Role, float]] = {
+    "W": {Role.O2: 0.38, Role.CHIN: 0.22},
+    "N1": {Role.O2: 0.16, Role.E1: 0.14},
+    "N2": {Role.C4: 0.34, Role.F4: 0.27},
+    "N3": {Role.F4: 0.45, Role.C4: 0.31},
+    "R": {Role.E1: 0.33, Role.E2: 0.29},
 }
 _RULES: dict[StageName, tuple[str, ...]] = {
     "W": ("W.1",),

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hypnocast.core.condition import condition, passband
+from hypnocast.core.condition import LEAD_S, condition, passband
 from hypnocast.core.recipe import builtin
 from hypnocast.core.types import STEPS_PER_MICROVOLT, Role
 from hypnocast.errors import RecipeError
@@ -79,7 +79,8 @@ def test_what_never_came_is_never_invented(data: st.DataObject, rate: float) -> 
         samples[start : start + count] = np.nan
     out = condition(page_of(CLINICAL, {Role.C4: samples}, rate), CLINICAL, 50)
     filtered, trace = out.filtered[Role.C4].samples, out.traces[Role.C4]
-    assert np.array_equal(np.isnan(filtered), np.isnan(samples))
+    drawn = np.s_[round((page.context_s - LEAD_S) * rate) :]
+    assert np.array_equal(np.isnan(filtered[drawn]), np.isnan(samples[drawn]))
     place = np.round((30 + np.arange(3000) / 100) * rate, 6)
     left, right = np.floor(place).astype(int), np.ceil(place).astype(int)
     assert np.array_equal(np.isnan(trace), np.isnan(samples[left]) | np.isnan(samples[right]))

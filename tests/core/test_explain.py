@@ -6,18 +6,21 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from hypnocast.app.simulate import Night
 from hypnocast.core.condition import condition
 from hypnocast.core.explain import (
+    MOST_NAMED,
     PATCHES,
+    Rests,
     blank,
-    channel_falls,
     channel_looks,
+    channel_rests,
     drawn_roles,
     patch_falls,
     patch_looks,
-    sentence,
 )
 from hypnocast.core.recipe import builtin
 from hypnocast.core.render import draw, render
@@ -70,6 +73,12 @@ def judged(looks: Sequence[Look], sure: Callable[[Picture], float]) -> list[Floa
     return rows
 
 
+def rested(picture: Picture, sure: Callable[[Picture], float]) -> Rests:
+    """Return what R rests on for such a model."""
+    look = look_of(picture)
+    return channel_rests(Stage.R, look, RECIPE, judged(channel_looks(look, RECIPE), sure))
+
+
 @pytest.mark.parametrize("stage", STAGES)
 @pytest.mark.parametrize("role", ROLES)
 def test_a_blanked_channel_is_a_channel_that_was_never_recorded(stage: Stage, role: Role) -> None:
@@ -100,11 +109,45 @@ def test_two_channels_that_tell_the_same_are_both_named() -> None:
         seen = drawn_roles(picture, RECIPE)
         return 0.9 if Role.E1 in seen or Role.E2 in seen else 0.1
 
-    look = look_of(drawn(Stage.R))
-    answers = judged(channel_looks(look, RECIPE), either_eye)
-    falls = channel_falls(Stage.R, look, RECIPE, answers)
-    assert sentence(Stage.R, falls) == "R rests on E1-M2 and E2-M2"
-    assert falls[Role.CHIN] == 0.0
+    rests = rested(drawn(Stage.R), either_eye)
+    assert rests.sentence == "R rests on E1-M2 and E2-M2"
+    assert rests.channels[Role.E1] == pytest.approx(0.4)
+    assert rests.channels[Role.CHIN] == 0.0
+    assert rests.alone == pytest.approx({"EEG": 0.1, "eyes": 0.9, "chin": 0.1})
+
+
+def test_where_one_kind_stands_in_for_another_no_channel_is_named_but_the_kinds_are() -> None:
+    def eyes_or_eeg(picture: Picture) -> float:
+        return 0.8 if set(drawn_roles(picture, RECIPE)) - {Role.CHIN} else 0.1
+
+    rests = rested(drawn(Stage.R), eyes_or_eeg)
+    assert rests.named == ()
+    assert rests.sentence == "R rests on no single channel; the EEG or the eyes alone would do"
+
+
+def test_what_is_named_may_not_be_all_there_is_to_say() -> None:
+    def frontal_or_eyes(picture: Picture) -> float:
+        seen = drawn_roles(picture, RECIPE)
+        return 0.4 + 0.3 * (Role.F4 in seen) + 0.2 * (Role.E1 in seen) * (Role.F4 not in seen)
+
+    rests = rested(drawn(Stage.R), frontal_or_eyes)
+    assert rests.sentence == "R rests on F4-M1; the eyes alone would do"
+
+
+@given(
+    falls=st.dictionaries(st.sampled_from(ROLES), st.floats(-1.0, 1.0)),
+    whole=st.floats(0.0, 1.0),
+)
+def test_only_a_few_that_matter_are_named_the_dearest_first(
+    falls: dict[Role, float], whole: float
+) -> None:
+    rests = Rests(Stage.N2, whole, falls, {}, 0.0)
+    costs = [falls[role] for role in rests.named]
+    assert len(costs) <= MOST_NAMED
+    assert costs == sorted(costs, reverse=True)
+    assert all(cost >= 0.1 and cost >= max(falls.values()) / 2 for cost in costs)
+    left = [fall for role, fall in falls.items() if role not in rests.named]
+    assert not costs or max(left, default=-1.0) <= min(costs)
 
 
 def test_what_is_blanked_here_is_blanked_on_the_pages_around() -> None:
@@ -117,9 +160,8 @@ def test_what_is_blanked_here_is_blanked_on_the_pages_around() -> None:
 
 
 def test_a_stage_that_rests_on_nothing_is_said_to() -> None:
-    look = look_of(drawn(Stage.R))
-    falls = channel_falls(Stage.R, look, RECIPE, judged(channel_looks(look, RECIPE), lambda _: 0.9))
-    assert sentence(Stage.R, falls) == "R rests on no single channel"
+    rests = rested(drawn(Stage.R), lambda _: 0.9)
+    assert rests.sentence == "R rests on no single channel"
 
 
 def test_the_heat_lies_where_the_model_looked() -> None:

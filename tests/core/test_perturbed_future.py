@@ -7,36 +7,23 @@ stretches, other chunks. What was terminal by then must be the same, to the bit.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 import pytest
 
 import bedside as bed
+from futures import START, Timed, arrivals
 from hypnocast.core.calibration import Calibration, HiddenMarkov
 from hypnocast.core.decide import Decider, NightState
 from hypnocast.core.filter import log_normalise
 from hypnocast.core.headbox import Headbox, PageNeeds
-from hypnocast.core.types import (
-    PAGE_S,
-    Chunk,
-    Opinion,
-    Page,
-    Role,
-    Staged,
-    StreamHeader,
-    StreamOpened,
-)
+from hypnocast.core.types import PAGE_S, Opinion, Page, Role, Staged
 
-START = 1000.0
-RATES = {"eeg": 4.0, "eog": 2.0}
-ROLES = {"eeg": (Role.F4, Role.C4), "eog": (Role.E1,)}
 NEEDS = PageNeeds(roles=(Role.F4, Role.C4, Role.E1), context_s=5.0, tail_s=1.0)
 LEAST_COVERAGE = 0.3
 EVEN = 0.05
 
-Timed = tuple[float, bed.Event]
 Told = tuple[int, bytes | None]
 """Epoch, and its probabilities to the bit; None where it was withheld."""
 
@@ -66,45 +53,6 @@ def opinion(page: Page, after: Page | None = None) -> Opinion:
         numbers += [np.nan_to_num(s.samples, nan=3.0).sum() for s in after.signals.values()]
     scores = np.sin(np.outer(np.arange(1, 6), numbers)).sum(axis=1)
     return Opinion(page.epoch, log_normalise(3.0 * scores), provider="stand-in")
-
-
-def arrivals(seed: int, pages: int, until: float, future: int) -> list[Timed]:
-    """Give a night's events by their time of arrival, the same before ``until`` in any future."""
-    streams = [_stream(key, seed, pages, until, future) for key in RATES]
-    return sorted((one for stream in streams for one in stream), key=lambda pair: pair[0])
-
-
-def _stream(key: str, seed: int, pages: int, until: float, future: int) -> Iterator[Timed]:
-    head: StreamHeader = bed.header(key, [role.value for role in ROLES[key]], RATES[key])
-    number = list(RATES).index(key)
-    rng = np.random.default_rng([seed, number])
-    seconds = pages * PAGE_S + 20.0
-    sent = bed.send(
-        head, start=START - 8.0, seconds=seconds, seed=seed * 7 + number,
-        jitter=0.002, drift_ppm=float(rng.uniform(-100, 100)), offset=float(rng.uniform(-50, 50)),
-    )  # fmt: skip
-    for hole in START + rng.uniform(0, pages * PAGE_S, 3):
-        sent = sent.without(float(hole), float(hole + rng.exponential(20.0)))
-    readings = sent.readings()
-    other = np.random.default_rng([seed, number, future])
-    yield float(sent.taken[0]), StreamOpened(head, float(sent.taken[0]))
-    first, clock = 0, 0.0
-    while first < len(sent.stamps):
-        draw = rng if sent.taken[first] < until else other
-        last = min(first + int(draw.integers(1, 60)), len(sent.stamps))
-        if sent.taken[first] < until < sent.taken[last - 1]:
-            last = max(first + 1, int(sent.taken.searchsorted(until)))
-        chunk = sent.chunk(first, last)
-        late = float(draw.exponential(0.2) + (draw.random() < 0.03) * draw.uniform(0.0, 8.0))
-        clock = max(clock, float(sent.taken[last - 1]) + late)
-        while readings and readings[0].at - readings[0].offset <= chunk.stamps.max():
-            yield clock, readings.pop(0)
-        if sent.taken[first] < until or not future:
-            yield clock, chunk
-        elif other.random() > 0.1:
-            changed = other.normal(0.0, 30.0, chunk.samples.shape).astype(np.float32)
-            yield clock, Chunk(chunk.stream, changed, chunk.stamps, clock)
-        first = last
 
 
 class Bedside:

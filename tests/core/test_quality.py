@@ -71,6 +71,32 @@ def test_each_fault_has_its_flag(name: str, samples: FloatArray, expected: set[F
     assert expected <= flags_of(samples), name
 
 
+@pytest.mark.parametrize(("rate", "mains"), [(100.0, 50), (100.0, 60), (99.98, 50), (128.0, 60)])
+def test_an_open_input_is_seen_where_mains_folds_over_half_the_rate(
+    rate: float, mains: int
+) -> None:
+    rng = np.random.default_rng(5)
+    time = np.arange(round(5 * rate)) / rate
+    good = noise_like_eeg(rng, time.size, rate, 15.0)
+    assert health(on_grid(good), rate, mains) == frozenset()
+    found = [
+        Flag.DETACHED
+        in health(
+            on_grid(0.05 * good + 150 * np.sin(2 * np.pi * mains * time + phase)), rate, mains
+        )
+        for phase in rng.uniform(0, 2 * np.pi, 200)
+    ]
+    # At half the rate a phase near zero samples the hum where it is zero: nothing can see it.
+    at_half = mains == 50 and rate < 101
+    assert np.mean(found) == pytest.approx(0.75, abs=0.08) if at_half else all(found)
+
+
+def test_mains_folded_into_the_eeg_is_not_looked_for() -> None:
+    rate = 64.0
+    spindle = 90 * np.sin(2 * np.pi * 14 * np.arange(round(5 * rate)) / rate)
+    assert health(on_grid(spindle), rate, 50) == frozenset()
+
+
 def test_offset_drift_and_one_movement_do_not_condemn_a_page() -> None:
     samples = eeg(15) + 50_000.0
     samples += np.linspace(0, 3000, samples.size)

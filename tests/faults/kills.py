@@ -11,11 +11,14 @@ from collections import Counter
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+import numpy as np
+
 from faults.afterwards import send_the_rest
 from faults.checker import Finding, Truth, check_night
-from faults.life import ORIGIN, UTC0, Orders, TimeFile, is_bad
+from faults.life import CHUNK_S, ORIGIN, RATE, UTC0, Orders, TimeFile, is_bad, made_up
 from faults.nursery import Nursery
 from faults.points import MOST_HITS, POINTS
+from faults.tapes import read_raw
 from faults.witness import FaultProxy, Witness, fault_proxy, until, witness
 
 PATIENCE_S = 4.0
@@ -34,6 +37,9 @@ class Night:
     lives: list[tuple[float, float]] = field(default_factory=list)
     """From when to when, by the local clock, somebody was there."""
     tapes: int = 0
+    """Tapes that were read back and compared with what the source sent."""
+    torn: int = 0
+    """Those of them that end in the middle of a chunk."""
     cuts: int = 0
 
 
@@ -94,8 +100,32 @@ def one_night(
         )
         journal = folder / "state" / "journal.sqlite"
         night.finding = check_night([journal], listener.events(), "bed1", truth)
-    night.tapes = len(list((folder / "state" / "tapes").glob("*.xdf")))
+    _check_tapes(sorted((folder / "state" / "tapes").glob("*.xdf")), night)
     return night
+
+
+def _check_tapes(paths: list[Path], night: Night) -> None:
+    """Compare what every killed daemon left on tape with what its source sent."""
+    reached: dict[float, float] = {}
+    for path in paths:
+        tape = read_raw(path)
+        night.tapes += 1
+        night.torn += tape.torn > 0
+        streams = [stream for stream in tape.named("eeg") if stream.stamps]
+        if not streams:
+            continue
+        (stream,) = streams
+        begins, count = stream.stamps[0], len(stream.stamps)
+        first, step = round((begins - ORIGIN) * RATE), round(CHUNK_S * RATE)
+        want = np.concatenate([made_up(at, step, 0)[0] for at in range(first, first + count, step)])
+        if count % step or not np.array_equal(np.asarray(stream.rows, "f4"), want, equal_nan=True):
+            night.finding.wrong.append(f"{path.name} holds other samples than were sent")
+        reached[begins] = max(reached.get(begins, 0.0), begins + count / RATE)
+    for begins, ends in night.lives:
+        if ends > begins and reached.get(begins, 0.0) < ends - 0.5 / RATE:
+            night.finding.wrong.append(
+                f"the tape from {begins} ends at {reached.get(begins)}, the daemon lived to {ends}"
+            )
 
 
 def _some_cut(proxy: FaultProxy, chance: random.Random) -> None:

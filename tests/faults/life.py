@@ -99,6 +99,8 @@ class Orders:
     deadline_s: float = 1.0
     """Of every part, where a vigil is kept."""
     patience_s: float = 30.0
+    held_bytes: int = 0
+    """What the journal may hold in memory while the disk takes nothing; 0: as much as ever."""
 
 
 class TimeFile:
@@ -139,6 +141,14 @@ def some_samples(first: int, count: int, seed: int) -> NDArray[np.float32]:
     t = (first + np.arange(count)) / RATE
     rhythm = 25.0 * np.sin(2 * np.pi * (2.0 + 0.3 * np.arange(len(LABELS))) * t[:, None])
     return (rhythm + rng.normal(0.0, 12.0, (count, len(LABELS)))).astype(np.float32)
+
+
+def made_up(first: int, count: int, seed: int) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
+    """Return what a bed's stream carries, and its stamps: bad stretches are no numbers."""
+    samples = some_samples(first, count, seed)
+    stamps = ORIGIN + (first + np.arange(count)) / RATE
+    samples[(((stamps - ORIGIN) // 30.0) % BAD_EVERY).astype(int) == BAD_AT] = np.nan
+    return samples, stamps
 
 
 @dataclass
@@ -215,9 +225,7 @@ class FastBeds:
         return self.stopped or self.under_way < AHEAD * len(self.orders.beds)
 
     def _chunk(self, first: int, count: int, seed: int, ends: float) -> Chunk:
-        samples = some_samples(first, count, seed)
-        stamps = ORIGIN + (first + np.arange(count)) / RATE
-        samples[(((stamps - ORIGIN) // 30.0) % BAD_EVERY).astype(int) == BAD_AT] = np.nan
+        samples, stamps = made_up(first, count, seed)
         return Chunk("eeg", samples, stamps, ends)
 
     def _give(self, bed: str, arrival: Arrival) -> tuple[str, Arrival]:

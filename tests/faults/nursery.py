@@ -92,6 +92,7 @@ def _live(line: str) -> None:
     from faults.watched import watched
     from hypnocast.app import ward
     from hypnocast.app.logs import set_up_logs
+    from hypnocast.ports import journal_writer
 
     set_up_logs()
     told = json.loads(line)
@@ -99,6 +100,8 @@ def _live(line: str) -> None:
     told["silences"] = tuple(tuple(silence) for silence in told["silences"])
     orders = Orders(**told)
     ward.STATE_EVERY_S = orders.state_every_s
+    if orders.held_bytes:
+        journal_writer.HELD_BYTES = orders.held_bytes  # type: ignore[misc]  # final but for tests
     if orders.kill_at:
         arm(orders.kill_at, orders.kill_hit)
 

@@ -47,14 +47,20 @@ PAGES_AFTER = 20
 
 
 async def the_night(
-    folder: Path, pack: Path, fault: Callable[[Scene], object], *, pace_s: float = 0.004
+    folder: Path,
+    pack: Path,
+    fault: Callable[[Scene], object],
+    *,
+    pace_s: float = 0.004,
+    old: bool = False,
 ) -> Finding:
-    """Run a night through the fault and check it whole."""
+    """Run a night through the fault and check it whole; ``old``: the broker knows no MQTT 5."""
     with (
         running_mosquitto(folder) as broker,
         witness(broker.port) as listener,
         fault_proxy(broker.port) as proxy,
     ):
+        proxy.old = old
         orders = Orders(
             state=str(folder / "state"),
             pack=str(pack),
@@ -63,7 +69,7 @@ async def the_night(
             answer_s=1.0,
             pace_s=pace_s,
         )
-        async with a_ward(orders) as alive:
+        async with a_ward(orders, version="auto") as alive:
             ward = asyncio.create_task(alive.ward.run())
             scene = Scene(alive, proxy, broker, listener)
             await scene.connected()
@@ -78,7 +84,7 @@ async def the_night(
         # What the end of the run left in the outbox goes out when the daemon is back.
         left = _left(folder)
         if left:
-            async with a_ward(orders) as alive:
+            async with a_ward(orders, version="auto") as alive:
                 alive.source.stopped = True
                 link = asyncio.create_task(alive.ward.link.run())
                 await until(lambda: alive.journal.sent >= left, "the rest is sent")
@@ -161,6 +167,18 @@ async def test_every_event_arrives_in_order_and_once_by_its_id(
     await the_night(tmp_path, pack, fault)
 
 
+async def knows_311_only(scene: Scene) -> None:
+    assert scene.proxy.protocols == [5, 4]
+    await cut_before_puback(scene)
+    assert scene.proxy.protocols.count(4) >= 4
+
+
+@pytest.mark.promise(1)
+@pytest.mark.promise(2)
+async def test_a_broker_of_mqtt_3_1_1_gets_every_event_too(tmp_path: Path, pack: Path) -> None:
+    await the_night(tmp_path, pack, knows_311_only, old=True)
+
+
 @pytest.mark.promise(2)
 @pytest.mark.promise(7)
 async def test_after_an_hour_without_a_broker_the_backlog_comes_in_order_beside_live_events(
@@ -183,6 +201,7 @@ async def test_after_an_hour_without_a_broker_the_backlog_comes_in_order_beside_
             await until(
                 lambda: sum(board.counts["pages"] for board in ledger.boards.values()) >= 480,
                 "an hour of pages",
+                90.0,
             )
             assert alive.journal.sent == 0
             with witness(broker.port) as listener:
@@ -190,12 +209,14 @@ async def test_after_an_hour_without_a_broker_the_backlog_comes_in_order_beside_
                 alive.source.orders = replace(orders, pace_s=0.2)
                 proxy.refuse = False
                 back = time.monotonic()
-                await until(lambda: isinstance(alive.ward.link.state, Connected), "connected")
+                await until(lambda: isinstance(alive.ward.link.state, Connected), "connected", 60.0)
                 alive.source.orders = replace(orders, until=alive.source.now() + 600.0)
                 await ward
                 assert sum((await alive.journal.waiting()).values()) == 0
                 said = sum(board.counts["pages"] for board in ledger.boards.values())
-                await until(lambda: sum(len(listener.events(bed)) for bed in beds) >= said)
+                await until(
+                    lambda: sum(len(listener.events(bed)) for bed in beds) >= said, "all came", 60.0
+                )
                 came = [at for topic, _, at in listener.messages if topic.endswith("/events")]
                 for bed in beds:
                     numbers = [json.loads(one)["sequence"] for one in listener.events(bed)]

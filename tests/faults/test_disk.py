@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import resource
 import shutil
 import signal
 import sqlite3
 import subprocess
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,6 +21,7 @@ from brokers import running_mosquitto
 from faults.checker import Truth, check_night
 from faults.life import ORIGIN, UTC0, Orders, TimeFile, is_bad
 from faults.nursery import Nursery
+from faults.tapes import read_raw
 from faults.witness import Witness, fault_proxy, until, witness
 from needs import need_program
 
@@ -70,8 +74,9 @@ def test_a_disk_full_and_free_again_costs_no_event_and_is_told(tmp_path: Path, p
         fill(ballast)
         until(lambda: "reserve is in use" in state_of(listener), "the reserve is used")
         assert "journal_degraded" not in state_of(listener)
-        fill(more)
-        until(lambda: "journal_degraded" in state_of(listener), "durability is not promised")
+        fill_until(
+            more, lambda: "journal_degraded" in state_of(listener), "durability is not promised"
+        )
         before = len(listener.events())
         until(lambda: len(listener.events()) > before + 20, "events go on meanwhile")
         ballast.unlink()
@@ -79,10 +84,7 @@ def test_a_disk_full_and_free_again_costs_no_event_and_is_told(tmp_path: Path, p
         until(lambda: state_of(listener) == "", "durable again")
         before = len(listener.events())
         until(lambda: len(listener.events()) > before + 5, "events go on after")
-        os.kill(process, signal.SIGSTOP)
-        copy = tmp_path / "copy"
-        shutil.copytree(inside / "state", copy)
-        os.kill(process, signal.SIGKILL)
+        copy = a_copy_of(inside / "state", process, tmp_path / "copy")
         nursery.ended()
         with sqlite3.connect(copy / "journal.sqlite") as db:
             ends = ORIGIN + 30.0 * (1 + db.execute("SELECT max(epoch) FROM events").fetchone()[0])
@@ -94,15 +96,137 @@ def test_a_disk_full_and_free_again_costs_no_event_and_is_told(tmp_path: Path, p
         assert heard >= set(range(max(heard) + 1))
 
 
+@pytest.mark.promise(2)
+@pytest.mark.promise(7)
+def test_a_disk_full_for_too_long_costs_the_oldest_events_and_they_are_named(
+    tmp_path: Path, pack: Path
+) -> None:
+    """Memory is bounded: what no longer finds room is counted, told and noted in the night."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    with (
+        running_mosquitto(tmp_path) as broker,
+        witness(broker.port) as listener,
+        Nursery(tmp_path / "log", a_small_disk(disk)) as nursery,
+    ):
+        orders = an_order(disk / "state", pack, broker.port, pace_s=0.005, state_every_s=0.3)
+        orders = replace(orders, clock=str(tmp_path / "clock"), held_bytes=100_000)
+        process = nursery.begin(orders)
+        inside = Path(f"/proc/{process}/root") / str(disk).lstrip("/")
+        until(lambda: len(listener.events()) > 5, "events")
+        fill(inside / "ballast")
+        until(lambda: "reserve is in use" in state_of(listener), "the reserve is used")
+        fill_until(
+            inside / "more",
+            lambda: "are lost to the journal" in state_of(listener),
+            "losses are told",
+        )
+        before = len(listener.events())
+        until(lambda: len(listener.events()) > before + 20, "events go on meanwhile")
+        (inside / "ballast").unlink()
+        (inside / "more").unlink()
+        until(lambda: "journal_degraded" not in state_of(listener), "durable again")
+        assert "are lost to the journal" in state_of(listener), "said until the daemon ends"
+        before = len(listener.events())
+        until(lambda: len(listener.events()) > before + 5, "events go on after")
+        copy = a_copy_of(inside / "state", process, tmp_path / "copy")
+        nursery.ended()
+        with sqlite3.connect(copy / "journal.sqlite") as db:
+            (noted,) = db.execute("SELECT text FROM marks WHERE kind = 'note'").fetchone()
+            ends = ORIGIN + 30.0 * (1 + db.execute("SELECT max(epoch) FROM events").fetchone()[0])
+        db.close()
+        told = re.match(r"(\d+) events of epochs (\d+) to (\d+) are lost", noted)
+        assert told is not None, noted
+        count, first, last = map(int, told.groups())
+        found = check_night([copy / "journal.sqlite"], None, "bed1", truth_until(ends))
+        assert found.lost == list(range(first, last + 1))
+        assert len(found.lost) == count >= 20
+        assert found.doubled == found.wrongly_staged == found.wrong == []
+        # The broker was there: whoever listened missed nothing, and no number was given twice.
+        heard = [json.loads(one) for one in listener.events()]
+        assert {event["epoch"] for event in heard} >= set(range(found.expected - 1))
+        assert len({event["sequence"] for event in heard}) == len({event["id"] for event in heard})
+
+
+def a_copy_of(state: Path, process: int, copy: Path) -> Path:
+    """Kill a daemon and keep its files, which vanish with its disk."""
+    os.kill(process, signal.SIGSTOP)
+    shutil.copytree(state, copy)
+    os.kill(process, signal.SIGKILL)
+    return copy
+
+
+@contextmanager
+def read_only(folder: Path) -> Iterator[None]:
+    """Let nobody write in a folder or its files, whatever is open and whoever it is."""
+    change = need_program("chattr")
+    made = subprocess.run([change, "-R", "+i", str(folder)], capture_output=True, check=False)
+    if made.returncode:
+        pytest.skip("this file system or user can make no file unchangeable")
+    try:
+        yield
+    finally:
+        subprocess.run([change, "-R", "-i", str(folder)], check=True)
+
+
+@pytest.mark.promise(1)
+@pytest.mark.promise(2)
+def test_a_state_folder_that_becomes_read_only_costs_no_event_and_is_told(
+    tmp_path: Path, pack: Path
+) -> None:
+    state = tmp_path / "state"
+    with (
+        running_mosquitto(tmp_path) as broker,
+        witness(broker.port) as listener,
+        Nursery(tmp_path / "log") as nursery,
+    ):
+        orders = an_order(state, pack, broker.port, pace_s=0.005, state_every_s=0.3, tape=True)
+        process = nursery.begin(orders)
+        until(lambda: len(listener.events()) > 5, "events")
+        with read_only(state):
+            until(lambda: "journal_degraded" in state_of(listener), "durability is not promised")
+            before = len(listener.events())
+            until(lambda: len(listener.events()) > before + 20, "events go on meanwhile")
+            assert "journal_degraded" in state_of(listener)
+        until(lambda: state_of(listener) == "", "durable again")
+        before = len(listener.events())
+        until(lambda: len(listener.events()) > before + 5, "events go on after")
+        os.kill(process, signal.SIGTERM)
+        assert nursery.ended() == 0, (tmp_path / "log").read_text()[-3000:]
+        journal = state / "journal.sqlite"
+        with sqlite3.connect(journal) as db:
+            ends = ORIGIN + 30.0 * (1 + db.execute("SELECT max(epoch) FROM events").fetchone()[0])
+        db.close()
+        found = check_night([journal], listener.events(), "bed1", truth_until(ends))
+        assert found.whole, found
+        assert found.terminal == found.expected > 30
+        assert all(read_raw(tape).chunks for tape in (state / "tapes").glob("*.xdf"))
+        # Begun in such a folder, a daemon says what is wrong and what to do.
+        with read_only(state):
+            nursery.begin(orders)
+            assert nursery.ended() == 1
+    assert "Name a directory on a disk that this user may write" in (tmp_path / "log").read_text()
+
+
 def fill(ballast: Path) -> None:
     """Take every byte there is."""
-    with ballast.open("wb", buffering=0) as file:
+    with ballast.open("ab", buffering=0) as file:
         for size in (65536, 4096, 1):
             try:
                 while True:
                     file.write(bytes(size))
             except OSError:
                 continue
+
+
+def fill_until(ballast: Path, true: Callable[[], bool], what: str) -> None:
+    """Keep a disk full: what somebody gives back is taken too."""
+
+    def filled() -> bool:
+        fill(ballast)
+        return true()
+
+    until(filled, what)
 
 
 def state_of(listener: Witness) -> str:

@@ -16,6 +16,7 @@ SEED = 20260305
 @pytest.mark.promise(1)
 @pytest.mark.promise(2)
 @pytest.mark.promise(3)
+@pytest.mark.promise(5)
 def test_killed_at_every_point_a_night_has_one_terminal_event_per_page(
     tmp_path: Path, pack: Path
 ) -> None:
@@ -26,4 +27,6 @@ def test_killed_at_every_point_a_night_has_one_terminal_event_per_page(
     assert finding.whole, finding
     assert finding.terminal == finding.expected > len(POINTS)
     assert finding.final > 0
+    assert night.tapes > len(POINTS) // 2
+    assert night.torn >= 1, "one is killed with half a chunk written"
     assert night.outside <= len(POINTS) // 4, night.kills

@@ -20,7 +20,9 @@ from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 
 DEADLINE_S = 30.0
-PUBLISH, PUBACK = 3, 4
+CONNECT, PUBLISH, PUBACK = 1, 3, 4
+UNACCEPTABLE_PROTOCOL = b"\x20\x02\x00\x01"
+"""What a broker says that knows MQTT 3.1.1 and nothing later (its specification, 3.1.2.2)."""
 
 
 def until(true: Callable[[], object], what: str, deadline_s: float = DEADLINE_S) -> None:
@@ -105,6 +107,10 @@ class FaultProxy:
         """The connection is lost right after the n-th PUBACK from now on."""
         self.cut_before_publish: int | None = None
         """The n-th PUBLISH from now on never reaches the broker; the connection is lost."""
+        self.old = False
+        """The broker is of the time of MQTT 3.1.1: it refuses a CONNECT of MQTT 5."""
+        self.protocols: list[int] = []
+        """The protocol level of each CONNECT: 4 is 3.1.1."""
         self.cuts = 0
         self.connections = 0
         self._lock = threading.Lock()
@@ -162,11 +168,22 @@ class FaultProxy:
                 buffer += data
                 while (packet := first_packet(buffer)) is not None:
                     buffer = buffer[len(packet) :]
+                    if not answers and self._is_too_new(packet):
+                        source.sendall(UNACCEPTABLE_PROTOCOL)
+                        sink.shutdown(socket.SHUT_RDWR)
+                        return
                     if not self._pass_on(packet, sink, answers):
                         self.cut()
                         return
         with contextlib.suppress(OSError):
             sink.shutdown(socket.SHUT_RDWR)
+
+    def _is_too_new(self, packet: bytes) -> bool:
+        if packet[0] >> 4 != CONNECT:
+            return False
+        name = packet.index(b"\x00\x04MQTT")
+        self.protocols.append(packet[name + 6])
+        return self.old and self.protocols[-1] > 4
 
     def _pass_on(self, packet: bytes, sink: socket.socket, answers: bool) -> bool:
         """Pass a packet on as told; False: cut the connection now."""

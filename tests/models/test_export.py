@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
 
 from hypnocast.errors import PackError
-from hypnocast.stagers.pack import verify_pack
+from hypnocast.stagers.pack import load_pack, verify_pack
 from needs import need_module
 
 for name in ("torch", "transformers", "onnx", "onnxscript", "onnxruntime"):
@@ -19,6 +20,7 @@ import torch  # noqa: E402 - after what it needs was found
 from hypnocast_models.cli import app  # noqa: E402
 from hypnocast_models.export.generative import Parity  # noqa: E402
 from hypnocast_models.export.graphs import refuse_frozen, write_graph  # noqa: E402
+from hypnocast_models.export.precision import PRECISIONS, lower  # noqa: E402
 
 
 class Branching(torch.nn.Module):  # type: ignore[misc]  # torch is passed over by mypy
@@ -53,14 +55,36 @@ def test_an_export_that_differs_is_refused() -> None:
         Parity(1e-6, same_tokens=False, tokens=8).demand(1e-4)
 
 
-@pytest.mark.parametrize("precision", ["fp16", "int8", "int4"])
-def test_lower_precision_stays_a_verified_pack(precision: str, tmp_path: Path) -> None:
-    run = CliRunner()
-    weights, pack = tmp_path / "weights", tmp_path / "pack"
-    assert run.invoke(app, ["tiny", "llava", str(weights)]).exit_code == 0
-    options = ["--name", "tiny", "--precision", precision]
-    made = run.invoke(app, ["export", str(weights), str(pack), *options])
+def by_command(kind: str, folder: Path, *options: str) -> str:
+    """Write a small random model and export it; return what was said."""
+    run, weights = CliRunner(), folder / "weights"
+    assert run.invoke(app, ["tiny", kind, str(weights)]).exit_code == 0
+    made = run.invoke(
+        app, ["export", str(weights), str(folder / "pack"), "--name", "tiny", *options]
+    )
     assert made.exit_code == 0, made.output
-    assert "greedy tokens equal" in made.output
-    assert f"{precision}: probabilities moved" in made.output
-    assert verify_pack(pack) == ()
+    assert verify_pack(folder / "pack") == ()
+    return made.output
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("llava")
+    assert "greedy tokens equal" in by_command("llava", folder)
+    return folder / "pack"
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_lower_precision_stays_a_verified_pack(
+    precision: str, exported: Path, tmp_path: Path
+) -> None:
+    copy = shutil.copytree(exported, tmp_path / "pack")
+    said: list[str] = []
+    lowered = lower(load_pack(copy), precision, said.append)
+    assert said[0].startswith(f"{precision}: probabilities moved")
+    assert verify_pack(copy) == ()
+    assert lowered.digest != load_pack(exported).digest
+
+
+def test_a_model_is_exported_in_lower_precision_by_one_command(tmp_path: Path) -> None:
+    assert "fp16: probabilities moved" in by_command("clip", tmp_path, "--precision", "fp16")

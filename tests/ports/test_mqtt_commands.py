@@ -11,8 +11,8 @@ import pytest
 from jsonschema import Draft202012Validator
 
 from brokers import Mosquitto, running_mosquitto
-from hypnocast.core import schema, wire
-from hypnocast.core.wire import Command, Reply
+from hypnocast.core import commands, schema
+from hypnocast.core.commands import Command, Reply
 from hypnocast.errors import CommandError
 from hypnocast.ports.journal import Journal
 from hypnocast.ports.mqtt_settings import BrokerSettings
@@ -50,9 +50,9 @@ class Bedside:
 
     async def __call__(self, bed: str, command: Command) -> Reply:
         self.told.append(command)
-        if isinstance(command, wire.EndSession):
+        if isinstance(command, commands.EndSession):
             raise CommandError(f"session {command.session} does not run")
-        if isinstance(command, wire.LightsOn):
+        if isinstance(command, commands.LightsOn):
             raise ZeroDivisionError
         return await nobody(bed, command)
 
@@ -177,7 +177,7 @@ async def test_a_slow_question_does_not_hold_up_lights_off(
     answer = asyncio.Event()
 
     async def slow(bed: str, command: Command) -> Reply:
-        if isinstance(command, wire.Explain):
+        if isinstance(command, commands.Explain):
             await answer.wait()
         return await nobody(bed, command)
 

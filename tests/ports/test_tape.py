@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import subprocess
 import sys
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -321,3 +323,30 @@ def test_retention_runs_but_spares_the_running_tape(tmp_path: Path) -> None:
     assert path is not None
     assert path.exists()
     assert not old.exists()
+
+
+def test_without_a_descriptor_to_spare_tapes_go_on_being_kept_safe(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Exhausted descriptors once ended the thread that syncs tapes and forgets old ones."""
+    spare = threading.Event()
+    synced = threading.Event()
+    asked = threading.Event()
+    dup = os.dup
+
+    def scarce(number: int) -> int:
+        asked.set()
+        if not spare.is_set():
+            raise OSError(errno.EMFILE, "Too many open files")
+        synced.set()
+        return dup(number)
+
+    monkeypatch.setattr(os, "dup", scarce)
+    deck = TapeDeck(tmp_path, limits=TapeLimits(sync_every_s=0.01))
+    for arrival in night(2):
+        deck.write("bed1", arrival)
+    assert asked.wait(10.0)
+    spare.set()
+    assert synced.wait(10.0)
+    assert "Too many open files" in deck.statistics().last_error
+    deck.close()

@@ -12,7 +12,7 @@ import pytest
 from paho.mqtt import publish
 
 from brokers import running_mosquitto
-from hypnocast.core import wire
+from hypnocast.core import commands, wire
 from hypnocast.core.night import NightTitle, build_night
 from mqtt_lab import TOPICS
 from needs import need_program
@@ -63,11 +63,26 @@ STATE = wire.DaemonState(
     counters={},
     outbox=wire.OutboxCounters(waiting=3, oldest_s=1.0, sent=0),
 )
+EXPLAINED = wire.Explained(
+    epoch=7,
+    stage="R",
+    sentence="R rests on E1-M2 and Chin",
+    probability=0.9,
+    channels={"E1-M2": 0.3, "Chin": 0.2},
+    alone={"eyes": 0.6, "chin": 0.4},
+    patches=None,
+    site="lab",
+    bed="bed1",
+    session="bed1-night",
+    source="live",
+    event="bed1-night/7/1",
+)
 SAID: dict[str, tuple[wire.Message, str]] = {
     "stage": (EVENT, "bed1 7 N2 0.8"),
     "events": (EVENT, '"bed1","bed1-night",7,"2026-03-01T22:03:30.000Z","final","N2",'),
     "status": (STATUS, "bed1: amp1 has sent nothing for 40 s: check its cable"),
     "night": (NIGHT, '"efficiency": 50'),
+    "explanation": (EXPLAINED, "bed1 7: R rests on E1-M2 and Chin"),
     "state": (STATE, '{"node":"node1","waiting":3,"degraded":["journal_degraded"]}'),
 }
 
@@ -94,5 +109,5 @@ def test_every_topic_has_its_one_liner() -> None:
 def test_every_reason_and_command_is_documented() -> None:
     for reason in get_args(wire.ReasonName):
         assert f"`{reason}`" in TEXT
-    for command in get_args(wire.Command):
+    for command in get_args(commands.Command):
         assert f"`{command.__struct_config__.tag}`" in TEXT

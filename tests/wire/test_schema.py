@@ -11,7 +11,7 @@ import msgspec
 import pytest
 from jsonschema import Draft7Validator, Draft202012Validator, ValidationError
 
-from hypnocast.core import schema, wire
+from hypnocast.core import commands, schema, wire
 from hypnocast.core.night import NightTitle, build_night
 from nights import an_event, instant
 
@@ -116,8 +116,10 @@ def test_a_night_is_valid() -> None:
 
 def test_replies_are_valid_with_and_without_events() -> None:
     validator = Draft202012Validator(schema.json_schemas()["reply"])
-    bare = wire.Reply(request="r", command="note", ok=False, error="no such session")
-    full = wire.Reply(request="r", command="catch_up", ok=True, events=tuple(EVENTS), more=False)
+    bare = commands.Reply(request="r", command="note", ok=False, error="no such session")
+    full = commands.Reply(
+        request="r", command="catch_up", ok=True, events=tuple(EVENTS), more=False
+    )
     for reply in (bare, full):
         validator.validate(_as_sent(reply))
 
@@ -152,7 +154,7 @@ def test_schema_and_daemon_agree_on_what_is_a_command(command: object, good: boo
     assert Draft202012Validator(schema.json_schemas()["command"]).is_valid(command) is good
     payload = json.dumps(command).encode()
     if good:
-        wire.decode_command(payload)
+        commands.decode_command(payload)
     else:
         with pytest.raises(msgspec.ValidationError):
-            wire.decode_command(payload)
+            commands.decode_command(payload)

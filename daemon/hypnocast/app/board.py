@@ -144,6 +144,15 @@ class Board:
         """Send a verdict between page closes."""
         self._link.rolling(verdict)
 
+    def explained(self, told: wire.Explained | None) -> None:
+        """Show what a page's stage rests on; None: an explanation was left out."""
+        if told is None:
+            self.counts["explanations_shed"] += 1
+            return
+        self.counts["explained"] += 1
+        if self.session is not None and self.session.id == told.session:
+            self._link.retain(self._house.topics.explanation(self.bed), told)
+
     def mark(self, mark: wire.NightMark) -> None:
         """Show a marker or note."""
         if self._ledger is not None:

@@ -45,14 +45,24 @@ class Committer:
         self._journal = journal
         self._pack = pack_digest
         self._durable = durable
-        self._waiting: asyncio.Queue[_Waiting | None] = asyncio.Queue(IN_FLIGHT)
+        self._waiting: asyncio.Queue[_Waiting | asyncio.Future[None] | None] = asyncio.Queue(
+            IN_FLIGHT
+        )
 
     async def run(self) -> None:
         """Tell of durable batches, in order, until :meth:`finish`."""
         while (waiting := await self._waiting.get()) is not None:
+            if isinstance(waiting, asyncio.Future):
+                if not waiting.done():
+                    waiting.set_result(None)
+                continue
             committed = await waiting.done
             if waiting.then is not None:
                 waiting.then(committed)
+
+    async def reach(self, reached: asyncio.Future[None]) -> None:
+        """Tell a future once everything handed over so far is durable."""
+        await self._waiting.put(reached)
 
     async def finish(self) -> None:
         """Let :meth:`run` end after everything handed over so far."""

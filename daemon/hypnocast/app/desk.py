@@ -69,6 +69,10 @@ class Kit:
     """How long after its close a page may wait for an opinion; None: as long as it takes."""
 
 
+_Work = Asked | Changed | Noted | asyncio.Future[None]
+"""What waits its turn; a future is told when its turn has come and all before it is durable."""
+
+
 class Desk:
     """Works off what happens at one bed."""
 
@@ -81,7 +85,7 @@ class Desk:
             kit.judge, kit.decider, kit.context, self._committer.emit, deadline_s=kit.deadline_s
         )
         self._rolling = RollingDesk(kit.judge, kit.decider, self._scorer, board.roll, board.counts)
-        self._work: asyncio.Queue[Asked | Changed | Noted | None] = asyncio.Queue()
+        self._work: asyncio.Queue[_Work | None] = asyncio.Queue()
         self.done = 0
         """Items worked off."""
 
@@ -114,6 +118,12 @@ class Desk:
     def finish(self) -> None:
         """Let :meth:`run` return once everything handed over so far is durable."""
         self._work.put_nowait(None)
+
+    async def durable(self) -> None:
+        """Return once everything handed over so far is durable."""
+        reached: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._work.put_nowait(reached)
+        await reached
 
     async def resume(
         self,
@@ -151,7 +161,7 @@ class Desk:
         await self._committer.emit(Scored(terminal, log_probabilities, None))
         return state
 
-    async def _work_off(self, item: Asked | Changed | Noted) -> None:
+    async def _work_off(self, item: _Work) -> None:
         match item:
             case Asked():
                 await self._scorer.score(item)
@@ -159,6 +169,8 @@ class Desk:
                 await self._change(item.change)
             case Noted():
                 await self._note(item.session.id, item.at_utc, item.text)
+            case asyncio.Future():
+                await self._committer.reach(item)
 
     async def _change(self, change: SessionChange) -> None:
         session, board = change.session, self._board

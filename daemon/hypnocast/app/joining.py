@@ -13,7 +13,7 @@ import numpy as np
 
 from hypnocast.core.types import Arrival, Chunk
 
-JOINED_S = 4.0
+JOINED_S = 10.0
 """Chunks that came within so long of each other become one."""
 
 

@@ -32,8 +32,17 @@ MAX_GLANCES = 64
 """Where so much waits, nobody glances between pages."""
 
 GLANCES_AT_ONCE = 4
-_GLANCE = 2
-"""The last in order."""
+STUDIES_AT_ONCE = 4
+_GLANCE, _STUDY = 2, 3
+"""In order behind terminal and provisional verdicts."""
+
+_BATCHES = {
+    0: (MAX_BATCH, 1),
+    1: (MAX_BATCH, 1),
+    _GLANCE: (GLANCES_AT_ONCE, _GLANCE),
+    _STUDY: (STUDIES_AT_ONCE, _STUDY),
+}
+"""By the first in order: how many are judged at once, and up to which order."""
 
 BUILD_AGAIN_S = 60.0
 """After so long a model that could not be built is tried again."""
@@ -126,10 +135,24 @@ class Judge:
         """Ask for an opinion that nobody waits for; cancelled where there is too much to do."""
         answer: asyncio.Future[Opinion] = asyncio.get_running_loop().create_future()
         with self._wake:
-            if self._build_again_at is not None or len(self._waiting) >= MAX_GLANCES:
+            ahead = sum(each.order[0] <= _GLANCE for each in self._waiting)
+            if self._build_again_at is not None or ahead >= MAX_GLANCES:
                 answer.cancel()
                 return answer
             self._waiting.append(_Question((_GLANCE, next(self._order)), look, answer))
+            self._wake.notify()
+        return answer
+
+    def study(self, look: Look) -> asyncio.Future[Opinion]:
+        """Ask for an opinion that explains another: when neither page nor glance waits."""
+        answer: asyncio.Future[Opinion] = asyncio.get_running_loop().create_future()
+        answer.add_done_callback(_heard)
+        with self._wake:
+            if self._build_again_at is not None or len(self._waiting) >= MAX_WAITING:
+                why = "there is too much to do for explanations"
+                answer.set_exception(InferenceError(why, where="judge"))
+                return answer
+            self._waiting.append(_Question((_STUDY, next(self._order)), look, answer))
             self._wake.notify()
         return answer
 
@@ -201,11 +224,11 @@ class Judge:
             else:
                 return []
             self._waiting.sort(key=lambda question: question.order)
-            pages = sum(question.order[0] < _GLANCE for question in self._waiting)
-            # A glance is never judged along with pages, and few at once: a page may come.
-            size = min(pages, MAX_BATCH) if pages else GLANCES_AT_ONCE
-            batch = self._waiting[:size]
-            del self._waiting[:size]
+            # Glances and studies are never judged along with pages, and few at once: a page
+            # may come.
+            most, up_to = _BATCHES[self._waiting[0].order[0]]
+            batch = [each for each in self._waiting[:most] if each.order[0] <= up_to]
+            del self._waiting[: len(batch)]
             self._running = batch
             self._began = time.monotonic()
             return batch

@@ -14,7 +14,7 @@ from typing import Any
 
 import msgspec
 
-from hypnocast.app.agreement import Agreement, compare
+from hypnocast.app.agreement import agreement_as_json, agreement_lines
 from hypnocast.app.build import (
     JOURNAL,
     Script,
@@ -26,13 +26,14 @@ from hypnocast.app.build import (
     topic_word,
 )
 from hypnocast.app.config import Config
-from hypnocast.app.joining import joined
+from hypnocast.app.joining import JOINED_S, joined
 from hypnocast.app.sources import RecordedSource
 from hypnocast.app.ward import Plan, Ward, Watcher
 from hypnocast.core import wire
+from hypnocast.core.agreement import Agreement, compare
 from hypnocast.core.decisions import Decision, decision_from_json
 from hypnocast.core.topics import Topics
-from hypnocast.core.types import PAGE_S, Stage
+from hypnocast.core.types import PAGE_S
 from hypnocast.core.utc import UtcAnchor
 from hypnocast.errors import TapeError
 from hypnocast.ports.files import open_recording
@@ -67,8 +68,8 @@ class Replayed:
         )
         if not any(expert):
             return None
-        stages = [Stage(stage) if (stage := model.get(k)) else None for k in range(epochs)]
-        return compare(expert, stages)
+        ours = [model.get(epoch) for epoch in range(epochs)]
+        return compare(ours, [None if stage is None else stage.value for stage in expert])
 
     def to_json(self) -> dict[str, Any]:
         """Return it for programs."""
@@ -82,7 +83,7 @@ class Replayed:
             "stages": [event.stage for event in self.events],
             "reasons": [event.reason for event in self.events],
             "pictures": [event.digests.picture for event in self.events],
-            "agreement": None if agreement is None else agreement.to_json(),
+            "agreement": None if agreement is None else agreement_as_json(agreement),
         }
 
     def lines(self) -> Iterator[str]:
@@ -95,7 +96,7 @@ class Replayed:
             yield f"  withheld: {reason} {count}"
         agreement = self.agreement
         if agreement is not None:
-            yield from agreement.lines()
+            yield from agreement_lines(agreement)
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,7 +138,7 @@ async def replay(
         raise TapeError("holds no signals", where=str(settings.path), remedy="Name another file.")
     bed = topic_word(settings.bed or settings.path.stem)
     start = recording.start.timestamp() if recording.start is not None else 0.0
-    arrivals = joined((bed, arrival) for arrival in recording.arrivals())
+    arrivals = joined((bed, arrival) for arrival in recording.arrivals(JOINED_S))
     source = RecordedSource(arrivals, UtcAnchor(recording.t0, start), kind="replay")
     decisions = decisions_of(recording) if settings.obey else ()
     script = Script({bed: decisions}) if decisions else None

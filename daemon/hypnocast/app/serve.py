@@ -22,6 +22,7 @@ from hypnocast.app.build import (
 from hypnocast.app.config import Config, changed_keys, load_config
 from hypnocast.app.discretion import Discretion
 from hypnocast.app.network import beds_of, network_of
+from hypnocast.app.nights.commentary import Commentary
 from hypnocast.app.nights.gallery import PAGES, Gallery
 from hypnocast.app.nights.past import PastPages, depth_of
 from hypnocast.app.rounds import Rounds
@@ -72,6 +73,9 @@ async def serve(
         kit = make_kit(config, pack, journal, live=True, on_step=_log_step)
         gallery = Gallery(state_dir / PAGES, pack.recipe.digest)
         stack.callback(gallery.close)
+        past = PastPages(gallery, kit.judge, journal, pack, depth=depth_of(config))
+        commentary = Commentary(past) if config.pack.explain != "off" else None
+        told = (*watchers, Discretion(bed.id for bed in config.bed))
         ward = Ward(
             Plan(
                 source=source,
@@ -95,8 +99,8 @@ async def serve(
                 problems=lambda bed: tuple(
                     str(problem) for problem in lsl.problems() if problem.bed == bed
                 ),
-                watchers=(*watchers, Discretion(bed.id for bed in config.bed)),
-                past=PastPages(gallery, kit.judge, journal, pack, depth=depth_of(config)),
+                watchers=told if commentary is None else (*told, commentary),
+                past=past,
             )
         )
 
@@ -115,6 +119,9 @@ async def serve(
             beds=[bed.id for bed in config.bed] or "found by themselves",
             state_dir=str(state_dir),
         )
+        if commentary is not None:
+            explaining = asyncio.create_task(commentary.run(ward.boards), name="commentary")
+            stack.push_async_callback(_cancel, explaining)
         if config.dashboard.enabled:
             stack.push_async_callback(_cancel, asyncio.create_task(_dashboard(config)))
         rounds = Rounds(

@@ -9,30 +9,28 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Literal, Protocol, TypeVar
+from typing import Protocol
 
 import structlog
 
 from hypnocast import __version__
-from hypnocast.app.bedside import Bedside
 from hypnocast.app.board import Board, House
 from hypnocast.app.desk import Desk, Kit
 from hypnocast.app.events import instant
 from hypnocast.app.homeassistant import discovery, discovery_topic
 from hypnocast.app.nights.past import PastPages
+from hypnocast.app.orders import Orders
 from hypnocast.app.sources import Source
 from hypnocast.app.traced import Item
 from hypnocast.app.tracer import MakeBedside, Tracer
 from hypnocast.core import wire
 from hypnocast.core.session import LightsMark, Phase, Session
 from hypnocast.core.topics import Topics
-from hypnocast.errors import CommandError, HypnocastError
+from hypnocast.errors import HypnocastError
 from hypnocast.ports.journal_reader import JournalReader, NightRecord
 from hypnocast.ports.mqtt import Connected, MqttLink
 from hypnocast.ports.mqtt_settings import BrokerSettings
 from hypnocast.stagers.pack import Pack
-
-T = TypeVar("T")
 
 STATE_EVERY_S = 30.0
 REFRESH_S = 1.0
@@ -84,7 +82,9 @@ class Ward:
         self._plan = plan
         self.judge = plan.kit.judge
         self.journal = plan.kit.journal
-        self.link = MqttLink(plan.broker, plan.topics, plan.node, self.journal, self.obey)
+        self.tracer = Tracer(plan.source, plan.make_bedside, self._deliver)
+        self.orders = Orders(self.tracer, self._durable, plan.past)
+        self.link = MqttLink(plan.broker, plan.topics, plan.node, self.journal, self.orders.obey)
         self._house = House(
             topics=plan.topics,
             node=plan.node,
@@ -97,7 +97,6 @@ class Ward:
         self.desks: dict[str, Desk] = {}
         self.boards: dict[str, Board] = {}
         self._desk_tasks: dict[str, asyncio.Task[None]] = {}
-        self.tracer = Tracer(plan.source, plan.make_bedside, self._deliver)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._began = time.monotonic()
         self._stop = asyncio.Event()
@@ -214,6 +213,9 @@ class Ward:
                 self._announce(bed)
         return desk
 
+    async def _durable(self, bed: str) -> None:
+        await self.desk(bed).durable()
+
     def _announce(self, bed: str) -> None:
         plan = self._plan
         document = discovery(plan.topics, plan.node, bed, pages=plan.show_pages)
@@ -257,57 +259,6 @@ class Ward:
         )
         taken_up.add_done_callback(_complain)
 
-    # --- commands ------------------------------------------------------------------------------
-
-    async def obey(self, bed: str, command: wire.Command) -> wire.Reply:
-        """Obey a command at a bed."""
-        match command:
-            case wire.StartSession():
-                phase = Phase(command.phase)
-                session = await self._ask(
-                    bed, lambda bedside, now: bedside.start(command.subject, phase, now)
-                )
-                return _reply(command, session.id)
-            case wire.EndSession():
-                await self._ask(bed, lambda bedside, now: bedside.end(command.session, now))
-                return _reply(command, command.session)
-            case wire.LightsOff() | wire.LightsOn():
-                return await self._mark_lights(bed, command)
-            case wire.Note():
-                return await self._note(bed, command)
-            case wire.PageCommand() | wire.Explain() if self._plan.past is not None:
-                return await self._plan.past.answer(bed, command)
-            case _:
-                raise CommandError(
-                    "this daemon keeps no pictures of past pages",
-                    where=f"bed {bed}",
-                    remedy="Use hypnocast why on the tape.",
-                )
-
-    async def _note(self, bed: str, command: wire.Note) -> wire.Reply:
-        at = time.time() if command.at is None else _utc(command.at)
-
-        def note(bedside: Bedside, _: float) -> None:
-            bedside.expect(command.session)
-            bedside.note(at, command.text)
-
-        await self._ask(bed, note)
-        return _reply(command, command.session)
-
-    async def _mark_lights(self, bed: str, command: wire.LightsOff | wire.LightsOn) -> wire.Reply:
-        at = None if command.at is None else _utc(command.at)
-        to: Literal["off", "on"] = "off" if isinstance(command, wire.LightsOff) else "on"
-
-        def mark(bedside: Bedside, now: float) -> None:
-            bedside.expect(command.session)
-            bedside.lights(to, at, now)
-
-        await self._ask(bed, mark)
-        return _reply(command, command.session)
-
-    async def _ask(self, bed: str, act: Callable[[Bedside, float], T]) -> T:
-        return await asyncio.wrap_future(self.tracer.post(bed, act))
-
     # --- the daemon's own state ----------------------------------------------------------------
 
     def _show_state(self) -> None:
@@ -329,7 +280,7 @@ class Ward:
         degraded = (
             *judge.degraded,
             *(("journal_degraded",) if condition.health == "degraded" else ()),
-            *((condition.why,) if condition.why else ()),
+            *(words for words in (condition.why, condition.lost) if words),
             *self.link.problems,
         )
         return wire.DaemonState(
@@ -348,20 +299,6 @@ class Ward:
             counters=dict(counters),
             outbox=await self.journal.outbox_counters(datetime.fromtimestamp(now, UTC)),
         )
-
-
-def _reply(command: wire.Command, session: str) -> wire.Reply:
-    return wire.Reply(
-        request=command.request,
-        command=wire.command_name(command),
-        ok=True,
-        error=None,
-        session=session,
-        events=None,
-        more=None,
-        png=None,
-        explanation=None,
-    )
 
 
 def _session_of(night: NightRecord) -> Session:

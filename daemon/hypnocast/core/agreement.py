@@ -32,11 +32,14 @@ class Agreement:
         return sum(map(sum, self.confusion))
 
     @property
+    def same(self) -> int:
+        """Pages with the same stage."""
+        return sum(self.confusion[k][k] for k in range(len(STAGES)))
+
+    @property
     def agreed(self) -> float | None:
         """Share of the pages with the same stage; None without pages."""
-        if not self.pages:
-            return None
-        return sum(self.confusion[k][k] for k in range(len(STAGES))) / self.pages
+        return self.same / self.pages if self.pages else None
 
     @property
     def kappa(self) -> float | None:

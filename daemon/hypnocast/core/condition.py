@@ -28,6 +28,9 @@ NOTCH_Q = 20.0
 PAD_S = 3.0
 """Odd reflection at both ends before filtering: about one period of the slowest wave kept."""
 
+LEAD_S = 1.0
+"""So much before the page is filtered beyond what a spectrogram's first window reaches."""
+
 BRIDGE_S = 0.1
 """A shorter gap is bridged for the filter's sake (and empty again afterwards): cutting the
 signal there would cost more at both rims than the straight line does."""
@@ -47,7 +50,11 @@ _PASSBANDS: Mapping[Role, tuple[float, float]] = MappingProxyType(
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Filtered:
-    """One derivation after the filters, at its own rate, in µV; NaN where nothing came."""
+    """One derivation after the filters, at its own rate, in µV.
+
+    NaN where nothing came, and in most of the context: that is there to settle the filters, and
+    what they make of it is not drawn.
+    """
 
     rate: float
     start_s: float
@@ -86,10 +93,12 @@ def condition(page: Page, recipe: Recipe, mains_hz: int) -> Conditioned:
         for role in recipe.roles
         if role in page.signals and (band := passband(role, page.signals[role].rate)) is not None
     }
-    smooth = _filter_all({role: (page.signals[role], bands[role]) for role in bands}, mains_hz)
+    windows = (band.spectrum.window_s for band in recipe.bands if band.spectrum is not None)
+    from_s = page.context_s - LEAD_S - max(windows, default=0.0) / 2
+    wanted = {role: (page.signals[role], bands[role]) for role in bands}
+    smooth = _filter_all(wanted, mains_hz, from_s)
     filtered = {
-        role: Filtered(page.signals[role].rate, -page.context_s, _on_grid(smooth[role]))
-        for role in bands
+        role: Filtered(page.signals[role].rate, -page.context_s, smooth[role]) for role in bands
     }
     traces = {role: _on_grid(_resample(signal, recipe.rate)) for role, signal in filtered.items()}
     return Conditioned(
@@ -100,50 +109,80 @@ def condition(page: Page, recipe: Recipe, mains_hz: int) -> Conditioned:
 
 
 def _filter_all(
-    wanted: Mapping[Role, tuple[Signal, tuple[float, float]]], mains_hz: int
+    wanted: Mapping[Role, tuple[Signal, tuple[float, float]]], mains_hz: int, from_s: float
 ) -> dict[Role, FloatArray]:
     """Filter every channel; whole ones of one kind together, which gives the same numbers."""
-    from scipy.signal import sosfiltfilt  # 0.7 s, which --help need not wait for
-
     alike: dict[tuple[float, tuple[float, float], int], list[Role]] = {}
     for role, (signal, band) in wanted.items():
         if np.isfinite(signal.samples).all():
             alike.setdefault((signal.rate, band, signal.samples.size), []).append(role)
     smooth: dict[Role, FloatArray] = {}
     for (rate, band, size), roles in alike.items():
-        pad = min(round(PAD_S * rate), size - 1)
         stacked = np.stack([wanted[role][0].samples for role in roles])
-        clean = sosfiltfilt(_design(rate, band, mains_hz), stacked, padtype="odd", padlen=pad)
+        skip = min(max(0, int(from_s * rate)), size)
+        clean = np.full(stacked.shape, np.nan)
+        clean[:, skip:] = _on_grid(_both_ways(stacked, _design(rate, band, mains_hz), rate, skip))
         smooth |= zip(roles, clean, strict=True)
     rest = ((role, of) for role, of in wanted.items() if role not in smooth)
-    return smooth | {role: _filter(signal, band, mains_hz) for role, (signal, band) in rest}
+    return smooth | {role: _filter(signal, band, mains_hz, from_s) for role, (signal, band) in rest}
 
 
-def _filter(signal: Signal, band: tuple[float, float], mains_hz: int) -> FloatArray:
-    from scipy.signal import sosfiltfilt  # 0.7 s, which --help need not wait for
-
+def _filter(signal: Signal, band: tuple[float, float], mains_hz: int, from_s: float) -> FloatArray:
     design = _design(signal.rate, band, mains_hz)
     out = np.full(signal.samples.shape, np.nan)
+    first = max(0, int(from_s * signal.rate))
     for start, stop in _stretches(signal.samples, round(BRIDGE_S * signal.rate)):
+        if stop <= first:
+            continue
         stretch = signal.samples[start:stop]
         known = np.isfinite(stretch)
         if not known.all():
             where = np.arange(stretch.size)
             stretch = np.interp(where, where[known], stretch[known])
-        pad = min(round(PAD_S * signal.rate), stretch.size - 1)
-        clean = sosfiltfilt(design, stretch, padtype="odd", padlen=pad)
-        out[start:stop] = np.where(known, clean, np.nan)
+        skip = max(0, first - start)
+        clean = _both_ways(stretch[None], design, signal.rate, skip)[0]
+        out[start + skip : stop] = np.where(known[skip:], _on_grid(clean), np.nan)
     return out
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class _Design:
+    """A filter in second-order sections, and its state after an endless run of ones."""
+
+    sections: FloatArray
+    settled: FloatArray
+
+
+def _both_ways(samples: FloatArray, design: _Design, rate: float, skip: int) -> FloatArray:
+    """Filter rows forwards and backwards; give what comes after the first ``skip`` samples.
+
+    The numbers of scipy's ``sosfiltfilt``. But the way back ends where nobody looks any more,
+    and the settled state is worked out once.
+    """
+    from scipy.signal import sosfilt  # 0.7 s, which --help need not wait for
+
+    pad = min(round(PAD_S * rate), samples.shape[1] - 1)
+    ends = 2 * samples[:, :1], 2 * samples[:, -1:]
+    before = ends[0] - samples[:, pad:0:-1]
+    after = ends[1] - samples[:, -2 : -(pad + 2) : -1]
+    padded = np.concatenate([before, samples, after], axis=1)
+    settled = design.settled[:, None, :]
+    there, _ = sosfilt(design.sections, padded, zi=settled * padded[:, :1])
+    back = there[:, : pad + skip - 1 : -1] if pad + skip else there[:, ::-1]
+    again, _ = sosfilt(design.sections, back, zi=settled * there[:, -1:])
+    clean: FloatArray = again[:, pad:][:, ::-1]
+    return clean
+
+
 @lru_cache(maxsize=128)
-def _design(rate: float, band: tuple[float, float], mains_hz: int) -> FloatArray:
-    from scipy.signal import butter, iirnotch, tf2sos
+def _design(rate: float, band: tuple[float, float], mains_hz: int) -> _Design:
+    from scipy.signal import butter, iirnotch, sosfilt_zi, tf2sos
 
     sections = butter(ORDER, band, btype="bandpass", fs=rate, output="sos")
     if 0 < mains_hz < 0.45 * rate:
         sections = np.vstack([sections, tf2sos(*iirnotch(mains_hz, NOTCH_Q, fs=rate))])
-    return np.ascontiguousarray(sections, dtype=np.float64)
+    sections = np.ascontiguousarray(sections, dtype=np.float64)
+    return _Design(sections, sosfilt_zi(sections))
 
 
 def _stretches(samples: FloatArray, bridge: int) -> Iterator[tuple[int, int]]:

@@ -3,9 +3,12 @@
 The occlusion analysis of arXiv 2509.22810, on our pictures. Blanked means drawn as if nothing
 had been recorded there, grid and all, which is what a model has seen of missing channels.
 
-Channels tell the same thing twice (both eyes, three EEGs), so that blanking one of them alone
-may cost nothing. A channel's fall is therefore the mean of two: of blanking it on the whole
-page, and of blanking it last, on a page where nothing else is left.
+Channels of one kind tell the same thing twice (both eyes, three EEGs), so that blanking one of
+them alone may cost nothing. A channel's fall is therefore the mean of two: of blanking it on the
+whole page, and of blanking it last of its kind, with the other kinds left as they are.
+
+Whole kinds can stand in for each other too: a model may know R by the eyes or by the EEG. Then
+no channel's fall is large, and what is worth saying is which kind would do alone.
 """
 
 from __future__ import annotations
@@ -23,6 +26,8 @@ from hypnocast.core.draw import rgb
 from hypnocast.core.recipe import Recipe
 from hypnocast.core.render import picture_digest, render, spectrogram_top
 from hypnocast.core.types import (
+    EEG_ROLES,
+    EOG_ROLES,
     STAGES,
     FloatArray,
     Look,
@@ -35,8 +40,16 @@ from hypnocast.core.types import (
 PATCHES = 14
 """Patches along each side of the page: on a 448-pixel page 32 × 32 pixels each."""
 
-WORTH_NAMING = 0.05
+WORTH_NAMING = 0.1
 """A smaller fall of the probability is not called a reason."""
+
+MOST_NAMED = 3
+"""Whoever names every channel has said nothing."""
+
+NEARLY = 0.1
+"""A kind would do alone that leaves the stage less improbable than by this."""
+
+_OTHERS = {Role.CHIN: "chin", Role.ECG: "ECG"}
 
 _INK = 3
 """A pixel that differs by less from the empty page has no trace on it."""
@@ -47,27 +60,52 @@ class Rests:
     """What a stage rests on."""
 
     stage: Stage
+    probability: float
+    """Of the stage on the page as it is."""
     channels: dict[Role, float]
     """Fall of the stage's probability, 1 = from certain to impossible."""
+    alone: dict[str, float]
+    """Kind of channels → the stage's probability where nothing else is left."""
+    empty: float
+    """The stage's probability where nothing at all is left."""
     patches: tuple[tuple[float, ...], ...] | None = None
     """Rows from top to bottom; None where only channels were asked for."""
 
     @property
+    def named(self) -> tuple[Role, ...]:
+        """Return the channels that matter, the dearest first.
+
+        They cost at least :data:`WORTH_NAMING` and half of what the dearest costs, and are no
+        more than :data:`MOST_NAMED`.
+        """
+        dearest = max(self.channels.values(), default=0.0)
+        least = max(WORTH_NAMING, dearest / 2.0)
+        ranked = sorted(self.channels.items(), key=lambda item: -item[1])
+        return tuple(role for role, fall in ranked if fall >= least)[:MOST_NAMED]
+
+    @property
+    def would_do(self) -> tuple[str, ...]:
+        """Return the kinds of channels that would do alone, but for those of a named one."""
+        told = {_kind(role) for role in self.named}
+        least = max(self.probability - NEARLY, self.empty + NEARLY)
+        return tuple(kind for kind, p in self.alone.items() if p >= least and kind not in told)
+
+    @property
     def sentence(self) -> str:
         """Say it in words: ``R rests on E1-M2 and Chin``."""
-        return sentence(self.stage, self.channels)
+        named = _listed([role.value for role in self.named], "and") or "no single channel"
+        others = _listed([f"the {kind}" for kind in self.would_do], "or")
+        return f"{self.stage} rests on {named}" + (f"; {others} alone would do" if others else "")
 
 
 def channel_looks(look: Look, recipe: Recipe) -> list[Look]:
-    """Return the looks to judge: the page, the empty page, then each channel without and alone.
+    """Return the looks to judge: the page, then with only some of its channels left.
 
     A channel is blanked on the pages around as well: else a model that looks at those would
     read there what it no longer sees here.
     """
     roles = drawn_roles(look.page, recipe)
-    variants: list[tuple[Role, ...]] = [roles]
-    for role in roles:
-        variants += [(role,), tuple(other for other in roles if other is not role)]
+    variants = [[role for role in roles if role not in left] for left in _lefts(roles)]
     shown = [
         None if picture is None else _blanked(picture, recipe, variants)
         for picture in look.pictures
@@ -79,17 +117,53 @@ def channel_looks(look: Look, recipe: Recipe) -> list[Look]:
     return [look, *looks]
 
 
-def channel_falls(
-    stage: Stage, look: Look, recipe: Recipe, judged: Sequence[FloatArray]
-) -> dict[Role, float]:
-    """Return each channel's fall from the probabilities of :func:`channel_looks`."""
+def channel_rests(stage: Stage, look: Look, recipe: Recipe, judged: Sequence[FloatArray]) -> Rests:
+    """Return what a stage rests on from the probabilities of :func:`channel_looks`."""
     at = STAGES.index(stage)
-    whole, empty, *pairs = (float(probabilities[at]) for probabilities in judged)
     roles = drawn_roles(look.page, recipe)
-    return {
-        role: round(((whole - without) + (alone - empty)) / 2.0, 6)
-        for role, without, alone in zip(roles, pairs[::2], pairs[1::2], strict=True)
-    }
+    everything = frozenset(roles)
+    asked = [everything, *_lefts(roles)]
+    p = {left: float(row[at]) for left, row in zip(asked, judged, strict=True)}
+    falls = {}
+    for role in roles:
+        others = everything - _mates(role, roles)
+        first = p[everything] - p[everything - {role}]
+        last = p[others | {role}] - p[others]
+        falls[role] = round((first + last) / 2.0, 6)
+    kinds = {_kind(role): _mates(role, roles) for role in roles}
+    return Rests(
+        stage,
+        round(p[everything], 6),
+        falls,
+        {kind: round(p[mates], 6) for kind, mates in kinds.items()},
+        round(p[frozenset()], 6),
+    )
+
+
+def _lefts(roles: Sequence[Role]) -> list[frozenset[Role]]:
+    """Return which channels are left on each look but the first."""
+    everything = frozenset(roles)
+    lefts = [frozenset[Role]()]
+    for role in roles:
+        mates = _mates(role, roles)
+        others = everything - mates
+        lefts += [everything - {role}, others, others | {role}, mates]
+    return [left for left in dict.fromkeys(lefts) if left != everything]
+
+
+def _mates(role: Role, roles: Sequence[Role]) -> frozenset[Role]:
+    """Return the channels of a channel's kind, itself among them."""
+    return frozenset(other for other in roles if _kind(other) == _kind(role))
+
+
+def _kind(role: Role) -> str:
+    return "EEG" if role in EEG_ROLES else "eyes" if role in EOG_ROLES else _OTHERS[role]
+
+
+def _listed(words: Sequence[str], last: str) -> str:
+    if len(words) < 2:
+        return "".join(words)
+    return f"{', '.join(words[:-1])} {last} {words[-1]}"
 
 
 def patch_looks(look: Look, recipe: Recipe) -> list[Look]:
@@ -109,21 +183,6 @@ def patch_falls(
     at = STAGES.index(stage)
     falls = [round(float(whole[at] - probabilities[at]), 6) for probabilities in judged]
     return tuple(tuple(falls[row : row + PATCHES]) for row in range(0, len(falls), PATCHES))
-
-
-def sentence(stage: Stage, falls: dict[Role, float]) -> str:
-    """Name the channels that matter: all that cost at least half of what the dearest costs."""
-    dearest = max(falls.values(), default=0.0)
-    named = [
-        role.value
-        for role, fall in sorted(falls.items(), key=lambda item: -item[1])
-        if fall >= WORTH_NAMING and fall >= dearest / 2.0
-    ]
-    if not named:
-        return f"{stage} rests on no single channel"
-    if len(named) == 1:
-        return f"{stage} rests on {named[0]}"
-    return f"{stage} rests on {', '.join(named[:-1])} and {named[-1]}"
 
 
 def drawn_roles(picture: Picture, recipe: Recipe) -> tuple[Role, ...]:

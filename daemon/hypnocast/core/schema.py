@@ -8,7 +8,7 @@ from typing import Any, Final, Literal
 
 import msgspec
 
-from hypnocast.core import wire
+from hypnocast.core import commands, wire
 from hypnocast.core.topics import Topics
 
 Json = dict[str, Any]
@@ -114,10 +114,20 @@ def _payloads() -> tuple[_Payload, ...]:
             qos=0,
         ),
         _Payload(
+            "explanation",
+            "explanation",
+            topics.explanation(bed),
+            wire.Explained,
+            "send",
+            retained=True,
+            summary="What the newest explained stage rests on, if switched on; cleared when the "
+            "session ends.",
+        ),
+        _Payload(
             "command",
             "command",
             topics.command(bed),
-            wire.Command,
+            commands.Command,
             "receive",
             retained=False,
             summary="What a bed is told or asked; a retained command is ignored.",
@@ -126,7 +136,7 @@ def _payloads() -> tuple[_Payload, ...]:
             "reply",
             "reply",
             topics.reply(bed),
-            wire.Reply,
+            commands.Reply,
             "send",
             retained=False,
             summary="The answer to a command, with its request id.",

@@ -32,9 +32,10 @@ def spectrogram(signal: Filtered, look: Spectrogram, spectrum: Spectrum, width: 
     frames = np.lib.stride_tricks.sliding_window_view(np.where(known, cut, 0.0), window)
     at = (starts - first).astype(np.intp)
     taper = _hann(window)
-    power = (
-        np.abs(np.fft.rfft(frames[at] * taper, axis=1)) ** 2 * (2 * SINE_GAIN / taper.sum()) ** 2
-    )
+    lowest = round(spectrum.lowest_hz * window / signal.rate)
+    # Cut before the power is taken: most frequencies are above what is shown.
+    waves = np.fft.rfft(frames[at] * taper, axis=1)[:, lowest : lowest + look.rows]
+    power = np.abs(waves) ** 2 * (2 * SINE_GAIN / taper.sum()) ** 2
     seen = np.ones(columns, dtype=bool)
     if not known.all():
         known_frames = np.lib.stride_tricks.sliding_window_view(known, window)[at]
@@ -42,13 +43,10 @@ def spectrogram(signal: Filtered, look: Spectrogram, spectrum: Spectrum, width: 
         middle = slice(int(window / 2 - hop / 2), int(np.ceil(window / 2 + hop / 2)))
         seen = known_frames[:, middle].mean(axis=1) >= 0.5
         power /= np.where(seen, weight, 1.0)[:, None]
-    lowest = round(spectrum.lowest_hz * window / signal.rate)
     rows = np.zeros((columns, look.rows))
-    shown = power[:, lowest : lowest + look.rows]
-    rows[:, : shown.shape[1]] = shown
-    level = np.clip(
-        (np.log10(np.maximum(rows, 10.0**look.floor)) - look.floor) / look.span, 1 / 255, 1.0
-    )
+    rows[:, : power.shape[1]] = power
+    least = 10.0**look.floor
+    level = np.clip((np.log10(np.maximum(rows, least)) - look.floor) / look.span, 1 / 255, 1.0)
     grey = np.where(seen[:, None], np.rint(255 * level), 0).astype(np.uint8)
     return np.repeat(grey.T[::-1], look.column_px, axis=1)
 

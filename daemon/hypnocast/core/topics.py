@@ -54,6 +54,10 @@ class Topics:
         """Return the topic of verdicts between page closes."""
         return f"{self.prefix}/bed/{bed}/rolling"
 
+    def explanation(self, bed: str) -> str:
+        """Return the topic of what the newest explained page's stage rests on: retained."""
+        return f"{self.prefix}/bed/{bed}/explanation"
+
     def command(self, bed: str) -> str:
         """Return the topic on which commands are taken."""
         return f"{self.prefix}/bed/{bed}/command"

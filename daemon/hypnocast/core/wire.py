@@ -1,4 +1,4 @@
-"""What crosses MQTT: the events, the states, the commands. JSON Schemas are generated from here.
+"""What Hypnocast publishes: the events and the states. JSON Schemas are generated from here.
 
 Every key is always there, null where it has no value. Ids are pseudonymous. A consumer that
 meets a key it does not know must ignore it; a change that would break a consumer changes the
@@ -53,10 +53,6 @@ TopicWord = Annotated[str, Meta(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
 
 class Message(Struct, frozen=True, kw_only=True):
     """Anything Hypnocast publishes."""
-
-
-class Strict(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Anything Hypnocast receives."""
 
 
 # --- stage events -----------------------------------------------------------------------------
@@ -302,7 +298,8 @@ class DaemonState(Message, frozen=True, kw_only=True):
     uptime_s: float
     beds: tuple[TopicWord, ...]
     counters: dict[str, int]
-    """``pages``, ``final``, ``withheld``, ``provisional``, ``shed``, ``late_samples`` …"""
+    """``pages``, ``final``, ``withheld``, ``provisional``, ``shed``, ``late_samples``,
+    ``explained``, ``explanations_shed`` …"""
     outbox: OutboxCounters
     research_use_only: Literal[True] = True
 
@@ -322,80 +319,6 @@ class Rolling(Message, frozen=True, kw_only=True):
     research_use_only: Literal[True] = True
 
 
-# --- commands ---------------------------------------------------------------------------------
-
-RequestId = Annotated[str, Meta(min_length=1, max_length=64)]
-SessionId = Annotated[str, Meta(min_length=1, max_length=128)]
-SubjectCode = Annotated[str, Meta(pattern=r"^[A-Za-z0-9._-]{1,64}$")]
-
-
-class StartSession(Strict, frozen=True, kw_only=True, tag_field="command", tag="start_session"):
-    """Begin a night for the next person; ends the one that runs."""
-
-    request: RequestId
-    subject: SubjectCode | None = None
-    phase: Literal["setup", "calibration", "recording"] = "recording"
-
-
-class EndSession(Strict, frozen=True, kw_only=True, tag_field="command", tag="end_session"):
-    """End the named session; nothing happens if it no longer runs."""
-
-    request: RequestId
-    session: SessionId
-
-
-class LightsOff(Strict, frozen=True, kw_only=True, tag_field="command", tag="lights_off"):
-    """Lights went off, now or (back-dated) at ``at``."""
-
-    request: RequestId
-    session: SessionId
-    at: Instant | None = None
-
-
-class LightsOn(Strict, frozen=True, kw_only=True, tag_field="command", tag="lights_on"):
-    """Lights came on, now or (back-dated) at ``at``."""
-
-    request: RequestId
-    session: SessionId
-    at: Instant | None = None
-
-
-class Note(Strict, frozen=True, kw_only=True, tag_field="command", tag="note"):
-    """A technologist's note, now or (back-dated) at ``at``."""
-
-    request: RequestId
-    session: SessionId
-    text: Annotated[str, Meta(min_length=1, max_length=500)]
-    at: Instant | None = None
-
-
-class Explain(Strict, frozen=True, kw_only=True, tag_field="command", tag="explain"):
-    """Ask what a page's stage rests on."""
-
-    request: RequestId
-    session: SessionId
-    epoch: Annotated[int, Meta(ge=0)]
-
-
-class PageCommand(Strict, frozen=True, kw_only=True, tag_field="command", tag="page"):
-    """Ask for the picture of a page; the reply is the PNG."""
-
-    request: RequestId
-    session: SessionId
-    epoch: Annotated[int, Meta(ge=0)]
-
-
-class CatchUp(Strict, frozen=True, kw_only=True, tag_field="command", tag="catch_up"):
-    """Ask for the events after a sequence number again; they come on ``reply``."""
-
-    request: RequestId
-    since: Annotated[int, Meta(ge=0)]
-    limit: Annotated[int, Meta(ge=1, le=500)] = 200
-
-
-Command = StartSession | EndSession | LightsOff | LightsOn | Note | Explain | PageCommand | CatchUp
-
-
 class Explanation(Message, frozen=True, kw_only=True):
     """How much the stage's probability falls when a part of the page is blanked."""
 
@@ -403,48 +326,35 @@ class Explanation(Message, frozen=True, kw_only=True):
     stage: StageName
     sentence: str
     """``R rests on E1-M2 and Chin``."""
+    probability: float
+    """The stage's, by the model alone, on the page as it is."""
     channels: dict[str, float]
     """Role → fall of the stage's probability."""
+    alone: dict[str, float]
+    """Kind of channels (EEG, eyes, chin) → the stage's probability where only it is left."""
     patches: tuple[tuple[float, ...], ...] | None
     """Rows of patches, top to bottom; null where only channels were asked."""
 
 
-class Reply(Message, frozen=True, kw_only=True):
-    """The answer to a command, on the bed's ``reply`` topic."""
+class Explained(Explanation, frozen=True, kw_only=True):
+    """What a page's terminal stage rests on, told without being asked; never journaled."""
 
-    schema: Literal["hypnocast.reply/1"] = "hypnocast.reply/1"
-    request: str
-    command: str
-    ok: bool
-    error: str | None = None
-    session: str | None = None
-    events: tuple[StageEvent, ...] | None = None
-    """``catch_up``: events after ``since``, in order."""
-    more: bool | None = None
-    """``catch_up``: whether there are still more."""
-    png: str | None = None
-    """``page``: the picture, base64."""
-    explanation: Explanation | None = None
+    schema: Literal["hypnocast.explanation/1"] = "hypnocast.explanation/1"
+    site: TopicWord
+    bed: TopicWord
+    session: str
+    source: SourceName
+    event: str
+    """Id of the event that is explained: its digests name model and picture."""
+    research_use_only: Literal[True] = True
 
 
 _encoder = msgspec.json.Encoder()
-_command_decoder = msgspec.json.Decoder(Command)
 
 
 def encode(message: Message) -> bytes:
     """Write a message as UTF-8 JSON."""
     return _encoder.encode(message)
-
-
-def decode_command(payload: bytes) -> Command:
-    """Read a command strictly; ``msgspec.ValidationError`` or ``DecodeError`` if it is none."""
-    command: Command = _command_decoder.decode(payload)
-    return command
-
-
-def command_name(command: Command) -> str:
-    """Return the name a command has on the wire."""
-    return str(command.__struct_config__.tag)
 
 
 def event_id(session: str, epoch: int, revision: int) -> str:

@@ -22,7 +22,8 @@ from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
 from hypnocast import __version__
-from hypnocast.core.wire import CatchUp, PageCommand, TopicWord, decode_command
+from hypnocast.core.commands import CatchUp, PageCommand, decode_command
+from hypnocast.core.wire import TopicWord
 from hypnocast.dashboard.auth import Allowance, Gate, Visitor, load_logins
 from hypnocast.dashboard.guard import Guard
 from hypnocast.dashboard.hub import Hub

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import aiomqtt
 import msgspec
 
-from hypnocast.core.wire import Command, Reply
+from hypnocast.core.commands import Command, Reply
 from hypnocast.dashboard.ward import MAX_PICTURE_BYTES, TOPICS, Incoming, bed_of, read_reply
 from hypnocast.errors import BrokerError
 from hypnocast.ports.mqtt_client import UNSUPPORTED_PROTOCOL, BrokerRefused, Client, Protocol

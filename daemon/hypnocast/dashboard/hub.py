@@ -15,7 +15,7 @@ from zlib import crc32
 import msgspec
 
 from hypnocast import __version__
-from hypnocast.core.wire import Command, Reply
+from hypnocast.core.commands import Command, Reply
 from hypnocast.dashboard.feed import BrokerLink, Feed, ended
 from hypnocast.dashboard.pictures import Scale, scale_of
 from hypnocast.dashboard.settings import DashboardSettings
@@ -39,6 +39,7 @@ class Room(msgspec.Struct, frozen=True, kw_only=True):
     page: str | None
     """Changes whenever the retained picture does."""
     scale: Scale | None
+    explanation: Any
 
 
 class Viewer:
@@ -109,6 +110,7 @@ class Hub:
             night=bed.night,
             page=None if bed.page is None else f"{crc32(bed.page):08x}",
             scale=scale_of(bed.stage, node.state if node is not None else None),
+            explanation=bed.explanation,
         )
 
     async def stream(self, only: str | None) -> AsyncIterator[bytes]:

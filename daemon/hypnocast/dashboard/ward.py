@@ -15,7 +15,8 @@ from typing import TypeVar
 
 import msgspec
 
-from hypnocast.core.wire import BedStatus, DaemonState, Night, Reply, StageEvent
+from hypnocast.core.commands import Reply
+from hypnocast.core.wire import BedStatus, DaemonState, Explained, Night, StageEvent
 
 MAX_PICTURE_BYTES = 4 << 20
 """A page is some 100 kB; a megabyte-long one is not a page."""
@@ -25,6 +26,7 @@ TOPICS = (
     "bed/+/stage",
     "bed/+/night",
     "bed/+/page",
+    "bed/+/explanation",
     "bed/+/reply",
     "daemon/+/available",
     "daemon/+/state",
@@ -58,6 +60,7 @@ class Bed:
     stage: StageEvent | None = None
     night: Night | None = None
     page: bytes | None = None
+    explanation: Explained | None = None
     heard: float = 0.0
     """When the bed last spoke, in seconds since 1970; of retained words, when they were said."""
 
@@ -177,6 +180,12 @@ def _page(bed: Bed, message: Incoming) -> Bed:
     return replace(bed, page=message.payload)
 
 
+def _explanation(bed: Bed, message: Incoming) -> Bed:
+    if not message.payload:
+        return replace(bed, explanation=None)
+    return replace(bed, explanation=msgspec.json.decode(message.payload, type=Explained))
+
+
 def _available(node: Node, message: Incoming) -> Node | None:
     if not message.payload:
         return None
@@ -194,5 +203,11 @@ def _state(node: Node, message: Incoming) -> Node | None:
     return replace(node, state=state, heard=max(node.heard, at))
 
 
-_BED_LEAVES = {"status": _status, "stage": _stage, "night": _night, "page": _page}
+_BED_LEAVES = {
+    "status": _status,
+    "stage": _stage,
+    "night": _night,
+    "page": _page,
+    "explanation": _explanation,
+}
 _NODE_LEAVES = {"available": _available, "state": _state}

@@ -74,6 +74,13 @@ def _open_tape(path: Path) -> Recording:
                 annotations.append(Annotation(item.arrived, None, item.text))
             case _:
                 pass
+    problems = [f"damage at byte {one.at_byte}: {one.why}" for one in damage]
+    if facts.get("part", "1") != "1":
+        # Samples are counted from the tape's beginning, and so are the decisions about them.
+        decisions.clear()
+        problems.append(
+            "this is not the first part of its tape: pages are decided anew, not as in that night"
+        )
     t0 = _finite(facts.get("lsl_time", ""))
     if t0 is None:
         t0 = float(first) if np.isfinite(first) else 0.0
@@ -86,7 +93,7 @@ def _open_tape(path: Path) -> Recording:
         duration_s=max(0.0, float(last) - t0) if np.isfinite(last) else 0.0,
         headers=tuple(headers.values()),
         annotations=tuple(annotations),
-        problems=tuple(f"damage at byte {one.at_byte}: {one.why}" for one in damage),
+        problems=tuple(problems),
         decisions=tuple(decisions),
         play=lambda _chunk_s: (item for item in read_tape(path) if not isinstance(item, Note)),
     )

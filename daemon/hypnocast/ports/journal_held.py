@@ -1,22 +1,55 @@
-"""What the journal holds in memory while the disk takes nothing."""
+"""What the journal holds in memory while the disk takes nothing.
+
+The memory is bounded. When it is full, the oldest batch is given up for each that comes: first
+those whose events the broker has acknowledged, then the oldest of all. So the night goes on, what
+is newest goes out and is kept, and what will never be on the disk is counted, told and written
+into the night as a note once the disk is back. Sessions, anchors and marks are never given up.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
 from typing import Final
 
 import msgspec
 
 from hypnocast.core import wire
 from hypnocast.errors import JournalError
-from hypnocast.ports.journal_records import Batch, Committed, EventDraft, StoredEvent, StoredReply
+from hypnocast.ports.journal_records import (
+    Batch,
+    Committed,
+    EventDraft,
+    MarkRecord,
+    StoredEvent,
+    StoredReply,
+)
 from hypnocast.ports.journal_store import Store, numbered
 
 HELD_BYTES: Final = 64 * 1024 * 1024
-"""About 30 000 events: a day of 12 beds. Beyond that a commit is refused, nothing is dropped."""
+"""About 15 000 events: some ten hours of 12 beds. Beyond that the oldest are given up."""
 
 _BATCH_BYTES = 512
+
+
+@dataclass(slots=True)
+class GivenUp:
+    """Events of one session that will never be on the disk."""
+
+    first: int
+    """Epochs, the first and the last."""
+    last: int
+    count: int = 0
+    unsent: int = 0
+    """How many of them the broker had not acknowledged: nobody has them."""
+
+    def __str__(self) -> str:
+        return (
+            f"{self.count} events of epochs {self.first} to {self.last} are lost to the journal, "
+            f"for the disk took nothing for too long; {self.count - self.unsent} of them had "
+            "reached the broker"
+        )
 
 
 @dataclass(slots=True)
@@ -34,14 +67,11 @@ class Held:
     events: dict[str, StoredEvent] = field(default_factory=dict)
     replies: dict[tuple[str, str], StoredReply] = field(default_factory=dict)
     delivered: set[tuple[str, int]] = field(default_factory=set)
+    given_up: dict[str, GivenUp] = field(default_factory=dict)
+    """Session → what of it was given up."""
 
     def take(self, batch: Batch, on_disk: dict[str, wire.StageEvent]) -> Committed:
         """Keep a batch; ``on_disk`` are those of its events that the file holds already."""
-        if self.size >= self.limit:
-            raise JournalError(
-                f"the disk takes nothing and {self.size >> 20} MiB are held in memory: full",
-                remedy="Free space on the journal's disk.",
-            )
         heads = dict(self.heads)
         events: list[wire.StageEvent] = []
         stored: list[StoredEvent] = []
@@ -65,13 +95,51 @@ class Held:
         self.events.update((row.id, row) for row in stored)
         self.replies.update(((reply.bed, reply.request), reply) for reply in batch.replies)
         self.batches.append(replace(batch, events=tuple(kept)))
-        self.size += _BATCH_BYTES + 2 * sum(len(row.payload) for row in stored)
-        self.size += sum(len(reply.payload) for reply in batch.replies)
+        self.size += self._size_of(self.batches[-1])
+        while self.size > self.limit and self._give_up_one():
+            pass
         return Committed(events=tuple(events), stored=tuple(stored), durable=False)
 
     def _event(self, event_id: str) -> wire.StageEvent | None:
         row = self.events.get(event_id)
         return None if row is None else msgspec.json.decode(row.payload, type=wire.StageEvent)
+
+    def _size_of(self, batch: Batch) -> int:
+        payloads = [self.events[draft.event.id].payload for draft in batch.events]
+        payloads += [reply.payload for reply in batch.replies]
+        return _BATCH_BYTES + 2 * sum(len(payload) for payload in payloads)
+
+    def _give_up_one(self) -> bool:
+        """Forget what can be forgotten of the oldest batch; False where nothing is left to."""
+        weighty = [n for n, batch in enumerate(self.batches) if batch.events or batch.replies]
+        if len(weighty) < 2:
+            return False  # what has just come is not given up for itself
+        told = (n for n in weighty[:-1] if all(map(self._is_delivered, self.batches[n].events)))
+        oldest = next(told, weighty[0])
+        batch = self.batches[oldest]
+        self.size -= self._size_of(batch)
+        for draft in batch.events:
+            self._forget(draft.event)
+        for reply in batch.replies:
+            self.replies.pop((reply.bed, reply.request), None)
+        if batch.sessions or batch.anchors or batch.marks or batch.corrections:
+            self.batches[oldest] = replace(batch, pages=(), opinions=(), events=(), replies=())
+            self.size += _BATCH_BYTES
+        else:
+            del self.batches[oldest]
+        return True
+
+    def _is_delivered(self, draft: EventDraft) -> bool:
+        return (draft.event.bed, draft.event.sequence) in self.delivered
+
+    def _forget(self, event: wire.StageEvent) -> None:
+        place = (event.bed, event.sequence)
+        told = self.given_up.setdefault(event.session, GivenUp(event.epoch, event.epoch))
+        told.first, told.last = min(told.first, event.epoch), max(told.last, event.epoch)
+        told.count += 1
+        told.unsent += place not in self.delivered
+        self.delivered.discard(place)
+        del self.events[event.id]
 
     def of_bed(self, bed: str, after: int) -> tuple[StoredEvent, ...]:
         """Return a bed's held events after a sequence number, in their order."""
@@ -84,7 +152,16 @@ class Held:
         return [row for row in rows if (row.bed, row.sequence) not in self.delivered]
 
     def write_to(self, store: Store) -> None:
-        """Write everything within the transaction that is open."""
+        """Write everything within the transaction that is open, each event under its number."""
         for batch in self.batches:
+            for draft in batch.events:
+                store.start_sequences([(draft.event.bed, draft.event.sequence - 1)])
             store.apply(batch)
+        store.start_sequences(self.heads.items())
         store.delivered(self.delivered)
+        at = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.000Z")
+        notes = (
+            MarkRecord(session, wire.NightMark(at=at, kind="note", text=str(told)))
+            for session, told in self.given_up.items()
+        )
+        store.apply(Batch(marks=tuple(notes)))

@@ -16,7 +16,7 @@ import structlog
 from hypnocast.core.wire import StageEvent
 from hypnocast.errors import JournalError
 from hypnocast.ports.journal_files import JournalFiles
-from hypnocast.ports.journal_held import Held
+from hypnocast.ports.journal_held import HELD_BYTES, Held
 from hypnocast.ports.journal_records import Batch, Committed, Session
 from hypnocast.ports.journal_store import Store
 
@@ -49,6 +49,8 @@ class Condition:
     why: str = ""
     set_aside: Path | None = None
     """Where a damaged journal was moved, if one was."""
+    lost: str = ""
+    """What was given up for good while the disk took nothing for too long; stays until the end."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -250,7 +252,7 @@ class JournalWriter(threading.Thread):
             return
         self.generation = self._store.generation
         why = f"the journal was damaged ({error}); it now lies at {aside}"
-        self.condition = Condition("durable", why, aside)
+        self.condition = replace(self.condition, health="durable", why=why, set_aside=aside)
         log.error("journal begun anew", journal=self._where, why=why)
         self._on_anew()
 
@@ -258,7 +260,7 @@ class JournalWriter(threading.Thread):
         if self.held is not None:
             return
         self._tried = time.monotonic()
-        self.held = Held(dict(self._heads))
+        self.held = Held(dict(self._heads), limit=HELD_BYTES)
         self.condition = replace(self.condition, health="degraded", why=why)
         log.error("journal degraded: events are held in memory", journal=self._where, why=why)
 
@@ -273,7 +275,16 @@ class JournalWriter(threading.Thread):
             except JournalError as error:
                 outcomes.append(error)
         self.held.delivered.update(delivered)
+        self._tell_lost(self.held)
         return outcomes
+
+    def _tell_lost(self, held: Held) -> None:
+        if not held.given_up:
+            return
+        lost = "; ".join(f"{session}: {told}" for session, told in held.given_up.items())
+        if not self.condition.lost:
+            log.error("memory is full: the oldest events are given up", journal=self._where)
+        self.condition = replace(self.condition, lost=lost)
 
     def _on_disk(self, batch: Batch) -> dict[str, StageEvent]:
         found: dict[str, StageEvent] = {}
@@ -310,6 +321,8 @@ class JournalWriter(threading.Thread):
         whole = self._files.lay_by_reserve()
         self.condition = replace(self.condition, health="durable" if whole else "reserve", why="")
         log.info("journal durable again", journal=self._where, batches=len(held.batches))
+        if self.condition.lost:
+            log.error("events are lost", journal=self._where, what=self.condition.lost)
 
     # --- the write-ahead log ------------------------------------------------------------------
 

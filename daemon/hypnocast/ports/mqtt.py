@@ -154,7 +154,7 @@ class MqttLink:
 
     def session_ended(self, bed: str) -> None:
         """Clear what must not outlive a night."""
-        self.clear(self._topics.stage(bed), self._topics.page(bed))
+        self.clear(self._topics.stage(bed), self._topics.page(bed), self._topics.explanation(bed))
 
     def rolling(self, message: wire.Rolling) -> None:
         """Send a verdict between page closes; without a connection it is forgotten."""

@@ -12,8 +12,8 @@ from typing import Final
 import msgspec
 import structlog
 
-from hypnocast.core import wire
-from hypnocast.core.wire import CatchUp, Command, Explain, PageCommand, Reply
+from hypnocast.core import commands, wire
+from hypnocast.core.commands import CatchUp, Command, Explain, PageCommand, Reply
 from hypnocast.errors import HypnocastError
 from hypnocast.ports.journal import Journal
 from hypnocast.ports.journal_records import Batch, StoredReply
@@ -64,7 +64,7 @@ class CommandDesk:
             self._refuse(bed, "", f"a command has at most {COMMAND_BYTES} bytes")
             return
         try:
-            command = wire.decode_command(payload)
+            command = commands.decode_command(payload)
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
             self._refuse(bed, _request_of(payload), f"no command: {error}")
             return
@@ -101,7 +101,7 @@ class CommandDesk:
     async def _work(self, bed: str, lane: asyncio.Queue[bytes]) -> None:
         while True:
             payload = await lane.get()
-            command = wire.decode_command(payload)
+            command = commands.decode_command(payload)
             try:
                 answer = await self._answer(bed, command, payload)
             except HypnocastError as error:
@@ -148,7 +148,7 @@ class CommandDesk:
         return wire.encode(
             Reply(
                 request=command.request,
-                command=wire.command_name(command),
+                command=commands.command_name(command),
                 ok=True,
                 session=events[-1].session if events else None,
                 events=tuple(events),
@@ -175,12 +175,14 @@ class _Budget:
 
 def command_digest(payload: bytes) -> str:
     """Return what tells a repeated command from another with the same request id."""
-    command = wire.decode_command(payload)
+    command = commands.decode_command(payload)
     return hashlib.sha256(msgspec.json.encode(command)).hexdigest()
 
 
 def _failed(command: Command, why: str) -> Reply:
-    return Reply(request=command.request, command=wire.command_name(command), ok=False, error=why)
+    return Reply(
+        request=command.request, command=commands.command_name(command), ok=False, error=why
+    )
 
 
 def _request_of(payload: bytes) -> str:

@@ -113,7 +113,10 @@ class Tape:
         return self._folder / f"{self._stem}_{self._part:03d}.xdf"
 
     def write(self, arrival: Arrival) -> None:
-        """Append what arrived. Raise :class:`TapeError` if the disk refuses."""
+        """Append what arrived. Raise :class:`TapeError` if the disk refuses.
+
+        It is handed to the system at once, so that a killed daemon costs what it was writing.
+        """
         match arrival:
             case Chunk():
                 self._write_chunk(arrival)
@@ -125,12 +128,14 @@ class Tape:
                 self._write_opened(arrival)
             case StreamLost():
                 self._write_lost(arrival)
+        self._hand_over()
         if self.size >= self._max_bytes:
             self._next_part()
 
     def note(self, text: str, at: float) -> None:
         """Append a decision of the daemon's, verbatim."""
-        self._put(xdf.texts(NOTES, [(at, [text])]))
+        self._put_note(text, at)
+        self._hand_over()
 
     def sync(self) -> None:
         """Make all that was written survive a power cut."""
@@ -142,14 +147,8 @@ class Tape:
             raise self._refused(error) from error
 
     def fileno(self) -> int | None:
-        """Return the open file's number once all is handed to the system, for a sync elsewhere."""
-        if self._file is None:
-            return None
-        try:
-            self._file.flush()
-        except OSError as error:
-            raise self._refused(error) from error
-        return self._file.fileno()
+        """Return the open file's number, for a sync elsewhere: all is handed to the system."""
+        return None if self._file is None else self._file.fileno()
 
     def close(self) -> None:
         """Write the footers and close. May be called twice."""
@@ -244,7 +243,10 @@ class Tape:
         self._put(xdf.samples(ARRIVALS, row, np.array([at]), interval=0.0))
 
     def _tell(self, at: float, record: Mapping[str, object]) -> None:
-        self.note(json.dumps(record, ensure_ascii=False), at)
+        self._put_note(json.dumps(record, ensure_ascii=False), at)
+
+    def _put_note(self, text: str, at: float) -> None:
+        self._put(xdf.texts(NOTES, [(at, [text])]))
 
     def _note_opened(self, stream: _OnTape, at: float, *, again: bool) -> None:
         header = stream.header
@@ -338,6 +340,13 @@ class Tape:
             raise self._refused(error) from error
         self.size += len(raw)
         self.total += len(raw)
+
+    def _hand_over(self) -> None:
+        if self._file is not None:
+            try:
+                self._file.flush()
+            except OSError as error:
+                raise self._refused(error) from error
 
     def _refused(self, error: OSError) -> TapeError:
         return TapeError(

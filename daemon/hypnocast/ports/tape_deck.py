@@ -188,7 +188,7 @@ class TapeDeck:
         self._retain()
         rounds = 0
         while not self._stopping.wait(self._limits.sync_every_s):
-            for number in self._flushed():
+            for number in self._running():
                 self._sync(number)
             rounds += 1
             if rounds % max(1, round(60.0 / self._limits.sync_every_s)) == 0:
@@ -198,35 +198,42 @@ class TapeDeck:
         try:
             os.fsync(number)
         except OSError as error:
-            self._last_error = f"{self._folder}: cannot be synced ({error.strerror})"
-            _log.exception("tape_not_synced", folder=str(self._folder))
+            self._not_synced(error)
         finally:
             os.close(number)
 
-    def _flushed(self) -> list[int]:
-        """Hand everything to the system; return duplicates of the open files to sync unlocked."""
+    def _not_synced(self, error: OSError) -> None:
+        self._last_error = f"{self._folder}: cannot be synced ({error.strerror})"
+        _log.error("tape_not_synced", folder=str(self._folder), error=str(error))
+
+    def _running(self) -> list[int]:
+        """Return duplicates of the open files, to be synced unlocked."""
         numbers: list[int] = []
         with self._lock:
             for reel in self._reels.values():
-                if reel.tape is None:
+                number = None if reel.tape is None else reel.tape.fileno()
+                if number is None:
                     continue
                 try:
-                    number = reel.tape.fileno()
-                    if number is not None:
-                        numbers.append(os.dup(number))
-                except TapeError as error:
-                    self._refused(reel, error)
+                    numbers.append(os.dup(number))
+                except OSError as error:  # no descriptor is left; the next round may find one
+                    self._not_synced(error)
         return numbers
 
     def _retain(self) -> None:
         with self._lock:
             running = {r.tape.path for r in self._reels.values() if r.tape is not None}
-        forgotten = expired(
-            self._folder,
-            now=self._now(),
-            keep_days=self._limits.keep_days,
-            keep_bytes=self._limits.keep_bytes,
-        )
+        limits = self._limits
+        try:
+            forgotten = expired(
+                self._folder,
+                now=self._now(),
+                keep_days=limits.keep_days,
+                keep_bytes=limits.keep_bytes,
+            )
+        except OSError as error:
+            _log.warning("tapes_cannot_be_listed", folder=str(self._folder), error=str(error))
+            return
         for path in forgotten:
             if path in running:
                 continue

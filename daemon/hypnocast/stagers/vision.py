@@ -63,8 +63,11 @@ class Eye:
         The pixels of one that is remembered are not touched.
         """
         wanted = [picture.digest for picture in pictures]
-        new = {each.digest: each.rgb for each in pictures if each.digest not in self._kept}
-        seen = dict(zip(new, self._encode(list(new.values())), strict=True))
+        new: dict[str, Picture] = {}
+        for picture in pictures:
+            if picture.digest not in self._kept:
+                new.setdefault(picture.digest, picture)
+        seen = dict(zip(new, self._encode([each.rgb for each in new.values()]), strict=True))
         features = [seen[digest] if digest in seen else self._kept[digest] for digest in wanted]
         if self._remember:
             for digest, feature in zip(wanted, features, strict=True):

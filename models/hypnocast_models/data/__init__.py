@@ -1,5 +1,6 @@
-"""Scored recordings: the databases that the small pack is trained and judged on."""
+"""What there is to learn from: scored recordings, and nights that a scorer corrected."""
 
+from hypnocast_models.data.corrected import CorrectedNight, open_corrected, open_material
 from hypnocast_models.data.recordings import (
     Recording,
     database_files,
@@ -7,4 +8,12 @@ from hypnocast_models.data.recordings import (
     open_recordings,
 )
 
-__all__ = ["Recording", "database_files", "open_recording", "open_recordings"]
+__all__ = [
+    "CorrectedNight",
+    "Recording",
+    "database_files",
+    "open_corrected",
+    "open_material",
+    "open_recording",
+    "open_recordings",
+]

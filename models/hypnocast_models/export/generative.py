@@ -15,7 +15,13 @@ from torch import Tensor
 from hypnocast.errors import PackError
 from hypnocast.stagers.manifest import Preprocess
 from hypnocast.stagers.pixels import patch_grid
-from hypnocast_models.export.graphs import GraphFile, write_graph
+from hypnocast_models.export.graphs import (
+    KEEP,
+    GraphFile,
+    keep_last,
+    read_shapes,
+    write_graph,
+)
 from hypnocast_models.export.parts import Decoder, Embed, vision_part
 
 VISION, EMBED, DECODER = (
@@ -99,8 +105,10 @@ def export_generative(
     use_eager_attention(model)
     shape = Shape.of(model)
     with torch.no_grad():
-        for graph in _write(model, preprocess, shape, folder):
-            say(str(graph))
+        graphs = _write(model, preprocess, shape, folder)
+        keep_last(folder / DECODER, "logits")
+        for graph in graphs:
+            say(str(read_shapes(graph.path)))
         parity = prove(model, preprocess, shape, folder)
     say(f"parity with PyTorch: {parity}")
     parity.demand(BOUND_FP32)
@@ -200,7 +208,7 @@ def prove(model: Any, preprocess: Preprocess, shape: Shape, folder: Path) -> Par
         states = language(inputs_embeds=sentence, position_ids=places, use_cache=False)
         wanted = model.lm_head(states.last_hidden_state[:, -1:]).numpy()
         got, past = files.read(joined, sentence.shape[1], past)
-        largest = max(largest, float(np.abs(wanted - got[:, -1:]).max()))
+        largest = max(largest, float(np.abs(wanted - got).max()))
         token = int(wanted[0, -1].argmax())
         same = same and token == int(got[0, -1].argmax())
         following = torch.tensor([[token]])
@@ -273,6 +281,7 @@ class _Files:
             "inputs_embeds": embeds,
             "attention_mask": np.ones((batch, total), np.int64),
             "position_ids": np.ascontiguousarray(places),
+            KEEP: np.asarray(1, dtype=np.int64),
             **dict(zip(self._past, known, strict=True)),
         }
         logits, *present = self._decoder.run(None, feeds)

@@ -11,8 +11,11 @@ import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
+import numpy as np
+import onnx
 import torch
 from torch import nn
 
@@ -22,6 +25,9 @@ OPSET = 20
 LEGACY_OPSET = 18
 LARGEST_FILE = 1_800_000_000
 """Bytes of weights above which they are kept beside the graph (protobuf ends at 2 GB)."""
+
+KEEP = "num_logits_to_keep"
+"""The input by which a decoder is told how many last positions need logits."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,15 +67,19 @@ def write_graph(
             warnings.simplefilter("ignore")
             if traced:
                 axes = {n: dict(d) for n, d in zip(names, free, strict=True) if d}
-                torch.onnx.export(
-                    module.eval(),
-                    inputs,
-                    str(path),
-                    dynamic_axes=axes,
-                    opset_version=LEGACY_OPSET,
-                    dynamo=False,
-                    **common,
-                )
+                with TemporaryDirectory(dir=path.parent) as scratch:
+                    # Above 2 GB this exporter writes a file for each tensor.
+                    loose = Path(scratch) / path.name
+                    torch.onnx.export(
+                        module.eval(),
+                        inputs,
+                        str(loose),
+                        dynamic_axes=axes,
+                        opset_version=LEGACY_OPSET,
+                        dynamo=False,
+                        **common,
+                    )
+                    save_graph(onnx.load(str(loose)), path)
             else:
                 torch.onnx.export(
                     module.eval(),
@@ -94,10 +104,55 @@ def write_graph(
     return graph
 
 
+def save_graph(model: Any, path: Path) -> None:
+    """Write a graph that is whole in memory; large weights go into one file beside it."""
+    beside = path.with_name(path.name + ".data")
+    beside.unlink(missing_ok=True)
+    large = model.ByteSize() > LARGEST_FILE
+    onnx.save_model(
+        model,
+        str(path),
+        save_as_external_data=large,
+        all_tensors_to_one_file=True,
+        location=beside.name,
+    )
+
+
+def keep_last(path: Path, output: str) -> None:
+    """Let a graph compute ``output`` for its last positions only: as many as a new input says.
+
+    ``output`` is a matrix product over a vocabulary. Behind a prompt of a thousand tokens it
+    would be computed a thousand times, and used once.
+    """
+    model = onnx.load(str(path), load_external_data=False)
+    graph = model.graph
+    place, head = next((i, n) for i, n in enumerate(graph.node) if output in n.output)
+    if head.op_type != "MatMul":
+        raise PackError(
+            f"{output!r} is no plain matrix product but {head.op_type}",
+            where=path.name,
+            remedy="Only a head without bias can be computed for the last positions alone.",
+        )
+    kept = f"{head.input[0]}.kept"
+    make = onnx.helper.make_node
+    sliced = [
+        make("Neg", [KEEP], ["keep.negative"]),
+        make("Unsqueeze", ["keep.negative", "keep.axis0"], ["keep.from"]),
+        make("Slice", [head.input[0], "keep.from", "keep.end", "keep.axis"], [kept]),
+    ]
+    head.input[0] = kept
+    for number, node in enumerate(sliced):
+        graph.node.insert(place + number, node)
+    for name, value in (("keep.axis0", 0), ("keep.end", 2**62), ("keep.axis", 1)):
+        graph.initializer.append(onnx.numpy_helper.from_array(np.array([value]), name))
+    graph.input.append(onnx.helper.make_tensor_value_info(KEEP, onnx.TensorProto.INT64, []))
+    shape = next(port for port in graph.output if port.name == output).type.tensor_type.shape
+    shape.dim[1].dim_param = "kept"
+    onnx.save_model(model, str(path))
+
+
 def read_shapes(path: Path) -> GraphFile:
     """Read the shapes of all inputs back from a graph."""
-    import onnx
-
     model = onnx.load(str(path), load_external_data=False)
     shapes = {
         port.name: tuple(d.dim_param or d.dim_value for d in port.type.tensor_type.shape.dim)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import msgspec
 import numpy as np
@@ -14,11 +15,13 @@ from hypnocast.errors import ConfigError
 from hypnocast.stagers.local import LocalStager
 from hypnocast.stagers.manifest import Contrastive
 from hypnocast.stagers.pack import Pack
+from hypnocast_models.export.graphs import LARGEST_FILE, save_graph, weigh
 from hypnocast_models.packing import write_pack
 
 PRECISIONS = ("fp16", "int8", "int4")
 _INT4_BLOCK = 32
 _LOOKS = 8
+_WRITTEN_TOKENS = 8
 
 
 def lower(pack: Pack, precision: str, say: Callable[[str], None] = lambda _: None) -> Pack:
@@ -59,31 +62,38 @@ def _graphs(pack: Pack, precision: str) -> list[str]:
 def _convert(path: Path, precision: str) -> None:
     import onnx
 
-    converted = path.with_suffix(".lower")
     if precision == "fp16":
         from onnxruntime.transformers.float16 import convert_float_to_float16
 
-        model = convert_float_to_float16(onnx.load(str(path)), keep_io_types=True)
-        onnx.save(model, str(converted))
+        # Its shape inference would need the whole graph within protobuf's 2 GB.
+        small = weigh(path) <= LARGEST_FILE
+        model = convert_float_to_float16(
+            onnx.load(str(path)), keep_io_types=True, disable_shape_infer=not small
+        )
+        save_graph(model, path)
     elif precision == "int8":
         from onnxruntime.quantization import QuantType, quantize_dynamic
 
         plain = onnx.load(str(path))
         # The shapes noted by the exporter are those of the float graph and mislead the quantiser.
         del plain.graph.value_info[:]
-        onnx.save(plain, str(converted))
-        quantize_dynamic(
-            converted, path, weight_type=QuantType.QInt8, op_types_to_quantize=["MatMul", "Gemm"]
-        )
-        converted.unlink()
-        return
+        with TemporaryDirectory(dir=path.parent) as scratch:
+            bare, lowered = Path(scratch) / "bare.onnx", Path(scratch) / path.name
+            save_graph(plain, bare)
+            quantize_dynamic(
+                bare,
+                lowered,
+                weight_type=QuantType.QInt8,
+                op_types_to_quantize=["MatMul", "Gemm"],
+                use_external_data_format=weigh(bare) > LARGEST_FILE,
+            )
+            save_graph(onnx.load(str(lowered)), path)
     else:
         from onnxruntime.quantization.matmul_nbits_quantizer import MatMulNBitsQuantizer
 
         quantizer = MatMulNBitsQuantizer(onnx.load(str(path)), block_size=_INT4_BLOCK)
         quantizer.process()
-        onnx.save(quantizer.model.model, str(converted))
-    shutil.move(converted, path)
+        save_graph(quantizer.model.model, path)
 
 
 def _random_looks(pack: Pack) -> list[Look]:
@@ -107,7 +117,12 @@ def _random_looks(pack: Pack) -> list[Look]:
 
 
 def _opinions(pack: Pack, looks: list[Look]) -> np.ndarray[tuple[int, ...], np.dtype[np.float64]]:
-    stager = LocalStager(pack, "cpu", threads=1)
+    model = pack.manifest.model
+    if not isinstance(model, Contrastive):
+        # A model that writes its reasons is not asked for all of them: the stage is what counts.
+        short = msgspec.structs.replace(model, max_tokens=min(model.max_tokens, _WRITTEN_TOKENS))
+        pack = replace(pack, manifest=msgspec.structs.replace(pack.manifest, model=short))
+    stager = LocalStager(pack, "cpu")
     opinions = stager.judge(looks)
     stager.close()
     return np.stack([opinion.log_probabilities for opinion in opinions])

@@ -11,17 +11,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from hypnocast.stagers.local import LocalStager
 from hypnocast.stagers.pack import Pack, load_pack
 from hypnocast_models import figures
-from hypnocast_models.baseline import fit_and_judge
+from hypnocast_models.beside import scored
 from hypnocast_models.data import Recording
 from hypnocast_models.evaluate import summarise
 from hypnocast_models.figures import Scored
 from hypnocast_models.small.crossval import calibrate_fold, fold_folder
-from hypnocast_models.small.regimen import SEED, open_shelf, train_without
+from hypnocast_models.small.regimen import open_shelf, train_without
 from hypnocast_models.small.ship import Shipment, provenance, ship
 from hypnocast_models.small.sources import FOLDS, fold_of
 from hypnocast_models.stream import stream_night
@@ -82,32 +81,12 @@ def read_fold_nights(
     for night in nights:
         with np.load(_path(runs, night, gain)) as file:
             ours, probabilities, raw = file["ours"], file["probabilities"], file["raw"]
-        filtered.append(_scored(night, ours, probabilities))
+        filtered.append(scored(night, ours, probabilities))
         chances = np.exp(raw)
         there = ~np.isnan(raw).any(axis=1)
         best = np.where(there, np.nan_to_num(chances, nan=0.0).argmax(axis=1), -1)
-        alone.append(_scored(night, best, chances))
+        alone.append(scored(night, best, chances))
     return filtered, alone
-
-
-def judge_baseline(nights: Sequence[Recording]) -> list[Scored]:
-    """Give what gradient boosting says of every night, by the same folds."""
-    out: dict[str, Scored] = {}
-    for fold in range(FOLDS):
-        train = [n for n in nights if fold_of(n.subject) != fold]
-        test = [n for n in nights if fold_of(n.subject) == fold]
-        for night, rows in zip(test, fit_and_judge(train, test, SEED), strict=True):
-            out[night.name] = _scored(night, rows.argmax(axis=1), np.exp(rows))
-    return [out[night.name] for night in nights]
-
-
-def judge_majority(nights: Sequence[Recording]) -> list[Scored]:
-    """Say N2 of every page: what a figure must be read against."""
-    chances = np.full(5, 0.1)
-    chances[2] = 0.6
-    return [
-        _scored(n, np.full(len(n.stages), 2), np.tile(chances, (len(n.stages), 1))) for n in nights
-    ]
 
 
 def report(nights: Sequence[Scored]) -> dict[str, Any]:
@@ -126,15 +105,3 @@ def report(nights: Sequence[Scored]) -> dict[str, Any]:
 
 def _path(runs: Path, night: Recording, gain: float) -> Path:
     return runs / "judged" / f"x{gain:g}" / f"{night.subject}-night{night.night}.npz"
-
-
-def _scored(
-    night: Recording, ours: NDArray[np.int64], probabilities: NDArray[np.float64]
-) -> Scored:
-    return Scored(
-        night=night.name,
-        subject=f"{night.database}/{night.subject}",
-        expert=night.stages.astype(np.int64),
-        ours=ours,
-        probabilities=probabilities,
-    )

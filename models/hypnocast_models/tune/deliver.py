@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ import msgspec
 
 from hypnocast.core.calibration import Calibration
 from hypnocast.core.recipe import Recipe
-from hypnocast.stagers.manifest import Contrastive, Generative, Provenance
+from hypnocast.stagers.manifest import Context, Contrastive, Generative, Provenance
 from hypnocast.stagers.pack import Pack
 from hypnocast_models.export.generative import export_generative
 from hypnocast_models.packing import write_pack
@@ -31,6 +31,19 @@ class Label:
     provenance: Provenance
     licence: str = "unknown"
     intended_use: str = "Research only; not validated."
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """How a generative model is asked, where that is not how this project asks its own."""
+
+    table: Generative
+    context: Context = field(default_factory=Context)
+    files: Mapping[str, str] = field(default_factory=dict)
+    """Name → text of what goes into the pack along with it."""
+
+
+Ask = Callable[[Generative], Asked]
 
 
 def plain_label(name: str, version: str, recipe: Recipe, commit: str) -> Label:
@@ -53,18 +66,26 @@ def deliver(
     label: Label,
     folder: Path,
     *,
+    ask: Ask = Asked,
     say: Callable[[str], None] = lambda _: None,
 ) -> Pack:
-    """Export a model of any family in fp32, prove parity, and write the pack around it."""
+    """Export a model of any family in fp32, prove parity, and write the pack around it.
+
+    ``ask`` makes of a generative model's description how it is asked.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     table: Contrastive | Generative
+    context = Context()
     if model.config.model_type in CONTRASTIVE:
         table = export_contrastive(model, tokenizer, folder, say)
     else:
         described = describe(model, tokenizer, label.recipe.width, label.recipe.height)
+        asked = ask(described)
         export_generative(model, described.preprocess, folder, say)
         shutil.copyfile(tokenizer_file, folder / described.tokenizer)
-        table = described
+        for name, text in asked.files.items():
+            (folder / name).write_text(text, encoding="utf-8")
+        table, context = asked.table, asked.context
     facts = {
         "name": label.name,
         "version": label.version,
@@ -72,6 +93,7 @@ def deliver(
         "intended_use": label.intended_use,
         "recipe": label.recipe.name,
         "recipe_digest": label.recipe.digest,
+        "context": msgspec.to_builtins(context),
         "montage": {
             "needed": [["F4-M1", "C4-M1", "O2-M1"]],
             "wanted": [role.value for role in label.recipe.roles],

@@ -126,7 +126,8 @@ def tiny_tokenizer(kind: str, folder: Path) -> Any:
 
     family = _TOKENS.get(kind)
     wanted = (family.image, family.before, family.after) if family else ()
-    extra = [token for token in dict.fromkeys(wanted) if token]
+    chat = ("<|im_start|>", "<|im_end|>") if kind == "qwen2_5_vl" else ()
+    extra = [token for token in dict.fromkeys((*wanted, *chat)) if token]
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()

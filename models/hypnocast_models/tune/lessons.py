@@ -1,4 +1,8 @@
-"""Lessons: pages drawn by the daemon's code, with the answer the model should give."""
+"""Lessons: pages drawn by the daemon's code, with the answer the model should give.
+
+Pages of recordings are drawn when they are asked for, each at a gain of its own. Pages that a
+scorer corrected are shown as the model saw them that night.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +16,7 @@ from hypnocast.core.condition import condition
 from hypnocast.core.recipe import Recipe
 from hypnocast.core.render import render
 from hypnocast.core.types import PAGE_S, FloatArray, Pixels, Role
+from hypnocast_models.data.corrected import CorrectedNight
 from hypnocast_models.data.recordings import Recording
 
 MAINS_HZ = 50
@@ -24,24 +29,25 @@ class Lesson:
 
     pictures: list[Pixels]
     stages: NDArray[np.int64]
-    perceived: FloatArray
-    """(pages, 30 × 6): what is to be seen in each second, for perception pre-training."""
+    perceived: FloatArray | None
+    """(pages, 30 × 6): what is to be seen in each second, for perception pre-training; None where
+    a page has no samples."""
 
 
 class Lessons:
-    """All pages of some recordings, drawn when they are asked for."""
+    """All pages of some nights."""
 
     def __init__(
-        self, recordings: Sequence[Recording], recipe: Recipe, role: Role = Role.C4
+        self,
+        nights: Sequence[Recording | CorrectedNight],
+        recipe: Recipe,
+        role: Role = Role.C4,
     ) -> None:
         """Take the nights and how a page is drawn."""
-        self._recordings = list(recordings)
         self._recipe, self._role = recipe, role
-        self._index = [
-            (night, row)
-            for night, recording in enumerate(self._recordings)
-            for row in range(len(recording.stages))
-        ]
+        self._index = [(night, row) for night in nights for row in range(len(night.stages))]
+        self.perceivable = all(isinstance(night, Recording) for night in nights)
+        """Whether every page has samples to pre-train perception on."""
 
     def __len__(self) -> int:
         return len(self._index)
@@ -51,15 +57,20 @@ class Lessons:
         pictures, stages, perceived = [], [], []
         for place in places:
             night, row = self._index[int(place)]
-            recording = self._recordings[night]
             gain = float(np.exp(rng.uniform(-1, 1) * np.log(jitter)))
-            page = recording.page(
-                row, self._recipe.context_s, self._recipe.tail_s, self._role, gain
-            )
-            pictures.append(render(condition(page, self._recipe, MAINS_HZ), self._recipe))
-            stages.append(int(recording.stages[row]))
-            perceived.append(_perceive(recording.rows[row] * gain, recording.rate))
-        return Lesson(pictures, np.asarray(stages, np.int64), np.stack(perceived))
+            stages.append(int(night.stages[row]))
+            if isinstance(night, CorrectedNight):
+                pictures.append(night.picture(row))
+                continue
+            pictures.append(self._drawn(night, row, gain))
+            perceived.append(_perceive(night.rows[row] * gain, night.rate))
+        seen = np.stack(perceived) if len(perceived) == len(pictures) else None
+        return Lesson(pictures, np.asarray(stages, np.int64), seen)
+
+    def _drawn(self, night: Recording, row: int, gain: float) -> Pixels:
+        recipe = self._recipe
+        page = night.page(row, recipe.context_s, recipe.tail_s, self._role, gain)
+        return render(condition(page, recipe, MAINS_HZ), recipe)
 
 
 def _perceive(samples: FloatArray, rate: float) -> FloatArray:

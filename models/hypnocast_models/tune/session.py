@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from hypnocast.core.recipe import Recipe
-from hypnocast_models.data import Recording
+from hypnocast.errors import TapeError
+from hypnocast_models.data import CorrectedNight, Recording
 from hypnocast_models.tune.contrastive import ContrastiveStudent
 from hypnocast_models.tune.families import CONTRASTIVE, describe, load
 from hypnocast_models.tune.generative import GenerativeStudent, add_lora
@@ -34,13 +35,20 @@ class Session:
 
     def train(
         self,
-        nights: Sequence[Recording],
+        nights: Sequence[Recording | CorrectedNight],
         course: Course,
         out: Path,
         advance: Callable[[int, float], None] = lambda _step, _loss: None,
     ) -> list[float]:
         """Train, merge what was adapted, and save weights and tokenizer."""
-        losses = train(self.student, Lessons(nights, self._recipe), course, out, advance)
+        lessons = Lessons(nights, self._recipe)
+        if course.perception_steps and not lessons.perceivable:
+            raise TapeError(
+                "corrected pages have no samples to pre-train perception on",
+                where="--perception-steps",
+                remedy="Pre-train on recordings alone, then go on with the corrected pages.",
+            )
+        losses = train(self.student, lessons, course, out, advance)
         tuned = self._wrapped.merge_and_unload() if self._wrapped is not None else self.model
         tuned.save_pretrained(out / "weights")
         self.tokenizer.save_pretrained(out / "weights")

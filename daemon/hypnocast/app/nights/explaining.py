@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Sequence
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
+from hypnocast.app.judging import STUDIES_AT_ONCE
 from hypnocast.core import wire
 from hypnocast.core.explain import (
     Rests,
-    channel_falls,
     channel_looks,
+    channel_rests,
     patch_falls,
     patch_looks,
 )
@@ -23,47 +25,42 @@ if TYPE_CHECKING:
     from hypnocast.app.judging import Judge
     from hypnocast.stagers.base import Stager
 
-AT_ONCE = 4
-"""Looks asked of the judge at a time: a verdict that comes meanwhile waits for no more."""
-
 Depth = Literal["channels", "patches"]
 
 
 def explain_channels(stager: Stager, recipe: Recipe, look: Look, stage: Stage) -> Rests:
     """Blank each channel and see what becomes of the stage."""
     judged = _judge(stager, channel_looks(look, recipe))
-    return Rests(stage, channel_falls(stage, look, recipe, judged))
+    return channel_rests(stage, look, recipe, judged)
 
 
 def explain_patches(stager: Stager, recipe: Recipe, look: Look, stage: Stage) -> Rests:
     """Blank each channel and each patch of the page."""
     judged = _judge(stager, channel_looks(look, recipe))
     patches = _judge(stager, patch_looks(look, recipe))
-    falls = channel_falls(stage, look, recipe, judged)
-    return Rests(stage, falls, patch_falls(stage, judged[0], patches))
+    rests = channel_rests(stage, look, recipe, judged)
+    return replace(rests, patches=patch_falls(stage, judged[0], patches))
 
 
 async def explain(
     judge: Judge, recipe: Recipe, look: Look, stage: Stage, depth: Depth = "channels"
 ) -> Rests:
-    """Explain in the daemon: a few looks at a time, each behind every page that waits."""
+    """Explain in the daemon, a few looks at a time, each behind every verdict that waits."""
 
     async def ask(looks: Sequence[Look]) -> list[FloatArray]:
         judged: list[FloatArray] = []
-        for first in range(0, len(looks), AT_ONCE):
-            asked: list[Awaitable[Opinion]] = [
-                judge.ask(look, urgent=False) for look in looks[first : first + AT_ONCE]
-            ]
+        for first in range(0, len(looks), STUDIES_AT_ONCE):
+            asked = [judge.study(look) for look in looks[first : first + STUDIES_AT_ONCE]]
             judged += [_probabilities(opinion) for opinion in await asyncio.gather(*asked)]
         return judged
 
     channels = await asyncio.to_thread(channel_looks, look, recipe)
     judged = await ask(channels)
-    falls = channel_falls(stage, look, recipe, judged)
+    rests = channel_rests(stage, look, recipe, judged)
     if depth == "channels":
-        return Rests(stage, falls)
+        return rests
     patches = await ask(await asyncio.to_thread(patch_looks, look, recipe))
-    return Rests(stage, falls, patch_falls(stage, judged[0], patches))
+    return replace(rests, patches=patch_falls(stage, judged[0], patches))
 
 
 def explanation(epoch: int, rests: Rests) -> wire.Explanation:
@@ -72,7 +69,9 @@ def explanation(epoch: int, rests: Rests) -> wire.Explanation:
         epoch=epoch,
         stage=rests.stage.value,
         sentence=rests.sentence,
+        probability=rests.probability,
         channels={role.value: fall for role, fall in rests.channels.items()},
+        alone=rests.alone,
         patches=rests.patches,
     )
 

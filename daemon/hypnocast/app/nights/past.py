@@ -9,7 +9,7 @@ from hypnocast.app.judging import Judge
 from hypnocast.app.nights.explaining import Depth, explain, explanation
 from hypnocast.app.nights.gallery import Gallery
 from hypnocast.app.traced import Item, Traced
-from hypnocast.core import wire
+from hypnocast.core import commands, wire
 from hypnocast.core.types import Picture, Stage
 from hypnocast.errors import CommandError
 from hypnocast.ports.journal import Journal
@@ -39,24 +39,16 @@ class PastPages:
         if isinstance(item, Traced) and isinstance(item.outcome, Picture):
             self._gallery.keep(item.session.id, item.outcome)
 
-    async def answer(self, bed: str, command: wire.PageCommand | wire.Explain) -> wire.Reply:
+    async def answer(
+        self, bed: str, command: commands.PageCommand | commands.Explain
+    ) -> commands.Reply:
         """Answer a command; :class:`CommandError` where there is nothing to answer with."""
         await self._check(bed, command)
-        if isinstance(command, wire.PageCommand):
+        if isinstance(command, commands.PageCommand):
             kept = await self._gallery.png(command.session, command.epoch)
             if kept is None:
-                raise _not_kept(bed, command)
+                raise _not_kept(bed, command.epoch)
             return _reply(command, png=base64.b64encode(kept).decode("ascii"))
-        told = await self._explain(bed, command)
-        return _reply(command, explanation=told)
-
-    async def _explain(self, bed: str, command: wire.Explain) -> wire.Explanation:
-        context = self._pack.manifest.context
-        look = await self._gallery.look(
-            command.session, command.epoch, before=context.before, after=context.after
-        )
-        if look is None:
-            raise _not_kept(bed, command)
         events = await self._journal.read(lambda reader: reader.night(command.session).events)
         said = [event for event in events if event.epoch == command.epoch and event.stage]
         if not said:
@@ -65,11 +57,22 @@ class PastPages:
                 where=f"bed {bed}",
                 remedy="Its event says why it was withheld.",
             )
-        stage = Stage(str(said[-1].stage))
-        rests = await explain(self._judge, self._pack.recipe, look, stage, self._depth)
-        return explanation(command.epoch, rests)
+        told = await self.explain(said[-1])
+        return _reply(command, explanation=told)
 
-    async def _check(self, bed: str, command: wire.PageCommand | wire.Explain) -> None:
+    async def explain(self, event: wire.StageEvent) -> wire.Explanation:
+        """Say what an event's stage rests on."""
+        context = self._pack.manifest.context
+        look = await self._gallery.look(
+            event.session, event.epoch, before=context.before, after=context.after
+        )
+        if look is None:
+            raise _not_kept(event.bed, event.epoch)
+        stage = Stage(str(event.stage))
+        rests = await explain(self._judge, self._pack.recipe, look, stage, self._depth)
+        return explanation(event.epoch, rests)
+
+    async def _check(self, bed: str, command: commands.PageCommand | commands.Explain) -> None:
         session = await self._journal.read(lambda reader: reader.session(command.session))
         if session is None or session.bed != bed:
             raise CommandError(
@@ -79,23 +82,23 @@ class PastPages:
             )
 
 
-def _not_kept(bed: str, command: wire.PageCommand | wire.Explain) -> CommandError:
+def _not_kept(bed: str, epoch: int) -> CommandError:
     return CommandError(
-        f"the picture of page {command.epoch} is not kept",
+        f"the picture of page {epoch} is not kept",
         where=f"bed {bed}",
         remedy="It was withheld, or is too long ago: `hypnocast why` draws it from the tape.",
     )
 
 
 def _reply(
-    command: wire.PageCommand | wire.Explain,
+    command: commands.PageCommand | commands.Explain,
     *,
     png: str | None = None,
     explanation: wire.Explanation | None = None,
-) -> wire.Reply:
-    return wire.Reply(
+) -> commands.Reply:
+    return commands.Reply(
         request=command.request,
-        command=wire.command_name(command),
+        command=commands.command_name(command),
         ok=True,
         session=command.session,
         png=png,

@@ -134,8 +134,13 @@ def _rests(answer: Answer) -> str:
         f'background:#d8622a"></span> {100 * fall:+.1f}</td></tr>'
         for role, fall in sorted(rests.channels.items(), key=lambda item: -item[1])
     )
-    small = "<p><small>By how many points the stage’s probability falls where a channel is "
-    small += "blanked: the mean of blanking it first and of blanking it last.</small></p>"
+    alone = ", ".join(f"{escape(kind)} {p:.0%}" for kind, p in rests.alone.items())
+    small = (
+        "<p><small>By how many points the stage’s probability falls where a channel is blanked: "
+        "the mean of blanking it first and of blanking it last of its kind. The model gives "
+        f"{rests.stage} {rests.probability:.0%} on this page, and where only one kind of channel "
+        f"is left: {alone}.</small></p>"
+    )
     other = answer.explained_by != answer.event.digests.pack
     note = "<p><b>Explained by another pack than the one that judged.</b></p>" if other else ""
     return section("What it rests on", f"<p>{escape(rests.sentence)}.</p>{note}<table>{rows}"

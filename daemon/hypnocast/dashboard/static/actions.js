@@ -1,7 +1,6 @@
 // Commands: asked for, confirmed where they end something, sent with an id of their own, answered.
 
-import { by, el, say } from "./dom.js";
-import { bar } from "./page.js";
+import { by, say } from "./dom.js";
 import { hm } from "./words.js";
 
 const WORDS = {
@@ -13,7 +12,7 @@ const WORDS = {
 };
 
 /** Wire the buttons of a bed; `now()` gives its room. */
-export function actions(bed, now, panel) {
+export function actions(bed, now) {
   const dialog = by("dialog");
   const form = by("dialog-form");
   let command = null;
@@ -73,24 +72,10 @@ export function actions(bed, now, panel) {
     line.classList.toggle("failed", failed);
     say(line, words);
   }
-
-  by("explain").addEventListener("click", async () => {
-    const epoch = panel.epoch();
-    const box = by("explanation");
-    box.replaceChildren("Asking the daemon …");
-    const reply = await send(bed, { command: "explain", session: now().card.session ?? "", epoch });
-    if (epoch !== panel.epoch()) return;
-    if (!reply.ok || !reply.explanation) return box.replaceChildren(reply.error ?? "The daemon gave no explanation.");
-    const { sentence, channels, patches, stage } = reply.explanation;
-    const bars = Object.entries(channels).sort(([, a], [, b]) => b - a)
-      .map(([role, fall]) => bar(role, fall, false, `fill-${stage}`));
-    box.replaceChildren(el("p", {}, sentence), el("ul", { class: "shares", "aria-label": `How much ${stage} loses without a channel` }, ...bars));
-    if (patches) heat(patches);
-  });
 }
 
 /** Send a command with a fresh token and an id of its own; the answer always has ok and error. */
-async function send(bed, body) {
+export async function send(bed, body) {
   const request = crypto.randomUUID();
   try {
     const session = await (await fetch("/api/session")).json();
@@ -113,18 +98,4 @@ function lastTime(clock) {
   when.setHours(hours, minutes, seconds, 0);
   if (when.getTime() > Date.now() + 60_000) when.setDate(when.getDate() - 1);
   return when.toISOString();
-}
-
-/** A veil over the page that is thin where the stage rests. */
-function heat(patches) {
-  const canvas = by("heat");
-  canvas.height = patches.length;
-  canvas.width = patches[0].length;
-  const most = Math.max(...patches.flat(), 1e-9);
-  const ctx = canvas.getContext("2d");
-  patches.forEach((row, y) => row.forEach((fall, x) => {
-    ctx.fillStyle = `rgb(255 138 92 / ${(0.75 * Math.max(0, fall)) / most})`;
-    ctx.fillRect(x, y, 1, 1);
-  }));
-  canvas.hidden = false;
 }

@@ -2,6 +2,7 @@
 
 import { actions } from "./actions.js";
 import { by, el, mark, say } from "./dom.js";
+import { explanations } from "./explain.js";
 import { listen, prepare } from "./live.js";
 import { legend, nightCharts, table } from "./night.js";
 import { pagePanel, showShares } from "./page.js";
@@ -16,8 +17,12 @@ document.title = `${bedName(bed)} · Hypnocast`;
 by("legend").append(...legend());
 
 const charts = nightCharts((epoch) => panel.select(epoch));
-const panel = pagePanel(bed, () => drawNight());
-actions(bed, () => room, panel);
+const panel = pagePanel(bed, () => {
+  drawNight();
+  why.show();
+});
+const why = explanations(bed, () => room, panel);
+actions(bed, () => room);
 prepare(() => charts.repaint());
 const live = listen(`/api/bed/${encodeURIComponent(bed)}/live`, {
   room: show,
@@ -44,6 +49,7 @@ function show(next) {
     button.disabled = button.dataset.command !== "start_session" && (!card.session || card.mood === "ended");
   }
   panel.show(room);
+  why.show();
   drawNight();
 }
 

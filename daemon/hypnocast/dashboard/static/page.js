@@ -12,6 +12,8 @@ export function pagePanel(bed, onSelect) {
   let wanted = "";
   let object = null;
   let digest = null;
+  /** Whether the page looked at has a stage. */
+  let staged = false;
 
   /** The event is often a moment ahead of the night. */
   function newest() {
@@ -73,7 +75,7 @@ export function pagePanel(bed, onSelect) {
     showShares(by("page-shares"), shares);
     say(by("rationale"), event?.rationale ?? "");
     say(by("rules"), event?.rules?.length ? `Rules: ${event.rules.join(", ")}` : "");
-    by("explain").hidden = status === null || status === "withheld";
+    staged = stage !== null && stage !== undefined;
   }
 
   async function picture(here) {
@@ -81,7 +83,6 @@ export function pagePanel(bed, onSelect) {
     const key = here === null ? "" : retained ? `retained ${room.page}` : `${room.card.session} ${here}`;
     if (key === wanted) return;
     wanted = key;
-    forget();
     if (here === null) return blank("No page yet.");
     const night = room.night;
     if (night && here < night.epochs && night.status[here] === "w") return blank(`No picture was judged: ${REASONS[night.reasons[here]] ?? ""}.`);
@@ -133,11 +134,6 @@ export function pagePanel(bed, onSelect) {
     say(by("digest"), "");
   }
 
-  function forget() {
-    by("heat").hidden = true;
-    by("explanation").replaceChildren();
-  }
-
   const step = (by_) => () => select((epoch() ?? 0) + by_);
   by("first-page").addEventListener("click", () => select(0));
   by("previous-page").addEventListener("click", step(-1));
@@ -145,7 +141,7 @@ export function pagePanel(bed, onSelect) {
   by("newest-page").addEventListener("click", () => select(null));
   by("epoch").addEventListener("input", (event) => select(Number(event.target.value)));
 
-  return { show, select, epoch, chosen: () => chosen };
+  return { show, select, epoch, staged: () => staged };
 }
 
 /** Bars of probability, the best one marked. */

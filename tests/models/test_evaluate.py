@@ -1,0 +1,63 @@
+"""An evaluation says what the daemon would publish, beside what else could be used."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from made_up_nights import night
+from needs import need_module
+
+for name in ("torch", "matplotlib", "sklearn"):
+    need_module(name)
+
+from hypnocast_models.cli import app  # noqa: E402 - after what it needs was found
+
+PACK = Path(__file__).parents[2] / "models" / "packs" / "hypnocast-small"
+
+
+@pytest.fixture(scope="module")
+def database(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("made-up")
+    for at in range(2):
+        made = night(30, seed=at, subject=f"subject{at:02d}")
+        np.savez(
+            folder / f"{made.subject}-night1.npz",
+            x=np.rint(made.rows * 100).astype(np.int16),
+            y=made.stages,
+            fs=made.rate,
+            scale_uV=0.01,
+            channel=made.channel,
+        )
+    return folder
+
+
+def test_one_page_has_the_pack_beside_other_scorers_and_its_plots(
+    database: Path, tmp_path: Path
+) -> None:
+    out, report = tmp_path / "figures.json", tmp_path / "report.html"
+    arguments = ["evaluate", str(PACK), str(database), "--out", str(out), "--report", str(report)]
+    said = CliRunner().invoke(app, arguments)
+    assert said.exit_code == 0, said.output
+    found = json.loads(out.read_text(encoding="utf-8"))["gains"]["1"]["filtered"]
+    assert found["pages"] == 60
+    html = report.read_text(encoding="utf-8")
+    rows = re.findall(r"<tr><td>([^<]*)</td><td>([^<]*)</td>", html)
+    scorers = dict(rows)
+    kappa, low, high = found["kappa"]
+    assert scorers["hypnocast-small " + _version()] == f"{kappa:.3f} [{low:.3f}, {high:.3f}]"
+    assert -1 <= float(scorers["gradient boosting, fitted on other subjects"].split()[0]) <= 1
+    assert float(scorers["always N2"].split()[0]) == 0.0
+    assert html.count("<img") == 3 + 2
+
+
+def _version() -> str:
+    text = (PACK / "pack.toml").read_text(encoding="utf-8")
+    told = re.search(r'^version = "(.+)"', text, re.MULTILINE)
+    assert told is not None
+    return told[1]

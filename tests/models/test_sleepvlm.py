@@ -1,0 +1,108 @@
+"""The public SleepVLM weights become a pack by one command: shown with tiny random ones."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from brokers import free_port
+from hypnocast.app.simulate import SimulatedSource
+from hypnocast.errors import ConfigError
+from hypnocast.stagers.manifest import Context, Generative
+from hypnocast.stagers.pack import load_pack, verify_pack
+from needs import need_module
+from ward_lab import HandDriven, night, running_ward
+
+for name in ("torch", "transformers", "onnx", "onnxscript", "onnxruntime", "llguidance"):
+    need_module(name)
+
+from hypnocast_models.cli import app  # noqa: E402 - after what it needs was found
+from hypnocast_models.export import graphs, precision  # noqa: E402
+from hypnocast_models.packing import write_pack  # noqa: E402
+from hypnocast_models.tune.families import describe, load, tiny  # noqa: E402
+from hypnocast_models.tune.sleepvlm import as_sleepvlm  # noqa: E402
+
+RULES = "You score sleep. Answer as JSON with "
+REASONED = RULES + "reasoning_text, applicable_rules, sleep_stage."
+SHORT = RULES + "applicable_rules, sleep_stage."
+BED = "bed-01"
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("weights")
+    tiny("qwen2_5_vl", folder)
+    return folder
+
+
+def _asked(weights: Path, prompt: str, folder: Path) -> tuple[Generative, Context, dict[str, str]]:
+    model, tokenizer = load(weights)
+    path = folder / "prompt.md"
+    path.write_text(prompt)
+    asked = as_sleepvlm(describe(model, tokenizer, 448, 224), tokenizer, path)
+    return asked.table, asked.context, dict(asked.files)
+
+
+def test_it_is_asked_as_it_was_trained(weights: Path, tmp_path: Path) -> None:
+    table, context, files = _asked(weights, REASONED, tmp_path)
+    assert (context.before, context.after) == (1, 1)
+    said = table.prompt
+    assert said.startswith(f"<|im_start|>system\n{REASONED}<|im_end|>\n<|im_start|>user\n")
+    assert said.endswith("<|im_end|>\n<|im_start|>assistant\n")
+    assert said.count("<|vision_start|><|picture|><|vision_end|>") == 3
+    assert (table.rationale_key, table.rules_key) == ("reasoning_text", "applicable_rules")
+    (schema,) = map(json.loads, files.values())
+    assert list(schema["properties"]) == ["reasoning_text", "applicable_rules", "sleep_stage"]
+    short, _, files = _asked(weights, SHORT, tmp_path)
+    assert short.rationale_key is None
+    (schema,) = map(json.loads, files.values())
+    assert schema["required"] == ["applicable_rules", "sleep_stage"]
+
+
+def test_another_prompt_or_another_model_is_refused(weights: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="no system prompt of SleepVLM"):
+        _asked(weights, "You are a pirate.", tmp_path)
+    (tmp_path / "llava").mkdir()
+    tiny("llava", tmp_path / "llava")
+    with pytest.raises(ConfigError, match=r"no Qwen2\.5-VL"):
+        _asked(tmp_path / "llava", SHORT, tmp_path)
+
+
+async def test_one_command_makes_a_pack_that_stages_in_the_daemon(
+    weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Weights above this go beside the graph, as those of three billion parameters do.
+    for module in (graphs, precision):
+        monkeypatch.setattr(module, "LARGEST_FILE", 100_000)
+    prompt, pack = tmp_path / "prompt.md", tmp_path / "pack"
+    prompt.write_text(REASONED)
+    command = ["export", str(weights), str(pack), "--name", "sleepvlm", "--precision", "int4"]
+    made = CliRunner().invoke(app, [*command, "--sleepvlm-prompt", str(prompt)])
+    assert made.exit_code == 0, made.output
+    assert "greedy tokens equal" in made.output
+    assert verify_pack(pack) == ()
+    names = {path.name for path in pack.iterdir()}
+    beside = {name for name in names if name.endswith(".data")}
+    assert "vision_encoder.onnx.data" in beside
+    assert all(name.removesuffix(".data") in names for name in beside)
+    _write_little(pack)
+    source = HandDriven(night(SimulatedSource([BED], seed=3, pages=3, truth=False)))
+    async with running_ward(tmp_path, pack, source, free_port()) as running:
+        events = await running.go_to(1000.0 + 96.0, BED, 2)
+        first = [event for event in running.events if event.epoch == 0]
+    assert [event.status for event in first] == ["provisional", "final"]
+    assert all(event.rationale is not None for event in events)
+    shares = msgspec.to_builtins(events[0].probabilities)
+    assert np.isclose(sum(shares.values()), 1.0, atol=1e-5)
+
+
+def _write_little(folder: Path) -> None:
+    """Let random weights write no more than a few words: they would not stop by themselves."""
+    facts = msgspec.to_builtins(load_pack(folder).manifest)
+    facts["model"]["max_tokens"] = 24
+    write_pack(folder, {key: facts[key] for key in facts if key not in ("format", "files")})
