@@ -160,7 +160,7 @@ def test_the_daemon_says_of_a_page_what_training_said(shelf: Shelf, tmp_path: Pa
 
 def test_a_model_is_never_calibrated_on_what_it_was_trained_on(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="not on fold 2"):
-        evidence(tmp_path, tmp_path, (0, 1), 2, shelf=None, weight=1.0, gains=(1.0,))  # type: ignore[arg-type]  # refused before it is looked at
+        evidence(tmp_path, tmp_path, (0, 1), 2, shelf=None, weight=1.0, gains={1.0: 1.0})  # type: ignore[arg-type]  # refused before it is looked at
 
 
 def test_the_pack_that_ships_verifies_and_is_small() -> None:

@@ -9,7 +9,7 @@ what the four fold models say of the folds they have not seen.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from itertools import combinations
 from pathlib import Path
@@ -34,8 +34,9 @@ from hypnocast_models.small.shelf import Shelf
 from hypnocast_models.small.sources import FOLDS
 from hypnocast_models.small.train import judge
 
-CALIBRATION_GAINS = (0.5, 1.0, 2.0)
-"""The sequence model must stand other gains than the nominal: it is fitted on three."""
+CALIBRATION_GAINS = {0.5: 0.25, 1.0: 0.5, 2.0: 0.25}
+"""The sequence model must stand other gains than the nominal: it is fitted on three, which weigh
+as in training, where half of the pages are near the nominal one."""
 FULL_PAGES_WEIGHT = 0.5
 """Weight of stitched whole pages beside 5-s rows when the calibration that ships is fitted."""
 
@@ -77,7 +78,7 @@ def evidence(
     *,
     shelf: Shelf,
     weight: float,
-    gains: Sequence[float],
+    gains: Mapping[float, float],
 ) -> list[Evidence]:
     """Give what a model says of a fold that it was not trained on."""
     if judged not in without:
@@ -89,9 +90,9 @@ def evidence(
         places = shelf.places(int(night))
         stages = np.where(places >= 0, shelf.pages.stage[places], -1).astype(np.int64)
         name = shelf.pages.nights[int(night)]
-        for gain in gains:
+        for gain, share in gains.items():
             rows = judge(model, shelf, int(night), gain, band=0)
-            out.append(Evidence(name.rsplit("-", 1)[0], rows, stages, weight / len(gains)))
+            out.append(Evidence(name.rsplit("-", 1)[0], rows, stages, weight * share))
     return out
 
 
@@ -126,7 +127,7 @@ def calibrate_final(cache: Path, runs: Path, final: Path) -> Calibration:
     nights: list[Evidence] = []
     for kind, weight, gains in (
         ("rows", 1.0, CALIBRATION_GAINS),
-        ("stitched", FULL_PAGES_WEIGHT, (1.0,)),
+        ("stitched", FULL_PAGES_WEIGHT, {1.0: 1.0}),
     ):
         shelf = open_shelf(cache, kind)
         for fold in range(FOLDS):
