@@ -20,6 +20,7 @@ REAL_TIME = (
 """Beginnings of paths, longest run first."""
 
 HEAVY = (
+    "tests/faults/test_streams.py",
     "tests/models/test_families.py",
     "tests/faults/test_kills.py",
     "tests/models/test_export.py",
@@ -33,7 +34,7 @@ HEAVY = (
     "tests/browser/",
     "tests/core/test_headbox",
 )
-"""The same of what keeps a processor busy for long."""
+"""The same of what takes long, and may be late by another's fault."""
 
 
 def in_real_time(nodeid: str) -> bool:
