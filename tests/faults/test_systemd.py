@@ -71,7 +71,8 @@ After=broker.service
 Restart=always
 RestartSec=0.2s
 StandardOutput=append:/out/events
-ExecStart=/usr/bin/mosquitto_sub -q 1 -t hypnocast/lab/bed/bed1/events
+StandardError=journal
+ExecStart=/usr/bin/mosquitto_sub -h 127.0.0.1 -q 1 -t hypnocast/lab/bed/bed1/events
 """,
     "night.target": """
 [Unit]
@@ -179,11 +180,12 @@ def booted(folder: Path, pack: Path) -> Iterator[Machine]:
     out = folder / "out"
     out.mkdir()
     before = _groups()
+    name = f"hypnocast-{os.getpid()}"
     with (folder / "console").open("wb") as console:
         process = subprocess.Popen(
             [
                 *(nspawn, "--directory=/", "--volatile=yes", "--boot", "--private-network"),
-                *("--register=no", "--keep-unit", f"--machine=hypnocast-{os.getpid()}"),
+                *("--register=no", "--keep-unit", f"--machine={name}"),
                 *("--console=pipe", f"--bind={out}:/out", *installed(folder, pack)),
                 *("--", "systemd.unit=night.target"),
             ],
@@ -205,6 +207,8 @@ def booted(folder: Path, pack: Path) -> Iterator[Machine]:
             os.kill(leader, signal.SIGKILL)
         process.terminate()
         process.wait(30.0)
+        # Where /run is on a disk, nspawn dares not take away what it made there.
+        shutil.rmtree(f"/run/systemd/nspawn/propagate/{name}", ignore_errors=True)
         for group in sorted(_groups() - before, reverse=True):
             group.rmdir()
 
@@ -220,7 +224,7 @@ def _child(process: int) -> int:
 
 def _groups() -> set[Path]:
     """Return the control groups that nspawn makes beside its own."""
-    roots = [path for name in ("payload", "supervisor") for path in CGROUPS.rglob(name)]
+    roots = [path for part in ("payload", "supervisor") for path in CGROUPS.rglob(part)]
     return {path for root in roots for path in (root, *root.rglob("*")) if path.is_dir()}
 
 
