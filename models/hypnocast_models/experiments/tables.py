@@ -15,9 +15,10 @@ from hypnocast_models.compare.measures import (
     paired_difference,
     table_of,
 )
+from hypnocast_models.experiments.jobs import SOUND
 from hypnocast_models.experiments.look_ahead import WHOLE_NIGHT, follow
 from hypnocast_models.experiments.plan import Experiment
-from hypnocast_models.experiments.run import SOUND, Judged
+from hypnocast_models.experiments.run import Judged
 
 ALONE = "each page alone"
 LOOKS = {
