@@ -51,7 +51,7 @@ def measure(
     linear = [(run["took_s"] / run["pages"]) / (fourth["took_s"] / fourth["pages"]) for run in runs]
     yield Figure("night", "time per page, 8 h over 2 h", "times", linear)
     if yasa is not None:
-        theirs = [_yasa(yasa, edf) for _ in range(repeats)]
+        theirs = [stage_by_yasa(yasa, edf) for _ in range(repeats)]
         yield Figure("night", "YASA on the same night", "pages/s", _rates(theirs))
         peaks = [run["peak_mb"] for run in theirs]
         yield Figure("night", "YASA's peak memory", "MB", peaks)
@@ -132,7 +132,7 @@ def replay_in_child(pack: Path, recording: Path) -> dict[str, Any]:
     return told
 
 
-def _yasa(python: Path, edf: Path) -> dict[str, Any]:
+def stage_by_yasa(python: Path, edf: Path) -> dict[str, Any]:
     """Stage the same night by YASA, in a process of its own, from its imports on."""
     try:
         child = subprocess.run(
