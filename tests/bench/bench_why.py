@@ -25,8 +25,10 @@ import structlog  # noqa: E402
 
 from app.taped_nights import T0, Taped, tape_nights  # noqa: E402
 from brokers import free_port  # noqa: E402
+from hypnocast.app.nights.explaining import explain_channels  # noqa: E402
+from hypnocast.app.nights.redraw import Redrawn, redraw  # noqa: E402
 from hypnocast.app.nights.view import NightView, open_night  # noqa: E402
-from hypnocast.app.nights.why import Answer, answer  # noqa: E402
+from hypnocast.app.nights.why import Answer, look_at  # noqa: E402
 from hypnocast.app.simulate import EventKind, SimulatedSource  # noqa: E402
 from hypnocast.core.types import EEG_ROLES, EOG_ROLES, PAGE_S, Role, Stage  # noqa: E402
 from hypnocast.stagers.local import LocalStager  # noqa: E402
@@ -56,21 +58,24 @@ def main(pack: str) -> None:
             state = Path(scratch) / str(seed)
             taped = asyncio.run(tape_nights(state, folder, sim, port=free_port()))
             view = open_night(taped.config, "latest")
+            night = range(view.night.epochs)
+            redrawn = redraw(taped.config, view, stager.pack.recipe, night, needed=night[-1] - 1)
             for stage, answers in told.items():
                 share = -(-(PAGES - len(answers)) // (NIGHTS - seed))
                 for epoch in _pages(taped, view, stage)[:share]:
-                    answers.append(
-                        answer(
-                            taped.config,
-                            view,
-                            epoch,
-                            depth="channels",
-                            open_stager=lambda _: stager,
-                        )
-                    )
+                    answers.append(_answer(stager, view, redrawn, epoch))
+            print(f"night {seed + 1} of {NIGHTS}", file=sys.stderr)
     print(f"pack {pack}, {time.perf_counter() - began:.0f} s")
     for stage, answers in told.items():
         print(_line(stage, answers))
+
+
+def _answer(stager: LocalStager, view: NightView, redrawn: Redrawn, epoch: int) -> Answer:
+    """Answer as `hypnocast why` does, from a tape read once for the whole night."""
+    context, event = stager.pack.manifest.context, view.page(epoch)
+    look = look_at(view, redrawn, epoch, before=context.before, after=context.after)
+    rests = explain_channels(stager, redrawn.recipe, look, Stage(str(event.stage)))
+    return Answer(view, event, redrawn, rests, stager.pack.digest)
 
 
 def _pages(taped: Taped, view: NightView, stage: Stage) -> list[int]:

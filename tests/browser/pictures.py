@@ -21,7 +21,7 @@ from playwright.sync_api import Page  # noqa: E402
 from brokers import running_mosquitto  # noqa: E402
 from browser.report_picture import draw_reports  # noqa: E402
 from browser.serving import chromium, served, settings_for  # noqa: E402
-from browser.ward_topics import Publisher, Scene, ward  # noqa: E402
+from browser.ward_topics import Publisher, ward  # noqa: E402
 from hypnocast.core.labels import annotate  # noqa: E402
 from hypnocast.core.recipe import builtin  # noqa: E402
 
@@ -33,6 +33,14 @@ SPINDLES = 381
 def main(folder: Path) -> None:
     """Draw every picture into a folder."""
     folder.mkdir(parents=True, exist_ok=True)
+    for recipe in ("clinical-448x224", "spectral-448", "paper-336"):
+        draw_page(recipe, folder / f"{recipe}.png")
+    draw_ward(folder)
+    draw_reports(folder)
+
+
+def draw_ward(folder: Path) -> None:
+    """Draw the ward and a bed as a browser shows them."""
     with (
         tempfile.TemporaryDirectory() as scratch,
         running_mosquitto(Path(scratch)) as broker,
@@ -64,14 +72,11 @@ def main(folder: Path) -> None:
             tab.screenshot(path=folder / f"{name}.png", full_page=whole)
             context.close()
         publisher.close()
-    for recipe in ("clinical-448x224", "spectral-448", "paper-336"):
-        draw_page(scenes[0], recipe, folder / f"{recipe}.png")
-    draw_reports(folder)
 
 
-def draw_page(scene: Scene, recipe: str, path: Path) -> None:
+def draw_page(recipe: str, path: Path) -> None:
     """Draw one page with spindles by a recipe, labels around it."""
-    how = builtin(recipe)
+    how, scene = builtin(recipe), ward(0.0)[0]
     picture = scene.picture(SPINDLES, how)
     title = f"{recipe}, simulated, stage {scene.truth(SPINDLES)}"
     Image.fromarray(annotate(picture.rgb, how, picture.channels, title)).save(path, optimize=True)
