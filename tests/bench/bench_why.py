@@ -1,8 +1,8 @@
 """Whether `hypnocast why` names what carries the stage, and whether pixels agree.
 
-Run as ``python tests/bench/bench_why.py [PACK]`` from the project's folder. Simulated sleep is
-taped as by a daemon; then 50 pages of R with rapid eye movements and 50 of N2 with spindles,
-among those that got their stage, are drawn again and explained. A page counts as named where the
+Run as ``python tests/bench/bench_why.py [PACK] [NIGHTS]`` from the project's folder. Simulated
+sleep is taped as by a daemon; then of each of ten nights five pages of R with rapid eye movements
+and five of N2 with spindles, among those that got their stage, are drawn again and explained. A page counts as named where the
 sentence names a channel that carries the feature: an eye for R, an EEG for N2. Naming every
 channel would always be right, so it is told beside it how many channels a sentence names, and how
 often as many channels drawn by lot would have held a carrier.
@@ -35,7 +35,7 @@ from hypnocast.stagers.local import LocalStager  # noqa: E402
 from hypnocast.stagers.pack import load_pack  # noqa: E402
 from hypnocast.stagers.shelf import resolve_pack  # noqa: E402
 
-PAGES = 50
+PAGES = 5
 NIGHTS = 10
 CYCLE = (*(Stage.W,) * 2, *(Stage.N1,) * 2, *(Stage.N2,) * 16, *(Stage.R,) * 16)
 """As short as may be: a whole night would cost hours of replaying for the same pages."""
@@ -45,7 +45,7 @@ CARRIES: dict[Stage, tuple[EventKind, tuple[Role, ...]]] = {
 }
 
 
-def main(pack: str) -> None:
+def main(pack: str, nights: int = NIGHTS) -> None:
     """Tape, explain, tell."""
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(40))
     folder = resolve_pack(pack)
@@ -53,7 +53,7 @@ def main(pack: str) -> None:
     told: dict[Stage, list[Answer]] = {stage: [] for stage in CARRIES}
     began = time.perf_counter()
     with tempfile.TemporaryDirectory() as scratch:
-        for seed in range(NIGHTS):
+        for seed in range(nights):
             sim = SimulatedSource(1, seed=100 + seed, stages=CYCLE)
             state = Path(scratch) / str(seed)
             taped = asyncio.run(tape_nights(state, folder, sim, port=free_port()))
@@ -61,10 +61,10 @@ def main(pack: str) -> None:
             night = range(view.night.epochs)
             redrawn = redraw(taped.config, view, stager.pack.recipe, night, needed=night[-1] - 1)
             for stage, answers in told.items():
-                share = -(-(PAGES - len(answers)) // (NIGHTS - seed))
-                for epoch in _pages(taped, view, stage)[:share]:
+                wanted = PAGES * (seed + 1) - len(answers)
+                for epoch in _pages(taped, view, stage)[:wanted]:
                     answers.append(_answer(stager, view, redrawn, epoch))
-            print(f"night {seed + 1} of {NIGHTS}", file=sys.stderr)
+            print(f"night {seed + 1} of {nights}", file=sys.stderr)
     print(f"pack {pack}, {time.perf_counter() - began:.0f} s")
     for stage, answers in told.items():
         print(_line(stage, answers))
@@ -90,7 +90,7 @@ def _pages(taped: Taped, view: NightView, stage: Stage) -> list[int]:
         true = night.stage(int(begins // PAGE_S))
         if given == stage.value and true is stage and len(shown) >= 2:
             found.append(epoch)
-    return found[:: max(1, len(found) // (PAGES // NIGHTS))]
+    return found[:: max(1, len(found) // PAGES)]
 
 
 def _line(stage: Stage, answers: list[Answer]) -> str:
@@ -121,4 +121,7 @@ def _by_lot(channels: list[Role], named: int, carriers: tuple[Role, ...]) -> flo
 
 
 if __name__ == "__main__":
-    main(sys.argv[1] if len(sys.argv) > 1 else "hypnocast-small")
+    main(
+        sys.argv[1] if len(sys.argv) > 1 else "hypnocast-small",
+        int(sys.argv[2]) if len(sys.argv) > 2 else NIGHTS,
+    )

@@ -21,9 +21,10 @@ from playwright.sync_api import Page  # noqa: E402
 from brokers import running_mosquitto  # noqa: E402
 from browser.report_picture import draw_reports  # noqa: E402
 from browser.serving import chromium, served, settings_for  # noqa: E402
-from browser.ward_topics import Publisher, ward  # noqa: E402
+from browser.ward_topics import PREFIX, Publisher, ward  # noqa: E402
 from hypnocast.core.labels import annotate  # noqa: E402
 from hypnocast.core.recipe import builtin  # noqa: E402
+from hypnocast.core.wire import encode  # noqa: E402
 
 PICTURES = _ROOT / "docs" / "pictures"
 SPINDLES = 381
@@ -66,6 +67,10 @@ def draw_ward(folder: Path) -> None:
                 timezone_id="UTC",
             )
             context.add_init_script(f"localStorage.setItem('theme', '{theme}')")
+            # However long the one before took, nothing shown is old.
+            for scene in scenes:
+                told = replace(scene, source="simulated").status()
+                publisher.say(f"{PREFIX}/bed/{scene.bed}/status", encode(told))
             tab = context.new_page()
             tab.goto(page.address + path)
             _settle(tab, path)
