@@ -2,10 +2,10 @@
 
 Run as ``python tests/bench/bench_why.py [PACK] [NIGHTS]`` from the project's folder. Simulated
 sleep is taped as by a daemon; then of each of ten nights five pages of R with rapid eye movements
-and five of N2 with spindles, among those that got their stage, are drawn again and explained. A page counts as named where the
-sentence names a channel that carries the feature: an eye for R, an EEG for N2. Naming every
-channel would always be right, so it is told beside it how many channels a sentence names, and how
-often as many channels drawn by lot would have held a carrier.
+and five of N2 with spindles, among those that got their stage, are drawn again and explained. A
+page counts as named where the sentence names a channel that carries the feature: an eye for R, an
+EEG for N2. Naming every channel would always be right, so it is told beside it how many channels a
+sentence names, and how often as many channels drawn by lot would have held a carrier.
 """
 
 from __future__ import annotations
