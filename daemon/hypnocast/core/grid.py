@@ -27,7 +27,7 @@ class SampleStore:
     """The newest samples of one stream: their times, and one row of values per derivation.
 
     Appending copies only what is new; what was dropped is reclaimed by moving the rest to the
-    front when the room is used up. A quarter of it is spare, so that happens some times a page:
+    front when the room is used up. A fifth of it is spare, so that happens some times a page:
     more room would be memory that a ward pays for every bed.
     """
 
