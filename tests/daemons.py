@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 DAEMON = Path(__file__).resolve().parents[1] / "daemon"
-DEADLINE_S = 30.0
+DEADLINE_S = 90.0
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -34,7 +34,9 @@ class Daemon:
         """What it has written to standard error."""
         return self.stderr.read_text()
 
-    def wait_for(self, true: Callable[[], object], what: str, timeout_s: float = 30.0) -> None:
+    def wait_for(
+        self, true: Callable[[], object], what: str, timeout_s: float = DEADLINE_S
+    ) -> None:
         """Wait for a condition; fail where the process ends before it comes true."""
         deadline = time.monotonic() + timeout_s
         while not true():
@@ -96,7 +98,7 @@ def command(*arguments: str, **changes: str) -> subprocess.CompletedProcess[str]
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
-        timeout=60.0,
+        timeout=2 * DEADLINE_S,
         env=environment(changes),
         check=False,
     )

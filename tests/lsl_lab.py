@@ -39,7 +39,7 @@ def base_port() -> int:
 
     They lie below those that the system hands out.
     """
-    return 20_000 + os.getpid() % 120 * (PORT_RANGE + 4)
+    return 20_000 + os.getpid() % 110 * (PORT_RANGE + 4)
 
 
 def session_id() -> str:
@@ -185,12 +185,12 @@ class Collector:
         ]
         return np.concatenate(parts).astype(np.int64) if parts else np.empty(0, np.int64)
 
-    def wait(self, ready: Callable[[], bool], what: str, timeout_s: float = 12.0) -> None:
+    def wait(self, ready: Callable[[], bool], what: str, timeout_s: float = 60.0) -> None:
         """Wait until something is so, or fail."""
         wait_until(ready, what, timeout_s)
 
 
-def wait_until(ready: Callable[[], bool], what: str, timeout_s: float = 12.0) -> None:
+def wait_until(ready: Callable[[], bool], what: str, timeout_s: float = 60.0) -> None:
     """Wait for a condition; fail where it does not come true in time."""
     deadline = time.monotonic() + timeout_s
     while not ready():

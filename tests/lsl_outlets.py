@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 import pylsl
 
+from orphans import die_with_parent
+
 
 def make(spec: dict[str, Any]) -> pylsl.StreamOutlet:
     """Make an outlet as described."""
@@ -44,6 +46,7 @@ def read_marks(outlet: pylsl.StreamOutlet) -> None:
 
 def main() -> None:
     """Run until killed."""
+    die_with_parent()
     specs: list[dict[str, Any]] = json.loads(sys.argv[1])
     outlets = [make(spec) for spec in specs]
     for spec, outlet in zip(specs, outlets, strict=True):

@@ -24,7 +24,7 @@ from hypnocast.ports.mqtt_commands import Handle
 from hypnocast.ports.mqtt_settings import BrokerSettings
 
 TOPICS = Topics("lab")
-DEADLINE_S = 15.0
+DEADLINE_S = 60.0
 
 
 async def until(true: Callable[[], object], what: str = "", deadline_s: float = DEADLINE_S) -> None:

@@ -18,6 +18,8 @@ from dataclasses import dataclass
 import numpy as np
 import pylsl
 
+from orphans import die_with_parent
+
 NOISE_UV = 1.0
 
 WAVES: dict[str, dict[str, tuple[float, float]]] = {
@@ -70,6 +72,7 @@ def open_outlet(box: Box) -> pylsl.StreamOutlet:
 
 def main() -> None:
     """Send until killed."""
+    die_with_parent()
     outlets = [open_outlet(box) for box in BOXES]
     noise = np.random.default_rng(1)
     began = pylsl.local_clock()

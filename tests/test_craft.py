@@ -37,12 +37,12 @@ PEER = ROOT / "daemon" / "hypnocast" / "app" / "bench" / "peer.py"
 def _told(*arguments: str) -> str:
     run = subprocess.run(
         [sys.executable, "-m", *arguments],
-        cwd=ROOT, capture_output=True, text=True, check=False, timeout=280.0,
+        cwd=ROOT, capture_output=True, text=True, check=False, timeout=560.0,
     )  # fmt: skip
     return "" if run.returncode == 0 else run.stdout + run.stderr
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 def test_every_type_is_right_in_code_and_tests() -> None:
     need_module("mypy")
     assert _told("mypy", *CODE) == ""

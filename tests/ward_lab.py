@@ -38,7 +38,7 @@ from hypnocast.stagers.pack import load_pack
 
 UTC_0 = 1_795_000_000.0
 """Seconds since 1970 when the local clock of the first boot reads 0."""
-DEADLINE_S = 60.0
+DEADLINE_S = 240.0
 
 Coming = tuple[float, str, Arrival]
 

@@ -121,17 +121,27 @@ def judge_yasa(
     *,
     subject: Annotated[list[str] | None, typer.Option(help="Only these subjects.")] = None,
     gain: Annotated[list[float] | None, typer.Option(help="Multiply all samples by this.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Write its hypnograms here, for `compare`.")
+    ] = None,
 ) -> None:
     """Say what YASA makes of the same nights; it sees each whole night at once."""
     from hypnocast_models import figures
-    from hypnocast_models.data.recordings import open_recordings
-    from hypnocast_models.yasa_baseline import stage_with_yasa
+    from hypnocast_models.data.recordings import database_files, open_recording
+    from hypnocast_models.yasa_baseline import stage_with_yasa, written
 
-    nights = [n for n in open_recordings(database) if subject is None or n.subject in subject]
-    for each in gain or [1.0]:
-        tables = [
-            figures.confusion(n.stages.astype("int64"), stage_with_yasa(n, each)) for n in nights
-        ]
+    nights = [(path.stem, open_recording(path)) for path in database_files(database)]
+    nights = [one for one in nights if subject is None or one[1].subject in subject]
+    gains = gain or [1.0]
+    for each in gains:
+        tables = []
+        for name, night in nights:
+            staged = stage_with_yasa(night, each)
+            tables.append(figures.confusion(night.stages.astype("int64"), staged))
+            if out is not None:
+                folder = out if len(gains) == 1 else out / f"x{each:g}"
+                folder.mkdir(parents=True, exist_ok=True)
+                (folder / f"{name}.csv").write_text(written(name, night, staged), encoding="utf-8")
         say(f"×{each:g}: YASA κ {figures.kappa(sum(tables[1:], tables[0])):.3f}")
 
 

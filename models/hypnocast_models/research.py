@@ -181,6 +181,8 @@ def experiment(
     *,
     out: Annotated[Path, typer.Option(help="Results are kept here, to go on from.")],
     report: Annotated[Path, typer.Option(help="The report goes here.")],
+    packs: Annotated[Path, typer.Option(help="Where the plan's packs lie.")] = Path(),
+    workers: Annotated[int, typer.Option(min=1, help="Processes side by side.")] = 1,
 ) -> None:
     """Run an experiment and write its report; goes on where it stopped."""
     from hypnocast_models.experiments.plan import read_experiment
@@ -188,7 +190,7 @@ def experiment(
     from hypnocast_models.experiments.run import run_experiment, steps
 
     wanted = read_experiment(plan)
-    with bar("nights", steps(wanted, data)) as advance:
-        judged = run_experiment(wanted, data, out, advance)
+    with bar("pieces", steps(wanted, data, packs)) as advance:
+        judged = run_experiment(wanted, data, out, advance, packs=packs, workers=workers)
     for name in write_report(wanted, judged, report):
         say(str(report / name))

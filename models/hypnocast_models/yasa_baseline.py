@@ -12,7 +12,7 @@ import importlib.util
 import numpy as np
 from numpy.typing import NDArray
 
-from hypnocast.core.types import PAGE_S
+from hypnocast.core.types import PAGE_S, Stage
 from hypnocast.errors import InstallError
 from hypnocast_models.data.recordings import Recording
 
@@ -40,3 +40,14 @@ def stage_with_yasa(recording: Recording, gain: float = 1.0) -> NDArray[np.int64
     order = {"W": 0, "WAKE": 0, "N1": 1, "N2": 2, "N3": 3, "R": 4, "REM": 4}
     stages = np.array([order[str(name)] for name in names], dtype=np.int64)
     return stages[recording.epochs]
+
+
+def written(name: str, recording: Recording, stages: NDArray[np.int64]) -> str:
+    """Give a night that YASA staged as the CSV that `compare` reads; rows not in the file: ?."""
+    from hypnocast_models.compare.hypnogram import Hypnogram, write_hypnogram
+
+    known = dict(zip(recording.epochs.tolist(), stages.tolist(), strict=True))
+    told = tuple(
+        Stage(STAGES[known[epoch]]) if epoch in known else None for epoch in range(max(known) + 1)
+    )
+    return write_hypnogram(Hypnogram("YASA", name, recording.subject, told))

@@ -72,6 +72,31 @@ def test_every_wrong_configuration_gives_one_line_that_names_the_key(text: str, 
     assert "\n" not in line
     assert caught.value.remedy
     assert caught.value.exit_code == 2
+    for jargon in ("`", "regex", "enum", "object", "field", "null"):
+        assert jargon not in line, line
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ("[broker]\nport = 70000", ("[broker.port] 70000 cannot be used. "
+         "Give a whole number from 1 to 65535.")),
+        ("[pack]\nprovider = 'gpu'", ("[pack.provider] 'gpu' cannot be used. "
+         "Give 'auto' or 'cpu' or 'cuda' or 'tensorrt'.")),
+        ("[broker]\npassword = 'x'", ("[broker] there is no key 'password'. "
+         "Did you mean password_file?")),
+        ("[[bed]]\nstreams = [{name = 'x'}]", ("[bed[0]] id is missing. "
+         "Give 1 to 64 letters, digits, _ or -.")),
+        ("[[bed]]\nid = 'a'\nstreams = [{name = 3}]", ("[bed[0].streams[0].name] 3 cannot be used. "
+         "Give a text in quotes.")),
+        ("[broker]\nhost = 'me:secret@h'", ("[broker.host] is more than the name of a host. "
+         "Give the host alone; user and password belong into credential files.")),
+    ],
+)  # fmt: skip
+def test_the_line_says_what_stands_there_and_what_may(text: str, line: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        parse_config(text, "lab.toml")
+    assert str(caught.value) == f"lab.toml: {line}"
 
 
 def test_the_commented_example_loads_and_names_every_key() -> None:

@@ -106,7 +106,7 @@ async def test_a_model_that_hangs_costs_its_page_and_is_built_anew(
 
         return Moody(LocalStager(loaded), wait)
 
-    judge = Judge(build, stuck_after_s=0.3)
+    judge = Judge(build, stuck_after_s=2.0)
     source = HandDriven(coming)
     async with running_ward(tmp_path, pack, source, broker.port, judge=judge) as running:
         await running.go_to(CLOCK_0 + 2 * PAGE_S + 20.0, BEDS[0], 2)
@@ -132,12 +132,12 @@ async def test_a_page_whose_opinion_does_not_come_in_time_is_withheld_and_the_ne
 
     def wait(look: Look) -> None:
         if look.page.epoch == 1:
-            hold.wait(3.0)
+            hold.wait(20.0)
 
     judge = Judge(lambda: Moody(LocalStager(loaded), wait), stuck_after_s=60.0)
     source = HandDriven([one for one in coming if one[1] == BEDS[0]])
     async with running_ward(
-        tmp_path, pack, source, broker.port, judge=judge, deadline_s=0.5
+        tmp_path, pack, source, broker.port, judge=judge, deadline_s=2.0
     ) as running:
         events = await running.go_to(CLOCK_0 + 2 * PAGE_S + 5.0, BEDS[0], 2)
         assert _reasons(events) == [None, "too_late"]
@@ -242,7 +242,7 @@ async def test_a_second_opinion_that_does_not_come_leaves_the_first(
         if look.page.epoch == 1 and look.pictures[-1] is not None:
             hold.wait()
 
-    judge = Judge(lambda: Moody(LocalStager(loaded), wait), stuck_after_s=0.3)
+    judge = Judge(lambda: Moody(LocalStager(loaded), wait), stuck_after_s=2.0)
     source = HandDriven([one for one in coming if one[1] == BEDS[0]])
     async with running_ward(tmp_path, forward, source, broker.port, judge=judge) as running:
         await running.go_to(CLOCK_0 + 2 * PAGE_S + 5.0, BEDS[0], 1)

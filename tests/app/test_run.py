@@ -34,7 +34,7 @@ from packs import make_tiny_pack
 ROOT = Path(__file__).resolve().parents[2]
 BEDS = ("two-boxes", "one-box", "no-units")
 
-pytestmark = pytest.mark.timeout(300)
+pytestmark = pytest.mark.timeout(600)
 
 CONFIG = """
 [site]
@@ -134,8 +134,8 @@ def _live(night: Night, folder: Path, port: int) -> None:
     with daemon(folder / "first", *run) as first:
         _recording(night, first)
         _change_hands(night, first)
-        first.wait_for(lambda: len(night.events("two-boxes")) == 1, "page 0", 60.0)
-        first.wait_for(lambda: len(night.session("one-box", 1)) == 1, "page 0", 60.0)
+        first.wait_for(lambda: len(night.events("two-boxes")) == 1, "page 0", 100.0)
+        first.wait_for(lambda: len(night.session("one-box", 1)) == 1, "page 0", 100.0)
         night.before_kill = kept_by_broker(port)
         begun = time.monotonic()
         first.wait_for(lambda: time.monotonic() - begun > 16.0, "the middle of page 1")
@@ -146,8 +146,8 @@ def _live(night: Night, folder: Path, port: int) -> None:
         assert time.monotonic() < deadline, "the last will did not speak"
     night.after_kill = kept_by_broker(port)
     with daemon(folder / "second", *run) as second:
-        second.wait_for(lambda: len(night.events("two-boxes")) == 3, "page 2", 80.0)
-        second.wait_for(lambda: len(night.session("one-box", 1)) == 3, "page 2", 80.0)
+        second.wait_for(lambda: len(night.events("two-boxes")) == 3, "page 2", 140.0)
+        second.wait_for(lambda: len(night.session("one-box", 1)) == 3, "page 2", 140.0)
         night.code = second.end(signal.SIGTERM)
         night.log = second.complained
     night.at_end = kept_by_broker(port)

@@ -1,11 +1,11 @@
 """Whether `hypnocast why` names what carries the stage, and whether pixels agree.
 
-Run as ``python tests/bench/bench_why.py [PACK]`` from the project's folder. Simulated sleep is
-taped as by a daemon; then 50 pages of R with rapid eye movements and 50 of N2 with spindles,
-among those that got their stage, are drawn again and explained. A page counts as named where the
-sentence names a channel that carries the feature: an eye for R, an EEG for N2. Naming every
-channel would always be right, so it is told beside it how many channels a sentence names, and how
-often as many channels drawn by lot would have held a carrier.
+Run as ``python tests/bench/bench_why.py [PACK] [NIGHTS]`` from the project's folder. Simulated
+sleep is taped as by a daemon; then of each of ten nights five pages of R with rapid eye movements
+and five of N2 with spindles, among those that got their stage, are drawn again and explained. A
+page counts as named where the sentence names a channel that carries the feature: an eye for R, an
+EEG for N2. Naming every channel would always be right, so it is told beside it how many channels a
+sentence names, and how often as many channels drawn by lot would have held a carrier.
 """
 
 from __future__ import annotations
@@ -25,15 +25,17 @@ import structlog  # noqa: E402
 
 from app.taped_nights import T0, Taped, tape_nights  # noqa: E402
 from brokers import free_port  # noqa: E402
+from hypnocast.app.nights.explaining import explain_channels  # noqa: E402
+from hypnocast.app.nights.redraw import Redrawn, redraw  # noqa: E402
 from hypnocast.app.nights.view import NightView, open_night  # noqa: E402
-from hypnocast.app.nights.why import Answer, answer  # noqa: E402
+from hypnocast.app.nights.why import Answer, look_at  # noqa: E402
 from hypnocast.app.simulate import EventKind, SimulatedSource  # noqa: E402
 from hypnocast.core.types import EEG_ROLES, EOG_ROLES, PAGE_S, Role, Stage  # noqa: E402
 from hypnocast.stagers.local import LocalStager  # noqa: E402
 from hypnocast.stagers.pack import load_pack  # noqa: E402
 from hypnocast.stagers.shelf import resolve_pack  # noqa: E402
 
-PAGES = 50
+PAGES = 5
 NIGHTS = 10
 CYCLE = (*(Stage.W,) * 2, *(Stage.N1,) * 2, *(Stage.N2,) * 16, *(Stage.R,) * 16)
 """As short as may be: a whole night would cost hours of replaying for the same pages."""
@@ -43,7 +45,7 @@ CARRIES: dict[Stage, tuple[EventKind, tuple[Role, ...]]] = {
 }
 
 
-def main(pack: str) -> None:
+def main(pack: str, nights: int = NIGHTS) -> None:
     """Tape, explain, tell."""
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(40))
     folder = resolve_pack(pack)
@@ -51,26 +53,29 @@ def main(pack: str) -> None:
     told: dict[Stage, list[Answer]] = {stage: [] for stage in CARRIES}
     began = time.perf_counter()
     with tempfile.TemporaryDirectory() as scratch:
-        for seed in range(NIGHTS):
+        for seed in range(nights):
             sim = SimulatedSource(1, seed=100 + seed, stages=CYCLE)
             state = Path(scratch) / str(seed)
             taped = asyncio.run(tape_nights(state, folder, sim, port=free_port()))
             view = open_night(taped.config, "latest")
+            night = range(view.night.epochs)
+            redrawn = redraw(taped.config, view, stager.pack.recipe, night, needed=night[-1] - 1)
             for stage, answers in told.items():
-                share = -(-(PAGES - len(answers)) // (NIGHTS - seed))
-                for epoch in _pages(taped, view, stage)[:share]:
-                    answers.append(
-                        answer(
-                            taped.config,
-                            view,
-                            epoch,
-                            depth="channels",
-                            open_stager=lambda _: stager,
-                        )
-                    )
+                wanted = PAGES * (seed + 1) - len(answers)
+                for epoch in _pages(taped, view, stage)[:wanted]:
+                    answers.append(_answer(stager, view, redrawn, epoch))
+            print(f"night {seed + 1} of {nights}", file=sys.stderr)
     print(f"pack {pack}, {time.perf_counter() - began:.0f} s")
     for stage, answers in told.items():
         print(_line(stage, answers))
+
+
+def _answer(stager: LocalStager, view: NightView, redrawn: Redrawn, epoch: int) -> Answer:
+    """Answer as `hypnocast why` does, from a tape read once for the whole night."""
+    context, event = stager.pack.manifest.context, view.page(epoch)
+    look = look_at(view, redrawn, epoch, before=context.before, after=context.after)
+    rests = explain_channels(stager, redrawn.recipe, look, Stage(str(event.stage)))
+    return Answer(view, event, redrawn, rests, stager.pack.digest)
 
 
 def _pages(taped: Taped, view: NightView, stage: Stage) -> list[int]:
@@ -85,7 +90,7 @@ def _pages(taped: Taped, view: NightView, stage: Stage) -> list[int]:
         true = night.stage(int(begins // PAGE_S))
         if given == stage.value and true is stage and len(shown) >= 2:
             found.append(epoch)
-    return found[:: max(1, len(found) // (PAGES // NIGHTS))]
+    return found[:: max(1, len(found) // PAGES)]
 
 
 def _line(stage: Stage, answers: list[Answer]) -> str:
@@ -116,4 +121,7 @@ def _by_lot(channels: list[Role], named: int, carriers: tuple[Role, ...]) -> flo
 
 
 if __name__ == "__main__":
-    main(sys.argv[1] if len(sys.argv) > 1 else "hypnocast-small")
+    main(
+        sys.argv[1] if len(sys.argv) > 1 else "hypnocast-small",
+        int(sys.argv[2]) if len(sys.argv) > 2 else NIGHTS,
+    )

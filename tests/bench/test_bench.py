@@ -8,10 +8,12 @@ from pathlib import Path
 import pytest
 
 from hypnocast.app.bench.figures import Figure, Report, Target
-from hypnocast.app.bench.night import replay_in_child, write_edf
+from hypnocast.app.bench.night import replay_in_child, stage_by_yasa, write_edf
 from hypnocast.app.bench.path import watch_beds
+from hypnocast.app.bench.verdict import generate
 from hypnocast.app.bench.ward import Heard
 from hypnocast.cli import run
+from hypnocast.errors import ConfigError
 from hypnocast.stagers.pack import load_pack
 from needs import need_program
 from packs import make_tiny_pack
@@ -36,6 +38,27 @@ def test_the_command_keeps_conditions_and_every_raw_sample(
     table = capsys.readouterr().out
     assert "session.run alone" in table
     assert "not measured: generate" in table
+
+
+def test_a_pack_that_writes_is_timed_by_steps_and_by_pages(tmp_path: Path) -> None:
+    answer = {
+        "type": "object",
+        "properties": {"stage": {"enum": ["W", "N1", "N2", "N3", "R"]}},
+        "required": ["stage"],
+        "additionalProperties": False,
+    }
+    files = {"answer.json": json.dumps(answer)}
+    writing = make_tiny_pack(
+        tmp_path / "writing", scoring="generate", schema="answer.json", files=files
+    )
+    steps, pages = generate(load_pack(writing), rounds=2)
+    assert (steps.unit, pages.unit) == ("1/s", "pages/s")
+    assert all(step > page > 0.0 for step, page in zip(steps.samples, pages.samples, strict=True))
+
+
+def test_a_python_without_yasa_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="cannot be run"):
+        stage_by_yasa(tmp_path / "no-python", tmp_path / "night.edf")
 
 
 def test_an_unknown_group_is_misuse(capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,4 +1,8 @@
-"""Draws the ward page's pictures for the documentation: ``python tests/browser/pictures.py``."""
+"""Draws the documentation's pictures: ``python tests/browser/pictures.py [FOLDER]``.
+
+The ward and its beds, a page by each recipe, a night's report and an answer to ``why``, all from
+simulated nights, with mosquitto and Chromium.
+"""
 
 from __future__ import annotations
 
@@ -11,19 +15,33 @@ from pathlib import Path
 _ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(_ROOT / "tests"), str(_ROOT / "daemon")]
 
+from PIL import Image  # noqa: E402
 from playwright.sync_api import Page  # noqa: E402
 
 from brokers import running_mosquitto  # noqa: E402
 from browser.report_picture import draw_reports  # noqa: E402
 from browser.serving import chromium, served, settings_for  # noqa: E402
-from browser.ward_topics import Publisher, ward  # noqa: E402
+from browser.ward_topics import PREFIX, Publisher, ward  # noqa: E402
+from hypnocast.core.labels import annotate  # noqa: E402
+from hypnocast.core.recipe import builtin  # noqa: E402
+from hypnocast.core.wire import encode  # noqa: E402
 
 PICTURES = _ROOT / "docs" / "pictures"
+SPINDLES = 381
+"""A page of N2 in the first bed's night."""
 
 
 def main(folder: Path) -> None:
     """Draw every picture into a folder."""
     folder.mkdir(parents=True, exist_ok=True)
+    for recipe in ("clinical-448x224", "spectral-448", "paper-336"):
+        draw_page(recipe, folder / f"{recipe}.png")
+    draw_ward(folder)
+    draw_reports(folder)
+
+
+def draw_ward(folder: Path) -> None:
+    """Draw the ward and a bed as a browser shows them."""
     with (
         tempfile.TemporaryDirectory() as scratch,
         running_mosquitto(Path(scratch)) as broker,
@@ -49,13 +67,24 @@ def main(folder: Path) -> None:
                 timezone_id="UTC",
             )
             context.add_init_script(f"localStorage.setItem('theme', '{theme}')")
+            # However long the one before took, nothing shown is old.
+            for scene in scenes:
+                told = replace(scene, source="simulated").status()
+                publisher.say(f"{PREFIX}/bed/{scene.bed}/status", encode(told))
             tab = context.new_page()
             tab.goto(page.address + path)
             _settle(tab, path)
             tab.screenshot(path=folder / f"{name}.png", full_page=whole)
             context.close()
         publisher.close()
-    draw_reports(folder)
+
+
+def draw_page(recipe: str, path: Path) -> None:
+    """Draw one page with spindles by a recipe, labels around it."""
+    how, scene = builtin(recipe), ward(0.0)[0]
+    picture = scene.picture(SPINDLES, how)
+    title = f"{recipe}, simulated, stage {scene.truth(SPINDLES)}"
+    Image.fromarray(annotate(picture.rgb, how, picture.channels, title)).save(path, optimize=True)
 
 
 def _settle(tab: Page, path: str) -> None:

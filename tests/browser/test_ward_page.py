@@ -300,6 +300,17 @@ def test_axe_finds_nothing_serious(context: BrowserContext, stand: Stand, theme:
     assert serious(tab) == []
 
 
+def test_axe_finds_what_is_planted(tab: Page, stand: Stand) -> None:
+    open_bed(tab, stand, "2")
+    tab.evaluate("""() => {
+        document.getElementById("epoch").removeAttribute("aria-label");
+        document.getElementById("first").style.color = "#2a333c";
+    }""")
+    found = serious(tab)
+    assert any("label" in one for one in found)
+    assert any("color-contrast" in one for one in found)
+
+
 @pytest.mark.parametrize("path", ["", "bed/2"])
 def test_a_phone_need_not_scroll_sideways(browser: Browser, stand: Stand, path: str) -> None:
     context = browser.new_context(viewport={"width": 390, "height": 844}, has_touch=True)

@@ -25,7 +25,7 @@ from hypnocast.app.simulate.montages import CLINICAL
 from hypnocast.app.simulate.night import Night as Sleeper
 from hypnocast.core.commands import Reply, decode_command
 from hypnocast.core.explain import PATCHES, Rests
-from hypnocast.core.recipe import builtin
+from hypnocast.core.recipe import Recipe, builtin
 from hypnocast.core.render import draw
 from hypnocast.core.types import (
     PAGE_S,
@@ -135,10 +135,10 @@ class Scene:
 
     # --- messages
 
-    def picture(self, epoch: int) -> Picture:
+    def picture(self, epoch: int, recipe: Recipe = RECIPE) -> Picture:
         """Draw a page of the night by the project's own code."""
-        first = epoch * PAGE_S - RECIPE.context_s
-        last = (epoch + 1) * PAGE_S + RECIPE.tail_s
+        first = epoch * PAGE_S - recipe.context_s
+        last = (epoch + 1) * PAGE_S + recipe.tail_s
         samples = np.zeros((round((last - first) * RATE), len(ROLES)))
         got = self.sleeper.samples(max(0.0, first), last, leads=CLINICAL, rate=RATE)
         samples[len(samples) - len(got) :] = got
@@ -152,9 +152,9 @@ class Scene:
             for place, role in enumerate(ROLES)
             if role in present
         }
-        page = Page(epoch, signals, RECIPE.context_s, RECIPE.tail_s)
+        page = Page(epoch, signals, recipe.context_s, recipe.tail_s)
         quality = {role: ChannelQuality(1.0) for role in present}
-        return draw(page, RECIPE, 50, quality, {role: role.value for role in present})
+        return draw(page, recipe, 50, quality, {role: role.value for role in present})
 
     def png(self, epoch: int) -> bytes:
         file = BytesIO()

@@ -3,7 +3,8 @@
 What a channel carries at a time follows from its label and the time alone, so a second process
 carries on where a first one ended, and whoever reads a tape can say what should be on it.
 
-Orders come as JSON lines on standard input, each naming a stream, a fault and from when to when
+It begins when told ``go``, so that everything is loaded by then. Orders come after that, as JSON
+lines on standard input, each naming a stream, a fault and from when to when
 by the LSL clock: ``nan``, ``inf``, ``hole``, ``flood``, ``step`` (its stamps go an hour ahead).
 """
 
@@ -21,6 +22,8 @@ from typing import Any
 import numpy as np
 import pylsl
 from numpy.typing import NDArray
+
+from orphans import die_with_parent
 
 RATE = 100
 FLOODED = 50
@@ -96,6 +99,8 @@ class Amplifier:
 
 def main() -> None:
     """Send until killed."""
+    die_with_parent()
+    assert sys.stdin.readline() == "go\n"
     amplifiers = [
         Amplifier(one["name"], one["source_id"], tuple(one["labels"]))
         for one in json.loads(sys.argv[1])

@@ -21,7 +21,7 @@ from faults.points import MOST_HITS, POINTS
 from faults.tapes import read_raw
 from faults.witness import FaultProxy, Witness, fault_proxy, until, witness
 
-PATIENCE_S = 4.0
+PATIENCE_S = 12.0
 """A life in which the point does not come is ended from outside after so long."""
 
 

@@ -86,6 +86,9 @@ def _tell(number: int) -> None:
 
 def _live(line: str) -> None:
     """Be the daemon until it ends or is killed."""
+    from orphans import die_with_parent
+
+    die_with_parent()
     from faults.life import Orders, a_ward
     from faults.models import flaky
     from faults.points import arm
@@ -101,7 +104,7 @@ def _live(line: str) -> None:
     orders = Orders(**told)
     ward.STATE_EVERY_S = orders.state_every_s
     if orders.held_bytes:
-        journal_writer.HELD_BYTES = orders.held_bytes  # type: ignore[misc]  # final but for tests
+        vars(journal_writer)["HELD_BYTES"] = orders.held_bytes
     if orders.kill_at:
         arm(orders.kill_at, orders.kill_hit)
 
@@ -117,6 +120,9 @@ def _live(line: str) -> None:
 def main() -> None:
     """Fork daemons on demand, one at a time."""
     sys.path[:0] = [str(TESTS), str(TESTS.parent / "daemon")]
+    from orphans import die_with_parent
+
+    die_with_parent()
     import onnxruntime
     import scipy.signal
 

@@ -12,21 +12,30 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import pylsl
 
 from brokers import running_mosquitto
 from daemons import Daemon, daemon
-from faults import amplifier
 from faults.checker import Finding, Truth, check_night
 from faults.witness import Witness, witness
 
+TESTS = Path(__file__).resolve().parents[1]
 LABELS = ("F4-M1", "C4-M1", "O2-M1", "E1-M2", "E2-M2", "Chin")
 STEADY = ("clean", "nan", "inf", "hole", "step")
 """Beds of one process that lasts; their faults are in the samples."""
 APART = ("flood", "stopped", "restarted", "renamed", "reordered", "fewer", "more", "twice")
 BEDS = (*STEADY, *APART, "twins")
+CHANGED = {
+    "restarted": LABELS,
+    "renamed": tuple(f"X{number}" for number in range(len(LABELS))),
+    "reordered": LABELS[::-1],
+    "fewer": ("F4-M1", "E2-M2", "Chin"),
+    "more": ("X1", "X2", *LABELS),
+    "twice": tuple(f"X{label}" for label in LABELS),
+}
+"""Bed → the channels of the process that takes its amplifier's place, or comes beside it."""
 NEEDED = 0.75
 """Less of a page than this is bad; the pack asks for a little more."""
 BEGINS, ENDS, STOPPED_S = 33.0, 56.0, 40.0
@@ -52,36 +61,45 @@ BED = '[[bed]]\nid = "{bed}"\nstreams = [{{ source_id = "{bed}" }}]\n'
 
 
 class Amplifiers:
-    """A process with outlets."""
+    """A process with outlets, ready to send when told so."""
 
     def __init__(self, *beds: str, labels: tuple[str, ...] = LABELS) -> None:
-        """Start it and wait until it sends; a bed may be named more than once."""
+        """Start it; a bed may be named more than once."""
         specs = [{"name": bed, "source_id": bed, "labels": labels} for bed in beds]
         self.process = subprocess.Popen(
-            [sys.executable, amplifier.__file__, json.dumps(specs)],
+            [sys.executable, "-m", "faults.amplifier", json.dumps(specs)],
+            cwd=TESTS,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
         )
+        self.labels = labels
+        self.up = float("inf")
+        """The LSL clock at its first sample."""
+
+    def begin(self) -> Self:
+        """Let it send from now on."""
+        self._say("go")
         assert self.process.stdout is not None
         self.up = float(self.process.stdout.readline())
-        """The LSL clock at its first sample."""
-        self.labels = labels
+        return self
+
+    def _say(self, line: str) -> None:
+        assert self.process.stdin is not None
+        self.process.stdin.write(line + "\n")
+        self.process.stdin.flush()
 
     def order(self, bed: str, fault: str, begins: float, ends: float) -> None:
         """Let an outlet do something to its samples."""
-        assert self.process.stdin is not None
-        order = {"name": bed, "fault": fault, "begins": begins, "ends": ends}
-        self.process.stdin.write(json.dumps(order) + "\n")
-        self.process.stdin.flush()
+        self._say(json.dumps({"name": bed, "fault": fault, "begins": begins, "ends": ends}))
 
     def kill(self) -> float:
         """Kill it; return the LSL clock after its last sample."""
         self.process.kill()
         self.process.wait()
         for pipe in (self.process.stdin, self.process.stdout):
-            assert pipe is not None
-            pipe.close()
+            if pipe is not None:
+                pipe.close()
         return float(pylsl.local_clock())
 
 
@@ -148,11 +166,13 @@ def live_night(folder: Path, pack: Path) -> Iterator[LiveNight]:
         listener = stack.enter_context(witness(broker.port))
         night = LiveNight(listener, folder / "state")
         night.utc_at_0 = time.time() - now()
-        running: dict[str, Amplifiers] = {}
-        stack.callback(lambda: [one.kill() for one in set(running.values())])
-        running |= dict.fromkeys((*STEADY, "twins"), Amplifiers(*STEADY, "twins", "twins"))
-        for bed in APART:
-            running[bed] = Amplifiers(bed)
+        steady = Amplifiers(*STEADY, "twins", "twins")
+        running = {bed: Amplifiers(bed) for bed in APART} | dict.fromkeys(STEADY, steady)
+        spare = {bed: Amplifiers(bed, labels=labels) for bed, labels in CHANGED.items()}
+        spare["again"] = Amplifiers("renamed")
+        stack.callback(lambda: [one.kill() for one in {*running.values(), *spare.values(), steady}])
+        for process in set(running.values()):
+            process.begin()
         config = folder / "run.toml"
         config.write_text(
             CONFIG.format(state=night.state, port=broker.port, pack=pack)
@@ -162,7 +182,7 @@ def live_night(folder: Path, pack: Path) -> Iterator[LiveNight]:
         _all_recording(night, hypnocast)
         for bed, process in running.items():
             night.sent[bed] = [(process.up, float("inf"), LABELS)]
-        _do_faults(night, hypnocast, running)
+        _do_faults(night, hypnocast, running, spare)
         _end_all(night, hypnocast)
         hypnocast.kill()
         night.killed_at = now()
@@ -180,34 +200,34 @@ def _all_recording(night: LiveNight, hypnocast: Daemon) -> None:
     assert max(since) - min(since) < 5.0, "the beds began too far apart for one timetable"
 
 
-def _do_faults(night: LiveNight, hypnocast: Daemon, running: dict[str, Amplifiers]) -> None:
+def _do_faults(
+    night: LiveNight,
+    hypnocast: Daemon,
+    running: dict[str, Amplifiers],
+    spare: dict[str, Amplifiers],
+) -> None:
     """Do every fault at its time. What is bad, and from when to when, is noted as it is done."""
     begins, ends = night.began + BEGINS, night.began + ENDS
 
     def wait_until(lsl: float) -> None:
         hypnocast.wait_for(lambda: now() >= lsl, "its time", lsl - now() + 10.0)
 
-    for bed in ("nan", "inf", "hole"):
+    for bed in ("nan", "inf", "hole", "flood"):
         running[bed].order(bed, bed, begins, ends)
         night.bad[bed] = [(begins - CHUNK_S, ends)]
-    running["flood"].order("flood", "flood", begins, ends)
-    night.bad["flood"] = [(begins - CHUNK_S, ends)]
     running["step"].order("step", "step", night.began + 45.0, float("inf"))
     wait_until(begins)
     running["stopped"].process.send_signal(signal.SIGSTOP)
     stopped = now()
-    restart(night, running, "restarted", LABELS)
-    restart(night, running, "renamed", tuple(f"X{n}" for n in range(len(LABELS))), good=False)
-    restart(night, running, "reordered", LABELS[::-1])
-    restart(night, running, "fewer", ("F4-M1", "E2-M2", "Chin"))
-    restart(night, running, "more", ("X1", "X2", *LABELS))
-    rival = Amplifiers("twice", labels=tuple(f"X{label}" for label in LABELS))
+    for bed in ("restarted", "renamed", "reordered", "fewer", "more"):
+        restart(night, running, bed, spare.pop(bed), good=bed != "renamed")
+    rival = spare["twice"].begin()
     wait_until(ends)
     rival.kill()
-    restart(night, running, "renamed", LABELS)
+    restart(night, running, "renamed", spare.pop("again"))
     wait_until(stopped + STOPPED_S)
     running["stopped"].process.send_signal(signal.SIGCONT)
-    # Its samples of the last page that is still open come late, but in time.
+    # Its samples of the page that is still open then come late, but in time.
     night.bad["stopped"] = [(stopped - CHUNK_S, ends)]
     wait_until(night.began + OVER)
 
@@ -216,16 +236,16 @@ def restart(
     night: LiveNight,
     running: dict[str, Amplifiers],
     bed: str,
-    labels: tuple[str, ...],
+    another: Amplifiers,
     *,
     good: bool = True,
 ) -> None:
     """Let a bed's amplifier be another process from now on."""
     died = running[bed].kill()
-    running[bed] = Amplifiers(bed, labels=labels)
-    up = running[bed].up
+    running[bed] = another
+    up = another.begin().up
     begin, _, before = night.sent[bed][-1]
-    night.sent[bed][-1:] = [(begin, died, before), (up, float("inf"), labels)]
+    night.sent[bed][-1:] = [(begin, died, before), (up, float("inf"), another.labels)]
     bad = night.bad.setdefault(bed, [])
     if bad and bad[-1][1] == float("inf"):
         bad[-1] = (bad[-1][0], up)

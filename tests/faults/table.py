@@ -1,6 +1,7 @@
 """The long form: every fault many times over, and the table for ``docs/faults.md``.
 
-``python -m faults.table`` (with ``tests`` and ``daemon`` on the path) takes some ten minutes.
+``python -m faults.table`` (with ``tests`` and ``daemon`` on the path) takes some ten minutes;
+``python -m faults.table kills broker`` does only these parts.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import itertools
 import sys
 import tempfile
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from brokers import running_mosquitto
@@ -63,7 +64,9 @@ async def backlog(folder: Path, pack: Path) -> tuple[int, float, float, float]:
         async with a_ward(orders) as alive:
             ward = asyncio.create_task(alive.ward.run())
             boards = alive.ward.boards
-            await until(lambda: sum(b.counts["pages"] for b in boards.values()) >= 480)
+            await until(
+                lambda: sum(b.counts["pages"] for b in boards.values()) >= 480, "pages", 300.0
+            )
             with witness(broker.port) as listener:
                 # From here on the night goes at a pace of about ten pages a second.
                 alive.source.orders = Orders(
@@ -71,7 +74,7 @@ async def backlog(folder: Path, pack: Path) -> tuple[int, float, float, float]:
                 )
                 late = sum(board.counts["pages"] for board in boards.values())
                 proxy.refuse = False
-                await until(lambda: alive.journal.sent >= late, "the backlog is gone")
+                await until(lambda: alive.journal.sent >= late, "the backlog is gone", 120.0)
                 stage = [at for topic, _, at in listener.messages if topic.endswith("/stage")]
                 came = [at for topic, _, at in listener.messages if topic.endswith("/events")]
                 begun, ended = came[0], came[min(late, len(came)) - 1]
@@ -82,54 +85,85 @@ async def backlog(folder: Path, pack: Path) -> tuple[int, float, float, float]:
     return late, late / max(ended - begun, 1e-3), 1000.0 * middle, 1000.0 * max(gaps, default=0.0)
 
 
+HEAD = (
+    "| fault | tries | epochs expected | terminal found | lost | doubled "
+    "| wrongly staged | else amiss |\n|---|---|---|---|---|---|---|---|\n"
+)
+CUTS = (
+    test_broker.cut_before_publish,
+    test_broker.cut_before_puback,
+    test_broker.cut_after_puback,
+)
+ELSE = (test_broker.refused, test_broker.silent, test_broker.slow)
+
+
+def say(text: str) -> None:
+    """Print at once: this takes its time."""
+    sys.stdout.write(text + "\n")
+    sys.stdout.flush()
+
+
+def say_kills(root: Path, pack: Path, *, cuts: bool) -> None:
+    """Kill, and print the line."""
+    night = kills(root / f"kills-{cuts}", pack, cuts=cuts)
+    least = min(night.kills[point] for point in POINTS)
+    what = f"`kill -9` at {len(POINTS)} named points (each ≥ {least} times)"
+    what += f", with {night.cuts} broken connections" if cuts else ""
+    what += f"; {night.tapes} tapes read back, {night.torn} torn"
+    say(row(what, sum(night.kills.values()), [night.finding]))
+
+
+def say_broker(root: Path, pack: Path) -> None:
+    """Do everything to the broker, and print a line for each."""
+    for fault in (*CUTS, *ELSE):
+        found = []
+        for number in range(6):
+            folder = root / f"{fault.__name__}-{number}"
+            folder.mkdir()
+            found.append(asyncio.run(test_broker.the_night(folder, pack, fault)))
+        each = 3 if fault in CUTS else 1
+        say(row(f"broker: {fault.__name__.replace('_', ' ')}", each * len(found), found))
+
+
+def say_endurance(root: Path, pack: Path) -> None:
+    """Endure eight hours, and print how big the daemon was."""
+    folder = root / "endurance"
+    folder.mkdir()
+    with running_mosquitto(folder) as broker:
+        endured = endure(folder, broker.port, pack, hours=HOURS, seed=SEED)
+    say(row("eight hours of faults at random", 1, endured.findings.values()))
+    say("\n" + _size(endured))
+
+
+def say_backlog(root: Path, pack: Path) -> None:
+    """Let an hour of pages wait for the broker, and print how they went out."""
+    begun = time.monotonic()
+    events, rate, middle, longest = asyncio.run(backlog(root / "backlog", pack))
+    say(
+        f"Backlog: {events} events, {rate:.0f} events/s; between two live `stage` events "
+        f"{middle:.0f} ms in the middle, {longest:.0f} ms at most "
+        f"({time.monotonic() - begun:.0f} s in all)"
+    )
+
+
+PARTS: dict[str, Callable[[Path, Path], None]] = {
+    "kills": lambda root, pack: say_kills(root, pack, cuts=False),
+    "kills-and-cuts": lambda root, pack: say_kills(root, pack, cuts=True),
+    "broker": say_broker,
+    "endurance": say_endurance,
+    "backlog": say_backlog,
+}
+
+
 def main() -> None:
-    """Run everything and print the table."""
+    """Run what is named on the command line, or everything, and print the table."""
     set_up_logs(quiet=True)
-    say = sys.stdout.write
+    say(f"Seed {SEED}.\n\n{HEAD}".rstrip())
     with tempfile.TemporaryDirectory(prefix="hypnocast-faults-") as name:
         root = Path(name)
         pack = make_tiny_pack(root / "pack", family="contrastive")
-        say(
-            "| fault | tries | epochs expected | terminal found | lost | doubled "
-            "| wrongly staged | else amiss |\n|---|---|---|---|---|---|---|---|\n"
-        )
-        for cuts in (False, True):
-            night = kills(root / f"kills-{cuts}", pack, cuts=cuts)
-            least = min(night.kills[point] for point in POINTS)
-            what = f"`kill -9` at {len(POINTS)} named points (each ≥ {least} times)"
-            what += f", with {night.cuts} broken connections" if cuts else ""
-            tries = sum(night.kills.values())
-            say(row(what, tries, [night.finding]) + "\n")
-            sys.stdout.flush()
-        for fault in (
-            test_broker.cut_before_publish,
-            test_broker.cut_before_puback,
-            test_broker.cut_after_puback,
-            test_broker.refused,
-            test_broker.silent,
-            test_broker.slow,
-        ):
-            found = []
-            for number in range(6):
-                folder = root / f"{fault.__name__}-{number}"
-                folder.mkdir()
-                found.append(asyncio.run(test_broker.the_night(folder, pack, fault)))
-            each = 3 if fault.__name__.startswith("cut") else 1
-            say(row(f"broker: {fault.__name__.replace('_', ' ')}", each * len(found), found) + "\n")
-            sys.stdout.flush()
-        folder = root / "endurance"
-        folder.mkdir()
-        with running_mosquitto(folder) as broker:
-            endured = endure(folder, broker.port, pack, hours=HOURS, seed=SEED)
-        say(row("eight hours of faults at random", 1, endured.findings.values()) + "\n\n")
-        say(_size(endured))
-        begun = time.monotonic()
-        events, rate, middle, longest = asyncio.run(backlog(root / "backlog", pack))
-        say(
-            f"\nBacklog: {events} events, {rate:.0f} events/s; between two live `stage` events "
-            f"{middle:.0f} ms in the middle, {longest:.0f} ms at most "
-            f"({time.monotonic() - begun:.0f} s in all)\n"
-        )
+        for part in sys.argv[1:] or PARTS:
+            PARTS[part](root, pack)
 
 
 def _size(endured: Endured) -> str:

@@ -12,11 +12,13 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from faults.life import ORIGIN, Orders, a_ward
+from faults.checker import Truth, check_night
+from faults.life import ORIGIN, UTC0, Orders, TimeFile, a_ward, is_bad
 from faults.nursery import Nursery
 from faults.watched import rounds_of
 from faults.witness import until
@@ -116,17 +118,40 @@ def test_a_part_that_stays_stuck_ends_the_process_for_a_new_start(
         assert last_beat <= stuck[0][0]
 
 
-def test_with_the_judges_own_deadline_off_the_heartbeat_stops(tmp_path: Path, pack: Path) -> None:
+@pytest.mark.promise(1)
+@pytest.mark.promise(7)
+def test_with_the_judges_own_deadline_off_the_watchdog_ends_it_and_the_night_goes_on(
+    tmp_path: Path, pack: Path
+) -> None:
+    """The inference thread waits for ever; nobody but the stand-in for the manager acts."""
+    clock = TimeFile(tmp_path / "clock")
     with listening(tmp_path) as manager, Nursery(tmp_path / "log") as nursery:
-        orders = orders_for(tmp_path, pack, manager, hang="judge", stuck_after_s=3600.0)
+        orders = orders_for(
+            *(tmp_path, pack, manager),
+            hang="judge",
+            stuck_after_s=3600.0,
+            patience_s=3600.0,
+            clock=str(tmp_path / "clock"),
+        )
         process = nursery.begin(orders)
-        until(lambda: "STUCK: " in manager.status(), "the daemon says who is stuck")
-        assert "judging" in manager.status()
+        until(
+            lambda: "STUCK: " in manager.status() and "judging" in manager.status(),
+            "the daemon says who is stuck",
+        )
         beats = len(manager.times("WATCHDOG=1"))
-        time.sleep(orders.watchdog_s)  # a manager would kill now: not one beat in all its period
+        time.sleep(orders.watchdog_s)  # the manager's whole period, without one beat in it
         assert len(manager.times("WATCHDOG=1")) == beats
-        os.kill(process, signal.SIGKILL)
-        nursery.ended()
+        os.kill(process, signal.SIGABRT)  # what systemd does then
+        assert nursery.ended() == -signal.SIGABRT
+        died = clock.now
+        ends = died + 300.0
+        nursery.begin(replace(orders, hang="", begins=died, until=ends))
+        assert nursery.ended() == 0, (tmp_path / "log").read_text()[-3000:]
+        assert len(manager.times("READY=1")) == 2
+    truth = Truth((UTC0,), UTC0 + ends - ORIGIN, lambda at: not is_bad(ORIGIN + at - UTC0))
+    found = check_night([tmp_path / "state" / "journal.sqlite"], None, "bed1", truth)
+    assert found.whole, found
+    assert found.final >= 7
 
 
 def test_a_blocked_event_loop_beats_no_more(tmp_path: Path, pack: Path) -> None:

@@ -21,6 +21,7 @@ from hypnocast_models.compare.hypnogram import (
     align,
     night_name,
     read_hypnogram,
+    read_scorer,
     subject_name,
     write_hypnogram,
 )
@@ -32,6 +33,8 @@ from hypnocast_models.compare.measures import (
     table_of,
     transitions_per_hour,
 )
+from hypnocast_models.data.recordings import open_recording
+from hypnocast_models.yasa_baseline import written
 from models_cli import run
 from needs import need_module
 
@@ -287,3 +290,26 @@ def test_experts_agree_before_a_scorer_is_judged_by_them() -> None:
     assert gap["accuracy"].value == pytest.approx(0.75)
     with pytest.raises(CommandError, match="no night in common"):
         agree_on([{"n": night("W"), "m": night("W")}, {"k": night("W"), "l": night("W")}])
+
+
+def test_an_expert_in_arrays_yasa_and_a_pack_meet_in_one_table(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    truth = rng.integers(0, 5, 60).astype(np.uint8)
+    epochs = np.arange(60) + 2  # two pages of the night are not in the file
+    folders = [tmp_path / name for name in ("expert", "yasa", "staged")]
+    for folder in folders:
+        folder.mkdir()
+    np.savez(
+        folders[0] / "subject01.npz", x=np.ones((60, 500), np.int16), scale_uV=1.0, y=truth,
+        fs=100, channel="C4-M1", epoch_index=epochs,
+    )  # fmt: skip
+    recording = open_recording(folders[0] / "subject01.npz")
+    said = truth.astype(np.int64)
+    said[:6] = (said[:6] + 1) % 5
+    (folders[1] / "subject01.csv").write_text(written("subject01", recording, said))
+    pack = Hypnogram("pack", "subject01", "subject01", tuple(STAGES[k] for k in [0, 0, *truth]))
+    (folders[2] / "subject01.csv").write_text(write_hypnogram(pack))
+    scorers = [read_scorer(str(folder)) for folder in folders]
+    yasa, ours = (compare(scorers[0], other) for other in scorers[1:])
+    assert yasa.figures["accuracy"].value == pytest.approx(54 / 60)
+    assert ours.figures["accuracy"].value == 1.0

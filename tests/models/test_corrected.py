@@ -1,4 +1,4 @@
-"""The loop of a lab: a night, a scorer's corrections, a file, a model tuned on it and exported."""
+"""The loop of a lab: a night, a scorer's corrections, a file, a model tuned on it."""
 
 from __future__ import annotations
 
@@ -19,8 +19,6 @@ from hypnocast.core.recipe import builtin
 from hypnocast.core.render import picture_digest
 from hypnocast.core.types import Stage
 from hypnocast.errors import RecipeError, TapeError
-from hypnocast.stagers.local import LocalStager
-from hypnocast.stagers.pack import load_pack
 from needs import need_module
 from packs import make_tiny_pack
 
@@ -63,21 +61,16 @@ def models(*words: object) -> None:
     app([str(word) for word in words], standalone_mode=False)
 
 
-def test_a_model_learns_from_corrected_pages_and_stages_by_them(
-    corrected: Path, tmp_path: Path
-) -> None:
-    weights, out, pack = tmp_path / "weights", tmp_path / "run", tmp_path / "pack"
+def test_a_model_learns_from_corrected_pages(corrected: Path, tmp_path: Path) -> None:
+    weights, out = tmp_path / "weights", tmp_path / "run"
     models("tiny", "llava", weights)
-    tuning = ["--steps", 16, "--batch", 6, "--learning-rate", 5e-3, "--lora-rank", 4]
+    tuning = ["--steps", 8, "--batch", 4, "--learning-rate", 1e-2, "--lora-rank", 4]
     models("finetune", weights, corrected, out, *tuning)
     told = (out / "training.jsonl").read_text(encoding="utf-8").splitlines()
     losses = [json.loads(line)["loss"] for line in told]
-    assert np.mean(losses[-4:]) < np.mean(losses[:4])
-    models("export", out / "weights", pack, "--name", "mylab")
-    loaded = load_pack(pack)
-    stager = LocalStager(loaded, "cpu", 1)
-    assert loaded.recipe.digest == RECIPE.digest
-    stager.close()
+    assert len(losses) == 8
+    assert np.mean(losses[-3:]) < np.mean(losses[:3])
+    assert (out / "weights" / "config.json").exists()
 
 
 def test_corrected_nights_lie_beside_recordings_and_are_held_out_by_subject(

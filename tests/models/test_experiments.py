@@ -152,7 +152,7 @@ def test_an_experiment_runs_by_one_command_and_goes_on_where_it_stopped(tmp_path
     plan_file.write_text(PLAN.format(pack=pack))
     out, report = tmp_path / "out", tmp_path / "report"
     command = ["experiment", str(plan_file), str(tmp_path / "data")]
-    command += ["--out", str(out), "--report", str(report)]
+    command += ["--out", str(out), "--report", str(report), "--workers", "2"]
     assert run(command) == 0
     made = {path: path.stat().st_mtime_ns for path in out.rglob("*.npz")}
     names = {path.name for path in report.iterdir()}
@@ -170,7 +170,9 @@ def test_an_experiment_runs_by_one_command_and_goes_on_where_it_stopped(tmp_path
     judged = run_experiment(plan, tmp_path / "data", out)
     assert {path: path.stat().st_mtime_ns for path in out.rglob("*.npz")} == made
     assert "subject04" not in {one.subject for one in judged if one.condition != "cross"}
-    assert steps(plan, tmp_path / "data") == 4 * 3 + 4 * 2 + 2
+    # Each arm sees or stages four sound nights, two of them four in two states, two the other
+    # set; both trained arms are fitted for two folds and for the other set.
+    assert steps(plan, tmp_path / "data") == 4 * 3 + 4 * 2 * 2 + 2 + 2 * 3
     for one in judged:
         if one.condition == "sound":
             assert one.stages.size == 20
@@ -181,6 +183,7 @@ def test_an_experiment_runs_by_one_command_and_goes_on_where_it_stopped(tmp_path
 @pytest.mark.parametrize(
     ("old", "new", "what"),
     [
+        ('folder = "here"', 'kind = "simulated", folder = "here"', "unless its kind is simulated"),
         ("folds = 2", "folds = 1", "folds"),
         ('kinds = ["noise"]', 'kinds = ["rain"]', "corruption.kinds"),
         ('"signal"]', '"nobody"]', "there is no arm 'nobody'"),

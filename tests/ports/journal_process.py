@@ -20,6 +20,7 @@ from hypnocast.errors import JournalError  # noqa: E402
 from hypnocast.ports.journal import Journal  # noqa: E402
 from hypnocast.ports.journal_reader import JournalReader  # noqa: E402
 from nights import a_batch, a_session, an_event  # noqa: E402
+from orphans import die_with_parent  # noqa: E402
 
 BEDS = ("bed1", "bed2")
 
@@ -107,6 +108,7 @@ def read_only(folder: Path) -> None:
 
 
 if __name__ == "__main__":
+    die_with_parent()
     what, where = sys.argv[1], Path(sys.argv[2])
     if what == "read-only":
         read_only(where)

@@ -13,6 +13,7 @@ from hypnocast.ports.journal import Journal  # noqa: E402
 from hypnocast.ports.mqtt_settings import BrokerSettings  # noqa: E402
 from mqtt_lab import linked  # noqa: E402
 from nights import a_batch, a_session, an_event  # noqa: E402
+from orphans import die_with_parent  # noqa: E402
 
 
 async def main(port: int, path: Path) -> None:
@@ -27,4 +28,5 @@ async def main(port: int, path: Path) -> None:
 
 
 if __name__ == "__main__":
+    die_with_parent()
     asyncio.run(main(int(sys.argv[1]), Path(sys.argv[2])))

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import random
-import signal
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -18,8 +19,14 @@ from mqtt_lab import TOPICS, Listener, kept_by_broker, linked, listening, until
 PROCESS = Path(__file__).with_name("link_process.py")
 
 
-def _start(port: int, path: Path) -> subprocess.Popen[bytes]:
-    return subprocess.Popen([sys.executable, str(PROCESS), str(port), str(path)])
+@contextmanager
+def _killed(port: int, path: Path) -> Iterator[None]:
+    """Run a daemon's link, and kill it at the end, as a crash would."""
+    with subprocess.Popen([sys.executable, str(PROCESS), str(port), str(path)]) as daemon:
+        try:
+            yield
+        finally:
+            daemon.kill()
 
 
 async def _come(listener: Listener, count: int) -> None:
@@ -34,10 +41,8 @@ async def test_kill_9_loses_no_event_and_the_will_says_offline(tmp_path: Path) -
     with running_mosquitto(tmp_path) as broker:
         async with listening(broker.port) as listener:
             for _ in range(4):
-                daemon = _start(broker.port, path)
-                await _come(listener, len(listener.sequences()) + chance.randrange(1, 200))
-                daemon.send_signal(signal.SIGKILL)
-                daemon.wait()
+                with _killed(broker.port, path):
+                    await _come(listener, len(listener.sequences()) + chance.randrange(1, 200))
                 await until(
                     lambda: kept_by_broker(broker.port)[TOPICS.available("node1")] == b"offline"
                 )

@@ -17,6 +17,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 import msgspec
 from msgspec import Meta, Struct
 
+from hypnocast.app.config_faults import fault
 from hypnocast.core.types import Role
 from hypnocast.core.wire import TopicWord
 from hypnocast.errors import ConfigError
@@ -248,11 +249,8 @@ def parse_config(text: str, where: str = "configuration") -> Config:
     try:
         config = msgspec.toml.decode(text, type=Config)
     except msgspec.ValidationError as error:
-        what, _, path = str(error).partition(" - at `")
-        key = path.rstrip("`").removeprefix("$").removeprefix(".") or "top level"
-        raise ConfigError(
-            f"[{key}] {what}", where=where, remedy="See docs/hypnocast.toml for every key."
-        ) from None
+        key, what, remedy = fault(error, text, Config)
+        raise ConfigError(f"[{key}] {what}", where=where, remedy=remedy) from None
     except (msgspec.DecodeError, RecursionError) as error:
         raise ConfigError(
             f"not valid TOML: {error}", where=where, remedy="Correct the line it names."
@@ -330,7 +328,7 @@ def _check(config: Config, where: str) -> None:
     if "@" in broker.host or "/" in broker.host:
         refuse(
             "broker.host",
-            f"{broker.host!r} is not a host name",
+            "is more than the name of a host",
             "Give the host alone; user and password belong into credential files.",
         )
     if broker.topic_root.startswith("/") or broker.topic_root.endswith("/"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from hypnocast.core.condition import load_filters
 from hypnocast.core.headbox import PageNeeds
 from hypnocast.core.quality import assess, verdict_on
 from hypnocast.core.recipe import Recipe
@@ -38,6 +39,7 @@ class Easel:
 
     def __init__(self, tracing: Tracing) -> None:
         """Take how pages are traced."""
+        load_filters()
         self._tracing = tracing
         self._tones: list[float] = []
 

@@ -34,6 +34,9 @@ from hypnocast.core.types import (
 from hypnocast.errors import HypnocastError
 from hypnocast.stagers.manifest import Context
 
+FOLD_AFTER_S = 10.0
+"""Pictures are folded when the beds that closed together have their verdicts, not before."""
+
 _log = structlog.get_logger("scorer")
 
 
@@ -89,6 +92,8 @@ class Scorer:
         self._provisional: _Provisional | None = None
         self._recent: deque[Picture | None] = deque(maxlen=context.before + 1)
         self._last_asked: int | None = None
+        self._folding = False
+        """Whether pictures are to be folded soon."""
 
     def ask(self, traced: Traced) -> Asked:
         """Ask what there is to ask of a page, the moment it is there."""
@@ -99,14 +104,22 @@ class Scorer:
             self._recent.clear()
         second = self._ask_second(picture)
         self._last_asked = traced.epoch
-        if self._context.before > 1 and self._recent and self._recent[-1] is not None:
-            self._recent[-1] = fold(self._recent[-1])
         self._recent.append(picture)
+        if self._context.before > 1 and not self._folding:
+            self._folding = True
+            asyncio.get_running_loop().call_later(FOLD_AFTER_S, self._fold)
         first = None
         if picture is not None:
             after = (None,) * self._context.after
             first = self._judge.ask(self._look(after), urgent=self._context.after == 0)
         return Asked(traced, first, second, deadline, now)
+
+    def _fold(self) -> None:
+        """Keep what the next pages look back at in less memory; a fast replay is past it."""
+        self._folding = False
+        for place, picture in enumerate(self._recent):
+            if picture is not None:
+                self._recent[place] = fold(picture)
 
     def _ask_second(self, picture: Picture | None) -> asyncio.Future[Opinion] | None:
         waits_for_this = bool(self._context.after and self._recent and self._recent[-1])

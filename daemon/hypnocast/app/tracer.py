@@ -9,7 +9,7 @@ from __future__ import annotations
 import queue
 import threading
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from typing import TypeVar
 
@@ -25,6 +25,9 @@ MakeBedside = Callable[[str, Callable[[Item], None]], Bedside]
 
 MAX_UNDER_WAY = 48
 """Pages that a recorded source may be ahead of the journal."""
+
+EVERY_BED_S = 0.05
+"""Beds at which nothing comes are looked at so often, not whenever something comes elsewhere."""
 
 _log = structlog.get_logger("tracer")
 
@@ -44,6 +47,8 @@ class Tracer:
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="tracer", daemon=True)
         self._ended: Future[None] = Future()
+        self._all_at = float("-inf")
+        """When time is next let pass at every bed, on the source's clock."""
         self.beats = 0
         """Counts turns of the loop: a tracer that stands still does not count."""
         self.pages: Counter[str] = Counter()
@@ -109,27 +114,39 @@ class Tracer:
             self._ended.set_result(None)
 
     def _read(self) -> None:
+        moved: dict[str, Bedside] = {}
         for arrived in self._source.arrivals():
             self.beats += 1
             self._do_posted()
             if self._stopping.is_set():
                 return
             if arrived is None:
-                for bedside in tuple(self._bedsides.values()):
-                    bedside.step(self._source.now())
-                    if bedside.wants_reading:
-                        self._source.measure_soon()
+                self._tick(moved)
+                moved.clear()
                 continue
             bed, arrival = arrived
             bedside = self.bedside(bed)
             bedside.take(arrival)
-            if not self._live:
+            if self._live:
+                moved[bed] = bedside
+            else:
                 bedside.step(None)
         if self._stopping.is_set():
             return  # the source ended because it was stopped: its sessions go on
         for bedside in self._bedsides.values():
             bedside.finish()
         self._do_posted()
+
+    def _tick(self, moved: Mapping[str, Bedside]) -> None:
+        """Let time pass where something came; now and then at every bed."""
+        now = self._source.now()
+        if now is None or now >= self._all_at:
+            self._all_at = (now or 0.0) + EVERY_BED_S
+            moved = dict(self._bedsides)
+        for bedside in moved.values():
+            bedside.step(now)
+            if bedside.wants_reading:
+                self._source.measure_soon()
 
     def _do_posted(self) -> None:
         while not self._posted.empty():

@@ -15,7 +15,8 @@ if TYPE_CHECKING:
 Groups = Annotated[
     list[str] | None,
     typer.Argument(
-        metavar="[GROUP]...", help="start, picture, verdict, path, night, ward, generate; all."
+        metavar="[GROUP]...",
+        help="start, picture, verdict, path, night, ward, generate; by name or with --long: crowd.",
     ),
 ]
 
@@ -29,13 +30,17 @@ def bench(
         Path | None,
         typer.Option("--output", "-o", help="File for conditions and raw samples, as JSON."),
     ] = None,
+    yasa: Annotated[
+        Path | None,
+        typer.Option(help="Python of an environment with YASA, which then stages the night too."),
+    ] = None,
     json: Json = False,
 ) -> None:
     """Measure against the targets; one table, every raw sample kept."""
     import json as text
     import tempfile
 
-    from hypnocast.app.bench.run import GROUPS, Effort, run
+    from hypnocast.app.bench.run import GROUPS, SHORT, Effort, run
     from hypnocast.app.config import Config
     from hypnocast.app.logs import set_up_logs
     from hypnocast.errors import ConfigError
@@ -43,7 +48,8 @@ def bench(
     from hypnocast.stagers.shelf import resolve_pack
 
     set_up_logs(quiet=True)
-    wanted = tuple(group for group in GROUPS if group in (groups or GROUPS))
+    named = groups or (GROUPS if long else SHORT)
+    wanted = tuple(group for group in GROUPS if group in named)
     unknown = set(groups or ()) - set(GROUPS)
     if unknown:
         raise ConfigError(
@@ -53,7 +59,9 @@ def bench(
         )
     opened = load_pack(resolve_pack(pack or Config().pack.name))
     with tempfile.TemporaryDirectory(prefix="hypnocast-bench-") as folder:
-        report = run(wanted, Effort(opened, Path(folder), long), found=_nothing if json else _tell)
+        report = run(
+            wanted, Effort(opened, Path(folder), long, yasa), found=_nothing if json else _tell
+        )
     told = report.to_json()
     if output is not None:
         output.write_text(text.dumps(told, indent=1, ensure_ascii=False), encoding="utf-8")

@@ -124,10 +124,10 @@ def why(
         path = output or Path(f"{file_stem(view)}-page-{epoch}.{form}")
         save(why_sheet(found, ZoneInfo(loaded.site.timezone)), path, form)
         said = found.event.stage or f"withheld: {found.event.reason}"
-        sentence = "" if found.rests is None else f"; {found.rests.sentence}"
+        words = said if found.rests is None else found.rests.sentence
         same = {True: "drawn as the model saw it", False: "DIFFERS from what the model saw"}
         how = "" if found.same is None else f"; {same[found.same]}"
-        say(f"{path}  {said}{sentence}{how}")
+        say(f"{path}  {words}{how}")
     if found.same is False:
         raise typer.Exit(1)
 

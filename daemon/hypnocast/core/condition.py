@@ -14,6 +14,7 @@ from functools import lru_cache
 from types import MappingProxyType
 
 import numpy as np
+from numpy.typing import NDArray
 
 from hypnocast.core.recipe import Recipe
 from hypnocast.core.types import PAGE_S, STEPS_PER_MICROVOLT, FloatArray, Page, Role, Signal
@@ -77,6 +78,11 @@ def passband(role: Role, rate: float) -> tuple[float, float] | None:
     low, high = _PASSBANDS[role]
     high = min(high, 0.45 * rate)
     return (low, high) if high >= 1.5 * low else None
+
+
+def load_filters() -> None:
+    """Load what the filters need, which takes 0.7 s: better before the first page than in it."""
+    import scipy.signal  # noqa: F401 - that it is loaded is all
 
 
 def condition(page: Page, recipe: Recipe, mains_hz: int) -> Conditioned:
@@ -198,15 +204,24 @@ def _stretches(samples: FloatArray, bridge: int) -> Iterator[tuple[int, int]]:
 
 def _resample(signal: Filtered, rate: float) -> FloatArray:
     """Bring the page to another rate by straight lines between neighbours."""
-    # Rounded so that a time that is a sample's own does not lean on that sample's neighbour.
-    wanted = np.arange(round(PAGE_S * rate)) / rate - signal.start_s
-    place = np.round(wanted * signal.rate, 6)
-    left = np.floor(place).astype(np.intp)
-    part = place - left
+    left, part, at_once = _places(signal.rate, signal.start_s, rate)
     padded = np.append(signal.samples, [np.nan, np.nan])
     left = np.minimum(left, signal.samples.size)
     here, after = padded[left], padded[left + 1]
-    return np.where(part == 0, here, here + part * (after - here))
+    return np.where(at_once, here, here + part * (after - here))
+
+
+@lru_cache(maxsize=128)
+def _places(
+    rate: float, start_s: float, wanted_rate: float
+) -> tuple[NDArray[np.intp], FloatArray, NDArray[np.bool_]]:
+    """Return the sample before each wanted time, the share of the way to the next, and if 0."""
+    # Rounded so that a time that is a sample's own does not lean on that sample's neighbour.
+    wanted = np.arange(round(PAGE_S * wanted_rate)) / wanted_rate - start_s
+    place = np.round(wanted * rate, 6)
+    left = np.floor(place).astype(np.intp)
+    part = place - left
+    return left, part, part == 0
 
 
 def _on_grid(samples: FloatArray) -> FloatArray:

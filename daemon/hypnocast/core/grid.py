@@ -19,13 +19,16 @@ REACH = 0.75
 """How far from a slot, in intervals, its sample may lie."""
 
 _FIRST_CAPACITY = 4096
+_FULL = 0.9
+"""A store that is fuller after what was dropped is reclaimed gets more room."""
 
 
 class SampleStore:
     """The newest samples of one stream: their times, and one row of values per derivation.
 
     Appending copies only what is new; what was dropped is reclaimed by moving the rest to the
-    front when the room is used up, which happens once in as many samples as are kept.
+    front when the room is used up. A fifth of it is spare, so that happens some times a page:
+    more room would be memory that a ward pays for every bed.
     """
 
     def __init__(self, rows: int, *, base: int = 0) -> None:
@@ -87,10 +90,10 @@ class SampleStore:
 
     def _make_room(self, n: int) -> None:
         kept = self._to - self._from
-        capacity = len(self._times)
-        while capacity < 2 * (kept + n):
-            capacity *= 2
-        times, values = np.empty(capacity), np.empty((len(self._values), capacity))
+        times, values = self._times, self._values
+        if kept + n > _FULL * len(times):
+            capacity = round((kept + n) / (_FULL * _FULL))
+            times, values = np.empty(capacity), np.empty((len(self._values), capacity))
         times[:kept] = self.times
         values[:, :kept] = self.values
         self._times, self._values = times, values

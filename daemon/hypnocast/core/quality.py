@@ -208,11 +208,16 @@ def _hum(level: FloatArray, known: NDArray[np.bool_], rate: float, mains_hz: int
     shown = abs(mains_hz - rate * round(mains_hz / rate))
     if shown < _EEG_ENDS_HZ:
         return np.zeros(1)
-    turn = 2 * np.pi * shown * np.arange(level.shape[1]) / rate
-    real, imaginary = level @ np.cos(turn), level @ np.sin(turn)
+    cosine, sine = _turns(level.shape[1], rate, shown)
     scale = math.sqrt(2) if 0.5 * rate - shown < _BIN_HZ / 2 else 2.0
-    amplitude: FloatArray = scale * np.hypot(real, imaginary) / known.sum(1)
+    amplitude: FloatArray = scale * np.hypot(level @ cosine, level @ sine) / known.sum(1)
     return amplitude
+
+
+@lru_cache(maxsize=64)
+def _turns(count: int, rate: float, hertz: float) -> tuple[FloatArray, FloatArray]:
+    turn = 2 * np.pi * hertz * np.arange(count) / rate
+    return np.cos(turn), np.sin(turn)
 
 
 def _railed(samples: FloatArray) -> float:

@@ -28,7 +28,7 @@ from hypnocast.ports.journal_records import (
 from hypnocast.ports.journal_store import Store, numbered
 
 HELD_BYTES: Final = 64 * 1024 * 1024
-"""About 15 000 events: some ten hours of 12 beds. Beyond that the oldest are given up."""
+"""15 000 to 25 000 events: a night of 12 beds. Beyond that the oldest are given up."""
 
 _BATCH_BYTES = 512
 

@@ -42,7 +42,7 @@ class Timing:
     silent_after_s: float = 5.0
     """A stream of signals without samples for this long is lost until they come again."""
     read_every_s: float = 0.04
-    buffer_s: int = 360
+    buffer_s: int = 60
     """How long liblsl keeps samples for us while the sink is stuck."""
 
 

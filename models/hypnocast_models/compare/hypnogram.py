@@ -21,6 +21,8 @@ from hypnocast.errors import CommandError, TapeError
 from hypnocast.ports.edf_file import EdfFile
 from hypnocast.ports.journal_reader import JournalReader, NightRecord
 from hypnocast.ports.recording import utc_of
+from hypnocast_models.data.recordings import open_recording
+from hypnocast_models.readers.night import ArrayNight
 from hypnocast_models.readers.scoring import (
     digits_scoring,
     edf_scoring,
@@ -29,7 +31,7 @@ from hypnocast_models.readers.scoring import (
     stage_word,
 )
 
-_FILES = {".csv", ".tsv", ".txt", ".edf", ".bdf", ".xml"}
+_FILES = {".csv", ".tsv", ".txt", ".edf", ".bdf", ".xml", ".npz"}
 _TAILS = re.compile(
     r"(?:[-_ ](?:hypnogram|base|psg|sleepscoring|nsrr|profusion|stages|eeg|events))+$",
     re.IGNORECASE,
@@ -113,10 +115,12 @@ def read_hypnogram(path: Path, scorer: str = "", timezone: str = "UTC") -> Hypno
             return replace(plain, stages=scoring.stages, start=start)
         case ".csv" | ".tsv" | ".txt":
             return _from_table(path, plain)
+        case ".npz":
+            return replace(plain, stages=ArrayNight(open_recording(path)).stages)
     raise TapeError(
         "is no hypnogram by its name",
         where=str(path),
-        remedy="CSV, EDF+, NSRR XML and ISRUC's text are read.",
+        remedy="CSV, EDF+, NSRR XML, ISRUC's text and arrays (.npz) are read.",
     )
 
 

@@ -22,10 +22,11 @@ Count = Annotated[int, Meta(ge=1)]
 class Data(Struct, frozen=True, forbid_unknown_fields=True):
     """Which nights, and how much of each."""
 
-    folder: str
+    folder: str = ""
     """Below the folder given on the command line."""
     kind: str = ""
-    """The data set's reader, where the files do not tell."""
+    """The data set's reader, where the files do not tell; ``simulated``: no files, but as many
+    simulated people as ``subjects`` says."""
     without: tuple[str, ...] = ()
     """Subjects left out."""
     subjects: int = 0
@@ -50,7 +51,8 @@ class Arm(Struct, frozen=True, forbid_unknown_fields=True):
     context: Annotated[int, Meta(ge=0, le=8)] = 0
     """Pages before, shown along."""
     pack: str = ""
-    """Folder of the pack; ``{fold}`` stands for the fold whose subjects it has not seen."""
+    """Folder of the pack, below the folder of packs given on the command line; ``{fold}`` stands
+    for the fold whose subjects it has not seen."""
 
 
 class Corruption(Struct, frozen=True, forbid_unknown_fields=True):
@@ -114,6 +116,8 @@ def _faults(plan: Experiment) -> list[tuple[str, str]]:
             faults.append((f"{arm.recipe} does not draw {told}", f"arm {arm.name}: channels"))
         if (arm.family == "pack") != bool(arm.pack):
             faults.append(("a pack arm, and only that, names its pack", f"arm {arm.name}: pack"))
+    if (plan.data.kind == "simulated") == bool(plan.data.folder):
+        faults.append(("names a folder, unless its kind is simulated", "data"))
     if plan.corruption is not None:
         unknown = set(plan.corruption.arms) - set(names)
         faults += [(f"there is no arm {name!r}", "corruption.arms") for name in sorted(unknown)]

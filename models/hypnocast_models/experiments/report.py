@@ -12,6 +12,7 @@ import numpy as np
 from hypnocast_models.compare.page import csv_of, html_page, html_table, new_figure
 from hypnocast_models.experiments.plan import Experiment
 from hypnocast_models.experiments.run import Judged
+from hypnocast_models.experiments.simulated import SIMULATED
 from hypnocast_models.experiments.tables import (
     LOOKS,
     TOLD,
@@ -34,7 +35,7 @@ def write_report(plan: Experiment, judged: Sequence[Judged], folder: Path) -> li
         (
             "corruption",
             "Damaged pages",
-            ("arm", "damage", "share", "balanced accuracy", "change"),
+            ("arm", "damage", "share", "balanced accuracy", "change", "withheld"),
             corruption_table(plan, judged),
         ),
         (
@@ -62,13 +63,15 @@ def _facts(plan: Experiment, judged: Sequence[Judged]) -> list[str]:
     subjects = {one.subject for one in sound}
     pages = sum(int((one.stages >= 0).sum()) for one in sound) // len({s.seed for s in sound})
     what = (
-        f"{pages} pages of {len(subjects)} subjects ({plan.data.folder}); "
+        f"{pages} pages of {len(subjects)} subjects ({plan.data.folder or plan.data.kind}); "
         f"{plan.folds} folds, split by subject; seeds {', '.join(map(str, plan.seeds))}."
     )
     how = (
         "In brackets: 95 % bootstrap intervals over subjects; the pages of all seeds are counted "
         "together. Differences are paired: the same subjects are drawn for both sides."
     )
+    if plan.data.kind == SIMULATED:
+        how += " The people are simulated: this is agreement with the simulator, not accuracy."
     return [what, how]
 
 

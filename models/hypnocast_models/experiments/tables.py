@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,9 +15,10 @@ from hypnocast_models.compare.measures import (
     paired_difference,
     table_of,
 )
+from hypnocast_models.experiments.jobs import SOUND
 from hypnocast_models.experiments.look_ahead import WHOLE_NIGHT, follow
 from hypnocast_models.experiments.plan import Experiment
-from hypnocast_models.experiments.run import SOUND, Judged
+from hypnocast_models.experiments.run import Judged
 
 ALONE = "each page alone"
 LOOKS = {
@@ -86,21 +87,31 @@ def differences_table(plan: Experiment, judged: Sequence[Judged]) -> list[Row]:
 
 
 def corruption_table(plan: Experiment, judged: Sequence[Judged]) -> list[Row]:
-    """Give balanced accuracy under each damage, and how much of it is lost; pages alone."""
+    """Give balanced accuracy under each damage, how much of it is lost, and what is withheld.
+
+    Pages alone. What is withheld counts as wrong.
+    """
     rows: list[Row] = []
     if plan.corruption is None:
         return rows
     figure = FIGURES["balanced_accuracy"]
     for name in plan.corruption.arms:
         sound = tables(judged, name, "sound-0", ALONE)
-        rows.append([name, "none", 0.0, bootstrap_table(sound, figure), ""])
+        rows.append([name, "none", 0.0, bootstrap_table(sound, figure), "", _withheld(sound)])
         for kind in plan.corruption.kinds:
             for share in plan.corruption.shares:
                 if share > 0:
                     hurt = tables(judged, name, f"{kind}-{share:g}", ALONE)
                     lost = paired_difference(hurt, sound, figure)
-                    rows.append([name, kind, share, bootstrap_table(hurt, figure), lost])
+                    told = bootstrap_table(hurt, figure)
+                    rows.append([name, kind, share, told, lost, _withheld(hurt)])
     return rows
+
+
+def _withheld(counted: Mapping[str, Table]) -> float:
+    """Give the share of scored pages that got no stage."""
+    whole = np.sum(list(counted.values()), axis=0)
+    return float(whole[:, len(STAGES)].sum() / whole.sum())
 
 
 def cross_table(plan: Experiment, judged: Sequence[Judged]) -> list[Row]:

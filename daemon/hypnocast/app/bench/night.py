@@ -19,7 +19,7 @@ from hypnocast.app.bench.machine import cpu_s, peak_mb, resident_mb
 from hypnocast.app.simulate import SimulatedSource
 from hypnocast.core import wire
 from hypnocast.core.types import PAGE_S, Chunk, StreamOpened
-from hypnocast.errors import HypnocastError
+from hypnocast.errors import ConfigError, HypnocastError
 from hypnocast.ports.tape import Tape
 
 HOURS = 8
@@ -27,8 +27,13 @@ PAGES_PER_HOUR = round(3600 / PAGE_S)
 HUNDRED = (Target("at least", 100.0),)
 
 
-def measure(pack: Path, folder: Path, *, repeats: int = 1) -> Iterator[Figure]:
-    """Replay a night as EDF, as a tape, and a shorter one for the growth with length."""
+def measure(
+    pack: Path, folder: Path, *, repeats: int = 1, yasa: Path | None = None
+) -> Iterator[Figure]:
+    """Replay a night as EDF, as a tape, and a shorter one for the growth with length.
+
+    ``yasa`` is a Python that has YASA, which stages the same night beside it.
+    """
     pages = HOURS * PAGES_PER_HOUR
     edf, short = folder / "night.edf", folder / "short.edf"
     write_edf(edf, pages)
@@ -45,8 +50,11 @@ def measure(pack: Path, folder: Path, *, repeats: int = 1) -> Iterator[Figure]:
     fourth = replay_in_child(pack, short)
     linear = [(run["took_s"] / run["pages"]) / (fourth["took_s"] / fourth["pages"]) for run in runs]
     yield Figure("night", "time per page, 8 h over 2 h", "times", linear)
-    if lacking() is None:
-        yield Figure("night", "YASA on the same night", "pages/s", _rates([_yasa(edf)]))
+    if yasa is not None:
+        theirs = [stage_by_yasa(yasa, edf) for _ in range(repeats)]
+        yield Figure("night", "YASA on the same night", "pages/s", _rates(theirs))
+        peaks = [run["peak_mb"] for run in theirs]
+        yield Figure("night", "YASA's peak memory", "MB", peaks)
     edf.unlink()
     short.unlink()
     tape = write_tape(folder / "tape", pages)
@@ -55,11 +63,9 @@ def measure(pack: Path, folder: Path, *, repeats: int = 1) -> Iterator[Figure]:
     tape.unlink()
 
 
-def lacking() -> str | None:
-    """Say what of this group cannot be measured here."""
-    if util.find_spec("yasa") is None:
-        return "night: YASA beside it, which is not installed"
-    return None
+def yasa_here() -> Path | None:
+    """Return this Python, where YASA is installed beside Hypnocast."""
+    return Path(sys.executable) if util.find_spec("yasa") is not None else None
 
 
 def _rates(runs: list[dict[str, Any]]) -> list[float]:
@@ -126,11 +132,18 @@ def replay_in_child(pack: Path, recording: Path) -> dict[str, Any]:
     return told
 
 
-def _yasa(edf: Path) -> dict[str, Any]:
-    """Stage the same night by YASA, in a process of its own."""
-    child = subprocess.run(
-        [sys.executable, "-c", _YASA, str(edf)], capture_output=True, text=True, check=False
-    )
+def stage_by_yasa(python: Path, edf: Path) -> dict[str, Any]:
+    """Stage the same night by YASA, in a process of its own, from its imports on."""
+    try:
+        child = subprocess.run(
+            [python, "-c", _YASA, edf], capture_output=True, text=True, check=False
+        )
+    except OSError as error:
+        raise ConfigError(
+            f"cannot be run: {error.strerror}",
+            where=str(python),
+            remedy="Name the Python of an environment with YASA by --yasa.",
+        ) from error
     if child.returncode:
         raise HypnocastError(f"YASA failed: {child.stderr.strip()[-300:]}", where=str(edf))
     told: dict[str, Any] = json.loads(child.stdout.splitlines()[-1])
@@ -138,7 +151,7 @@ def _yasa(edf: Path) -> dict[str, Any]:
 
 
 _YASA = """
-import json, sys, time
+import json, resource, sys, time
 began = time.monotonic()
 import mne, yasa
 raw = mne.io.read_raw_edf(sys.argv[1], preload=True, verbose="error")
@@ -150,7 +163,9 @@ staging = yasa.SleepStaging(
     emg_name=next(n for n in names if "hin" in n),
 )
 pages = len(staging.predict())
-print(json.dumps({"pages": pages, "took_s": time.monotonic() - began}))
+took_s = time.monotonic() - began
+peak_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+print(json.dumps({"pages": pages, "took_s": took_s, "peak_mb": peak_mb}))
 """
 
 

@@ -12,7 +12,7 @@ from hypnocast.app.bench.machine import conditions
 from hypnocast.errors import ConfigError
 from hypnocast.stagers.pack import Pack
 
-Group = Literal["start", "picture", "verdict", "path", "night", "ward", "generate"]
+Group = Literal["start", "picture", "verdict", "path", "night", "ward", "crowd", "generate"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +24,8 @@ class Effort:
     """For files that are needed on the way."""
     long: bool = False
     """The soak: minutes where the short form takes seconds."""
+    yasa: Path | None = None
+    """A Python that has YASA, to stage the night beside; None: this one, if it has."""
 
 
 def run(groups: tuple[Group, ...], effort: Effort, *, found: Callable[[Figure], None]) -> Report:
@@ -73,15 +75,23 @@ def _verdict(effort: Effort, report: Report) -> Iterator[Figure]:
 def _night(effort: Effort, report: Report) -> Iterator[Figure]:
     from hypnocast.app.bench import night
 
-    if (why := night.lacking()) is not None:
-        report.passed_over.append(why)
-    yield from night.measure(effort.pack.folder, effort.folder, repeats=5 if effort.long else 1)
+    yasa = effort.yasa or night.yasa_here()
+    if yasa is None:
+        report.passed_over.append("night: YASA beside it, for no Python that has it was named")
+    repeats = 5 if effort.long else 1
+    yield from night.measure(effort.pack.folder, effort.folder, repeats=repeats, yasa=yasa)
 
 
 def _ward(effort: Effort, _: Report) -> Iterator[Figure]:
     from hypnocast.app.bench import ward
 
-    yield from ward.measure(effort.pack, effort.folder, long=effort.long)
+    yield from ward.measure(effort.pack, effort.folder / "ward", long=effort.long)
+
+
+def _crowd(effort: Effort, _: Report) -> Iterator[Figure]:
+    from hypnocast.app.bench import crowd
+
+    yield from crowd.measure(effort.pack, pages=5 if effort.long else 3)
 
 
 def _generate(effort: Effort, report: Report) -> Iterator[Figure]:
@@ -100,7 +110,10 @@ _GROUPS: dict[Group, Callable[[Effort, Report], Iterator[Figure]]] = {
     "path": _path,
     "night": _night,
     "ward": _ward,
+    "crowd": _crowd,
     "generate": _generate,
 }
 
 GROUPS: tuple[Group, ...] = tuple(_GROUPS)
+SHORT: tuple[Group, ...] = tuple(group for group in GROUPS if group != "crowd")
+"""What is measured where nothing is named: in less than five minutes."""

@@ -1,8 +1,7 @@
-"""Group *ward*: many beds in real time, over the network and in one process.
+"""Group *ward*: many beds in real time, over the network.
 
-Over the network everything is as in a hospital: ``hypnocast run`` in one process, real LSL outlets
-in another, mosquitto in a third, and a subscriber that notes when events come in. In one process
-there are no outlets, so that more beds fit than liblsl can carry on this machine.
+Everything is as in a hospital: ``hypnocast run`` in one process, real LSL outlets in another,
+mosquitto in a third, and a subscriber that notes when events come in.
 """
 
 from __future__ import annotations
@@ -16,11 +15,10 @@ import subprocess
 import sys
 import time
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 import msgspec
 
@@ -29,13 +27,12 @@ from hypnocast.app.bench.machine import cpu_s, resident_mb
 from hypnocast.app.bench.room import PATIENCE_S, any_broker
 from hypnocast.core import wire
 from hypnocast.core.topics import Topics
-from hypnocast.core.types import PAGE_S
 from hypnocast.errors import HypnocastError
 from hypnocast.ports.lsl_library import LslNetwork
 from hypnocast.ports.mqtt_settings import BrokerSettings
 from hypnocast.stagers.pack import Pack
 
-BEDS = 64
+BEDS, FEW = 64, 10
 IN_TIME = (Target("at most", 3.0, "worst"),)
 NOTHING = (Target("at most", 0.0, "worst"),)
 _SITE = "bench"
@@ -72,17 +69,20 @@ class Heard:
 
 
 def measure(pack: Pack, folder: Path, *, long: bool) -> Iterator[Figure]:
-    """Measure 64 beds over LSL; with ``long`` for 20 minutes, and what further beds cost."""
-    yield from over_lsl(pack, folder / "lsl", BEDS, 1200.0 if long else 100.0)
+    """Measure 64 beds over LSL; with ``long`` for 20 minutes, and what a further bed costs."""
+    folder.mkdir()
+    many = over_lsl(pack, folder / "many", BEDS, 1200.0 if long else 100.0)
+    memory = yield from many
     if not long:
         return
-    yield from over_lsl(pack, folder / "few", 10, 300.0)
-    for beds in (10, 100, 500):
-        yield from in_process(pack, beds, 150.0)
+    less = yield from over_lsl(pack, folder / "few", FEW, 150.0)
+    each = (memory - less) / (BEDS - FEW)
+    small = (Target("at most", 2.0),)
+    yield Figure("ward", "memory of a further bed over LSL", "MB", [each], small)
 
 
-def over_lsl(pack: Pack, folder: Path, beds: int, seconds: float) -> Iterator[Figure]:
-    """Serve beds over real LSL for some time."""
+def over_lsl(pack: Pack, folder: Path, beds: int, seconds: float) -> Generator[Figure, None, float]:
+    """Serve beds over real LSL for some time; return the memory of the daemon."""
     folder.mkdir()
     heard = Heard()
     used = asyncio.run(_over_lsl(pack, folder, beds, seconds, heard))
@@ -95,6 +95,7 @@ def over_lsl(pack: Pack, folder: Path, beds: int, seconds: float) -> Iterator[Fi
     yield Figure("ward", f"{name}: pages withheld", "pages", [heard.withheld])
     yield Figure("ward", f"{name}: processor", "% of a core per bed", [used["cpu"] / beds])
     yield Figure("ward", f"{name}: memory of the daemon", "MB", [used["resident_mb"]])
+    return used["resident_mb"]
 
 
 async def _over_lsl(
@@ -186,22 +187,3 @@ def _process(command: list[str], environment: dict[str, str]) -> Iterator[subpro
                 process.wait(PATIENCE_S)
             except subprocess.TimeoutExpired:
                 process.kill()
-
-
-def in_process(pack: Pack, beds: int, seconds: float) -> Iterator[Figure]:
-    """Serve beds without a network between, in real time, in a process of their own."""
-    wanted = (pack.folder, beds, round(seconds / PAGE_S))
-    child = subprocess.run(
-        [sys.executable, "-m", "hypnocast.app.bench.crowd", *map(str, wanted)],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if child.returncode:
-        raise HypnocastError(f"beds failed: {child.stderr.strip()[-300:]}", where="bench ward")
-    told: dict[str, Any] = json.loads(child.stdout)
-    name = f"{beds} beds in one process"
-    yield Figure("ward", f"{name}: first verdict", "s", told["late_s"], IN_TIME)
-    yield Figure("ward", f"{name}: pages lost", "pages", [told["lost"]], NOTHING)
-    yield Figure("ward", f"{name}: processor", "% of a core per bed", [told["cpu"] / beds])
-    yield Figure("ward", f"{name}: memory, simulator included", "MB", [told["peak_mb"]])

@@ -185,7 +185,7 @@ def _marks(view: NightView, zone: ZoneInfo) -> str:
         rows += f"<tr><td>{_clock(mark.at, zone)}</td><td>{kind}</td><td>{escape(text)}</td></tr>"
     if not rows:
         return section("Marks and notes", "<p>None.</p>")
-    return section("Marks and notes", f"<table>{rows}</table>")
+    return section("Marks and notes", f'<table class="marks">{rows}</table>')
 
 
 def _provenance(view: NightView) -> str:

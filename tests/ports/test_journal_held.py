@@ -1,0 +1,77 @@
+"""Memory that is full, while the disk takes nothing: bounded, and what is given up is named."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from hypnocast.ports.journal import Journal
+from hypnocast.ports.journal_held import Held
+from hypnocast.ports.journal_reader import JournalReader
+from hypnocast.ports.journal_store import Store
+from nights import a_batch, a_session, an_event
+
+ROOM = 40_000
+"""Bytes: about a dozen events."""
+
+
+def a_full_memory(pages: int, delivered: frozenset[int] = frozenset()) -> Held:
+    held = Held({}, limit=ROOM)
+    held.take(a_batch(session=a_session()), {})
+    for epoch in range(pages):
+        (event,) = held.take(a_batch(an_event(epoch)), {}).events
+        assert event.sequence == epoch + 1
+        if epoch in delivered:
+            held.delivered.add(("bed1", event.sequence))
+    return held
+
+
+def epochs(held: Held) -> list[int]:
+    return [row.sequence - 1 for row in held.of_bed("bed1", 0)]
+
+
+@pytest.mark.promise(7)
+@given(pages=st.integers(1, 60), delivered=st.frozensets(st.integers(0, 59)))
+@settings(max_examples=60)
+def test_memory_is_bounded_and_every_event_is_either_held_or_named_as_lost(
+    pages: int, delivered: frozenset[int]
+) -> None:
+    held = a_full_memory(pages, delivered)
+    assert held.size <= ROOM
+    assert pages - 1 in epochs(held), "the newest is always kept"
+    told = held.given_up.get("bed1-night")
+    assert len(epochs(held)) + (told.count if told else 0) == pages
+
+
+def test_what_the_broker_has_goes_first_then_the_oldest() -> None:
+    fits = len(epochs(a_full_memory(60)))
+    held = a_full_memory(fits + 3, frozenset({4, 5}))
+    assert epochs(held) == [1, 2, 3, *range(6, fits + 3)]
+    told = held.given_up["bed1-night"]
+    assert (told.first, told.last, told.count, told.unsent) == (0, 5, 3, 1)
+
+
+@pytest.mark.promise(2)
+async def test_what_is_left_comes_to_the_disk_under_its_numbers_and_with_a_note(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "journal.sqlite"
+    held = a_full_memory(40)
+    left = epochs(held)
+    assert left[0] > 0
+    store = Store(path)
+    with store.transaction():
+        held.write_to(store)
+    store.close()
+    path.chmod(0o600)
+    async with Journal.open(path) as journal:
+        kept = await journal.events("bed1", 0, 100)
+        assert [row.sequence - 1 for row in kept] == left
+        night = await journal.read(lambda reader: JournalReader.night(reader, "bed1-night"))
+        (note,) = night.marks
+        assert note.text.startswith(f"{left[0]} events of epochs 0 to {left[0] - 1} are lost")
+        (next_one,) = (await journal.commit(a_batch(an_event(40)))).events
+        assert next_one.sequence == 41
