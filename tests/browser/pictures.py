@@ -15,6 +15,7 @@ from pathlib import Path
 _ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(_ROOT / "tests"), str(_ROOT / "daemon")]
 
+import structlog  # noqa: E402
 from PIL import Image  # noqa: E402
 from playwright.sync_api import Page  # noqa: E402
 
@@ -33,6 +34,7 @@ SPINDLES = 381
 
 def main(folder: Path) -> None:
     """Draw every picture into a folder."""
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(40))
     folder.mkdir(parents=True, exist_ok=True)
     for recipe in ("clinical-448x224", "spectral-448", "paper-336"):
         draw_page(recipe, folder / f"{recipe}.png")

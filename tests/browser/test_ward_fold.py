@@ -18,7 +18,7 @@ from rich.console import Console
 
 from brokers import running_mosquitto
 from browser.ward_topics import PREFIX, Publisher, Scene, daemon_state, ward
-from hypnocast.app.watch import WatchSettings, ward_table, watch
+from hypnocast.app.watch import WatchSettings, ward_view, watch
 from hypnocast.core.commands import PageCommand
 from hypnocast.core.types import Reason
 from hypnocast.core.wire import PhaseName, encode
@@ -136,9 +136,9 @@ def test_cleared_topics_are_forgotten_and_beds_sort_by_number() -> None:
     assert absorb(gone, Incoming("bed/1/stage", b"", False, NOW)).beds["1"].stage is None
 
 
-def text_of(full: Ward, now: float = NOW) -> str:
-    console = Console(file=io.StringIO(), width=160)
-    console.print(ward_table(full, now))
+def text_of(full: Ward, now: float = NOW, width: int = 160) -> str:
+    console = Console(file=io.StringIO(), width=width)
+    console.print(ward_view(full, now))
     assert isinstance(console.file, io.StringIO)
     return console.file.getvalue()
 
@@ -150,7 +150,19 @@ def test_the_terminal_says_what_the_page_says(scenes: dict[str, Scene]) -> None:
     assert "no news for 2 min" in text_of(of(scenes["1"]), NOW + 120)
     offline = absorb(of(scenes["1"]), Incoming("daemon/bedside/available", b"offline", True, NOW))
     assert "daemon bedside offline" in text_of(offline)
-    assert "SIMULATED" in text_of(of(replace(scenes["1"], source="simulated")))
+    one = replace(scenes["1"], source="simulated")
+    assert text_of(of(one)).count("SIMULATED") == 1
+    assert "1 SIMULATED" in text_of(of(one, scenes["2"]))
+    assert "SIMULATED" not in text_of(of(scenes["2"]))
+
+
+def test_a_narrow_terminal_cuts_no_word(scenes: dict[str, Scene]) -> None:
+    for width in (80, 100, 124):
+        text = text_of(of(*scenes.values()), width=width)
+        assert "…" not in text
+        for word in ("WITHHELD", "SILENT", "ENDED", "Chin line noise", "all 6 good"):
+            assert word in text
+    assert "Latency" in text
 
 
 async def test_watch_needs_nothing_but_the_broker(

@@ -7,7 +7,7 @@ import time
 from dataclasses import dataclass
 
 from rich.box import SIMPLE_HEAD
-from rich.console import Console, Group, RenderableType
+from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
 from rich.live import Live
 from rich.table import Table
 from rich.text import Text
@@ -34,6 +34,14 @@ _SIGN: dict[Level, tuple[str, str]] = {
     "fair": ("▲", "#f3cf55"),
     "bad": ("✖", "bold #ff8a5c"),
 }
+_COLUMNS = {
+    "Bed": 3, "Subject": 7, "Stage": 12, "Since": 14, "Sure": 5, "Last 30 min": 30,
+    "Electrodes": 19, "Latency": 7,
+}  # fmt: skip
+"""Columns, and how narrow they may get."""
+_ROOM = {"Since": 100, "Sure": 100, "Subject": 124, "Latency": 124}
+"""Columns that want a wider terminal."""
+
 _UNREAL = {"simulated": "SIMULATED", "replay": "REPLAYED"}
 
 
@@ -80,46 +88,63 @@ def ward_view(ward: Ward, now: float, link: BrokerLink | None = None) -> Rendera
         parts.append(Text(words, "bold white on #b83a0c"))
     if ward.refused:
         parts.append(Text(f"{ward.refused} messages broke the contract: {ward.refusal}", "#f3cf55"))
-    parts.append(ward_table(ward, now))
+    sources = {card(bed, ward).source for bed in ward.beds.values()}
+    if len(sources) == 1 and (unreal := _UNREAL.get(next(iter(sources)))) is not None:
+        parts.append(Text(f" {unreal}: no person now. ", "italic #5fb0ee"))
+    parts.append(_Fitted(ward, now))
     parts.append(Text("Research use only: no diagnosis, no alarm function.", "dim"))
     return Group(*parts)
 
 
-def ward_table(ward: Ward, now: float) -> Table:
-    """Return the ward as a table, a row per bed."""
+@dataclass(frozen=True, slots=True)
+class _Fitted:
+    """The ward as a table, with as many columns as the terminal has room for."""
+
+    ward: Ward
+    now: float
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        yield ward_table(self.ward, self.now, options.max_width)
+
+
+def ward_table(ward: Ward, now: float, width: int) -> Table:
+    """Return the ward as a table, a row per bed.
+
+    A narrow terminal shows the stage, the course and the electrodes: what is wrong comes first.
+    """
+    shown = [name for name in _COLUMNS if width >= _ROOM.get(name, 0)]
     table = Table(box=SIMPLE_HEAD, header_style="dim", border_style="dim", pad_edge=False)
-    for name in ("Bed", "Subject", "Stage", "Since", "Sure"):
-        table.add_column(name, no_wrap=True)
-    table.add_column("Last 30 min", no_wrap=True, min_width=30)
-    table.add_column("Electrodes", overflow="fold")
-    table.add_column("Latency", justify="right", no_wrap=True)
+    for name in shown:
+        wraps = name in ("Stage", "Electrodes")
+        table.add_column(name, no_wrap=not wraps, min_width=_COLUMNS[name])
+    mixed = len({card(bed, ward).source for bed in ward.beds.values()}) > 1
     for bed in ward.beds.values():
-        told = card(bed, ward)
-        table.add_row(*_row(told, now))
+        cells = _cells(card(bed, ward), now, tagged=mixed)
+        table.add_row(*(cells[name] for name in shown))
     if not ward.beds:
-        table.add_row("–", "", Text("no bed heard of yet", "dim"), "", "", "", "", "")
+        table.add_row("–", Text("no bed heard of yet", "dim"))
     return table
 
 
-def _row(told: Card, now: float) -> tuple[RenderableType, ...]:
+def _cells(told: Card, now: float, *, tagged: bool) -> dict[str, RenderableType]:
     staged = told.mood == "staged"
-    return (
-        Text(told.bed, "bold"),
-        _who(told),
-        _stage(told, now),
-        f"{_clock(told.since)} · {_lasting(told.lasted_s)}" if staged and told.since else "",
-        f"{100 * told.confidence:.0f} %" if staged and told.confidence is not None else "",
-        _recent(told.recent),
-        _health(told),
-        f"{told.latency_ms / 1000:.1f} s" if told.latency_ms is not None and staged else "",
-    )
-
-
-def _who(told: Card) -> Text:
-    who = Text(told.subject or "")
-    if told.source in _UNREAL:
-        who.append(f" {_UNREAL[told.source]}", "italic #5fb0ee")
-    return who
+    bed = Text(told.bed, "bold")
+    if tagged and told.source in _UNREAL:
+        bed.append(f" {_UNREAL[told.source]}", "italic #5fb0ee")
+    return {
+        "Bed": bed,
+        "Subject": told.subject or "",
+        "Stage": _stage(told, now),
+        "Since": f"{_clock(told.since)} · {_lasting(told.lasted_s)}"
+        if staged and told.since
+        else "",
+        "Sure": f"{100 * told.confidence:.0f} %" if staged and told.confidence is not None else "",
+        "Last 30 min": _recent(told.recent),
+        "Electrodes": _health(told),
+        "Latency": f"{told.latency_ms / 1000:.1f} s"
+        if told.latency_ms is not None and staged
+        else "",
+    }
 
 
 def _stage(told: Card, now: float) -> Text:

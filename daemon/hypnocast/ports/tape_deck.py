@@ -221,8 +221,6 @@ class TapeDeck:
         return numbers
 
     def _retain(self) -> None:
-        with self._lock:
-            running = {r.tape.path for r in self._reels.values() if r.tape is not None}
         limits = self._limits
         try:
             forgotten = expired(
@@ -234,6 +232,9 @@ class TapeDeck:
         except OSError as error:
             _log.warning("tapes_cannot_be_listed", folder=str(self._folder), error=str(error))
             return
+        # Asked after the folder was listed: a tape that began in between is on neither list.
+        with self._lock:
+            running = {r.tape.path for r in self._reels.values() if r.tape is not None}
         for path in forgotten:
             if path in running:
                 continue
