@@ -107,16 +107,18 @@ class Scorer:
         self._recent.append(picture)
         if self._context.before > 1 and not self._folding:
             self._folding = True
-            asyncio.get_running_loop().call_later(FOLD_AFTER_S, self._fold)
+            asyncio.get_running_loop().call_later(FOLD_AFTER_S, self._fold, traced.epoch)
         first = None
         if picture is not None:
             after = (None,) * self._context.after
             first = self._judge.ask(self._look(after), urgent=self._context.after == 0)
         return Asked(traced, first, second, deadline, now)
 
-    def _fold(self) -> None:
+    def _fold(self, asked: int) -> None:
         """Keep what the next pages look back at in less memory; a fast replay is past it."""
         self._folding = False
+        if self._last_asked != asked:
+            return
         for place, picture in enumerate(self._recent):
             if picture is not None:
                 self._recent[place] = fold(picture)
