@@ -20,11 +20,11 @@ import structlog
 from hypnocast.core.types import Look, Opinion
 from hypnocast.errors import HypnocastError, InferenceError
 from hypnocast.stagers.ladder import Ladder
+from hypnocast.stagers.local import MAX_BATCH
 
 if TYPE_CHECKING:
     from hypnocast.stagers.base import Stager
 
-MAX_BATCH = 16
 MAX_WAITING = 512
 """More looks than this are refused: a judge that far behind will not catch up in time."""
 

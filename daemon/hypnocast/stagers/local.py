@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
@@ -18,6 +19,9 @@ from hypnocast.stagers.pack import Pack
 
 MAX_BATCH = 16
 """Pages judged in one run: more would only cost memory."""
+
+QUICK_S = 0.25
+"""A model that judges one page sooner than this is also warmed up on a full batch."""
 
 
 class Model(Protocol):
@@ -44,13 +48,13 @@ class LocalStager:
         *,
         make_engine: Callable[[Provider, int | None], Engine] = Engine,
     ) -> None:
-        """Open the pack and judge one black page, so that the first real one is not the slowest."""
+        """Open the pack and judge black pages, so that the first real one is not the slowest."""
         self.pack = pack
         self.failure: InferenceError | None = None
         """Why the provider that was asked for was given up."""
         self._engine = make_engine(provider, threads)
         self._model: Model | None = None
-        self._warm = _black_look(pack)
+        self._warm = _black_looks(pack)
         try:
             self._open()
         except InferenceError as error:
@@ -127,7 +131,11 @@ class LocalStager:
             self._model = ContrastiveModel(self.pack, model, self._engine)
         else:
             self._model = GenerativeModel(self.pack, model, self._engine)
-        self._read([self._warm])
+        began = time.perf_counter()
+        self._read(self._warm[:1])
+        if time.perf_counter() - began < QUICK_S:
+            # What a full batch needs is taken now, and not in the middle of the night.
+            self._read(self._warm)
 
     def _move_to_cpu(self, error: InferenceError) -> None:
         if self._engine.provider == "cpu":
@@ -138,16 +146,19 @@ class LocalStager:
         self._open()
 
 
-def _black_look(pack: Pack) -> Look:
+def _black_looks(pack: Pack) -> list[Look]:
     recipe, context = pack.recipe, pack.manifest.context
-    picture = Picture(
-        epoch=0,
-        rgb=np.zeros((recipe.height, recipe.width, 3), dtype=np.uint8),
-        digest="black",
-        recipe=recipe.digest,
-        quality={},
-        channels={},
-    )
-    places: list[Picture | None] = [None] * context.pictures
-    places[context.before] = picture
-    return Look(tuple(places), context.before)
+    black = np.zeros((recipe.height, recipe.width, 3), dtype=np.uint8)
+    looks = []
+    for place in range(MAX_BATCH):
+        places: list[Picture | None] = [None] * context.pictures
+        places[context.before] = Picture(
+            epoch=0,
+            rgb=black,
+            digest=f"black {place}",
+            recipe=recipe.digest,
+            quality={},
+            channels={},
+        )
+        looks.append(Look(tuple(places), context.before))
+    return looks
