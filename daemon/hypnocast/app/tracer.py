@@ -9,7 +9,7 @@ from __future__ import annotations
 import queue
 import threading
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from concurrent.futures import Future
 from typing import TypeVar
 
@@ -29,6 +29,9 @@ MAX_UNDER_WAY = 48
 EVERY_BED_S = 0.05
 """Beds at which nothing comes are looked at so often, not whenever something comes elsewhere."""
 
+EVERY_BED_TICKS = 8
+"""And after so many ticks, however little time has passed."""
+
 _log = structlog.get_logger("tracer")
 
 
@@ -47,7 +50,10 @@ class Tracer:
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="tracer", daemon=True)
         self._ended: Future[None] = Future()
+        self._moved: dict[str, Bedside] = {}
+        """Beds that something came to, or was done at, since the last tick."""
         self._all_at = float("-inf")
+        self._ticks = 0
         """When time is next let pass at every bed, on the source's clock."""
         self.beats = 0
         """Counts turns of the loop: a tracer that stands still does not count."""
@@ -82,6 +88,7 @@ class Tracer:
         def do() -> None:
             try:
                 bedside = self.bedside(bed)
+                self._moved[bed] = bedside
                 answer.set_result(act(bedside, self._source.now() or bedside.now))
             except Exception as error:  # noqa: BLE001  (whoever asked gets it)
                 answer.set_exception(error)
@@ -114,21 +121,19 @@ class Tracer:
             self._ended.set_result(None)
 
     def _read(self) -> None:
-        moved: dict[str, Bedside] = {}
         for arrived in self._source.arrivals():
             self.beats += 1
             self._do_posted()
             if self._stopping.is_set():
                 return
             if arrived is None:
-                self._tick(moved)
-                moved.clear()
+                self._tick()
                 continue
             bed, arrival = arrived
             bedside = self.bedside(bed)
             bedside.take(arrival)
             if self._live:
-                moved[bed] = bedside
+                self._moved[bed] = bedside
             else:
                 bedside.step(None)
         if self._stopping.is_set():
@@ -137,12 +142,15 @@ class Tracer:
             bedside.finish()
         self._do_posted()
 
-    def _tick(self, moved: Mapping[str, Bedside]) -> None:
-        """Let time pass where something came; now and then at every bed."""
-        now = self._source.now()
-        if now is None or now >= self._all_at:
+    def _tick(self) -> None:
+        """Let time pass where something came or was done; now and then at every bed."""
+        now, moved = self._source.now(), self._moved
+        self._moved = {}
+        self._ticks += 1
+        if now is None or now >= self._all_at or self._ticks >= EVERY_BED_TICKS:
             self._all_at = (now or 0.0) + EVERY_BED_S
-            moved = dict(self._bedsides)
+            self._ticks = 0
+            moved = self._bedsides
         for bedside in moved.values():
             bedside.step(now)
             if bedside.wants_reading:
