@@ -47,6 +47,8 @@ class TapeRead:
 def read_raw(path: Path) -> TapeRead:
     """Read all whole chunks; whatever is wrong before the torn end is an error."""
     raw = path.read_bytes()
+    if not raw:  # killed between the file and its first byte: nothing had come yet
+        return TapeRead({}, 0, 0, False, 0)
     assert raw[:4] == b"XDF:", "no XDF file"
     streams: dict[int, OnTape] = {}
     place, chunks, closed = 4, 0, False

@@ -31,6 +31,10 @@ if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
 
+_BLANKS = r"[ \n]{0,8}"
+"""What may stand between the parts of an answer: without a bound a model can write nothing else."""
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Opening:
     """Where an answer begins."""
@@ -178,7 +182,9 @@ def _grammar(path: Path, model: Generative) -> str:
         )
     if any(one != two and two.startswith(one) for one in model.answers for two in model.answers):
         raise _wrong(path, "an answer is the beginning of another")
-    grammar: str = llguidance.LLMatcher.grammar_from_json_schema(schema)
+    grammar: str = llguidance.LLMatcher.grammar_from_json_schema(
+        schema, overrides={"whitespace_pattern": _BLANKS}
+    )
     problem = llguidance.LLMatcher.validate_grammar(grammar)
     if problem:
         raise _wrong(path, problem[:200])
