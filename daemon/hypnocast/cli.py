@@ -6,6 +6,7 @@ that says what is wrong, where, and what to do.
 
 from __future__ import annotations
 
+import signal
 import sys
 from collections.abc import Sequence
 from typing import Annotated
@@ -65,7 +66,13 @@ app.add_typer(packs, name="pack")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the command line and end the process with its exit code."""
+    """Run the command line and end the process with its exit code.
+
+    What a script starts in the background inherits an interrupt that is ignored, and could then
+    not be ended by any signal that is passed on as one.
+    """
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     sys.exit(run(arguments))
 
 
