@@ -70,13 +70,19 @@ def environment(changes: Mapping[str, str]) -> dict[str, str]:
 
 
 @contextmanager
-def daemon(folder: Path, *arguments: str, **changes: str) -> Iterator[Daemon]:
-    """Run a command that lasts; ``changes`` are variables of its environment."""
+def daemon(
+    folder: Path, *arguments: str, interruptible: bool = True, **changes: str
+) -> Iterator[Daemon]:
+    """Run a command that lasts; ``changes`` are variables of its environment.
+
+    Where it is not ``interruptible``, it begins as a script's background jobs do: without SIGINT.
+    """
+    deaf = () if interruptible else ("sh", "-c", 'trap "" INT; exec "$@"', "sh")
     folder.mkdir(parents=True, exist_ok=True)
     stdout, stderr = folder / "stdout.txt", folder / "stderr.txt"
     with stdout.open("wb") as out, stderr.open("wb") as err:
         process = subprocess.Popen(
-            [sys.executable, "-m", "hypnocast", *arguments],
+            [*deaf, sys.executable, "-m", "hypnocast", *arguments],
             stdin=subprocess.DEVNULL,
             stdout=out,
             stderr=err,

@@ -113,13 +113,23 @@ def test_it_ends_by_itself_and_leaves_nothing_behind(demo: Watched) -> None:
     assert demo.left == []
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize(
+    ("number", "interruptible"),
+    [
+        (signal.SIGINT, True),
+        (signal.SIGTERM, True),
+        (signal.SIGHUP, True),
+        pytest.param(signal.SIGINT, False, id="begun in a script's background"),
+    ],
+)
 def test_a_demo_that_is_stopped_leaves_nothing_behind(
-    tmp_path: Path, pack: Path, number: int
+    tmp_path: Path, pack: Path, number: signal.Signals, interruptible: bool
 ) -> None:
     port = free_port()
     arguments = _demo(tmp_path, pack, port, 60)
-    with daemon(tmp_path, *arguments, TMPDIR=str(tmp_path / "tmp")) as running:
+    with daemon(
+        tmp_path, *arguments, interruptible=interruptible, TMPDIR=str(tmp_path / "tmp")
+    ) as running:
         running.wait_for(lambda: "page 0" in running.said, "the first page")
         assert list((tmp_path / "tmp").iterdir()) != []
         assert running.end(number) == 130
