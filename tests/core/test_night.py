@@ -19,7 +19,7 @@ stages = st.lists(stage, max_size=60)
 mark = st.builds(
     lambda kind, seconds: NightMark(at=instant(seconds), kind=kind, text=""),
     st.sampled_from(["lights_off", "lights_on", "note"]),
-    st.integers(0, 1800),
+    st.integers(-900, 1800),
 )
 
 
@@ -82,6 +82,17 @@ def test_a_visit_to_the_bathroom_does_not_begin_a_new_night() -> None:
 
 def test_lights_off_before_the_recording_counts_towards_latency() -> None:
     assert _stats("W2", ("off", -60)).sleep_onset_latency_min == 1.5
+
+
+def test_lights_tried_out_before_the_recording_are_no_time_in_bed() -> None:
+    plain = _stats("W22RW")
+    assert _stats("W22RW", ("on", -600)) == plain
+    assert _stats("W22RW", ("off", -900), ("on", -600)) == plain
+    tried = _stats("WW22RW", ("off", -900), ("on", -600), ("off", 30))
+    assert (tried.time_in_bed_from, tried.time_in_bed_min) == ("lights_off", 2.5)
+    assert tried.sleep_onset_latency_min == 0.5
+    # Of what came before the recording the last word holds.
+    assert _stats("W2", ("off", -900), ("on", -600), ("off", -60)).sleep_onset_latency_min == 1.5
 
 
 def test_withheld_pages_are_neither_sleep_nor_wake_and_named() -> None:

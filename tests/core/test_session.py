@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -207,6 +209,37 @@ def test_a_session_that_had_not_begun_to_record_is_resumed_without_pages() -> No
     assert list(found.missed) == []
     again.enter(Phase.RECORDING, Moment(9.0, UTC0 + 66))
     assert running(again).start_of(0) == UTC0 + 66
+
+
+def test_a_clock_that_lost_time_in_the_reboot_does_not_hold_the_night_up() -> None:
+    keep = keeper()
+    keep.start(SessionPlan("A"), at(0))
+    # A host without a battery for its clock: it comes back an hour before the power cut.
+    now = Moment(12.0, UTC0 + 900 - 3600)
+    again = keeper(boot="boot-2")
+    found = again.resume(running(keep), now, next_epoch=30, last_seen_utc=UTC0 + 900)
+    assert found.first_epoch == 30
+    assert found.session.epoch_at(now.lsl) == 30
+    assert again.tick(Moment(13.0, now.utc + 1)) == ()
+
+
+def test_a_session_without_a_grid_has_none_to_be_found_again() -> None:
+    keep = keeper()
+    keep.start(SessionPlan(phase=Phase.SETUP), at(0))
+    stored = replace(running(keep), boot_id="")  # the journal knows the boot of a grid only
+    found = keeper().resume(stored, at(60), next_epoch=0, last_seen_utc=UTC0)
+    assert not found.session.reanchored
+    assert found.session.boot_id == BOOT
+
+
+def test_the_next_night_takes_the_clock_as_it_is_then_not_as_the_last_night_had_it() -> None:
+    keep = keeper()
+    keep.start(SessionPlan("A"), at(0))
+    # The host's clock was an hour slow when the first night began, and was set right since.
+    ended, opened = keep.start(SessionPlan("B"), Moment(at(100).lsl, at(100).utc + 3600))
+    assert ended.session.ended_utc == UTC0 + 100
+    assert opened.session.opened_utc == UTC0 + 3700
+    assert opened.session.start_of(0) == UTC0 + 3700
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,8 @@
 Lights off and on are taken to the nearest page boundary, so that time in bed is a number of
 pages and no sum of stages can exceed it. The first lights off counts, and the last lights on
 if no lights off follows: a visit to the bathroom with the lights on does not begin a new night.
+Of the marks before the recording only the newest counts, and only a lights off: what was tried
+out while the electrodes were put on is no time in bed.
 """
 
 from __future__ import annotations
@@ -143,7 +145,7 @@ def statistics(
 ) -> NightStatistics:
     """Return the statistics of pages that begin at ``start`` and have these stages."""
     bed = _time_in_bed(len(stages), start, marks, ended=ended)
-    first, stop = max(bed.first, 0), min(bed.stop, len(stages))
+    first, stop = max(bed.first, 0), max(min(bed.stop, len(stages)), 0)
     inside = stages[first:stop]
     pages = bed.stop - bed.first
     counts = {name: sum(stage == name for stage in inside) for name in _NAMES}
@@ -191,6 +193,10 @@ def _time_in_bed(
     pages: int, start: Instant, marks: Iterable[NightMark], *, ended: Instant | None
 ) -> _TimeInBed:
     lights = sorted((mark for mark in marks if mark.kind.startswith("lights_")), key=_at)
+    before = sum(mark.at < start for mark in lights)
+    lights = lights[max(0, before - 1) :]
+    if before and lights[0].kind == "lights_on":
+        del lights[0]
     off = next((mark for mark in lights if mark.kind == "lights_off"), None)
     last = lights[-1] if lights else None
     on = last if last is not None and last.kind == "lights_on" and last is not off else None

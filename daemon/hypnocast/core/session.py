@@ -182,8 +182,11 @@ class SessionKeeper:
     def start(
         self, plan: SessionPlan, now: Moment, *, why: str = "command"
     ) -> tuple[SessionChange, ...]:
-        """Begin a session for the next person; the one that runs ends here."""
-        ended = self._end(now, "next start") if self._session is not None else ()
+        """Begin a session for the next person; the one that runs ends here.
+
+        Its mapping to UTC is that of ``now``; the one that ends does so by its own.
+        """
+        ended = self._end(self._by_its_own_clock(now), "next start")
         opened = round(now.utc, 3)
         session = Session(
             id=session_id(self._site, self._bed, opened, self._source),
@@ -277,17 +280,20 @@ class SessionKeeper:
 
         ``next_epoch`` is the first page without an event, ``last_seen_utc`` when the daemon was
         last known to run. On the same boot the grid is where it was; after a reboot the LSL clock
-        began anew and the grid is found again by UTC. A session that was left for longer than
-        the time-out is over: it ended when it was last seen.
+        began anew and the grid is found again by UTC, but never before it was last seen: a host
+        may come back with a clock that is behind. A session that was left for longer than the
+        time-out is over: it ended when it was last seen.
         """
         if stored.boot_id == self._boot_id:
             session, utc = stored, now.utc
             if stored.anchor_lsl is not None and stored.anchor_utc is not None:
                 utc = stored.anchor_utc + (now.lsl - stored.anchor_lsl)
         else:
-            session, utc = replace(stored, boot_id=self._boot_id, reanchored=True), now.utc
+            session, utc = replace(stored, boot_id=self._boot_id), now.utc
             if stored.anchor_utc is not None:
-                session = replace(session, anchor_lsl=now.lsl - (utc - stored.anchor_utc))
+                utc = max(now.utc, last_seen_utc)
+                anchor_lsl = now.lsl - (utc - stored.anchor_utc)
+                session = replace(session, anchor_lsl=anchor_lsl, reanchored=True)
         over = utc - last_seen_utc >= self._timeout_s
         upto = next_epoch
         if session.anchor_utc is not None:
@@ -310,6 +316,13 @@ class SessionKeeper:
                 remedy="Start one with start_session.",
             )
         return self._session
+
+    def _by_its_own_clock(self, now: Moment) -> Moment:
+        """Return a moment by the mapping of the session that runs, if it has one."""
+        session = self._session
+        if session is None or session.anchor_lsl is None or session.anchor_utc is None:
+            return now
+        return Moment(now.lsl, session.anchor_utc + (now.lsl - session.anchor_lsl))
 
     def _end(self, at: Moment, why: str) -> tuple[SessionChange, ...]:
         if self._session is None:
