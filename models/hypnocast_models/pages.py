@@ -141,11 +141,15 @@ def stitch(recording: Recording, row: int, rng: np.random.Generator) -> FloatArr
     return whole
 
 
-def by_lot(rng: np.random.Generator, count: int) -> FloatArray:
-    """Give gains as training meets them: half of them near the nominal, half anywhere."""
+def by_lot(rng: np.random.Generator, count: int, nominal: float = 0.0) -> FloatArray:
+    """Give gains as training meets them: half of them near the nominal one, half anywhere.
+
+    Of all, the share ``nominal`` (at most one half) is within a tenth of the nominal gain.
+    """
     near = rng.uniform(-0.5, 0.5, count)
     far = rng.uniform(-np.log(FAR_GAIN), np.log(FAR_GAIN), count)
-    gains: FloatArray = np.exp(np.where(rng.random(count) < 0.5, near, far))
+    lot = rng.random(count)
+    gains: FloatArray = np.exp(np.where(lot < nominal, near / 5, np.where(lot < 0.5, near, far)))
     return gains
 
 

@@ -48,7 +48,10 @@ def fit_temperature(nights: Sequence[Judged]) -> float:
 
 
 def fit_logistic(
-    nights: Sequence[Judged], temperature: float, prior: FloatArray
+    nights: Sequence[Judged],
+    temperature: float,
+    prior: FloatArray,
+    strengths: Sequence[float] = STRENGTHS,
 ) -> tuple[Logistic, float]:
     """Fit the causal logistic; its regularisation is chosen by leaving subjects out."""
     neutral = np.log(prior)
@@ -69,7 +72,9 @@ def fit_logistic(
         weights.append(np.full(int(known.sum()), night.weight))
         subjects += [night.subject] * int(known.sum())
     x, y, w = np.concatenate(features), np.concatenate(stages), np.concatenate(weights)
-    strength = _choose_strength(x, y, w, np.asarray(subjects))
+    strength = strengths[0]
+    if len(strengths) > 1:
+        strength = _choose_strength(x, y, w, np.asarray(subjects), strengths)
     coefficients, bias = _fit(x, y, w, strength)
     fitted = Logistic(
         lags=LAGS,
@@ -99,12 +104,16 @@ def fit_transitions(nights: Sequence[Judged]) -> HiddenMarkov:
 
 
 def _choose_strength(
-    x: FloatArray, y: NDArray[np.int64], w: FloatArray, subjects: NDArray[np.str_]
+    x: FloatArray,
+    y: NDArray[np.int64],
+    w: FloatArray,
+    subjects: NDArray[np.str_],
+    strengths: Sequence[float],
 ) -> float:
     names = np.unique(subjects)
     folds = [names[k::4] for k in range(4)]
     losses = []
-    for strength in STRENGTHS:
+    for strength in strengths:
         total = 0.0
         for fold in folds:
             held = np.isin(subjects, fold)
@@ -113,7 +122,7 @@ def _choose_strength(
             scores -= np.logaddexp.reduce(scores, axis=1, keepdims=True)
             total -= float(w[held] @ scores[np.arange(held.sum()), y[held]])
         losses.append(total)
-    return STRENGTHS[int(np.argmin(losses))]
+    return strengths[int(np.argmin(losses))]
 
 
 def _fit(

@@ -4,14 +4,11 @@ from __future__ import annotations
 
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
 from hypnocast_models.screen import progress_bars, say
-
-if TYPE_CHECKING:
-    from rich.progress import TaskID
 
 small = typer.Typer(help="The small pack that ships: docs/training.md has the whole sequence.")
 
@@ -66,36 +63,45 @@ def small_train(
     runs: Runs = Path("runs"),
     threads: Annotated[int, typer.Option(help="CPU threads.")] = 1,
 ) -> None:
-    """Train the models of the cross-validation and the one that ships; resumable."""
+    """Train in every way without each pair of folds, choose by that, and train what was chosen.
+
+    Goes on where it was interrupted.
+    """
+    from itertools import combinations
+
     import torch
 
-    from hypnocast_models.small import crossval, regimen
+    from hypnocast_models.small.choose import choose
+    from hypnocast_models.small.crossval import fold_folder, pair_folder
+    from hypnocast_models.small.regimen import WAYS, Way, open_shelf, train_without
+    from hypnocast_models.small.sources import FOLDS
 
     torch.set_num_threads(threads)
     with progress_bars() as progress:
-        bars: dict[str, TaskID] = {}
 
-        def advance(name: str, step: int, loss: float) -> None:
-            if name not in bars:
-                bars[name] = progress.add_task(name, total=_steps(name))
-            progress.update(bars[name], completed=step, description=f"{name} loss {loss:.2f}")
+        def trained(
+            folder: Path, without: tuple[int, ...], way: Way, steps: int, *kinds: str
+        ) -> None:
+            name = f"{folder.parent.name} {folder.name}"
+            bar = progress.add_task(name, total=steps)
 
-        crossval.train_all(cache, runs, advance)
-        regimen.train_without(
-            cache,
-            runs / "final",
-            (),
-            regimen.FINAL_STEPS,
-            advance=partial(advance, "final"),
-        )
+            def advance(step: int, loss: float) -> None:
+                progress.update(bar, completed=step, description=f"{name} loss {loss:.2f}")
 
+            chosen = {"kinds": kinds} if kinds else {}
+            train_without(cache, folder, without, way, steps, advance=advance, **chosen)
+            progress.update(bar, completed=steps)
 
-def _steps(name: str) -> int:
-    from hypnocast_models.small import regimen
-
-    if name == "final":
-        return regimen.FINAL_STEPS
-    return regimen.PAIR_STEPS if name.startswith("pair") else regimen.FOLD_STEPS
+        for way in WAYS:
+            for pair in combinations(range(FOLDS), 2):
+                trained(pair_folder(runs, way, *pair), pair, way, way.pair_steps, "rows")
+        shelf = open_shelf(cache, "rows")
+        last = choose(runs, None, shelf)
+        ways = [choose(runs, fold, shelf).trained for fold in range(FOLDS)]
+        for fold in range(FOLDS):
+            for way in dict.fromkeys((ways[fold], last.trained)):
+                trained(fold_folder(runs, way, fold), (fold,), way, way.fold_steps)
+        trained(runs / last.way / "final", (), last.trained, last.trained.final_steps)
 
 
 @small.command("judge")
@@ -178,15 +184,16 @@ def small_ship(
 ) -> None:
     """Export the model trained on everything, with its calibration, into the pack."""
     from hypnocast_models.small import crossval
-    from hypnocast_models.small.regimen import train_without
+    from hypnocast_models.small.choose import choose
+    from hypnocast_models.small.regimen import open_shelf, recall
     from hypnocast_models.small.ship import Shipment, lay_logs, provenance, ship, trial_metrics
     from hypnocast_models.small.sources import open_sources
 
-    final = runs / "final"
-    model, _ = train_without(cache, final, ())
+    choice = choose(runs, None, open_shelf(cache, "rows"))
+    model = recall(runs / choice.way / "final")
     shipment = Shipment(
         version=version,
-        calibration=crossval.calibrate_final(cache, runs, final),
+        calibration=crossval.calibrate_final(cache, runs, choice.trained, choice.weights),
         provenance=provenance(
             open_sources(data), commit, "hypnocast-models small: see docs/training.md"
         ),

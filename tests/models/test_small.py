@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from hypnocast.core.calibration import Calibration
 from hypnocast.core.recipe import builtin
@@ -24,9 +25,19 @@ for name in ("torch", "transformers", "onnx", "onnxscript", "onnxruntime"):
 
 import torch  # noqa: E402 - after what it needs was found
 
-from hypnocast_models.pages import ROWS, WHOLE, fill_cache, read_cache, strips  # noqa: E402
+from hypnocast_models.pages import (  # noqa: E402
+    ROWS,
+    WHOLE,
+    PageSet,
+    by_lot,
+    fill_cache,
+    read_cache,
+    strips,
+)
 from hypnocast_models.small.assembly import PAGES_BEFORE, Size, build  # noqa: E402
-from hypnocast_models.small.crossval import evidence  # noqa: E402
+from hypnocast_models.small.choose import Tried, choose, pick  # noqa: E402
+from hypnocast_models.small.crossval import GAINS, evidence  # noqa: E402
+from hypnocast_models.small.regimen import WAYS  # noqa: E402
 from hypnocast_models.small.shelf import Shelf, louder  # noqa: E402
 from hypnocast_models.small.ship import Shipment, provenance, ship  # noqa: E402
 from hypnocast_models.small.train import Diet, TrainPlan, judge, off_page, train  # noqa: E402
@@ -40,7 +51,7 @@ SMALL = Size(width=32, trace_channels=8, spectrum_channels=16, latents=2, dropou
 def shelf(tmp_path_factory: pytest.TempPathFactory) -> Shelf:
     folder = tmp_path_factory.mktemp("cache")
     fill_cache([night(20)], WHOLE, RECIPE, folder, seed=0)
-    return Shelf(read_cache(folder, WHOLE, RECIPE, 0), WHOLE.variants)
+    return Shelf("whole", read_cache(folder, WHOLE, RECIPE, 0), WHOLE.variants)
 
 
 def pictures_of(pages: int, gain: float = 1.0) -> list[Picture]:
@@ -160,7 +171,72 @@ def test_the_daemon_says_of_a_page_what_training_said(shelf: Shelf, tmp_path: Pa
 
 def test_a_model_is_never_calibrated_on_what_it_was_trained_on(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="not on fold 2"):
-        evidence(tmp_path, tmp_path, (0, 1), 2, shelf=None, weight=1.0, gains={1.0: 1.0})  # type: ignore[arg-type]  # refused before it is looked at
+        evidence(tmp_path, (0, 1), 2, shelf=None)  # type: ignore[arg-type]  # refused before it is looked at
+
+
+def test_a_fold_chooses_by_nothing_that_its_own_subjects_had_a_part_in(tmp_path: Path) -> None:
+    rng = np.random.default_rng(5)
+    pages = 60
+    stage = rng.integers(0, 5, (4, pages)).astype(np.uint8)
+    shelf = Shelf("rows", _four_subjects(stage), 1)
+    # What is known lies where the first fold may look, and nowhere else: a choice that wanted
+    # more, a model's word on a pair without the fold or on the fold itself, would find no model.
+    for way in WAYS:
+        for judged in (1, 2, 3):
+            folder = tmp_path / way.name / f"pair0{judged}"
+            folder.mkdir(parents=True)
+            clear = 2.0 if way.name == "trusting" else 0.5
+            said = {f"{gain:g} {judged}": _said(stage[judged], clear, rng) for gain in GAINS}
+            np.savez(folder / f"said-of-rows-{judged}.npz", **said)  # type: ignore[arg-type]  # numpy's stub takes every keyword for its own
+    choice = choose(tmp_path, 0, shelf)
+    assert choice.way == "trusting"
+    assert len(choice.tried) == 9
+    # The subjects of the fold itself could have had any stages.
+    stage[0] = 0
+    (tmp_path / "choices" / "fold0.json").unlink()
+    assert choose(tmp_path, 0, Shelf("rows", _four_subjects(stage), 1)) == choice
+    with pytest.raises(FileNotFoundError, match="pair01"):
+        choose(tmp_path, 1, shelf)
+
+
+def test_a_way_that_stands_no_wrong_gain_is_chosen_only_if_none_does() -> None:
+    bright = Tried(way="trusting", weights="even", kappa=(0.60, 0.75, 0.74))
+    steady = Tried(way="wary", weights="even", kappa=(0.69, 0.72, 0.71))
+    dull = Tried(way="wary", weights="nominal alone", kappa=(0.70, 0.71, 0.71))
+    assert pick([bright, steady, dull]) is steady
+    assert pick([bright, Tried(way="wary", weights="even", kappa=(0.6, 0.7, 0.7))]).way == "wary"
+
+
+def test_trusting_the_recorded_gain_leaves_half_of_the_stretches_anywhere() -> None:
+    wary, trusting = (by_lot(np.random.default_rng(1), 20_000, share) for share in (0.0, 0.35))
+    close = [np.mean(np.abs(np.log(gains)) < 0.1) for gains in (wary, trusting)]
+    far = [np.mean(np.abs(np.log(gains)) > 0.6) for gains in (wary, trusting)]
+    assert close[1] - close[0] == pytest.approx(0.35 * 0.8, abs=0.02)
+    assert far[0] == far[1] > 0.2
+
+
+def _four_subjects(stage: NDArray[np.uint8]) -> PageSet:
+    subjects, pages = stage.shape
+    blank = np.zeros((subjects * pages, 1, 1, 1), np.uint8)
+    names = tuple(f"made-up/subject{number:02d}" for number in range(subjects))
+    night = np.repeat(np.arange(subjects), pages)
+    return PageSet(
+        ink=blank,
+        power=blank,
+        stage=stage.ravel(),
+        epoch=np.tile(np.arange(pages), subjects),
+        gain=np.ones(subjects * pages),
+        night=night,
+        subject=night,
+        nights=tuple(f"{name}-night1" for name in names),
+        subjects=names,
+    )
+
+
+def _said(stage: NDArray[np.uint8], clear: float, rng: np.random.Generator) -> NDArray[np.float64]:
+    scores = rng.normal(size=(len(stage), 5)) + clear * np.eye(5)[stage]
+    said: NDArray[np.float64] = scores - np.logaddexp.reduce(scores, axis=1, keepdims=True)
+    return said
 
 
 def test_the_pack_that_ships_verifies_and_is_small() -> None:

@@ -6,6 +6,7 @@ This is the one place where its numbers stand. ``docs/training.md`` gives the co
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,16 +15,15 @@ import torch
 from numpy.typing import NDArray
 
 from hypnocast.core.recipe import builtin
-from hypnocast.core.types import FloatArray
+from hypnocast.core.types import STAGES, FloatArray
 from hypnocast_models.pages import ROWS, SIMULATED, STITCHED, WHOLE, Plan, read_cache
-from hypnocast_models.small.assembly import build
+from hypnocast_models.small.assembly import Size, build
 from hypnocast_models.small.shelf import Shelf
 from hypnocast_models.small.ship import RECIPE
 from hypnocast_models.small.sources import FOLDS, fold_of
 from hypnocast_models.small.train import W_N3, Diet, TrainPlan, class_weights, train
 
 SEED = 0
-FINAL_STEPS, FOLD_STEPS, PAIR_STEPS = 5000, 4000, 2400
 SIMULATED_PEOPLE = range(1000, 1060)
 SIMULATED_PAGES = 24
 PLANS: dict[str, Plan] = {
@@ -32,6 +32,34 @@ PLANS: dict[str, Plan] = {
     "whole": WHOLE,
     "simulated": SIMULATED,
 }
+
+
+@dataclass(frozen=True, slots=True)
+class Way:
+    """One way of training among which each fold chooses, by its own training folds alone."""
+
+    name: str
+    nominal: float
+    """Share of stretches at the gain they were recorded with; see :func:`by_lot`."""
+    pair_steps: int
+
+    @property
+    def fold_steps(self) -> int:
+        """Steps of a model that has three folds to learn from."""
+        return self.pair_steps * 5 // 3
+
+    @property
+    def final_steps(self) -> int:
+        """Steps of the model that has all four."""
+        return self.pair_steps * 25 // 12
+
+
+WAYS = (
+    Way("wary", nominal=0.0, pair_steps=2400),
+    Way("wary-short", nominal=0.0, pair_steps=1200),
+    Way("trusting", nominal=0.35, pair_steps=2400),
+)
+"""How far the recorded gain is trusted, and when training stops."""
 _BATCH = {"rows": 11, "stitched": 2, "whole": 2, "simulated": 1}
 _SHARE = {"rows": 0.75, "stitched": 0.1, "whole": 0.09, "simulated": 0.06}
 
@@ -39,7 +67,7 @@ _SHARE = {"rows": 0.75, "stitched": 0.1, "whole": 0.09, "simulated": 0.06}
 def open_shelf(cache: Path, kind: str) -> Shelf:
     """Open the drawn pages of one kind."""
     plan = PLANS[kind]
-    return Shelf(read_cache(cache / kind, plan, builtin(RECIPE), SEED), plan.variants)
+    return Shelf(kind, read_cache(cache / kind, plan, builtin(RECIPE), SEED), plan.variants)
 
 
 def nights_in(shelf: Shelf, folds: Sequence[int]) -> NDArray[np.int64]:
@@ -48,46 +76,54 @@ def nights_in(shelf: Shelf, folds: Sequence[int]) -> NDArray[np.int64]:
     return np.flatnonzero([fold_of(name) in folds for name in names])
 
 
+def recall(folder: Path) -> Any:
+    """Read a trained model back from its folder."""
+    kept = torch.load(folder / "model.pt", weights_only=True)
+    model = build(Size())
+    model.load_state_dict(kept["model"])
+    return model.eval()
+
+
+def prior_without(shelf: Shelf, without: Sequence[int]) -> FloatArray:
+    """Give the stage shares that training on all but some folds makes a model see."""
+    return _class_weights(shelf, without)[1]
+
+
 def train_without(
     cache: Path,
     folder: Path,
     without: Sequence[int],
-    steps: int = 0,
+    way: Way,
+    steps: int,
     *,
     kinds: Sequence[str] = tuple(PLANS),
     advance: Callable[[int, float], None] = lambda _step, _loss: None,
-) -> tuple[Any, FloatArray]:
-    """Train on all subjects but those of some folds; give the model and its training prior.
-
-    A model that was trained before is read back from its folder, whatever the steps.
-    """
+) -> None:
+    """Train on all subjects but those of some folds, unless that was done before."""
     finished = folder / "model.pt"
     if finished.exists():
-        kept = torch.load(finished, weights_only=True)
-        plan = TrainPlan(SEED, steps)
-        model = build(plan.size)
-        model.load_state_dict(kept["model"])
-        return model.eval(), kept["prior"].numpy()
+        return
     diets = []
-    weights, prior = torch.ones(5), np.full(5, 0.2)
+    weights = torch.ones(len(STAGES))
     for kind in kinds:
         shelf = open_shelf(cache, kind)
-        used = [f for f in range(FOLDS) if f not in without]
-        nights = nights_in(shelf, used)
         if kind == "rows":
-            chosen = np.isin(shelf.pages.night, nights)
-            weights, prior = class_weights(shelf.pages.stage[chosen])
+            weights, _ = _class_weights(shelf, without)
         diets.append(
             Diet(
                 shelf,
-                nights,
+                nights_in(shelf, [fold for fold in range(FOLDS) if fold not in without]),
                 batch=_BATCH[kind],
                 share=_SHARE[kind],
                 stages=W_N3 if kind == "whole" else (0, 1, 2, 3, 4),
                 cut_share=0.0 if kind == "rows" else 0.4,
             )
         )
-    model = train(TrainPlan(SEED, steps), diets, weights, folder, advance)
-    torch.save({"model": model.state_dict(), "prior": torch.from_numpy(prior)}, finished)
+    model = train(TrainPlan(SEED, steps, nominal=way.nominal), diets, weights, folder, advance)
+    torch.save({"model": model.state_dict()}, finished)
     (folder / "checkpoint.pt").unlink()
-    return model, prior
+
+
+def _class_weights(shelf: Shelf, without: Sequence[int]) -> tuple[torch.Tensor, FloatArray]:
+    nights = nights_in(shelf, [fold for fold in range(FOLDS) if fold not in without])
+    return class_weights(shelf.pages.stage[np.isin(shelf.pages.night, nights)])

@@ -25,8 +25,9 @@ class Shelf:
     so the gains drawn must lie close together. A page drawn at one gain is shown at that one.
     """
 
-    def __init__(self, pages: PageSet, variants: int) -> None:
+    def __init__(self, name: str, pages: PageSet, variants: int) -> None:
         """Take pages in which the ``variants`` of one epoch stand side by side."""
+        self.name = name
         self.pages = pages
         self.variants = variants
         self._gains = np.log(pages.gain.reshape(-1, variants))
@@ -44,12 +45,18 @@ class Shelf:
         return self._places[night]
 
     def stretches(
-        self, nights: NDArray[np.int64], count: int, length: int, rng: np.random.Generator
+        self,
+        nights: NDArray[np.int64],
+        count: int,
+        length: int,
+        rng: np.random.Generator,
+        nominal: float = 0.0,
     ) -> tuple[NDArray[np.int64], FloatArray]:
         """Choose stretches of nights: (count, length) pages, −1 for none, and a gain for each.
 
         A stretch may begin before its night, and some lose their first pages or single ones:
-        the model must know what to do where a neighbour does not exist.
+        the model must know what to do where a neighbour does not exist. ``nominal`` is the share
+        of stretches that are shown at the gain they were recorded with.
         """
         weights = np.array([(self._places[int(n)] >= 0).sum() for n in nights], dtype=np.float64)
         chosen = rng.choice(nights, count, p=weights / weights.sum())
@@ -64,7 +71,7 @@ class Shelf:
             if rng.random() < 0.1:
                 out[: rng.integers(1, length)] = -1
             out[rng.random(length) < 0.02] = -1
-        return rows, by_lot(rng, count)
+        return rows, by_lot(rng, count, nominal)
 
     def take(self, rows: NDArray[np.int64], gains: FloatArray) -> tuple[Tensor, Tensor]:
         """Give ink and power of pages at gains; a row of −1 is a black page."""

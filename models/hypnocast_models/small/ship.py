@@ -102,12 +102,22 @@ def trial_metrics(path: Path) -> tuple[Metric, ...]:
 
 
 def lay_logs(runs: Path, figures: Path, folder: Path) -> None:
-    """Put the logs of losses and the figures beside the pack's graphs."""
+    """Put the figures, the choices and the losses of all models beside the pack's graphs."""
     folder.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(figures, folder / "figures.json")
+    choices = {
+        path.stem: json.loads(path.read_text(encoding="utf-8"))
+        for path in sorted((runs / "choices").glob("*.json"))
+    }
+    (folder / "choices.json").write_text(json.dumps(choices, indent=1) + "\n", encoding="utf-8")
     entries = [
-        json.dumps({"model": log.parent.name, **json.loads(line.replace("NaN", "null"))})
-        for log in sorted(runs.glob("*/training.jsonl"))
+        json.dumps(
+            {
+                "model": f"{log.parent.parent.name}/{log.parent.name}",
+                **json.loads(line.replace("NaN", "null")),
+            }
+        )
+        for log in sorted(runs.glob("*/*/training.jsonl"))
         for line in log.read_text(encoding="utf-8").splitlines()
     ]
     text = "[\n" + ",\n".join(entries) + "\n]\n"

@@ -57,6 +57,8 @@ class TrainPlan:
     warm_up: float = 0.15
     average: float = 0.995
     colour: float = 1.0
+    nominal: float = 0.0
+    """Share of stretches that are shown at the gain they were recorded with."""
     checkpoint_every: int = 250
 
 
@@ -162,7 +164,7 @@ def _loss(
     model: Any, diet: Diet, weights: Tensor, plan: TrainPlan, rng: np.random.Generator
 ) -> Tensor:
     generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
-    rows, gains = diet.shelf.stretches(diet.nights, diet.batch, STRETCH, rng)
+    rows, gains = diet.shelf.stretches(diet.nights, diet.batch, STRETCH, rng, plan.nominal)
     ink, power = diet.shelf.take(rows.ravel(), np.repeat(gains, STRETCH))
     channels = ink.shape[1]
     if channels == 1:

@@ -19,8 +19,9 @@ from hypnocast_models.beside import scored
 from hypnocast_models.data import Recording
 from hypnocast_models.evaluate import summarise
 from hypnocast_models.figures import Scored
+from hypnocast_models.small.choose import choose
 from hypnocast_models.small.crossval import calibrate_fold, fold_folder
-from hypnocast_models.small.regimen import open_shelf, train_without
+from hypnocast_models.small.regimen import open_shelf, recall
 from hypnocast_models.small.ship import Shipment, provenance, ship
 from hypnocast_models.small.sources import FOLDS, fold_of
 from hypnocast_models.stream import stream_night
@@ -31,11 +32,13 @@ MIN_COVERAGE = 0.15
 
 def fold_pack(cache: Path, runs: Path, fold: int, commit: str) -> Pack:
     """Export the model of a fold with the calibration of that fold; once."""
-    folder = fold_folder(runs, fold) / "pack"
+    folder = runs / "packs" / f"fold{fold}"
     if (folder / "pack.toml").exists():
         return load_pack(folder)
-    model, _ = train_without(cache, fold_folder(runs, fold), (fold,))
-    calibration = calibrate_fold(cache, runs, fold, open_shelf(cache, "rows"))
+    shelf = open_shelf(cache, "rows")
+    choice = choose(runs, fold, shelf)
+    model = recall(fold_folder(runs, choice.trained, fold))
+    calibration = calibrate_fold(runs, choice.trained, choice.weights, fold, shelf)
     origin = provenance((), commit, f"fold {fold} of the cross-validation: not for use")
     pack, _ = ship(model, Shipment("0.0.0", calibration, origin), folder)
     return pack
