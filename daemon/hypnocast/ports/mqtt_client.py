@@ -11,6 +11,7 @@ from typing import Any, Final, Literal
 import aiomqtt
 import paho.mqtt.client as paho
 from aiomqtt.exceptions import MqttConnectError
+from aiomqtt.types import PahoSocket
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
@@ -180,6 +181,32 @@ class Client(aiomqtt.Client):
             )
         else:
             future.set_result(None)
+
+    def _on_socket_register_write(
+        self,
+        client: paho.Client,
+        userdata: Any,  # noqa: ARG002 - paho's signature
+        sock: PahoSocket,
+    ) -> None:
+        """Write as soon as the socket takes it, where it still is one when the loop comes to it.
+
+        aiomqtt would watch its number a turn later, whatever came between: an acknowledgement lets
+        a next message go, behind it lies the end, and the number is nobody's by then, or another's.
+        """
+
+        def write() -> None:
+            try:
+                client.loop_write()
+            except Exception as error:  # noqa: BLE001 - it ends the connection, whatever it is
+                if not self._disconnected.done():
+                    self._disconnected.set_exception(error)
+
+        def watch() -> None:
+            number = sock.fileno()
+            if number >= 0:
+                self._loop.add_writer(number, write)
+
+        self._loop.call_soon_threadsafe(watch)  # paho connects in a thread
 
     @property
     def silence_s(self) -> float:
