@@ -7,7 +7,8 @@ stays NaN: nothing is interpolated, and a clock that runs 200 ppm slow or fast l
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -18,86 +19,158 @@ from hypnocast.core.types import STEPS_PER_MICROVOLT, Derivation, FloatArray
 REACH = 0.75
 """How far from a slot, in intervals, its sample may lie."""
 
-_FIRST_CAPACITY = 4096
-_FULL = 0.9
-"""A store that is fuller after what was dropped is reclaimed gets more room."""
+BLOCK = 1024
+"""Samples that are kept, and let go of, together: 4 s at 256 Hz."""
+
+_UNKNOWN = np.iinfo(np.int32).min
+"""Stands for NaN among whole steps."""
+
+
+class _Block:
+    """Some samples: their times, and their values in steps of 1/64 µV."""
+
+    __slots__ = ("_steps", "_whole", "times")
+
+    def __init__(self, rows: int) -> None:
+        """Begin with room for so many rows."""
+        self.times: FloatArray = np.empty(BLOCK)
+        self._steps: NDArray[np.int32] | FloatArray = np.empty((rows, BLOCK), np.int32)
+        """Whole numbers, in half the memory; floats where a value lies beyond ±33 V."""
+        self._whole = True
+        """Whether every value is known."""
+
+    def put(self, at: slice, times: FloatArray, values: FloatArray) -> None:
+        """Take in samples, to the last bit."""
+        self.times[at] = times
+        steps = values * STEPS_PER_MICROVOLT
+        if not np.abs(steps).max(initial=0.0) < -_UNKNOWN:  # nor is NaN less than anything
+            unknown = np.isnan(steps)
+            if self._whole and unknown.any():
+                self._whole = False
+            if np.fmax.reduce(np.abs(steps), axis=None) >= -_UNKNOWN:
+                self._steps = self.known(slice(None))
+            if self._steps.dtype == np.int32:
+                steps[unknown] = _UNKNOWN
+        self._steps[:, at] = steps
+
+    def known(self, part: slice) -> FloatArray:
+        """Return steps, NaN where a value is unknown."""
+        steps = self._steps[:, part].astype(np.float64)
+        if not self._whole and self._steps.dtype == np.int32:
+            steps[steps == _UNKNOWN] = np.nan
+        return steps
 
 
 class SampleStore:
     """The newest samples of one stream: their times, and one row of values per derivation.
 
-    Appending copies only what is new; what was dropped is reclaimed by moving the rest to the
-    front when the room is used up. A fifth of it is spare, so that happens some times a page:
-    more room would be memory that a ward pays for every bed.
+    Values lie on the 1/64 µV grid of :func:`derive` and are kept as whole steps, in blocks that
+    are let go of as soon as no page needs them: a ward pays this memory for every bed.
     """
 
     def __init__(self, rows: int, *, base: int = 0) -> None:
         """Begin empty, with so many rows of values, after ``base`` samples gone by."""
-        self._times: FloatArray = np.empty(_FIRST_CAPACITY)
-        self._values: FloatArray = np.empty((rows, _FIRST_CAPACITY))
+        self._rows = rows
+        self._blocks: deque[_Block] = deque()
         self._from = 0
-        self._to = 0
+        """Samples dropped of the first block."""
+        self._room = 0
+        """Places left in the last block."""
         self._dropped = base
+
+    def __len__(self) -> int:
+        """How many samples are kept."""
+        return len(self._blocks) * BLOCK - self._from - self._room
 
     @property
     def stored(self) -> int:
         """How many samples were ever stored, dropped ones included."""
-        return self._dropped + self._to - self._from
+        return self._dropped + len(self)
 
     @property
-    def times(self) -> FloatArray:
-        """The times kept, strictly increasing; a view."""
-        return self._times[self._from : self._to]
-
-    @property
-    def values(self) -> FloatArray:
-        """The values kept, (rows, samples); a view."""
-        return self._values[:, self._from : self._to]
+    def first(self) -> float | None:
+        """The time of the first sample kept."""
+        return float(self._blocks[0].times[self._from]) if len(self) else None
 
     def append(self, times: FloatArray, values: FloatArray) -> None:
         """Add samples; their times must go on from the last ones."""
-        n = len(times)
-        if self._to + n > len(self._times):
-            self._make_room(n)
-        self._times[self._to : self._to + n] = times
-        self._values[:, self._to : self._to + n] = values
-        self._to += n
+        while n := len(times):
+            if not self._room:
+                self._blocks.append(_Block(self._rows))
+                self._room = BLOCK
+            n = min(n, self._room)
+            at = BLOCK - self._room
+            self._blocks[-1].put(slice(at, at + n), times[:n], values[:, :n])
+            self._room -= n
+            times, values = times[n:], values[:, n:]
 
     def drop_before(self, time: float) -> None:
         """Let go of samples older than a time."""
-        n = int(np.searchsorted(self.times, time))
-        self._from += n
-        self._dropped += n
+        while self._blocks:
+            end = self._end(0)
+            n = int(self._blocks[0].times[self._from : end].searchsorted(time))
+            self._from += n
+            self._dropped += n
+            if self._from < end:
+                return
+            self._blocks.popleft()
+            self._from = 0
+            self._room = self._room if self._blocks else 0
 
     def kept_of(self, stored: int) -> int:
         """Return how many of the first ``stored`` samples are still kept."""
-        return max(0, min(stored - self._dropped, self._to - self._from))
+        return max(0, min(stored - self._dropped, len(self)))
 
     def count_after(self, stored: int, start: float, end: float) -> int:
         """Count samples of ``start <= time < end`` that came after the first ``stored``."""
-        rest = self.times[self.kept_of(stored) :]
-        return int(np.searchsorted(rest, end) - np.searchsorted(rest, start))
+        skip, count = self.kept_of(stored), 0
+        for block, kept in self._parts():
+            rest = block.times[kept][skip:]
+            skip = max(0, skip - (kept.stop - kept.start))
+            count += int(rest.searchsorted(end) - rest.searchsorted(start))
+        return count
+
+    def around(
+        self, start: float, end: float, *, stored: int | None = None
+    ) -> tuple[FloatArray, FloatArray]:
+        """Return times and values, (rows, samples), of all samples between two times.
+
+        And of some before and after them, for whole blocks are taken. With ``stored``, of the
+        first so many samples only.
+        """
+        left = len(self) if stored is None else self.kept_of(stored)
+        times: list[FloatArray] = []
+        steps: list[FloatArray] = []
+        for block, kept in self._parts():
+            part = slice(kept.start, min(kept.stop, kept.start + left))
+            left -= part.stop - part.start
+            here = block.times[part]
+            if len(here) and here[-1] >= start and here[0] <= end:
+                times.append(here)
+                steps.append(block.known(part))
+        if not times:
+            return np.empty(0), np.empty((self._rows, 0))
+        return np.concatenate(times), np.concatenate(steps, axis=1) / STEPS_PER_MICROVOLT
 
     def with_rows(self, sources: Sequence[int | None]) -> SampleStore:
         """Return a store of the same samples with rows rearranged; None is a row of NaN."""
         fresh = SampleStore(len(sources), base=self._dropped)
-        values = np.full((len(sources), len(self.times)), np.nan)
-        for row, source in enumerate(sources):
-            if source is not None:
-                values[row] = self.values[source]
-        fresh.append(self.times, values)
+        for block, kept in self._parts():
+            before = block.known(kept) / STEPS_PER_MICROVOLT
+            values = np.full((len(sources), before.shape[1]), np.nan)
+            for row, source in enumerate(sources):
+                if source is not None:
+                    values[row] = before[source]
+            fresh.append(block.times[kept], values)
         return fresh
 
-    def _make_room(self, n: int) -> None:
-        kept = self._to - self._from
-        times, values = self._times, self._values
-        if kept + n > _FULL * len(times):
-            capacity = round((kept + n) / (_FULL * _FULL))
-            times, values = np.empty(capacity), np.empty((len(self._values), capacity))
-        times[:kept] = self.times
-        values[:, :kept] = self.values
-        self._times, self._values = times, values
-        self._from, self._to = 0, kept
+    def _end(self, place: int) -> int:
+        return BLOCK - self._room if place == len(self._blocks) - 1 else BLOCK
+
+    def _parts(self) -> Iterator[tuple[_Block, slice]]:
+        """Give the blocks, and what is kept of each."""
+        for place, block in enumerate(self._blocks):
+            yield block, slice(self._from if place == 0 else 0, self._end(place))
 
 
 def place(

@@ -194,10 +194,9 @@ class Headbox:
     @property
     def all_since(self) -> float | None:
         """Since when every stream that fills a role has had samples; None before that."""
-        firsts = [lane.store.times[:1] for lane in self._lanes if lane.open]
-        if not firsts or any(not len(first) for first in firsts):
-            return None
-        return max(float(first[0]) for first in firsts)
+        firsts = [lane.store.first for lane in self._lanes if lane.open]
+        begun = [first for first in firsts if first is not None]
+        return max(begun) if begun and len(begun) == len(firsts) else None
 
     def passed(self, time: float) -> bool:
         """Say whether every channel has come so far."""

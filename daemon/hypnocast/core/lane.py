@@ -165,15 +165,11 @@ class Lane:
     ) -> dict[Role, Signal]:
         """Lay what is kept on the grid, from ``anchor + start`` on."""
         rate = self.header.rate
-        kept = None if stored is None else self.store.kept_of(stored)
-        rows = place(
-            self.store.times[:kept],
-            self.store.values[:, :kept],
-            anchor=anchor,
-            rate=rate,
-            first=round(start * rate),
-            slots=round(seconds * rate),
+        first, slots = round(start * rate), round(seconds * rate)
+        times, values = self.store.around(
+            anchor + (first - 1) / rate, anchor + (first + slots) / rate, stored=stored
         )
+        rows = place(times, values, anchor=anchor, rate=rate, first=first, slots=slots)
         return {d.role: Signal(d, rate, row) for d, row in zip(self.derivations, rows, strict=True)}
 
     def _store(self, local: FloatArray) -> FloatArray:
