@@ -60,7 +60,7 @@ def _picture(_: Effort, report: Report) -> Iterator[Figure]:
 def _path(effort: Effort, _: Report) -> Iterator[Figure]:
     from hypnocast.app.bench import path
 
-    yield from path.measure(effort.pack, pages=120 if effort.long else 40)
+    yield from path.measure(effort.pack, pages=210 if effort.long else 40)
 
 
 def _verdict(effort: Effort, report: Report) -> Iterator[Figure]:
