@@ -115,6 +115,10 @@ class HandDriven:
             self._until = max(self._until, local)
             self._moved.notify_all()
 
+    def set_clock(self, by: float) -> None:
+        """Set the host's clock ahead by so many seconds."""
+        self._utc_0 += by
+
     def utc_of(self, local: float) -> float:
         """Return the UTC of a local time."""
         return self._utc_0 + local

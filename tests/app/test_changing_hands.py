@@ -8,6 +8,7 @@ import threading
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, closing
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -169,11 +170,16 @@ async def test_a_command_for_a_night_that_does_not_run_is_refused_with_a_reason(
 ) -> None:
     async with room(tmp_path, pack, broker.port, coming) as bed:
         session = (await bed.running.go_to(CLOCK_0 + PAGE_S + 10.0, BED, 1))[0].session
+        note = {"command": "note", "session": session, "text": "?"}
         for number, told in enumerate(
             (
                 {"command": "note", "session": "yesterday", "text": "?"},
                 {"command": "lights_off", "session": "yesterday"},
                 {"command": "lights_off", "session": session, "at": "2126-01-01T00:00:00.000Z"},
+                {"command": "lights_off", "session": session, "at": "2026-02-30T23:00:00.000Z"},
+                {"command": "lights_off", "session": session, "at": "0026-11-18T23:00:00.000Z"},
+                {**note, "at": "0026-11-18T23:00:00.000Z"},
+                {**note, "at": "2126-01-01T00:00:00.000Z"},
                 {"command": "dance"},
                 {"command": "start_session", "subject": "Jane Doe"},
             )
@@ -181,7 +187,10 @@ async def test_a_command_for_a_night_that_does_not_run_is_refused_with_a_reason(
             reply = await bed.ask(request=f"bad-{number}", **told)
             assert reply["ok"] is False
             assert reply["error"]
+            assert "internal" not in reply["error"]
         await bed.comes("status", session=session, state="live")
+        # What is told once stands in the night for good: nothing of this may.
+        assert bed.listener.json_of(f"{TOPIC}/night")[-1]["marks"] == []
 
 
 async def test_lights_are_marked_back_dated_and_move_no_page(
@@ -207,6 +216,23 @@ async def test_lights_are_marked_back_dated_and_move_no_page(
         first.end,
     ]
     assert len([mark for mark in marks if mark["kind"] == "lights_on"]) == 1
+
+
+async def test_a_clock_that_is_set_moves_no_note_of_the_night_and_holds_for_the_next(
+    tmp_path: Path, pack: Path, broker: Mosquitto, coming: list[Coming]
+) -> None:
+    async with room(tmp_path, pack, broker.port, coming) as bed:
+        (first,) = await bed.running.go_to(CLOCK_0 + PAGE_S + 10.0, BED, 1)
+        bed.running.source.set_clock(3600.0)
+        note = {"command": "note", "session": first.session, "text": "to the bathroom"}
+        assert (await bed.ask(request="note", **note))["ok"]
+        assert (await bed.ask(command="start_session", request="next"))["ok"]
+        events = await bed.running.go_to(CLOCK_0 + 3 * PAGE_S, BED, 3)
+    with closing(JournalReader(tmp_path / "journal.sqlite")) as reader:
+        (noted,) = reader.marks(first.session)
+    assert first.end < noted.at < events[1].end
+    apart = datetime.fromisoformat(events[2].start) - datetime.fromisoformat(first.start)
+    assert apart.total_seconds() == pytest.approx(3600.0 + PAGE_S + 10.0, abs=1.0)
 
 
 async def test_a_command_is_answered_once_what_it_did_is_durable(

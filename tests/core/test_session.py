@@ -110,6 +110,16 @@ def test_lights_may_be_back_dated_and_move_no_page() -> None:
         keep.lights("off", at(1000), at_utc=UTC0 + 2000)
 
 
+def test_a_slip_in_the_date_is_refused_for_it_could_not_be_taken_back() -> None:
+    keep = keeper()
+    keep.start(SessionPlan(), at(0))
+    keep.lights("off", at(60), at_utc=at(-3600).utc)
+    for slip in (-90_000.0, -1e9):
+        with pytest.raises(CommandError, match="more than a day before"):
+            keep.lights("off", at(60), at_utc=at(slip).utc)
+    assert len(running(keep).lights) == 1
+
+
 def test_commands_without_a_session_say_what_to_do() -> None:
     with pytest.raises(CommandError, match="start_session"):
         keeper().lights("off", at(0))

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import gzip
 import json
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from jsonschema import Draft7Validator, Draft202012Validator, ValidationError
 
+from hypnocast.app.events import instant as written
 from hypnocast.core import commands, schema, wire
 from hypnocast.core.night import NightTitle, build_night
 from nights import an_event, instant
@@ -112,6 +116,13 @@ def test_a_night_is_valid() -> None:
     for events in ([], EVENTS):
         night = build_night(title, events, marks, at=instant(90))
         Draft202012Validator(schema.json_schemas()["night"]).validate(_as_sent(night))
+
+
+@given(st.floats(-6.2e10, 2.5e11))
+def test_every_time_there_is_can_be_said_and_read_back(utc: float) -> None:
+    said = written(utc)
+    msgspec.convert(said, wire.Instant)
+    assert datetime.fromisoformat(said).timestamp() == pytest.approx(utc, abs=2e-3)
 
 
 def test_replies_are_valid_with_and_without_events() -> None:

@@ -153,7 +153,7 @@ class Bedside:
 
     def start(self, subject: str | None, phase: Phase, now: float) -> Session:
         """Begin a session by command."""
-        self._announce(self._keeper.start(SessionPlan(subject, phase), self._moment(now)))
+        self._announce(self._keeper.start(SessionPlan(subject, phase), self._on_the_wall(now)))
         session = self._keeper.session
         if session is None:
             raise CommandError("the session did not begin", remedy="Look at the daemon's log.")
@@ -175,10 +175,11 @@ class Bedside:
                 remedy=f"The session that runs is {running.id if running else 'none'}.",
             )
 
-    def note(self, at_utc: float, text: str) -> None:
-        """Keep a note of the session that runs."""
+    def note(self, at_utc: float | None, text: str, now: float) -> None:
+        """Keep a note of the session that runs, of now or of a UTC."""
+        at = self._keeper.when("the note", self._moment(now), at_utc)
         if self._keeper.session is not None:
-            self._send(Noted(self._keeper.session, at_utc, text))
+            self._send(Noted(self._keeper.session, at, text))
 
     def lights(self, to: Literal["off", "on"], at_utc: float | None, now: float) -> None:
         """Mark the lights by command."""
@@ -186,7 +187,7 @@ class Bedside:
 
     def resume(self, stored: Session, *, next_epoch: int, last_seen_utc: float, now: float) -> None:
         """Go on with a session after the daemon was down; say what was missed."""
-        moment = Moment(now, self._utc_of(now))
+        moment = self._on_the_wall(now)
         resumed = self._keeper.resume(
             stored, moment, next_epoch=next_epoch, last_seen_utc=last_seen_utc
         )
@@ -207,8 +208,12 @@ class Bedside:
         """Return a moment on both clocks; within a session by the session's one mapping."""
         session = self._keeper.session
         if session is None or session.anchor_lsl is None or session.anchor_utc is None:
-            return Moment(local, self._utc_of(local))
+            return self._on_the_wall(local)
         return Moment(local, session.anchor_utc + (local - session.anchor_lsl))
+
+    def _on_the_wall(self, local: float) -> Moment:
+        """Return a moment as the host's clock is set now: whence the next session counts."""
+        return Moment(local, self._utc_of(local))
 
     def _note_activity(self, now: float) -> None:
         latest = self._latest_needed()
@@ -269,7 +274,8 @@ class Bedside:
                     late = Moment(max(at.lsl, self._now), self._moment(max(at.lsl, self._now)).utc)
                     self._announce(keeper.lights(to, late, at_utc=at.utc))
             case MarkMeaning.START_SESSION:
-                self._announce(keeper.start(SessionPlan(), at, why="marker"))
+                begun = self._on_the_wall(at.lsl)
+                self._announce(keeper.start(SessionPlan(), begun, why="marker"))
             case MarkMeaning.END_SESSION:
                 if session is not None:
                     self._announce(keeper.end(session.id, at, why="marker"))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Awaitable, Callable
 from datetime import datetime
 from typing import Literal, TypeVar
@@ -56,11 +55,11 @@ class Orders:
                 )
 
     async def _note(self, bed: str, command: commands.Note) -> commands.Reply:
-        at = time.time() if command.at is None else _utc(command.at)
+        at = None if command.at is None else _utc(command.at)
 
-        def note(bedside: Bedside, _: float) -> None:
+        def note(bedside: Bedside, now: float) -> None:
             bedside.expect(command.session)
-            bedside.note(at, command.text)
+            bedside.note(at, command.text, now)
 
         await self._do(bed, note)
         return _done(command, command.session)
@@ -90,4 +89,9 @@ def _done(command: commands.Command, session: str) -> commands.Reply:
 
 
 def _utc(at: str) -> float:
-    return datetime.fromisoformat(at).timestamp()
+    try:
+        return datetime.fromisoformat(at).timestamp()
+    except ValueError as error:
+        raise CommandError(
+            f"there is no time {at}: {error}", where="at", remedy="Give a day and hour there are."
+        ) from None

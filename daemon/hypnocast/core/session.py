@@ -23,6 +23,8 @@ REARM_S = 60.0
 """After a night was ended by hand, the next begins by itself only once streams paused so long."""
 
 _FUTURE_S = 1.0
+_PAST_S = 86400.0
+"""What is told of a night was no longer than this before it: else its date is a slip."""
 
 Lights = Literal["on", "off", "unknown"]
 
@@ -231,17 +233,26 @@ class SessionKeeper:
     ) -> tuple[SessionChange, ...]:
         """Mark lights off or on, now or (back-dated) at a UTC. Moves no page."""
         session = self._running(f"mark lights {to}")
-        at = now.utc if at_utc is None else at_utc
-        if at > now.utc + _FUTURE_S:
-            raise CommandError(
-                f"lights {to} lies {at - now.utc:.0f} s in the future",
-                where=f"bed {self._bed}",
-                remedy="Give a time that has passed, or none for now.",
-            )
-        mark = LightsMark(to, at)
+        mark = LightsMark(to, self.when(f"lights {to}", now, at_utc))
         marks = sorted({*session.lights, mark}, key=lambda m: (m.at, m.to))
         self._session = replace(session, lights=tuple(marks))
         return (SessionChange("lights", self._session, f"lights {to}", now, mark),)
+
+    def when(self, what: str, now: Moment, at_utc: float | None) -> float:
+        """Return the UTC at which something was that is told, refused where it cannot be.
+
+        What has been told of a night cannot be taken back.
+        """
+        at = now.utc if at_utc is None else at_utc
+        wrong = ""
+        if at > now.utc + _FUTURE_S:
+            wrong = f"{what} lies {at - now.utc:.0f} s in the future"
+        elif at < self._running(f"tell of {what}").opened_utc - _PAST_S:
+            wrong = f"{what} lies more than a day before the session"
+        if wrong:
+            remedy = "Give a time of this night that has passed, or none for now."
+            raise CommandError(wrong, where=f"bed {self._bed}", remedy=remedy)
+        return at
 
     # --- by the streams ------------------------------------------------------------------------
 
