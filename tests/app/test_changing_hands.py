@@ -258,3 +258,18 @@ async def test_a_command_is_answered_once_what_it_did_is_durable(
         with closing(JournalReader(running.journal.path)) as reader:
             assert [record.id for record in reader.open_sessions()] == [session]
         assert await asyncio.wrap_future(busy)
+
+
+async def test_a_command_given_up_before_its_turn_is_not_obeyed_and_ends_nothing(
+    tmp_path: Path, pack: Path, broker: Mosquitto, coming: list[Coming]
+) -> None:
+    async with running_ward(tmp_path, pack, HandDriven(coming), broker.port) as running:
+        (first,) = await running.go_to(CLOCK_0 + PAGE_S + 10.0, BED, 1)
+        tracer, busy = running.ward.tracer, threading.Event()
+        held = tracer.post(BED, lambda *_: busy.wait(DEADLINE_S))
+        given_up = tracer.post(BED, lambda bedside, now: bedside.end(first.session, now))
+        assert given_up.cancel()
+        busy.set()
+        assert await asyncio.wrap_future(held)
+        events = await running.go_to(CLOCK_0 + 3 * PAGE_S + 5.0, BED, 3)
+    assert {event.session for event in events} == {first.session}

@@ -53,8 +53,8 @@ class Tracer:
         self._moved: dict[str, Bedside] = {}
         """Beds that something came to, or was done at, since the last tick."""
         self._all_at = float("-inf")
-        self._ticks = 0
         """When time is next let pass at every bed, on the source's clock."""
+        self._ticks = 0
         self.beats = 0
         """Counts turns of the loop: a tracer that stands still does not count."""
         self.pages: Counter[str] = Counter()
@@ -86,6 +86,8 @@ class Tracer:
         answer: Future[T] = Future()
 
         def do() -> None:
+            if not answer.set_running_or_notify_cancel():
+                return  # whoever asked has given up, and been told so
             try:
                 bedside = self.bedside(bed)
                 self._moved[bed] = bedside
