@@ -22,11 +22,6 @@ from packs import make_tiny_pack
 
 
 @pytest.fixture(scope="module")
-def pack(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_tiny_pack(tmp_path_factory.mktemp("pack") / "tiny")
-
-
-@pytest.fixture(scope="module")
 def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mosquitto]:
     """A broker that wants a user and a password."""
     folder = tmp_path_factory.mktemp("broker")

@@ -4,27 +4,25 @@ from __future__ import annotations
 
 import asyncio
 import json
-import threading
-from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import jsonschema
 import pytest
 
-from brokers import Mosquitto, running_mosquitto
+from brokers import Mosquitto
 from browser.ward_topics import Scene
+from gated import Gated, a_look
 from hypnocast.app.judging import Judge
 from hypnocast.app.nights.commentary import Commentary
 from hypnocast.app.simulate import SimulatedSource
 from hypnocast.core import wire
 from hypnocast.core.schema import json_schemas
 from hypnocast.core.topics import Topics
-from hypnocast.core.types import PAGE_S, Look, Opinion
+from hypnocast.core.types import PAGE_S
 from hypnocast.errors import CommandError
 from hypnocast.stagers.local import LocalStager
 from hypnocast.stagers.pack import load_pack
 from mqtt_lab import listening, until
-from packs import make_tiny_pack, tiny_picture
 from ward_lab import HandDriven, night, running_ward
 
 BED = "bed-01"
@@ -33,44 +31,9 @@ PAGES = 5
 TOPIC = Topics("lab").explanation(BED)
 
 
-@pytest.fixture(scope="module")
-def pack(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_tiny_pack(tmp_path_factory.mktemp("pack") / "tiny")
-
-
-@pytest.fixture(scope="module")
-def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mosquitto]:
-    with running_mosquitto(tmp_path_factory.mktemp("broker")) as running:
-        yield running
-
-
 @pytest.fixture
 def source() -> HandDriven:
     return HandDriven(night(SimulatedSource([BED], seed=5, pages=PAGES, truth=False)))
-
-
-class Gated:
-    """A real stager that lets pages pass and holds what explains them until its gate opens."""
-
-    def __init__(self, stager: LocalStager) -> None:
-        self._stager = stager
-        self.batches: list[list[int]] = []
-        self.gate = threading.Event()
-        self.reached = threading.Event()
-
-    @property
-    def provider(self) -> str:
-        return self._stager.provider
-
-    def judge(self, looks: Sequence[Look]) -> list[Opinion]:
-        self.batches.append([look.page.epoch for look in looks])
-        if len(self.batches) == 1:
-            self.reached.set()
-            self.gate.wait(20.0)
-        return self._stager.judge(looks)
-
-    def close(self) -> None:
-        self._stager.close()
 
 
 async def test_every_staged_page_is_explained_on_its_own_topic(
@@ -165,11 +128,11 @@ async def test_explanations_are_judged_last_and_never_along_with_pages(pack: Pat
     judge = Judge(lambda: stager)
     await judge.start()
     try:
-        studies = [judge.study(_look(100))]
+        studies = [judge.study(a_look(100))]
         await asyncio.to_thread(stager.reached.wait, 10.0)
-        studies += [judge.study(_look(101 + n)) for n in range(9)]
-        glances = [judge.glance(_look(50 + n)) for n in range(3)]
-        pages = [judge.ask(_look(n), urgent=n % 2 == 0) for n in range(6)]
+        studies += [judge.study(a_look(101 + n)) for n in range(9)]
+        glances = [judge.glance(a_look(50 + n)) for n in range(3)]
+        pages = [judge.ask(a_look(n), urgent=n % 2 == 0) for n in range(6)]
         stager.gate.set()
         await asyncio.gather(*studies, *glances, *pages)
     finally:
@@ -178,7 +141,3 @@ async def test_explanations_are_judged_last_and_never_along_with_pages(pack: Pat
     assert kinds == [{2}, {0}, {1}, {2}, {2}, {2}]
     assert stager.batches[1] == [0, 2, 4, 1, 3, 5]
     assert all(len(batch) <= 4 for batch in stager.batches[2:])
-
-
-def _look(epoch: int) -> Look:
-    return Look((tiny_picture(epoch, 0),), 0)

@@ -16,7 +16,6 @@ from jsonschema import Draft202012Validator
 from brokers import free_port
 from daemons import Daemon, command, daemon
 from mqtt_lab import Listener, kept_by_broker
-from packs import make_tiny_pack
 
 SCHEMAS = Path(__file__).resolve().parents[2] / "docs" / "schemas"
 BEDS = ("bed-01", "bed-02")
@@ -33,11 +32,6 @@ class Watched:
     daemon: Daemon
     code: int
     left: list[Path]
-
-
-@pytest.fixture(scope="module")
-def pack(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_tiny_pack(tmp_path_factory.mktemp("pack") / "tiny")
 
 
 def _demo(folder: Path, pack: Path, port: int, pages: int) -> tuple[str, ...]:

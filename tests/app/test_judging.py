@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from brokers import Mosquitto, running_mosquitto
+from brokers import Mosquitto
 from hypnocast.app.judging import Judge
 from hypnocast.app.simulate import SimulatedSource
 from hypnocast.core import commands, wire
@@ -52,21 +52,10 @@ class Moody:
 
 
 @pytest.fixture(scope="module")
-def pack(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_tiny_pack(tmp_path_factory.mktemp("pack") / "tiny")
-
-
-@pytest.fixture(scope="module")
 def forward(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A pack that looks at the page after, too."""
     folder = tmp_path_factory.mktemp("forward") / "tiny"
     return make_tiny_pack(folder, context=Context(before=1, after=1))
-
-
-@pytest.fixture(scope="module")
-def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mosquitto]:
-    with running_mosquitto(tmp_path_factory.mktemp("broker")) as running:
-        yield running
 
 
 @pytest.fixture(scope="module")

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
-from brokers import Mosquitto, running_mosquitto
+from brokers import Mosquitto
 from hypnocast.app.config import Config
 from hypnocast.app.config import Pack as PackConfig
 from hypnocast.app.replay import Replayed, ReplaySettings, replay
 from hypnocast.app.simulate import SimulatedSource
 from hypnocast.core import commands, wire
 from hypnocast.core.types import PAGE_S
-from packs import make_tiny_pack
 from ward_lab import HandDriven, night, running_ward
 
 BED = "bed-01"
@@ -33,17 +32,6 @@ TROUBLES = (
     "detached:M1@2300+90",
 )
 """What happens in the hour."""
-
-
-@pytest.fixture(scope="module")
-def pack(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_tiny_pack(tmp_path_factory.mktemp("pack") / "tiny")
-
-
-@pytest.fixture(scope="module")
-def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mosquitto]:
-    with running_mosquitto(tmp_path_factory.mktemp("broker")) as running:
-        yield running
 
 
 async def _replayed(pack: Path, tape: Path, *, bed: str = "") -> list[wire.StageEvent]:

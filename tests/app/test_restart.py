@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 
 import pytest
 
-from brokers import Mosquitto, running_mosquitto
+from brokers import Mosquitto
 from hypnocast.app.simulate import SimulatedSource
 from hypnocast.core import wire
 from hypnocast.core.types import PAGE_S
 from hypnocast.ports.journal_reader import JournalReader
 from mqtt_lab import listening, until
-from packs import make_tiny_pack
 from ward_lab import UTC_0, Coming, HandDriven, heard_from, night, running_ward, shifted, unheard
 
 BED = "bed-01"
@@ -23,17 +22,6 @@ PAGES = 12
 DOWN, UP = CLOCK_0 + 3.5 * PAGE_S, CLOCK_0 + 5.7 * PAGE_S
 """The daemon is down from the middle of page 3 until late in page 5."""
 END = CLOCK_0 + (PAGES - 1) * PAGE_S + 5.0
-
-
-@pytest.fixture(scope="module")
-def pack(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_tiny_pack(tmp_path_factory.mktemp("pack") / "tiny")
-
-
-@pytest.fixture(scope="module")
-def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mosquitto]:
-    with running_mosquitto(tmp_path_factory.mktemp("broker")) as running:
-        yield running
 
 
 @pytest.fixture(scope="module")

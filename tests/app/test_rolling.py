@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import threading
 import time
-from collections.abc import Iterator, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -15,33 +13,22 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from brokers import Mosquitto, running_mosquitto
+from brokers import Mosquitto
+from gated import Gated, a_look
 from hypnocast.app.judging import Judge
 from hypnocast.app.simulate import SimulatedSource
 from hypnocast.core.hops import Hops
 from hypnocast.core.topics import Topics
-from hypnocast.core.types import PAGE_S, Look, Opinion
+from hypnocast.core.types import PAGE_S
 from hypnocast.stagers.local import LocalStager
 from hypnocast.stagers.pack import load_pack
 from mqtt_lab import listening
-from packs import make_tiny_pack, tiny_picture
 from ward_lab import HandDriven, night, running_ward
 
 BED = "bed-01"
 CLOCK_0 = 1000.0
 PAGES = 5
 HOP_S = 5.0
-
-
-@pytest.fixture(scope="module")
-def pack(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_tiny_pack(tmp_path_factory.mktemp("pack") / "tiny")
-
-
-@pytest.fixture(scope="module")
-def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mosquitto]:
-    with running_mosquitto(tmp_path_factory.mktemp("broker")) as running:
-        yield running
 
 
 async def rolled(
@@ -99,38 +86,15 @@ def _seconds(instant: str) -> float:
     return datetime.fromisoformat(instant).timestamp()
 
 
-class Gated:
-    """A real stager that waits at a gate, and keeps what it was shown."""
-
-    def __init__(self, stager: LocalStager) -> None:
-        self._stager = stager
-        self.batches: list[list[int]] = []
-        self.gate = threading.Event()
-        self.reached = threading.Event()
-
-    @property
-    def provider(self) -> str:
-        return self._stager.provider
-
-    def judge(self, looks: Sequence[Look]) -> list[Opinion]:
-        self.batches.append([look.page.epoch for look in looks])
-        self.reached.set()
-        self.gate.wait(20.0)
-        return self._stager.judge(looks)
-
-    def close(self) -> None:
-        self._stager.close()
-
-
 async def test_pages_are_judged_before_every_glance_and_glances_are_shed(pack: Path) -> None:
     stager = Gated(LocalStager(load_pack(pack), "cpu"))
     judge = Judge(lambda: stager)
     await judge.start()
     try:
-        first = judge.glance(_look(0))
+        first = judge.glance(a_look(0))
         await asyncio.to_thread(stager.reached.wait, 10.0)
-        glances = [judge.glance(_look(100 + n)) for n in range(80)]
-        pages = [judge.ask(_look(1 + n), urgent=n % 2 == 0) for n in range(6)]
+        glances = [judge.glance(a_look(100 + n)) for n in range(80)]
+        pages = [judge.ask(a_look(1 + n), urgent=n % 2 == 0) for n in range(6)]
         shed = [glance for glance in glances if glance.cancelled()]
         assert len(shed) == 80 - 64
         began = time.monotonic()
@@ -143,10 +107,6 @@ async def test_pages_are_judged_before_every_glance_and_glances_are_shed(pack: P
     assert stager.batches[0] == [0]
     assert sorted(stager.batches[1]) == [1, 2, 3, 4, 5, 6]
     assert all(len(batch) <= 4 for batch in stager.batches[2:])
-
-
-def _look(epoch: int) -> Look:
-    return Look((tiny_picture(epoch, 0),), 0)
 
 
 @given(

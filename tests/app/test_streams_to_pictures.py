@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from datetime import datetime
 from itertools import pairwise
 from pathlib import Path
@@ -12,28 +11,16 @@ import edfio
 import numpy as np
 import pytest
 
-from brokers import Mosquitto, running_mosquitto
+from brokers import Mosquitto
 from hypnocast.app.config import Config, Site
 from hypnocast.app.config import Pack as PackConfig
 from hypnocast.app.replay import Replayed, ReplaySettings, replay
 from hypnocast.app.simulate import SimulatedSource
 from hypnocast.core.types import PAGE_S, Chunk, ClockReading
-from packs import make_tiny_pack
 from ward_lab import Coming, HandDriven, night, running_ward
 
 BED = "bed-01"
 CLOCK_0 = 1000.0
-
-
-@pytest.fixture(scope="module")
-def pack(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_tiny_pack(tmp_path_factory.mktemp("pack") / "tiny")
-
-
-@pytest.fixture(scope="module")
-def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mosquitto]:
-    with running_mosquitto(tmp_path_factory.mktemp("broker")) as running:
-        yield running
 
 
 def _with_a_pause(since_page: int, minutes: float, pages_after: int) -> list[Coming]:
