@@ -64,7 +64,7 @@ class Plan:
     """Shown from the beginning, whether anything is heard of them or not."""
     show_pages: bool = False
     boot_id: str = ""
-    """Of this boot; with it sessions that run are taken up again."""
+    """Of this boot: sessions that run are taken up on the grid they had in it."""
     problems: Callable[[str], tuple[str, ...]] = lambda _: ()
     """What the source knows to be wrong with a bed."""
     watchers: tuple[Watcher, ...] = ()
@@ -246,7 +246,7 @@ class Ward:
         night = await self.journal.read(look)
         evidence = await self.journal.read(lambda reader: reader.evidence(session_id))
         provisional = await self.journal.read(lambda reader: reader.provisional(session_id))
-        session = _session_of(night)
+        session = _session_of(night, self._plan.boot_id)
         last = max((event.epoch for event in night.events), default=-1)
         seen = max([session.opened_utc, *(_utc(page.end) for page in night.events)])
         _log.info("session taken up again", bed=session.bed, session=session.id, epoch=last + 1)
@@ -301,10 +301,11 @@ class Ward:
         )
 
 
-def _session_of(night: NightRecord) -> Session:
-    """Return a session as it stood in the journal."""
+def _session_of(night: NightRecord, boot_id: str) -> Session:
+    """Return a session as it stood in the journal, on the grid of this boot if it has one."""
     record = night.session
     anchor = night.anchors[-1] if night.anchors else None
+    anchor = next((each for each in night.anchors if each.boot_id == boot_id), anchor)
     lights = tuple(
         LightsMark("off" if mark.kind == "lights_off" else "on", _utc(mark.at))
         for mark in night.marks
