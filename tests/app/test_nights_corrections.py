@@ -89,6 +89,7 @@ def test_a_scoring_is_kept_and_compared(kept: Kept, tmp_path: Path) -> None:
     write_edf(scored(THEIRS), path)
     added = add_scoring(kept.config, kept.view, path, scorer="mk")
     assert (added.pages, added.outside) == (9, 0)
+    assert f"{added.offset_pages:g}" == "0"
     view = kept.view
     assert list(view.scorers["mk"]) == THEIRS
     told = comparisons(view)["mk"]
@@ -145,6 +146,13 @@ async def test_corrections_are_taken_while_the_daemon_runs(kept: Kept, tmp_path:
         ("epoch,stage\n0,W\n1,N4\n", "line 3"),
         ("epoch,stage\nzero,W\n", "line 2"),
         ("stage\n?\n\n", "no sleep stage"),
+        ("epoch,stage\ninf,W\n", "line 2"),
+        ("epoch,stage\n0,W\nnan,W\n", "line 3"),
+        (f"stage\n{'W' * 200_000}\n", "field"),
+        (
+            "<a><EpochLength>inf</EpochLength><SleepStages><SleepStage>1</SleepStage></SleepStages></a>",
+            "'inf' is no time",
+        ),
         ("", "no sleep stage"),
         ("<CMPStudyConfig><SleepStages><SleepStage>x</SleepStage></SleepStages>", "XML"),
         ("<!DOCTYPE a [<!ENTITY b 'c'>]><PSGAnnotation/>", "entities"),

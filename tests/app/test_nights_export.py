@@ -21,6 +21,8 @@ from hypnocast.app.nights.export import FORMATS, export_night
 from hypnocast.app.nights.view import NightView, view_of
 from hypnocast.core import wire
 from hypnocast.errors import CommandError
+from hypnocast.ports.journal_records import Correction
+from hypnocast.ports.scored_files import read_scoring
 from needs import need_module
 from nights import instant
 
@@ -128,7 +130,8 @@ def test_nsrr_files_give_the_same_nights(views: list[NightView], tmp_path: Path)
 def test_bids_csv_and_json_give_the_same_nights(views: list[NightView], tmp_path: Path) -> None:
     for view in views:
         events, sidecar = export_night(view, "bids", tmp_path, BERLIN)
-        assert events.name == "sub-S001_ses-20260301_task-sleep_events.tsv"
+        session = view.session.id.replace("-", "")
+        assert events.name == f"sub-S001_ses-{session}_task-sleep_events.tsv"
         rows = list(
             csv.DictReader(io.StringIO(events.read_text(encoding="utf-8")), dialect="excel-tab")
         )
@@ -154,6 +157,44 @@ def test_a_provisional_page_is_not_exported_as_settled() -> None:
     view = view_of(replace(record, events=(record.events[0], last)), now=0.0)
     assert view.night.stages == ("N2", "N3")
     assert view.stages == ("N2", None)
+
+
+def test_no_night_of_a_ward_writes_over_another(tmp_path: Path) -> None:
+    ids = ("lab.bed-1.20260301T220000000Z", "lab.bed-2.20260301T220000000Z",
+           "lab.bed-1.20260301T221500000Z")  # fmt: skip
+    for form in FORMATS:
+        written: list[Path] = []
+        for name in ids:
+            record = a_night(["W", "N2"], name=name)
+            unnamed = replace(record, session=replace(record.session, subject=None))
+            written += export_night(view_of(unnamed, now=0.0), form, tmp_path / form, BERLIN)
+        assert len(written) == len(set(written)), form
+
+
+def test_a_page_that_the_journal_lost_keeps_its_columns(tmp_path: Path) -> None:
+    record = a_night(["W", "N2", "N3"])
+    correction = Correction("night", 1, "R", "mk", instant(0.0), "")
+    lost = replace(record, events=(record.events[0], record.events[2]), corrections=(correction,))
+    [path] = export_night(view_of(lost, now=0.0), "csv", tmp_path, BERLIN)
+    rows = list(csv.DictReader(io.StringIO(path.read_text(encoding="utf-8"))))
+    assert [row["status"] for row in rows] == ["final", "unknown", "final"]
+    assert [row["scorer_mk"] for row in rows] == ["", "R", ""]
+
+
+def test_any_id_and_any_time_fit_an_edf_header(tmp_path: Path) -> None:
+    name = f"lab.{'b' * 64}.20260301T220000000Z.replay"
+    record = a_night(["W", "N2"], name=name)
+    # A recording that does not say when it was made is played from 1970.
+    dateless = msgspec.structs.replace(record.events[0], start="1970-01-01T00:00:00.000Z")
+    old = replace(
+        record,
+        session=replace(record.session, start="1970-01-01T00:00:00.000Z"),
+        events=(dateless,),
+    )
+    for shown, told in ((record, ["W", "N2"]), (old, ["W"])):
+        [path] = export_night(view_of(shown, now=0.0), "edf", tmp_path, BERLIN)
+        pages = read_scoring(path).pages(0.0, len(told))
+        assert [page.value if page else None for page in pages] == told
 
 
 def test_an_unknown_format_is_refused_by_name(tmp_path: Path, views: list[NightView]) -> None:

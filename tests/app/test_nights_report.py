@@ -123,6 +123,32 @@ def test_a_browser_prints_it(tmp_path: Path, form: str, magic: bytes) -> None:
         assert paper in {(255, 255, 255), (255, 255, 255, 255)}
 
 
+@pytest.mark.parametrize("verb", [["report", "latest"], ["why", "latest", "3"]])
+def test_an_unknown_format_is_refused_before_anything_is_drawn(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], verb: list[str]
+) -> None:
+    config = tmp_path / "hypnocast.toml"
+    config.write_text(f'daemon.state_dir = "{tmp_path}"\n')
+    assert run([*verb, "-f", "docx", "-c", str(config)]) == 2
+    [line] = capsys.readouterr().err.splitlines()
+    assert "docx" in line
+    assert "html, pdf, png" in line
+
+
+def test_a_browser_that_writes_nothing_is_told_and_the_old_sheet_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    browser = tmp_path / "chromium"
+    browser.write_text("#!/bin/sh\nexit 0\n")
+    browser.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    old = tmp_path / "night.pdf"
+    old.write_text("of yesterday")
+    with pytest.raises(InstallError, match="wrote nothing"):
+        save("<p>", old, "pdf")
+    assert old.read_text() == "of yesterday"
+
+
 def test_without_a_browser_the_remedy_is_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

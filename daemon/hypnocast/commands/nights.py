@@ -78,9 +78,10 @@ def report(
     from hypnocast.app.config import load_config
     from hypnocast.app.nights.export import file_stem
     from hypnocast.app.nights.report import report as make_report
-    from hypnocast.app.nights.sheet import save
+    from hypnocast.app.nights.sheet import check_form, save
     from hypnocast.app.nights.view import open_night
 
+    check_form(form)
     loaded = load_config(config)
     view = open_night(loaded, night)
     path = output or Path(f"{file_stem(view)}.{form}")
@@ -110,11 +111,12 @@ def why(
 
     from hypnocast.app.config import load_config
     from hypnocast.app.nights.export import file_stem
-    from hypnocast.app.nights.sheet import save
+    from hypnocast.app.nights.sheet import check_form, save
     from hypnocast.app.nights.view import open_night
     from hypnocast.app.nights.why import answer, depth_called, told
     from hypnocast.app.nights.why_sheet import why_sheet
 
+    check_form(form)
     loaded = load_config(config)
     view = open_night(loaded, night)
     found = answer(loaded, view, epoch, depth=depth_called(explain), tape=tape)

@@ -35,6 +35,11 @@ NSRR_EVENTS = MappingProxyType(
 )
 """Stage → the NSRR's concept and Profusion's code."""
 
+_EDF_YEARS = range(1985, 2085)
+"""A header has two digits for the year."""
+_EDF_ID = 46
+"""So much of a session's id fits into the 80 characters of the recording's field."""
+
 _BIDS_LEVELS = MappingProxyType(
     {
         "W": "Wake",
@@ -85,12 +90,14 @@ def write_edf(night: Hypnogram, path: Path) -> None:
     ]
     annotations += [EdfAnnotation(at, None, f"Note: {_plain(text)}") for at, text in night.notes]
     began = night.local_start
+    dated = began.year in _EDF_YEARS
     file = Edf(
         [],
         patient=Patient(code=_word(night.subject)),
         recording=Recording(
-            startdate=began.date(),
-            hospital_administration_code=_word(night.session),
+            startdate=began.date() if dated else None,
+            # Its end tells nights apart: the bed's and the time.
+            hospital_administration_code=_word(night.session)[-_EDF_ID:],
             equipment_code="hypnocast",
         ),
         starttime=began.time(),
@@ -179,9 +186,14 @@ def bids_sidecar(night: Hypnogram, generated_by: str) -> str:
 
 
 def bids_stem(night: Hypnogram) -> str:
-    """Return what BIDS has the files' names begin with."""
-    subject = re.sub(r"[^A-Za-z0-9]", "", night.subject or "") or "unknown"
-    return f"sub-{subject}_ses-{night.local_start:%Y%m%d}_task-sleep"
+    """Return what BIDS has the files' names begin with.
+
+    Whole ids tell nights apart: two beds may begin in one second, and have no subject code.
+    """
+    subject, session = (
+        re.sub(r"[^A-Za-z0-9]", "", word or "") for word in (night.subject, night.session)
+    )
+    return f"sub-{subject or 'unknown'}_ses-{session}_task-sleep"
 
 
 def runs(

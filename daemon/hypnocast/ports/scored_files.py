@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import csv
 import io
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -98,16 +99,24 @@ def _read_xml(text: str, path: Path) -> Scoring:
 
 
 def _xml_stages(root: ET.Element) -> Iterator[Annotation]:
-    length = float(root.findtext("EpochLength") or PAGE_S)
+    length = _number(root.findtext("EpochLength") or PAGE_S)
     for number, page in enumerate(root.iterfind("SleepStages/SleepStage")):
         if (stage := _CODES.get(int(page.text or "9"))) is not None:
             yield Annotation(length * number, length, stage)
     for event in root.iterfind("ScoredEvents/ScoredEvent"):
         if (event.findtext("EventType") or "").startswith("Stages"):
             code = (event.findtext("EventConcept") or "|9").rpartition("|")[2]
-            onset = float(event.findtext("Start") or 0.0)
+            onset = _number(event.findtext("Start") or 0.0)
             if (stage := _CODES.get(int(code))) is not None:
-                yield Annotation(onset, float(event.findtext("Duration") or length), stage)
+                yield Annotation(onset, _number(event.findtext("Duration") or length), stage)
+
+
+def _number(word: str | float) -> float:
+    """Return a time or a length; ``nan`` and ``inf`` are none."""
+    number = float(word)
+    if not math.isfinite(number):
+        raise ValueError(f"{word!r} is no time")
+    return number
 
 
 # --- tables -----------------------------------------------------------------------------------
@@ -116,7 +125,10 @@ def _xml_stages(root: ET.Element) -> Iterator[Annotation]:
 def _table(text: str, path: Path) -> Scoring:
     first = text.partition("\n")[0]
     delimiter = max("\t;,", key=first.count)
-    rows = list(csv.reader(io.StringIO(text), delimiter=delimiter))
+    try:
+        rows = list(csv.reader(io.StringIO(text), delimiter=delimiter))
+    except csv.Error as error:
+        raise TapeError(f"is no table: {error}", where=str(path)) from None
     head = [cell.strip().lower() for cell in rows[0]] if rows else []
     column = next((head.index(name) for name in _STAGE_COLUMNS if name in head), None)
     if column is None:
@@ -140,7 +152,7 @@ def _cells(
             continue
         try:
             word = row[column].strip()
-            at = PAGE_S * page if onset is None else float(row[onset[0]]) * onset[1]
+            at = PAGE_S * page if onset is None else _number(row[onset[0]]) * onset[1]
         except (IndexError, ValueError):
             raise TapeError("has no stage or no time", where=f"{path}, line {number}") from None
         if word.lower() in _MOMENTS:

@@ -60,7 +60,7 @@ def add_scoring(
         )
     write_corrections(journal_of(config), corrections)
     told = sum(round((stage.duration or PAGE_S) / PAGE_S) for stage in scoring.stages)
-    return Added(len(corrections), -anchor / PAGE_S, max(0, told - len(corrections)))
+    return Added(len(corrections), 0.0 - anchor / PAGE_S, max(0, told - len(corrections)))
 
 
 def _anchor(

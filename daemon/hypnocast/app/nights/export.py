@@ -35,6 +35,10 @@ _STAGES = ("W", "N1", "N2", "N3", "R")
 
 def export_night(view: NightView, form: str, folder: Path, zone: ZoneInfo) -> list[Path]:
     """Write a night into a folder and return the files."""
+    if form not in FORMATS:
+        raise CommandError(
+            f"{form!r} is no format", where="--format", remedy=f"Use {', '.join(FORMATS)}."
+        )
     folder.mkdir(parents=True, exist_ok=True)
     night, stem = hypnogram_of(view, zone), file_stem(view)
     match form:
@@ -51,16 +55,12 @@ def export_night(view: NightView, form: str, folder: Path, zone: ZoneInfo) -> li
                 f"{stem}-profusion.xml": profusion_xml(night),
                 f"{stem}-nsrr.xml": nsrr_xml(night),
             }
-        case "bids":
+        case _:
             name = bids_stem(night)
             texts = {
                 f"{name}_events.tsv": bids_events(night),
                 f"{name}_events.json": bids_sidecar(night, _made_by(view)),
             }
-        case _:
-            raise CommandError(
-                f"{form!r} is no format", where="--format", remedy=f"Use {', '.join(FORMATS)}."
-            )
     for name, text in texts.items():
         (folder / name).write_text(text, encoding="utf-8", newline="")
     return [folder / name for name in texts]
@@ -124,7 +124,7 @@ def as_json(view: NightView) -> str:
 
 def _row(page: StageEvent | None) -> tuple[object, ...]:
     if page is None:
-        return ("unknown", *("",) * 18)
+        return ("unknown", *("",) * 19)
     after, raw = page.probabilities, page.raw_probabilities
     return (
         page.status,

@@ -13,9 +13,10 @@ from pathlib import Path
 
 from hypnocast import __version__
 from hypnocast.core.wire import SourceName
-from hypnocast.errors import InstallError
+from hypnocast.errors import CommandError, InstallError
 
 NOTICE = "Research software: no diagnosis, no alarm function. Every stage needs a scorer's eye."
+FORMS = ("html", "pdf", "png")
 _BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
 _WIDTH = 1060
 _SCALE = 2
@@ -60,24 +61,36 @@ def _style() -> str:
     return (files("hypnocast.app.nights") / "sheet.css").read_text(encoding="utf-8")
 
 
+def check_form(form: str) -> None:
+    """Refuse a form that there is none of, before anything is worked out for it."""
+    if form not in FORMS:
+        raise CommandError(
+            f"{form!r} is no format", where="--format", remedy=f"Use {', '.join(FORMS)}."
+        )
+
+
 def save(html: str, path: Path, form: str) -> None:
     """Write a sheet as ``html``, or have a browser print it as ``pdf`` or draw it as ``png``."""
+    check_form(form)
     path.parent.mkdir(parents=True, exist_ok=True)
     if form == "html":
         path.write_text(html, encoding="utf-8")
         return
     browser = _browser(form)
     with tempfile.TemporaryDirectory(prefix="hypnocast-sheet-") as folder:
-        page = Path(folder) / "sheet.html"
+        page, made = Path(folder) / "sheet.html", Path(folder) / f"made.{form}"
         page.write_text(html, encoding="utf-8")
         if form == "pdf":
-            _browse(browser, page, f"--print-to-pdf={path.absolute()}", "--no-pdf-header-footer")
+            _browse(browser, page, f"--print-to-pdf={made}", "--no-pdf-header-footer")
         else:
-            _draw(browser, page, path)
-    if not path.is_file():
-        raise InstallError(
-            "the browser wrote nothing", where=browser, remedy="Use --format html, and print that."
-        )
+            _draw(browser, page, made)
+        if not made.is_file():
+            raise InstallError(
+                "the browser wrote nothing",
+                where=browser,
+                remedy="Use --format html, and print that.",
+            )
+        shutil.copyfile(made, path)
 
 
 def _draw(browser: str, page: Path, path: Path) -> None:
