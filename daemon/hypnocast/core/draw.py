@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cache, lru_cache
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -58,46 +59,42 @@ def draw_traces(
     _keep_memory()
     rows, columns, _ = picture.shape
     together = max(1, int(1 / px_per_sample / LEAST_CUTS))
-    column, share = _columns((heights.shape[1] - 1) // together, together * px_per_sample, columns)
+    cuts = _cuts((heights.shape[1] - 1) // together, together * px_per_sample, columns)
     tame = np.clip(heights, -FAR, FAR).astype(np.float32)
     low, high, often = _strokes(tame, px_per_sample, width_px / 2, together)
-    edges = np.concatenate([low, high], axis=1)
+    edges = np.stack([low, high])
     np.clip(edges, 0.0, rows, out=edges)
     edges *= np.float32(ROW)
-    cell = np.rint(edges, out=edges).astype(np.intp)
-    start, stop = cell[:, : column.size], cell[:, column.size :]
-    tops = start.min(axis=1) >> ROW_BITS
-    heads = (stop.max(axis=1) >> ROW_BITS) + 2 - tops
-    ends = np.cumsum(heads)
+    height = np.rint(edges, out=edges).astype(np.intp)
+    ink = np.ceil(often * cuts.share)
+    ink[height[1] <= height[0]] = 0.0
+    inks = np.stack([ink, -ink])
+    row, within = height >> ROW_BITS, height & (ROW - 1)
+    # Of each pixel column a line gets the cells from where it is highest to where it is lowest.
+    top = np.minimum.reduceat(row[0], cuts.first, axis=1)
+    cells = np.maximum.reduceat(row[1], cuts.first, axis=1) - top + 1
+    ends = np.cumsum(cells).reshape(cells.shape)
+    top_cell = ends - cells
+    cell = row + np.repeat(top_cell - top, cuts.size, axis=1)
     # An edge at 3.2 fills 0.8 of row 3 and all rows under it: a sum from the top makes it so,
-    # and as every cut begins and ends, the sums of one line do not reach into the next.
-    ink = np.ceil(often * share)
-    ink[stop <= start] = 0.0
-    here_and_below = np.empty((2, *cell.shape), np.intp)
-    inks = np.empty((2, *cell.shape))
-    np.concatenate([ink, -ink], axis=1, out=inks[0])
-    np.multiply(inks[0], cell & (ROW - 1), out=inks[1])
-    inks[0] *= ROW
-    inks[0] -= inks[1]
-    cell >>= ROW_BITS
-    cell *= columns
-    across = np.concatenate([column, column])
-    np.add(cell, (ends - heads - tops)[:, None] * columns + across, out=here_and_below[0])
-    np.add(here_and_below[0], columns, out=here_and_below[1])
-    steps = np.bincount(
-        here_and_below.reshape(-1), inks.reshape(-1), minlength=(int(ends[-1]) + 1) * columns
-    )
-    filled = steps.astype(np.int32).reshape(-1, columns)
-    np.add.accumulate(filled, axis=0, out=filled)  # in place: several times as fast
+    # and as every cut begins and ends, the sums of one column do not reach into the next.
+    whole = np.bincount(cell.reshape(-1), inks.reshape(-1))
+    inks *= within
+    above = np.bincount(cell.reshape(-1), inks.reshape(-1))
+    filled = np.cumsum(whole.astype(np.int32), dtype=np.int32)
+    filled *= ROW
+    filled -= above.astype(np.int32)
     inked = np.flatnonzero(filled > 0)
-    opacity = np.minimum(filled.reshape(-1).take(inked), FULL).astype(np.float32)
+    opacity = np.minimum(filled.take(inked), FULL).astype(np.float32)
     opacity *= np.float32(1 / FULL)
     opacity = np.repeat(opacity, 3)
+    moved = cuts.column + (top - top_cell) * columns
+    at = np.repeat(moved.reshape(-1), cells.reshape(-1)).take(inked)
+    at += inked * columns
     first = 0
-    borders = np.searchsorted(inked, ends * columns)
-    for last, shift, colour in zip(borders, tops - ends + heads, colours, strict=True):
-        at = inked[first:last] + shift * columns
-        _blend(picture, at, opacity[3 * first : 3 * last], _tiled(colour, at.size))
+    for last, colour in zip(np.searchsorted(inked, ends[:, -1]), colours, strict=True):
+        part = at[first:last]
+        _blend(picture, part, opacity[3 * first : 3 * last], _tiled(colour, part.size))
         first = int(last)
 
 
@@ -178,11 +175,24 @@ def _keep_memory() -> None:
     np.empty(1 << 21)
 
 
+class _Cuts(NamedTuple):
+    """Where the cuts through a picture's lines lie: a run of them in each pixel column."""
+
+    column: Wholes
+    """The pixel column of each run."""
+    first: Wholes
+    """The first cut of each run."""
+    size: Wholes
+    """How many cuts each run has."""
+    share: FloatArray
+    """Of each cut, its share of the ink that fills its column."""
+
+
 @lru_cache(maxsize=16)
-def _columns(cuts: int, px_per_cut: float, columns: int) -> tuple[Wholes, FloatArray]:
-    """Pixel column of each cut, and the cut's share of the ink that fills the column."""
-    column = np.minimum(((np.arange(cuts) + 0.5) * px_per_cut).astype(np.intp), columns - 1)
-    return column, COLUMN / np.bincount(column)[column]
+def _cuts(count: int, px_per_cut: float, columns: int) -> _Cuts:
+    column = np.minimum(((np.arange(count) + 0.5) * px_per_cut).astype(np.intp), columns - 1)
+    there, first, size = np.unique(column, return_index=True, return_counts=True)
+    return _Cuts(there, first, size, COLUMN / np.repeat(size, size))
 
 
 @lru_cache(maxsize=16)

@@ -8,10 +8,10 @@ from functools import lru_cache
 
 import numpy as np
 
-from hypnocast.core.condition import Conditioned, condition
+from hypnocast.core.condition import Conditioned, Filtered, condition
 from hypnocast.core.draw import draw_grid, draw_traces, rgb
-from hypnocast.core.recipe import Band, Recipe
-from hypnocast.core.spectrogram import spectrogram
+from hypnocast.core.recipe import Band, Recipe, Spectrum
+from hypnocast.core.spectrogram import spectrograms
 from hypnocast.core.types import PAGE_S, FloatArray, Page, Picture, Pixels, Quality, Role
 
 
@@ -82,16 +82,22 @@ def _heights(trace: FloatArray, band: Band, place: int, recipe: Recipe) -> Float
 
 
 def _draw_spectrograms(picture: Pixels, page: Conditioned, recipe: Recipe) -> None:
-    if recipe.spectrogram is None:
+    look = recipe.spectrogram
+    if look is None:
         return
+    columns = recipe.width // look.column_px
+    alike: dict[tuple[Spectrum, float, float], list[tuple[int, Filtered]]] = {}
     for place, band in enumerate(recipe.bands):
         signal = page.filtered.get(band.role)
         if signal is not None and band.spectrum is not None:
+            kind = (band.spectrum, signal.rate, signal.start_s)
+            alike.setdefault(kind, []).append((place, signal))
+    for (spectrum, *_), bands in alike.items():
+        greys = spectrograms([signal for _, signal in bands], look, spectrum, columns)
+        for (place, _), grey in zip(bands, greys, strict=True):
             top = spectrogram_top(recipe, place)
-            grey = spectrogram(signal, recipe.spectrogram, band.spectrum, recipe.width)
-            band_of_it = picture[top : top + recipe.spectrogram.rows]
-            for level in range(3):  # one after the other: four times as fast as all at once
-                band_of_it[:, :, level] = grey
+            lines = picture[top : top + look.rows].reshape(look.rows, -1)
+            lines[...] = np.repeat(grey, 3 * look.column_px, axis=1)
 
 
 def spectrogram_top(recipe: Recipe, place: int) -> int:
