@@ -17,7 +17,7 @@ import pytest
 from brokers import Mosquitto, running_mosquitto
 from hypnocast.app.simulate import SimulatedSource
 from hypnocast.core.commands import StartSession
-from hypnocast.core.types import PAGE_S
+from hypnocast.core.types import PAGE_S, Mark
 from hypnocast.ports.journal_reader import JournalReader
 from hypnocast.ports.mqtt import Connected
 from mqtt_lab import Listener, kept_by_broker, listening
@@ -273,3 +273,16 @@ async def test_a_command_given_up_before_its_turn_is_not_obeyed_and_ends_nothing
         assert await asyncio.wrap_future(held)
         events = await running.go_to(CLOCK_0 + 3 * PAGE_S + 5.0, BED, 3)
     assert {event.session for event in events} == {first.session}
+
+
+async def test_a_marker_from_the_future_begins_the_night_when_it_came(
+    tmp_path: Path, pack: Path, broker: Mosquitto, coming: list[Coming]
+) -> None:
+    # Of a machine that was switched on a quarter of an hour before, its clock not measured yet.
+    came = CLOCK_0 + PAGE_S
+    mark = Mark("marks", stamp=came + 900.0, text="start session", arrived=came)
+    told = sorted([*coming, (came, BED, mark)], key=lambda each: each[0])
+    async with running_ward(tmp_path, pack, HandDriven(told), broker.port) as running:
+        events = await running.go_to(came + 2 * PAGE_S + 5.0, BED, 3)
+    assert [event.epoch for event in events] == [0, 0, 1]
+    assert events[1].start == events[0].end

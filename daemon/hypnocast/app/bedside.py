@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Literal
 
 from hypnocast.app.easel import Easel, Tracing
+from hypnocast.app.hearing import ChangeTape, Decided, Hearing
 from hypnocast.app.seeing import see
 from hypnocast.app.traced import Changed, Glimpsed, Item, Noted, Timings, Traced
 from hypnocast.core.decisions import WHOLE_PAGE_S, Anchored, Decision, cut_short
@@ -22,15 +23,11 @@ from hypnocast.core.session import Moment, Phase, Session, SessionChange, Sessio
 from hypnocast.core.types import (
     PAGE_S,
     Arrival,
-    Chunk,
-    ClockReading,
     Gap,
     Mark,
     Page,
     Reason,
     StreamHeader,
-    StreamLost,
-    StreamOpened,
 )
 from hypnocast.errors import CommandError
 
@@ -57,32 +54,29 @@ class Bedside:
         *,
         utc_of: Callable[[float], float],
         auto: bool,
-        decided: Callable[[Sequence[Decision]], None] | None = None,
+        decided: Decided | None = None,
+        change_tape: ChangeTape | None = None,
         obey: Iterable[Decision] | None = None,
     ) -> None:
         """Take the session keeper, how to trace, and where items go.
 
-        ``decided`` sees what is decided about time, for the tape; ``obey`` are the decisions of
-        a tape that is replayed.
+        ``decided`` sees what is decided about time, for the tape; ``change_tape`` begins a new
+        one with what came lately. ``obey`` are the decisions of a tape that is replayed.
         """
         self._keeper = keeper
         self._tracing = tracing
-        self._choose = choose
         self._send = send
         self._utc_of = utc_of
         self._auto = auto
-        self._decided = decided
         script = list(obey) if obey is not None else None
         self._script = deque(d for d in script or () if isinstance(d, Anchored))
         self._cut_short = cut_short(script or ())
         self._obeying = script is not None
         self._easel = Easel(tracing)
-        self._headbox = Headbox(
-            tracing.needs, choose=self._montage_for, grace_s=tracing.grace_s, obey=script
+        self._hearing = Hearing(
+            tracing, choose, decided=decided, change_tape=change_tape, obey=script
         )
         self._hops = Hops(tracing.hop_s) if tracing.hop_s is not None else None
-        self._montage: Montage | None = None
-        self._headers: dict[str, StreamHeader] = {}
         self._flowing_since: float | None = None
         self._last_activity = float("-inf")
         self._next_health = float("-inf")
@@ -98,6 +92,10 @@ class Bedside:
         return self._keeper.session
 
     @property
+    def _headbox(self) -> Headbox:
+        return self._hearing.headbox
+
+    @property
     def wants_reading(self) -> bool:
         """Whether samples wait for their sender's clock to be measured."""
         return bool(self._headbox.wants_reading)
@@ -111,18 +109,9 @@ class Bedside:
 
     def take(self, arrival: Arrival) -> None:
         """Take in whatever arrived."""
-        match arrival:
-            case Chunk():
-                self._headbox.feed(arrival)
-            case ClockReading():
-                self._headbox.read_clock(arrival)
-            case StreamOpened():
-                self._headers[arrival.header.key] = arrival.header
-                self._headbox.open(arrival)
-            case StreamLost():
-                self._headbox.lose(arrival)
-            case Mark():
-                self._mark(arrival)
+        self._hearing.take(arrival)
+        if isinstance(arrival, Mark):
+            self._mark(arrival)
 
     def step(self, now: float | None) -> None:
         """Let time pass: live to the local clock, else as far as the data have come."""
@@ -136,7 +125,7 @@ class Bedside:
             self._announce(self._keeper.tick(self._moment(now)))
         self._trace(self._headbox.close_due(now), now)
         self._glance(now)
-        self._tell_decisions()
+        self._hearing.tell_decisions()
         self._check_health(now)
 
     def finish(self) -> None:
@@ -147,7 +136,7 @@ class Bedside:
         session = self._keeper.session
         if session is not None:
             self._announce(self._keeper.end(session.id, self._moment(self._now), why="end of data"))
-        self._tell_decisions()
+        self._hearing.tell_decisions()
 
     # --- sessions ------------------------------------------------------------------------------
 
@@ -202,7 +191,7 @@ class Bedside:
         elif session.anchor_lsl is not None:
             self._headbox.begin(session.anchor_lsl, first_epoch=resumed.first_epoch)
             self._resumed_at = (session.id, resumed.first_epoch)
-            self._tell_decisions()
+            self._hearing.tell_decisions()
 
     def _moment(self, local: float) -> Moment:
         """Return a moment on both clocks; within a session by the session's one mapping."""
@@ -256,13 +245,15 @@ class Bedside:
         meaning = meaning_of(mark.text)
         session = self._keeper.session
         if meaning is None:
-            header = self._headers.get(mark.stream)
+            header = self._hearing.headers.get(mark.stream)
             spoken = header is None or header.type.casefold() in MARKER_TYPES
             if session is not None and spoken:
                 self._send(Noted(session, self._moment(local).utc, mark.text))
             return
-        if self._obeying and meaning not in (MarkMeaning.LIGHTS_OFF, MarkMeaning.LIGHTS_ON):
-            return
+        if meaning not in (MarkMeaning.LIGHTS_OFF, MarkMeaning.LIGHTS_ON):
+            if self._obeying:
+                return
+            local = min(local, mark.arrived or local)  # no night begins after it was told
         self._act(meaning, self._moment(local))
 
     def _act(self, meaning: MarkMeaning, at: Moment) -> None:
@@ -294,9 +285,9 @@ class Bedside:
             self._send(Changed(change))
             begun = change.change in ("opened", "phase") and session.phase is Phase.RECORDING
             if begun and session.anchor_lsl is not None and not self._obeying:
-                self._headbox.begin(session.anchor_lsl)
+                self._hearing.begin(session.anchor_lsl)
                 self._easel.begin()
-            self._tell_decisions()
+            self._hearing.tell_decisions()
 
     def _end_grid(self, session: Session, at: float) -> None:
         if session.anchor_lsl is None:
@@ -362,16 +353,7 @@ class Bedside:
         drawn_ms = (now - end + time.perf_counter() - began) * 1000.0
         self._send(Glimpsed(session, self._moment(end).utc, outcome, drawn_ms))
 
-    def _tell_decisions(self) -> None:
-        decisions = self._headbox.take_decisions()
-        if decisions and self._decided is not None:
-            self._decided(decisions)
-
     # --- health --------------------------------------------------------------------------------
-
-    def _montage_for(self, headers: Sequence[StreamHeader]) -> Montage:
-        self._montage = self._choose(headers)
-        return self._montage
 
     def _check_health(self, now: float) -> None:
         wall = time.monotonic()
@@ -382,8 +364,8 @@ class Bedside:
         self._send(
             see(
                 self._headbox,
-                self._headers,
-                self._montage,
+                self._hearing.headers,
+                self._hearing.montage,
                 needed=self._tracing.needed,
                 mains_hz=self._tracing.mains_hz,
                 now=now,
