@@ -6,6 +6,7 @@ that says what is wrong, where, and what to do.
 
 from __future__ import annotations
 
+import errno
 import signal
 import sys
 from collections.abc import Sequence
@@ -20,6 +21,8 @@ from hypnocast.errors import HypnocastError
 
 _UsageError: type[Exception] = typer.BadParameter.__bases__[0]
 """Click's own, wherever typer keeps its copy of click."""
+
+_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 app = typer.Typer(
     name="hypnocast",
@@ -90,6 +93,12 @@ def run(arguments: Sequence[str] | None = None) -> int:
         return 130
     except BrokenPipeError:
         return 0
+    except OSError as error:
+        if error.filename is None and error.errno not in _FULL:
+            raise  # not a path that somebody named: whoever mends it needs the traceback
+        where = "" if error.filename is None else f"{error.filename}: "
+        _complain(f"{where}{error.strerror}. Name another path, or check its rights and the disk.")
+        return 1
     return int(result or 0)
 
 

@@ -209,6 +209,26 @@ def test_a_file_that_is_no_recording_gives_one_line(
         assert "night.edf" in _one_line(capsys, 1, [*verb, "-c", config])
 
 
+@pytest.mark.parametrize("full", [False, True], ids=["no folder", "full disk"])
+def test_an_answer_that_cannot_be_written_gives_one_line(
+    place: Place, capsys: pytest.CaptureFixture[str], full: bool
+) -> None:
+    if full and not Path("/dev/full").is_char_device():
+        pytest.skip("this system has no /dev/full")
+    (place.folder / "file").write_text("no folder")
+    (place.folder / "asyncapi.json").symlink_to("/dev/full")
+    named = place.folder if full else place.folder / "file" / "below"
+    line = _one_line(capsys, 1, ["schema", str(named)])
+    assert ("No space left" if full else "below") in line
+
+
+def test_a_ward_that_cannot_be_is_refused_in_words(capsys: pytest.CaptureFixture[str]) -> None:
+    for words in (["--broker", ":1883"], ["--site", "a b"], ["--broker", "host:0"]):
+        line = _one_line(capsys, 2, ["watch", "--once", *words])
+        assert "HOST:PORT" in line
+        assert "`" not in line
+
+
 def test_every_command_explains_itself_without_loading_what_is_heavy() -> None:
     told = command("--help")
     assert told.returncode == 0

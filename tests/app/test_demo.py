@@ -3,8 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
+import pty
+import select
 import signal
 import socket
+import subprocess
+import sys
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +20,7 @@ import pytest
 from jsonschema import Draft202012Validator
 
 from brokers import free_port
-from daemons import Daemon, command, daemon
+from daemons import DEADLINE_S, Daemon, command, daemon, environment
 from mqtt_lab import Listener, kept_by_broker
 
 SCHEMAS = Path(__file__).resolve().parents[2] / "docs" / "schemas"
@@ -132,6 +138,37 @@ def test_a_demo_that_is_stopped_leaves_nothing_behind(
         assert running.complained == ""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", port))
+
+
+def test_in_a_terminal_the_addresses_stay_in_sight(tmp_path: Path, pack: Path) -> None:
+    ours, theirs = pty.openpty()
+    words = ("demo", "--pages", "4", "--speed", "20", "--pack", str(pack))
+    running = subprocess.Popen(
+        [sys.executable, "-m", "hypnocast", *words],
+        stdin=theirs, stdout=theirs, stderr=theirs, start_new_session=True,
+        env=environment({"TMPDIR": str(tmp_path), "TERM": "xterm", "COLUMNS": "120"}),
+    )  # fmt: skip
+    os.close(theirs)
+    shown, deadline = b"", time.monotonic() + DEADLINE_S
+    try:
+        # What is printed before the view takes the screen lies behind it.
+        while not (
+            b"MQTT   " in (view := shown.partition(b"\x1b[?1049h")[2]) and b"Ward   " in view
+        ):
+            assert time.monotonic() < deadline, shown
+            if select.select([ours], [], [], 1.0)[0]:
+                shown += os.read(ours, 65536)
+    finally:
+        running.send_signal(signal.SIGTERM)
+        while running.poll() is None and time.monotonic() < deadline:
+            if select.select([ours], [], [], 0.1)[0]:
+                try:
+                    os.read(ours, 65536)
+                except OSError:
+                    break
+        code = running.wait(DEADLINE_S)
+        os.close(ours)
+    assert code == 130
 
 
 def test_a_port_that_is_taken_gives_one_line(tmp_path: Path, pack: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import socket
 import ssl
@@ -19,7 +20,7 @@ from typer.testing import CliRunner
 
 from brokers import free_port
 from browser.serving import Served, served
-from hypnocast.cli import app
+from hypnocast.cli import app, run
 from hypnocast.dashboard.auth import Gate, hash_password, load_logins, set_password
 from hypnocast.dashboard.guard import LARGEST_BODY, LARGEST_HEAD, LONGEST_TARGET, PatientProtocol
 from hypnocast.dashboard.settings import DashboardSettings
@@ -205,6 +206,32 @@ def test_the_login_file_holds_no_password_and_is_for_its_owner_alone(folder: Pat
         load_logins(wide)
     with pytest.raises(ConfigError, match="characters"):
         set_password(users, USER, "short")
+
+
+def test_the_daemon_can_still_read_a_login_file_that_was_changed_for_it(tmp_path: Path) -> None:
+    users = tmp_path / "users.json"
+    set_password(users, USER, PASSWORD)
+    users.chmod(0o640)
+    group = max(os.getgroups(), default=os.getgid())
+    os.chown(users, -1, group)
+    set_password(users, USER, "another password")
+    assert users.stat().st_mode & 0o777 == 0o640
+    assert users.stat().st_gid == group
+    assert [path.name for path in tmp_path.iterdir()] == ["users.json"]
+    with pytest.raises(ConfigError, match="cannot be written"):
+        set_password(tmp_path / "nowhere" / "users.json", USER, PASSWORD)
+
+
+def test_a_certificate_that_cannot_be_read_is_told_before_any_address(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = tmp_path / "hypnocast.toml"
+    board = f'cert_file = "{tmp_path}/absent.pem"\nkey_file = "{tmp_path}/absent.key"\n'
+    config.write_text(f"[dashboard]\n{board}port = {free_port()}\n")
+    assert run(["dashboard", "-c", str(config)]) == 2
+    told = capsys.readouterr()
+    assert "absent.pem" in told.err
+    assert told.out == ""
 
 
 # --- forged requests -------------------------------------------------------------------------

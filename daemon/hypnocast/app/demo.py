@@ -26,7 +26,6 @@ from hypnocast.ports.journal import Journal
 from hypnocast.ports.mqtt_settings import BrokerSettings
 
 SITE = "demo"
-NIGHT_PAGES = 960
 AWAKE_PAGES = 30
 """The quarter of an hour before people fall asleep is left out."""
 
@@ -36,8 +35,8 @@ class DemoSettings:
     """What the demo is to show."""
 
     beds: int = 2
-    pages: int | None = 60
-    """How many pages every bed has; None: a whole night."""
+    pages: int = 60
+    """How many pages every bed has."""
     speed: float = 20.0
     port: int = 0
     """Of the broker; 0: any that is free."""
@@ -83,9 +82,12 @@ async def run_demo(
     """Run until every bed has its pages, or cancelled."""
     config = Config(pack=Pack(name=settings.pack))
     pack = open_pack(config)
-    pages = NIGHT_PAGES if settings.pages is None else settings.pages
     sim = SimulatedSource(
-        settings.beds, seed=settings.seed, pages=pages, skip_pages=AWAKE_PAGES, truth=False
+        settings.beds,
+        seed=settings.seed,
+        pages=settings.pages,
+        skip_pages=AWAKE_PAGES,
+        truth=False,
     )
     source = RecordedSource(
         paced(iter(sim), settings.speed),

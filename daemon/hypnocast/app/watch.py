@@ -53,6 +53,8 @@ class WatchSettings:
     prefix: str = "hypnocast/lab"
     once_after_s: float | None = None
     """Print one table after so many seconds and end; None watches until interrupted."""
+    below: tuple[str, ...] = ()
+    """What else to keep in sight: lines below the table."""
 
 
 async def watch(settings: WatchSettings, console: Console | None = None) -> None:
@@ -69,17 +71,19 @@ async def watch(settings: WatchSettings, console: Console | None = None) -> None
     try:
         if settings.once_after_s is not None:
             await asyncio.sleep(settings.once_after_s)
-            screen.print(ward_view(ward, time.time(), feed.link))
+            screen.print(ward_view(ward, time.time(), feed.link, settings.below))
             return
         with Live(console=screen, auto_refresh=False, screen=screen.is_terminal) as live:
             while True:
-                live.update(ward_view(ward, time.time(), feed.link), refresh=True)
+                live.update(ward_view(ward, time.time(), feed.link, settings.below), refresh=True)
                 await asyncio.sleep(_REDRAWS_S)
     finally:
         await ended(task)
 
 
-def ward_view(ward: Ward, now: float, link: BrokerLink | None = None) -> RenderableType:
+def ward_view(
+    ward: Ward, now: float, link: BrokerLink | None = None, below: tuple[str, ...] = ()
+) -> RenderableType:
     """Return the table of the ward, with what is wrong above and the notice below."""
     parts: list[RenderableType] = []
     if link is not None and not link.connected:
@@ -92,6 +96,7 @@ def ward_view(ward: Ward, now: float, link: BrokerLink | None = None) -> Rendera
     if len(sources) == 1 and (unreal := _UNREAL.get(next(iter(sources)))) is not None:
         parts.append(Text(f" {unreal}: no person now. ", "italic #5fb0ee"))
     parts.append(_Fitted(ward, now))
+    parts += [Text(line) for line in below]
     parts.append(Text("Research use only: no diagnosis, no alarm function.", "dim"))
     return Group(*parts)
 

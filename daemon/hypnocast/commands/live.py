@@ -61,7 +61,7 @@ def demo(
     *,
     beds: Beds = 2,
     pages: Annotated[
-        int | None, typer.Option(min=1, max=5000, help="Pages per bed; without it, a night.")
+        int, typer.Option(min=1, max=5000, help="Pages per bed; a whole night has 960.")
     ] = 60,
     speed: Annotated[float, typer.Option(min=0.1, max=10_000, help="Times real time.")] = 20.0,
     port: Annotated[int, typer.Option(min=0, max=65535, help="Broker's port; 0: any free.")] = 0,
@@ -79,6 +79,12 @@ def demo(
     from hypnocast.app.logs import set_up_logs
 
     set_up_logs(quiet=True)
+
+    def addresses(address: DemoAddress) -> tuple[str, ...]:
+        host, number = address.broker.host, address.broker.port
+        mqtt = f"MQTT   mosquitto_sub -h {host} -p {number} -v -t '{address.prefix}/#'"
+        return (mqtt,) if address.dashboard is None else (mqtt, f"Ward   {address.dashboard}")
+
     settings = DemoSettings(
         beds=beds,
         pages=pages,
@@ -91,16 +97,16 @@ def demo(
     lines = headless or not sys.stdout.isatty()
 
     def started(address: DemoAddress) -> None:
-        host, number = address.broker.host, address.broker.port
         say("SIMULATED beds: no person, no diagnosis. Ctrl-C ends the demo and leaves nothing.")
-        say(f"MQTT   mosquitto_sub -h {host} -p {number} -v -t '{address.prefix}/#'")
-        if address.dashboard is not None:
-            say(f"Ward   {address.dashboard}")
+        for line in addresses(address):
+            say(line)
 
     def view(address: DemoAddress) -> asyncio.Task[None]:
         from hypnocast.app.watch import WatchSettings, watch
 
-        return asyncio.create_task(watch(WatchSettings(address.broker, address.prefix)))
+        # What was said before lies behind the view.
+        settings = WatchSettings(address.broker, address.prefix, below=addresses(address))
+        return asyncio.create_task(watch(settings))
 
     async def show() -> None:
         for number in (signal.SIGTERM, signal.SIGHUP):
@@ -122,7 +128,9 @@ def simulate(
     *,
     beds: Beds = 1,
     hours: Annotated[float, typer.Option(min=0.01, max=24.0, help="Length of the night.")] = 8.0,
-    montage: Annotated[str, typer.Option(help="bipolar, referential, single, …")] = "bipolar",
+    montage: Annotated[
+        str, typer.Option(help="bipolar, referential, split, fpz-cz, …")
+    ] = "bipolar",
     fault: Annotated[
         list[str] | None, typer.Option(help="A fault, e.g. dropout@600+10; may be repeated.")
     ] = None,
@@ -191,8 +199,12 @@ def _pointed(config: Config, broker: str | None, site: str | None) -> Config:
         told["site"]["id"] = site
     try:
         return msgspec.convert(told, type(config))
-    except msgspec.ValidationError as error:
-        raise ConfigError(str(error), where="--broker, --site") from None
+    except msgspec.ValidationError:
+        raise ConfigError(
+            "names no broker and site there can be",
+            where="--broker, --site",
+            remedy="Write HOST or HOST:PORT, and a site of 1 to 64 letters, digits, _ or -.",
+        ) from None
 
 
 def _add_user(users_file: str | None, user: str) -> None:

@@ -116,7 +116,10 @@ def load_logins(path: Path) -> LoginFile:
 
 
 def set_password(path: Path, user: str, password: str) -> None:
-    """Add a user to the login file, or change a password; the file is made where there is none."""
+    """Add a user to the login file, or change a password; the file is made where there is none.
+
+    A file that is there keeps its owner and mode: the daemon must still be able to read it.
+    """
     try:
         msgspec.convert(user, UserName)
     except msgspec.ValidationError:
@@ -125,15 +128,34 @@ def set_password(path: Path, user: str, password: str) -> None:
             where=str(path),
             remedy="Use letters, digits, dot, dash and underscore.",
         ) from None
-    old = load_logins(path) if path.exists() else LoginFile(secrets.token_hex(32), {})
+    before = path.stat() if path.exists() else None
+    old = load_logins(path) if before is not None else LoginFile(secrets.token_hex(32), {})
     new = LoginFile(old.secret, {**old.users, user: hash_password(password)})
+    try:
+        _replace(path, msgspec.json.format(msgspec.json.encode(new)), before)
+    except OSError as error:
+        raise ConfigError(
+            f"cannot be written: {error.strerror}",
+            where=str(path),
+            remedy="Run this as the file's owner, in a folder that is there.",
+        ) from None
+
+
+def _replace(path: Path, text: bytes, before: os.stat_result | None) -> None:
+    """Put a file in another's place, whole or not at all."""
     draft = path.with_name(f"{path.name}.{secrets.token_hex(4)}")
     handle = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with os.fdopen(handle, "wb") as file:
-        file.write(msgspec.json.format(msgspec.json.encode(new)))
-        file.flush()
-        os.fsync(file.fileno())
-    draft.replace(path)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            if before is not None:
+                os.fchown(handle, before.st_uid, before.st_gid)
+                os.fchmod(handle, stat.S_IMODE(before.st_mode))
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        draft.replace(path)
+    finally:
+        draft.unlink(missing_ok=True)
 
 
 class Gate:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
+import ssl
 from collections.abc import Callable, Iterator
 
 import uvicorn
@@ -67,6 +68,7 @@ async def serve(
         ssl_keyfile=settings.key_file,
         proxy_headers=False,
     )
+    _load_certificate(config, settings)
     listener = _listen(settings)
     host, port = listener.getsockname()[:2]
     server = _Server(config, desk.hub)
@@ -82,13 +84,29 @@ async def serve(
         await task
 
 
+def _load_certificate(config: uvicorn.Config, settings: DashboardSettings) -> None:
+    """Have uvicorn read certificate and key before it is said where the page is."""
+    try:
+        config.load()
+    except (OSError, ssl.SSLError) as error:
+        raise ConfigError(
+            f"TLS certificate or key cannot be used: {error.strerror or error}",
+            where=f"{settings.cert_file}, {settings.key_file}",
+            remedy="Name PEM files that this user may read.",
+        ) from None
+
+
 def _listen(settings: DashboardSettings) -> socket.socket:
     where = f"{settings.host}:{settings.port}"
     try:
         family = socket.getaddrinfo(settings.host, settings.port, type=socket.SOCK_STREAM)[0][0]
         listener = socket.socket(family, socket.SOCK_STREAM)
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind((settings.host, settings.port))
+        try:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listener.bind((settings.host, settings.port))
+        except OSError:
+            listener.close()
+            raise
     except OSError as error:
         raise ConfigError(
             f"cannot listen: {error.strerror or error}",
