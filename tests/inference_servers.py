@@ -23,6 +23,7 @@ from typing import Any, Protocol
 import pytest
 
 from brokers import free_port
+from hypnocast.core.types import Opinion
 from hypnocast.stagers.pack import load_pack
 from hypnocast.stagers.remote import ANSWER, LOG_PROBABILITIES, served_name
 from hypnocast.stagers.serving import PackServer, answer_of
@@ -52,6 +53,8 @@ class ProtocolServer:
         self.free = threading.Event()
         self.free.set()
         self.priorities: list[int] = []
+        self.say: Callable[[Opinion], bytes] = answer_of
+        """What it writes beside the stage."""
 
     @property
     def address(self) -> str:
@@ -90,7 +93,7 @@ class ProtocolServer:
         answer = service_pb2.ModelInferResponse(model_name=request.model_name)
         answer.outputs.add(name=LOG_PROBABILITIES, datatype="FP64", shape=[1, 5])
         answer.outputs.add(name=ANSWER, datatype="BYTES", shape=[1, 1])
-        said = answer_of(opinion)
+        said = self.say(opinion)
         answer.raw_output_contents.append(opinion.log_probabilities.astype("<f8").tobytes())
         answer.raw_output_contents.append(struct.pack("<I", len(said)) + said)
         return answer

@@ -191,6 +191,19 @@ def test_the_ladder_says_that_it_stands_lower_than_it_should(
     rungs.close()
 
 
+@pytest.mark.parametrize("said", [b"N2, I think", b'["N2"]', b'{"rules": 5}', b'{"rationale": []}'])
+def test_a_server_that_talks_nonsense_costs_no_page_its_stage(
+    silent: tuple[ProtocolServer, Path], said: bytes
+) -> None:
+    server, folder = silent
+    pack = load_pack(folder)
+    server.say = lambda _: said
+    remote = RemoteStager(pack, server.address)
+    rungs = ladder.Ladder([remote, LocalStager(pack, "cpu")], on_step=lambda _: None)
+    assert [opinion.provider for opinion in rungs.judge(looks_of(2))] == ["cpu", "cpu"]
+    rungs.close()
+
+
 def test_the_repository_is_what_triton_reads(tmp_path: Path) -> None:
     need_module("tritonclient")
     from google.protobuf import text_format

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from hypnocast.core.types import Look, Opinion
 from hypnocast.errors import InferenceError
 from hypnocast.stagers.base import Stager
+from hypnocast.stagers.local import LocalStager
 
 RETRY_AFTER_S = 60.0
 
@@ -57,11 +58,13 @@ class Ladder:
 
     @property
     def degraded(self) -> tuple[str, ...]:
-        """Why the best stager is not the one in use; empty while it is."""
+        """Why the best stager is not in use, or no longer what it was; empty while all is well."""
+        fallen = (one.failure for one in self._stagers if isinstance(one, LocalStager))
+        why = tuple(f"model: {failure}" for failure in fallen if failure is not None)
         first = self._stagers[0].provider
         if self._provider in ("", first):
-            return ()
-        return (f"model: {self._provider} instead of {first}",)
+            return why
+        return (f"model: {self._provider} instead of {first}", *why)
 
     def judge(self, looks: Sequence[Look]) -> list[Opinion]:
         """Let the best stager that can judge the looks."""

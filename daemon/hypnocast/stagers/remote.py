@@ -10,7 +10,6 @@ batches them, over beds and over daemons.
 from __future__ import annotations
 
 import io
-import json
 import queue
 import time
 from collections import OrderedDict
@@ -18,6 +17,7 @@ from collections.abc import Sequence
 from importlib import import_module
 from typing import Any, Final
 
+import msgspec
 import numpy as np
 from PIL import Image
 
@@ -46,6 +46,16 @@ _CHANNEL: Final = (
     ("grpc.max_reconnect_backoff_ms", 5000),
 )
 """A server that is back is found again within seconds."""
+
+
+class _Said(msgspec.Struct):
+    """What a model wrote beside the stage."""
+
+    rationale: str | None = None
+    rules: tuple[str, ...] | None = None
+
+
+_decoder = msgspec.json.Decoder(_Said)
 
 
 def served_name(pack: Pack) -> str:
@@ -116,17 +126,20 @@ class RemoteStager:
 
     def _opinion(self, look: Look, result: Any) -> Opinion:
         row = result.as_numpy(LOG_PROBABILITIES)
-        if row is None or row.shape != (1, len(STAGES)) or not np.isfinite(row).all():
+        fits = row is not None and row.shape == (1, len(STAGES)) and row.dtype.kind == "f"
+        if not fits or not np.isfinite(row).all():
             raise self._failed("the answer has no log-probabilities of the five stages")
         answer = result.as_numpy(ANSWER)
-        said = json.loads(answer[0, 0]) if answer is not None and answer[0, 0] else {}
-        rules = said.get("rules")
+        try:
+            said = _decoder.decode(answer.item() or b"{}") if answer is not None else _Said()
+        except (ValueError, TypeError) as error:
+            raise self._failed(f"what it wrote beside the stage is no answer: {error}") from error
         return Opinion(
             epoch=look.page.epoch,
             log_probabilities=row[0].astype(np.float64),
             provider=self.provider,
-            rationale=said.get("rationale"),
-            rules=None if rules is None else tuple(rules),
+            rationale=said.rationale,
+            rules=said.rules,
         )
 
     def _png(self, picture: Picture) -> bytes:
