@@ -33,12 +33,14 @@ from hypnocast.core.topics import Topics
 from hypnocast.core.types import PAGE_S, Arrival, Chunk, ClockReading, Mark, StreamOpened
 from hypnocast.ports.journal import Journal
 from hypnocast.ports.mqtt_settings import BrokerSettings
-from hypnocast.ports.tape_deck import TapeDeck
+from hypnocast.ports.tape_deck import TapeDeck, TapeLimits
 from hypnocast.stagers.pack import load_pack
 
 UTC_0 = 1_795_000_000.0
 """Seconds since 1970 when the local clock of the first boot reads 0."""
 DEADLINE_S = 240.0
+TAPE_PART_BYTES = 4_000_000
+"""So little that the tape of a short night has several parts."""
 
 Coming = tuple[float, str, Arrival]
 
@@ -247,7 +249,13 @@ async def running_ward(
                 node="node1",
                 broker=BrokerSettings(port=port),
                 make_bedside=bedside_maker(
-                    config, loaded, source, boot_id=boot_id, auto=auto, decided=decided
+                    config,
+                    loaded,
+                    source,
+                    boot_id=boot_id,
+                    auto=auto,
+                    decided=decided,
+                    change_tape=None if deck is None else deck.change,
                 ),
                 boot_id=boot_id,
                 watchers=(Watcher(), commentary) if explain else (Watcher(),),
@@ -275,6 +283,7 @@ async def running_ward(
 def _deck(folder: Path, source: HandDriven, boot_id: str) -> TapeDeck:
     return TapeDeck(
         folder,
+        limits=TapeLimits(part_bytes=TAPE_PART_BYTES),
         facts={"boot_id": boot_id},
         now=lambda: source.utc_of(source.now()),
         clock=source.now,

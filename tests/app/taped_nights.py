@@ -84,7 +84,13 @@ async def tape_nights(
                 node="node1",
                 broker=BrokerSettings(port=port),
                 make_bedside=bedside_maker(
-                    config, loaded, source, boot_id=BOOT, auto=True, decided=decided
+                    config,
+                    loaded,
+                    source,
+                    boot_id=BOOT,
+                    auto=True,
+                    decided=decided,
+                    change_tape=deck.change,
                 ),
                 watchers=tuple(watchers),
                 show_pages=home_assistant,

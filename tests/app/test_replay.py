@@ -67,7 +67,7 @@ async def test_the_tape_of_a_live_hour_gives_its_pictures_and_stages_again(
     async with running_ward(tmp_path, pack, source, broker.port, tapes=tapes) as running:
         await running.go_to(CLOCK_0 + 90.5 * PAGE_S, BED, 90)
         session = running.terminal(BED)[0].session
-        # Hands change: the tape has two nights.
+        # Hands change: a next night on the same streams.
         begin = commands.StartSession(request="next", subject="S-02")
         await running.ward.orders.obey(BED, begin)
         await running.go_to(CLOCK_0 + PAGES * PAGE_S - 10.0, BED, 120)
@@ -80,9 +80,17 @@ async def test_the_tape_of_a_live_hour_gives_its_pictures_and_stages_again(
     assert reasons.count(None) >= 80
     assert {"low_coverage", "session_end", None} <= {*reasons}
     assert live[-1].reason == "session_end"
-    (tape,) = tapes.rglob("*.xdf")
-    again, once_more = await _replayed(pack, tape), await _replayed(pack, tape)
-    _same_stages(again, live)
+    # Each night has a tape of its own: without the first one's the second is whole.
+    parts = sorted(tapes.rglob("*.xdf"))
+    stems = sorted({part.name.rpartition("_")[0] for part in parts})
+    first_night, second_night = ([p for p in parts if p.name.startswith(stem)] for stem in stems)
+    assert len(first_night) > 1
+    assert len(second_night) > 1
+    _same_stages(await _replayed(pack, first_night[0]), first)
+    for part in first_night:
+        part.unlink()
+    again, once_more = [await _replayed(pack, second_night[0]) for _ in range(2)]
+    _same_stages(again, [event for event in live if event.session != session])
     assert [_comparable(event) for event in again] == [_comparable(event) for event in once_more]
 
 

@@ -263,21 +263,41 @@ def test_a_hostile_length_allocates_nothing_and_no_tape_is_a_clear_error(tmp_pat
         list(read_tape(bomb))
 
 
-def test_the_deck_begins_a_new_tape_with_all_that_is_open(tmp_path: Path) -> None:
+def test_a_new_tape_begins_with_what_is_told_and_misses_nothing_that_came_meanwhile(
+    tmp_path: Path,
+) -> None:
     deck = TapeDeck(tmp_path, clock=lambda: 100.0)
     arrivals = night(4)
-    for arrival in arrivals[:-1]:
+    for arrival in arrivals:
         deck.write("bed", arrival)
-    deck.change("bed")
+    before = deck.path("bed")
+    # Whoever changes the tape has not come to the last two yet.
+    assert deck.change("bed", arrivals[:-2])
     later = Chunk("psg", np.zeros((3, 2), np.float32), np.array([1.0, 2.0, 3.0]), 200.0)
     deck.write("bed", later)
     path = deck.path("bed")
     deck.close()
+    assert before is not None
     assert path is not None
-    kinds = [type(one) for one in read_tape(path)]
-    assert kinds == [StreamOpened, StreamOpened, ClockReading, Chunk]
+    assert_same(list(read_tape(before)), arrivals)
+    assert_same(list(read_tape(path)), [*arrivals, later])
     assert float(tape_facts(path)["lsl_time"]) == 100.0
     assert deck.statistics().arrivals_lost == 0
+
+
+def test_a_tape_goes_on_where_what_came_meanwhile_is_not_known(tmp_path: Path) -> None:
+    deck = TapeDeck(tmp_path)
+    arrivals = night(4)
+    assert not deck.change("bed", arrivals)
+    for arrival in arrivals:
+        deck.write("bed", arrival)
+    another = Chunk("psg", np.zeros((1, 2), np.float32), np.array([1.0]), 2.0)
+    assert not deck.change("bed", [*arrivals, another])
+    path = deck.path("bed")
+    deck.close()
+    assert path is not None
+    assert_same(list(read_tape(path)), arrivals)
+    assert len(list(tmp_path.iterdir())) == 1
 
 
 def test_a_disk_that_refuses_never_stops_the_reader_and_is_told(tmp_path: Path) -> None:

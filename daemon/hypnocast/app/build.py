@@ -21,7 +21,7 @@ from hypnocast.core.decide import Decider
 from hypnocast.core.decisions import Decision
 from hypnocast.core.montage import Montage, choose_montage
 from hypnocast.core.session import SessionKeeper
-from hypnocast.core.types import Role, StreamHeader
+from hypnocast.core.types import Arrival, Role, StreamHeader
 from hypnocast.ports.journal import Journal
 from hypnocast.ports.mqtt_settings import BrokerSettings
 from hypnocast.stagers.base import Stager
@@ -37,6 +37,7 @@ LIVE_DEADLINE_S = 25.0
 JOURNAL = "journal.sqlite"
 
 Decided = Callable[[str, Sequence[Decision]], None]
+ChangeTape = Callable[[str, Sequence[Arrival]], bool]
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,6 +125,7 @@ def bedside_maker(
     auto: bool,
     site: str | None = None,
     decided: Decided | None = None,
+    change_tape: ChangeTape | None = None,
     script: Script | None = None,
 ) -> MakeBedside:
     """Return what makes the bedside of a bed when it is first heard of."""
@@ -140,6 +142,7 @@ def bedside_maker(
             timeout_s=config.session.timeout_s,
         )
         tell = None if decided is None else lambda decisions: decided(bed, decisions)
+        change = None if change_tape is None else lambda told: change_tape(bed, told)
         return Bedside(
             keeper,
             tracing,
@@ -148,6 +151,7 @@ def bedside_maker(
             utc_of=source.utc_of,
             auto=auto,
             decided=tell,
+            change_tape=change,
             obey=script.decisions.get(bed) if script is not None else None,
         )
 

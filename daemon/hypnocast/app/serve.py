@@ -91,6 +91,7 @@ async def serve(
                     boot_id=boot_id(),
                     auto=config.auto_session,
                     decided=decided,
+                    change_tape=None if deck is None else deck.change,
                 ),
                 beds=tuple(bed.id for bed in config.bed),
                 show_pages=config.publish.page,

@@ -10,20 +10,24 @@ import os
 import re
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
 import structlog
 
-from hypnocast.core.types import Arrival, ClockReading, StreamLost, StreamOpened
+from hypnocast.core.lately import Lately
+from hypnocast.core.types import Arrival
 from hypnocast.errors import TapeError
 from hypnocast.ports.tape import Tape
 
 _log = structlog.get_logger("tape")
 
 RETRY_AFTER_S = 30.0
+
+BEHIND_S = 90.0
+"""Whoever changes a bed's tape may be so far behind what is being written."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,8 +59,7 @@ class _Reel:
 
     tape: Tape | None = None
     retry_at: float = 0.0
-    opened: dict[str, StreamOpened] = field(default_factory=dict)
-    readings: dict[str, ClockReading] = field(default_factory=dict)
+    lately: Lately = field(default_factory=lambda: Lately(BEHIND_S))
 
 
 class TapeDeck:
@@ -94,7 +97,7 @@ class TapeDeck:
         with self._lock:
             reel = self._reels.setdefault(bed, _Reel())
             self._attempt(bed, reel, lambda tape: tape.write(arrival))
-            _remember(reel, arrival)
+            reel.lately.take(arrival)
 
     def note(self, bed: str, text: str, at: float) -> None:
         """Append a decision about a bed's time."""
@@ -108,12 +111,29 @@ class TapeDeck:
             reel = self._reels.get(bed)
             return reel.tape.path if reel is not None and reel.tape is not None else None
 
-    def change(self, bed: str) -> None:
-        """End the bed's tape; what comes next begins a new one, with all that is open now."""
+    def change(self, bed: str, told: Sequence[Arrival]) -> bool:
+        """End the bed's tape and begin a new one, which can be read without it.
+
+        It begins with ``told``, whose last arrival is the newest that was taken in; what was
+        written after that follows. Return False where that one is not remembered, or the disk
+        refuses.
+        """
         with self._lock:
             reel = self._reels.get(bed)
-            if reel is not None:
-                self._end(reel)
+            if reel is None or reel.tape is None or not told:
+                return False
+            later = reel.lately.since(told[-1])
+            if later is None:
+                _log.warning("tape_goes_on", bed=bed, why="who changes it is too far behind")
+                return False
+            self._end(reel)
+            try:
+                reel.tape = self._begin(bed, (*told, *later))
+            except TapeError as error:
+                self._refused(reel, error)
+                return False
+            self._written += reel.tape.total
+            return True
 
     def statistics(self) -> TapeStatistics:
         """Return how the tapes are doing."""
@@ -137,7 +157,7 @@ class TapeDeck:
             return
         try:
             if reel.tape is None:
-                reel.tape = self._begin(bed, reel)
+                reel.tape = self._begin(bed, reel.lately.standing())
             before = reel.tape.total
             act(reel.tape)
             self._written += reel.tape.total - before
@@ -145,7 +165,7 @@ class TapeDeck:
             self._refused(reel, error)
             self._lost += 1
 
-    def _begin(self, bed: str, reel: _Reel) -> Tape:
+    def _begin(self, bed: str, told: Iterable[Arrival]) -> Tape:
         began = datetime.fromtimestamp(self._now(), UTC)
         stem = f"{_file_word(bed)}_{began:%Y%m%dT%H%M%S.%f}Z"
         facts = {
@@ -157,10 +177,8 @@ class TapeDeck:
         if self._clock is not None:
             facts |= {"lsl_time": repr(self._clock()), "utc_time": repr(self._now())}
         tape = Tape(self._folder, stem, facts=facts, max_bytes=self._limits.part_bytes)
-        for opened in reel.opened.values():
-            tape.write(opened)
-        for reading in reel.readings.values():
-            tape.write(reading)
+        for arrival in told:
+            tape.write(arrival)
         _log.info("tape_begins", bed=bed, path=str(tape.path))
         return tape
 
@@ -262,17 +280,6 @@ def expired(folder: Path, *, now: float, keep_days: float, keep_bytes: int) -> l
             gone.append(path)
             total -= size
     return gone
-
-
-def _remember(reel: _Reel, arrival: Arrival) -> None:
-    match arrival:
-        case StreamOpened():
-            reel.opened[arrival.header.key] = arrival
-        case StreamLost():
-            reel.opened.pop(arrival.stream, None)
-            reel.readings.pop(arrival.stream, None)
-        case ClockReading():
-            reel.readings[arrival.stream] = arrival
 
 
 def _file_word(text: str) -> str:
