@@ -209,3 +209,22 @@ async def test_the_gallery_keeps_no_more_than_it_may(tmp_path: Path) -> None:
     assert await gallery.png("lab.bed/../../1", 0) is None
     assert [path.name for path in tmp_path.iterdir()] == ["pages"]  # noqa: ASYNC240 - a test waits for nobody
     gallery.close()
+
+
+@pytest.mark.parametrize("left", [0, 40, -20])
+async def test_a_picture_that_a_power_cut_left_in_half_is_not_kept(
+    tmp_path: Path, left: int
+) -> None:
+    gallery = Gallery(tmp_path / "pages", "sha256:" + "0" * 64)
+    for epoch in (0, 1):
+        rgb = np.full((16, 64, 3), epoch, dtype=np.uint8)
+        gallery.keep("night", Picture(epoch, rgb, picture_digest(rgb), "", {}, {}))
+    whole = await gallery.png("night", 0)
+    assert whole is not None
+    (half,) = (tmp_path / "pages").glob("*/000000.png")
+    half.write_bytes(whole[:left])
+    look = await gallery.look("night", 1, before=1, after=0)
+    assert look is not None
+    assert look.pictures[0] is None
+    assert await gallery.look("night", 0, before=0, after=0) is None
+    gallery.close()

@@ -143,6 +143,17 @@ def test_what_cannot_be_measured_is_none_and_never_zero() -> None:
     assert chin_tone(page, loose) is None
 
 
+@pytest.mark.parametrize("rate", [1.0, 3.0, 16.0, 34.0, 39.0, 40.0, 50.0, 64.0])
+def test_no_rate_is_too_low_to_be_measured_or_left_out(rate: float) -> None:
+    samples = np.random.default_rng(2).normal(
+        0.0, 20.0, round((CONTEXT_S + PAGE_S + TAIL_S) * rate)
+    )
+    page = page_of({r: (samples, rate, r.value) for r in ROLES}, 0, CONTEXT_S, TAIL_S)
+    told = measure(page)
+    assert (told.spindles is None) == (rate < 40.0)
+    assert (chin_tone(page) is None) == (rate < 40.0)
+
+
 @settings(deadline=None, max_examples=20)
 @given(start=st.floats(0.0, 29.0), length=st.floats(0.1, 30.0))
 def test_nothing_is_found_where_no_sample_came(start: float, length: float) -> None:

@@ -21,6 +21,8 @@ MARGIN_S = 4.0
 """What a detector sees before and after the page, as far as the page carries it."""
 LEAST_S = 5.0
 """With less of the page than this nothing is said."""
+LEAST_RATE = 40.0
+"""Nor with fewer samples a second: nothing would be left of the fastest band looked at."""
 
 SLOW_HZ = (0.4, 4.0)
 SLOW_WAVE_UV = 75.0
@@ -88,6 +90,8 @@ class Stretch:
 
 def stretch_of(signal: Signal, context_s: float, tail_s: float) -> Stretch | None:
     """Cut what detectors see of a channel, or None where too little of the page came."""
+    if signal.rate < LEAST_RATE:
+        return None
     before, after = min(MARGIN_S, context_s), min(MARGIN_S, tail_s)
     first = round((context_s - before) * signal.rate)
     count = round((before + PAGE_S + after) * signal.rate)

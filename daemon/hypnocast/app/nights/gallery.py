@@ -76,7 +76,7 @@ class Gallery:
 
     def _png(self, session: str, epoch: int) -> bytes | None:
         try:
-            return self._path(session, epoch).read_bytes()
+            return self._path(session, epoch).read_bytes() or None
         except OSError:
             return None
 
@@ -86,8 +86,13 @@ class Gallery:
         kept = self._png(session, epoch)
         if kept is None:
             return None
-        with Image.open(io.BytesIO(kept), formats=("PNG",)) as image:
-            rgb = np.asarray(image.convert("RGB"))
+        try:
+            with Image.open(io.BytesIO(kept), formats=("PNG",)) as image:
+                rgb = np.asarray(image.convert("RGB"))
+        except (OSError, SyntaxError) as error:
+            # Pictures are not synced: of the newest a power cut may leave half, or nothing.
+            _log.warning("a kept page is damaged", session=session, page=epoch, error=str(error))
+            return None
         return Picture(
             epoch=epoch,
             rgb=rgb,
