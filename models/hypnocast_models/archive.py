@@ -213,17 +213,19 @@ def _staged(plan: Plan, night: Found) -> bytes:
 
 def _drawn(plan: Plan, night: Found) -> bytes:
     opened, recipe = open_night(night), builtin(plan.recipe)
-    found = [
-        (epoch, item.rgb)
-        for epoch, item in enumerate(pictures_of(opened, recipe, mains_hz=plan.mains_hz))
-        if isinstance(item, Picture)
-    ]
-    stages = [opened.stages[epoch] for epoch, _ in found]
+    # A night of pictures is half a gigabyte: it is there once, and no page that was not drawn.
+    rgb = np.empty((len(opened.stages), recipe.height, recipe.width, 3), np.uint8)
+    epochs: list[int] = []
+    for epoch, item in enumerate(pictures_of(opened, recipe, mains_hz=plan.mains_hz)):
+        if isinstance(item, Picture):
+            rgb[len(epochs)] = item.rgb
+            epochs.append(epoch)
+    stages = [opened.stages[epoch] for epoch in epochs]
     out = io.BytesIO()
     np.savez_compressed(
         out,
-        rgb=np.array([rgb for _, rgb in found], np.uint8),
-        epoch=np.array([epoch for epoch, _ in found], np.int64),
+        rgb=rgb[: len(epochs)],
+        epoch=np.array(epochs, np.int64),
         stage=np.array([_UNSCORED if s is None else STAGES.index(s) for s in stages], np.uint8),
         subject=opened.subject,
         recipe=recipe.digest,

@@ -30,6 +30,11 @@ def main() -> None:
     except HypnocastError as error:
         print(f"hypnocast-models: {error}", file=sys.stderr)
         raise SystemExit(error.exit_code) from None
+    except OSError as error:
+        if error.filename is None:
+            raise  # not a path that somebody named: whoever mends it needs the traceback
+        print(f"hypnocast-models: {error.filename}: {error.strerror}.", file=sys.stderr)
+        raise SystemExit(1) from None
 
 
 @app.command("time")
@@ -69,10 +74,14 @@ def evaluate_pack(
     from hypnocast.stagers.pack import load_pack
     from hypnocast_models import evaluate as judging
     from hypnocast_models.data import open_recordings
+    from hypnocast_models.data.recordings import of_subjects
 
     loaded = load_pack(pack)
     all_nights = open_recordings(database)
-    nights = [n for n in all_nights if subject is None or n.subject in subject]
+    nights = of_subjects(all_nights, subject)
+    for path in (out, report):
+        if path is not None:  # after hours of work is no time to find that there is no folder
+            path.parent.mkdir(parents=True, exist_ok=True)
     first: judging.Evaluation | None = None
     result: dict[str, Any] = {"pack": loaded.digest, "min_coverage": min_coverage, "gains": {}}
     with progress_bars() as progress:
@@ -127,11 +136,12 @@ def judge_yasa(
 ) -> None:
     """Say what YASA makes of the same nights; it sees each whole night at once."""
     from hypnocast_models import figures
-    from hypnocast_models.data.recordings import database_files, open_recording
+    from hypnocast_models.data.recordings import database_files, of_subjects, open_recording
     from hypnocast_models.yasa_baseline import stage_with_yasa, written
 
-    nights = [(path.stem, open_recording(path)) for path in database_files(database)]
-    nights = [one for one in nights if subject is None or one[1].subject in subject]
+    files = {path.stem: open_recording(path) for path in database_files(database)}
+    wanted = of_subjects(list(files.values()), subject)
+    nights = [(name, night) for name, night in files.items() if night in wanted]
     gains = gain or [1.0]
     for each in gains:
         tables = []

@@ -30,11 +30,13 @@ def compare(
         int, typer.Option(min=1, help="So many of the first are experts; their consensus counts.")
     ] = 1,
     timezone: Annotated[str, typer.Option(help="Where the clocks of EDF files hung.")] = "UTC",
-    html: Annotated[Path | None, typer.Option(help="Write a report with plots here.")] = None,
+    html: Annotated[
+        Path | None, typer.Option(help="Write a report with plots here, figures as CSV beside it.")
+    ] = None,
     json: Json = False,
 ) -> None:
     """Compare scorers: κ, F1, borders, statistics, with intervals over subjects."""
-    from hypnocast_models.compare.comparison import agree_on, differences
+    from hypnocast_models.compare.comparison import agree_on, differences, number
     from hypnocast_models.compare.comparison import compare as compare_nights
     from hypnocast_models.compare.hypnogram import read_scorer
 
@@ -56,7 +58,7 @@ def compare(
         write_page(html, found, paired)
     if json:
         gaps = {
-            name: {k: [v.value, v.low, v.high] for k, v in figures.items()}
+            name: {k: [number(one) for one in (v.value, v.low, v.high)] for k, v in figures.items()}
             for name, figures in paired.items()
         }
         print_json({"comparisons": [one.to_json() for one in found], "differences": gaps})

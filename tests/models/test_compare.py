@@ -178,6 +178,24 @@ def test_the_consensus_is_the_majority_and_a_tie_goes_to_the_best_agreeing_exper
         consensus([one])
 
 
+def test_experts_who_began_at_different_times_agree_on_the_same_pages() -> None:
+    truth = "WW1223R?1W"
+    experts = [
+        night(truth, "a", start=START),
+        night(truth[3:], "b", start=START + timedelta(seconds=90)),
+        night(truth[1:-1], "c", start=START + timedelta(seconds=30)),
+    ]
+    for order in (experts, experts[::-1], experts[:2], experts[1::-1]):
+        model = night(truth[2:], "model", start=START + timedelta(seconds=60))
+        agreed = consensus(order)
+        ours, theirs, _ = align(agreed, model)
+        scored = [k for k, stage in enumerate(ours.stages) if stage is not None]
+        assert len(scored) >= 5
+        assert [ours.stages[k] for k in scored] == [theirs.stages[k] for k in scored]
+        assert agreed.probabilities is not None
+        assert len(agreed.probabilities) == len(agreed.stages)
+
+
 def test_hypnodensities_agree_fully_only_where_they_are_alike() -> None:
     alike = hypnodensity([night("W12?"), night("W22?")])
     assert density_agreement(alike, alike) == pytest.approx(1.0)
@@ -269,11 +287,15 @@ def test_folders_are_compared_by_one_command(
     assert first["figures"]["kappa"]["value"] > second["figures"]["kappa"]["value"]
     (gap,) = told["differences"].values()
     assert gap["kappa"][1] > 0
+    one = [str(folder / "subject00.csv") for folder in (truth, good, bad)]
+    assert run(["compare", *one, "--json"]) == 0
+    (gap,) = json.loads(capfd.readouterr().out, parse_constant=pytest.fail)["differences"].values()
+    assert gap["kappa"][1:] == [None, None]
     need_module("matplotlib")
     page = tmp_path / "report" / "compare.html"
     assert run(["compare", str(truth), str(good), "--html", str(page)]) == 0
     assert page.read_text().count("data:image/png;base64,") == 2
-    assert "kappa," in page.with_suffix(".csv").read_text()
+    assert "kappa," in page.with_name("compare-figures.csv").read_text()
     assert "left out, one side only: subject09" in capfd.readouterr().out
     assert run(["compare", str(truth), str(good), "--experts", "2"]) == 2
     assert "--experts 2" in capfd.readouterr().err

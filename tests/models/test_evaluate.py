@@ -11,6 +11,7 @@ import pytest
 from typer.testing import CliRunner
 
 from made_up_nights import night
+from models_cli import run
 from needs import need_module
 
 for name in ("torch", "matplotlib", "sklearn"):
@@ -54,6 +55,27 @@ def test_one_page_has_the_pack_beside_other_scorers_and_its_plots(
     assert -1 <= float(scorers["gradient boosting, fitted on other subjects"].split()[0]) <= 1
     assert float(scorers["always N2"].split()[0]) == 0.0
     assert html.count("<img") == 3 + 2
+
+
+@pytest.mark.parametrize("verb", [["evaluate", str(PACK)], ["yasa"]])
+def test_a_subject_that_is_not_there_is_refused_by_name(
+    database: Path, verb: list[str], capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert run([*verb, str(database), "--subject", "subject01", "--subject", "subject77"]) == 2
+    told = capfd.readouterr().err
+    assert "no subject subject77" in told
+    assert "subject00, subject01" in told
+
+
+def test_results_that_cannot_be_written_are_told_before_the_work(
+    database: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").write_text("no folder")
+    out = tmp_path / "file" / "below" / "figures.json"
+    assert run(["evaluate", str(PACK), str(database), "--out", str(out)]) == 1
+    told = capfd.readouterr()
+    assert len(told.err.splitlines()) == 1
+    assert "κ" not in told.out
 
 
 def _version() -> str:

@@ -74,13 +74,13 @@ class Comparison:
             "statistics": {
                 name: {
                     "nights": one.nights,
-                    "bias": _number(one.bias),
-                    "low": _number(one.low),
-                    "high": _number(one.high),
+                    "bias": number(one.bias),
+                    "low": number(one.low),
+                    "high": number(one.high),
                 }
                 for name, one in self.statistics.items()
             },
-            "hypnodensity_agreement": None if self.density is None else _number(self.density),
+            "hypnodensity_agreement": None if self.density is None else number(self.density),
         }
 
     def lines(self) -> Iterator[str]:
@@ -237,10 +237,11 @@ def _density(pairs: Sequence[tuple[Hypnogram, Hypnogram]]) -> float | None:
 
 def _plain(interval: Interval) -> dict[str, float | None]:
     ends = {"value": interval.value, "low": interval.low, "high": interval.high}
-    return {name: _number(value) for name, value in ends.items()}
+    return {name: number(value) for name, value in ends.items()}
 
 
-def _number(value: float) -> float | None:
+def number(value: float) -> float | None:
+    """Give a figure as JSON can hold it: none where it is undefined."""
     return round(value, 6) if np.isfinite(value) else None
 
 

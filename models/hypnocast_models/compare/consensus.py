@@ -9,7 +9,7 @@ import numpy as np
 
 from hypnocast.core.types import STAGES, FloatArray, Stage
 from hypnocast.errors import CommandError
-from hypnocast_models.compare.hypnogram import Hypnogram, align
+from hypnocast_models.compare.hypnogram import Hypnogram, cut, pages_behind
 
 
 def hypnodensity(experts: Sequence[Hypnogram]) -> FloatArray:
@@ -24,11 +24,12 @@ def consensus(experts: Sequence[Hypnogram]) -> Hypnogram:
     """Give the stage that most experts gave each page.
 
     A tie goes to the expert who agrees best with the density of all the others over the night:
-    of equal experts the first. The density goes along as probabilities.
+    of equal experts the first. The density goes along as probabilities. Pages keep the numbers
+    and the time of the first expert's; those that not all of them have are without a stage.
     """
     if len(experts) < 2:
         raise CommandError("a consensus needs two experts or more", where="--consensus")
-    common = _common(experts)
+    first, common = _common(experts)
     density = hypnodensity(common)
     order = sorted(range(len(common)), key=lambda k: -_agreement_with_rest(common, k))
     numbers = np.stack([common[k].numbers for k in order])
@@ -41,7 +42,10 @@ def consensus(experts: Sequence[Hypnogram]) -> Hypnogram:
         votes = [int(n) for n in numbers[:, page] if n in best]
         stages.append(STAGES[votes[0]])
     return replace(
-        common[0], scorer="consensus", stages=tuple(stages), probabilities=density, start=None
+        experts[0],
+        scorer="consensus",
+        stages=(*(None,) * first, *stages),
+        probabilities=np.vstack([np.full((first, len(STAGES)), np.nan), density]),
     )
 
 
@@ -55,12 +59,18 @@ def density_agreement(ours: FloatArray, theirs: FloatArray) -> float:
     return float(((a * b).sum(axis=1) / np.maximum(lengths, 1e-12)).mean())
 
 
-def _common(experts: Sequence[Hypnogram]) -> list[Hypnogram]:
-    """Cut all to the pages that the first has in common with every other."""
-    first = experts[0]
-    for other in experts[1:]:
-        first, _, _ = align(first, other)
-    return [align(first, replace(other, start=None))[1] for other in experts]
+def _common(experts: Sequence[Hypnogram]) -> tuple[int, list[Hypnogram]]:
+    """Cut all to the pages that every one has; the first of them, as the first expert counts."""
+    behind = [pages_behind(experts[0], each) for each in experts]
+    first = max(behind)
+    last = min(b + len(each.stages) for b, each in zip(behind, experts, strict=True))
+    if last <= first:
+        raise CommandError(
+            "the experts have no page in common",
+            where=experts[0].night,
+            remedy="Are all of the same night? --timezone tells where an EDF's clock hung.",
+        )
+    return first, [cut(e, first - b, last - b) for b, e in zip(behind, experts, strict=True)]
 
 
 def _agreement_with_rest(experts: Sequence[Hypnogram], place: int) -> float:

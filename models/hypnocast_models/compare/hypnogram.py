@@ -166,9 +166,7 @@ def align(reference: Hypnogram, other: Hypnogram) -> tuple[Hypnogram, Hypnogram,
     Where both know when they began, pages are matched by time (a page of the other counts for
     the page that holds its middle), else by their number.
     """
-    shift = 0
-    if reference.start is not None and other.start is not None:
-        shift = round((other.start - reference.start).total_seconds() / PAGE_S)
+    shift = pages_behind(reference, other)
     first = max(0, shift)
     last = min(len(reference.stages), shift + len(other.stages))
     if last <= first:
@@ -178,10 +176,18 @@ def align(reference: Hypnogram, other: Hypnogram) -> tuple[Hypnogram, Hypnogram,
             remedy="Are both of the same night? --timezone tells where an EDF's clock hung.",
         )
     lost = len(reference.stages) + len(other.stages) - 2 * (last - first)
-    return _cut(reference, first, last), _cut(other, first - shift, last - shift), lost
+    return cut(reference, first, last), cut(other, first - shift, last - shift), lost
 
 
-def _cut(hypnogram: Hypnogram, first: int, last: int) -> Hypnogram:
+def pages_behind(reference: Hypnogram, other: Hypnogram) -> int:
+    """Give the page of the reference that another scorer's first page is, by time or by number."""
+    if reference.start is None or other.start is None:
+        return 0
+    return round((other.start - reference.start).total_seconds() / PAGE_S)
+
+
+def cut(hypnogram: Hypnogram, first: int, last: int) -> Hypnogram:
+    """Give the pages from ``first`` to before ``last`` alone, without a time."""
     chances = hypnogram.probabilities
     return replace(
         hypnogram,

@@ -79,7 +79,10 @@ def write_page(
         rows += [[named, k, v.value, v.low, v.high] for k, v in figures_of.items()]
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(html_page("Comparison of scorers", parts), encoding="utf-8")
-    path.with_suffix(".csv").write_text(csv_of(("what", "figure", "value", "low", "high"), rows))
+    # Not NAME.csv: that may well be a scorer's file.
+    path.with_name(f"{path.stem}-figures.csv").write_text(
+        csv_of(("what", "figure", "value", "low", "high"), rows), encoding="utf-8"
+    )
 
 
 def csv_of(head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:

@@ -8,6 +8,7 @@ shorter than 30 s is the beginning of its page: the rest of that page never came
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -25,7 +26,7 @@ from hypnocast.core.types import (
     Role,
     Signal,
 )
-from hypnocast.errors import TapeError
+from hypnocast.errors import CommandError, TapeError
 
 _NAME = re.compile(r"^(?P<subject>subject\d+)(?:-night(?P<night>\d+))?$")
 
@@ -96,6 +97,20 @@ def page_of(
         )
         signals[role] = Signal(derivation=derivation, rate=rate, samples=rounded)
     return Page(epoch=epoch, signals=MappingProxyType(signals), context_s=context_s, tail_s=tail_s)
+
+
+def of_subjects(nights: Sequence[Recording], wanted: Sequence[str] | None) -> list[Recording]:
+    """Choose the nights of some subjects; without any named, all. A name nobody has is refused."""
+    if wanted is None:
+        return list(nights)
+    there = {night.subject for night in nights}
+    if missing := set(wanted) - there:
+        raise CommandError(
+            f"there is no subject {', '.join(sorted(missing))}",
+            where="--subject",
+            remedy=f"There are {', '.join(sorted(there))}.",
+        )
+    return [night for night in nights if night.subject in wanted]
 
 
 def database_files(folder: Path) -> list[Path]:
