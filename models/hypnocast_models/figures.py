@@ -37,6 +37,8 @@ class Interval:
     high: float
 
     def __str__(self) -> str:
+        if np.isnan(self.low):
+            return f"{self.value:.3f}"  # one subject: there is no interval
         return f"{self.value:.3f} [{self.low:.3f}, {self.high:.3f}]"
 
 

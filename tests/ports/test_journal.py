@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 
 from hypnocast.core.wire import NightMark
 from hypnocast.errors import JournalError
-from hypnocast.ports.journal import Journal, new_session_id
+from hypnocast.ports.journal import Journal
 from hypnocast.ports.journal_reader import JournalReader
 from hypnocast.ports.journal_records import (
     Batch,
@@ -202,10 +202,6 @@ async def test_only_ended_nights_that_owe_nothing_are_forgotten(path: Path) -> N
             a_batch(an_event(0, session="next"), session=a_session(name="next"))
         )
         assert done.events[0].sequence == 2
-
-
-def test_session_ids_never_repeat() -> None:
-    assert len({new_session_id("bed1", T0) for _ in range(1000)}) == 1000
 
 
 async def test_events_are_kept_byte_for_byte(path: Path) -> None:

@@ -13,8 +13,6 @@ from hypnocast.core.types import (
     FloatArray,
     Gap,
     Picture,
-    Reason,
-    Role,
     Staged,
     Verdict,
 )
@@ -135,8 +133,3 @@ def _report(quality: ChannelQuality) -> wire.ChannelReport:
         coverage=round(quality.coverage, 4),
         flags=tuple(sorted(flag.value for flag in quality.flags)),
     )
-
-
-def gap_without_signal(epoch: int, reason: Reason) -> Gap:
-    """Return a page of which nothing is known but why it has no stage."""
-    return Gap(epoch=epoch, reason=reason, quality={}, channels=dict[Role, str]())

@@ -8,7 +8,6 @@ and leaves it when the broker has acknowledged it.
 from __future__ import annotations
 
 import asyncio
-import secrets
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
@@ -23,11 +22,6 @@ from hypnocast.ports.journal_writer import Condition, JournalWriter
 
 T = TypeVar("T")
 News = Callable[[tuple[StoredEvent, ...]], None]
-
-
-def new_session_id(bed: str, opened: datetime) -> str:
-    """Return an id that no session had or will have, whatever became of the journal."""
-    return f"{bed}-{opened.astimezone(UTC):%Y%m%d}-{secrets.token_hex(4)}"
 
 
 class Journal:

@@ -143,8 +143,3 @@ class JournalFiles:
         except FileNotFoundError:
             return False
         return True
-
-    def bytes_used(self) -> int:
-        """Return what the journal takes on the disk."""
-        files = (self.path.with_name(self.path.name + suffix) for suffix in _FAMILY)
-        return sum(file.stat().st_size for file in files if file.exists())

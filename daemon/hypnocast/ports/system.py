@@ -53,10 +53,6 @@ class Notifier:
             self._last_status = words
             self._send(f"STATUS={' '.join(words.split())}")
 
-    def reloading(self, monotonic_us: int) -> None:
-        """Say that the configuration is being read anew; :meth:`ready` ends that."""
-        self._send(f"RELOADING=1\nMONOTONIC_USEC={monotonic_us}")
-
     def stopping(self) -> None:
         """Say that we end."""
         self._send("STOPPING=1")

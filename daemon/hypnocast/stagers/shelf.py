@@ -75,18 +75,6 @@ def resolve_pack(wanted: str | Path, environment: Mapping[str, str] = os.environ
     )
 
 
-def shipped_pack() -> Path:
-    """Return the folder of the pack that comes with Hypnocast."""
-    root = Path(__file__).parents[1] / "packs"
-    for folder in _packs_in(root):
-        return folder
-    raise PackError(
-        "no pack came with this installation",
-        where=str(root),
-        remedy="Install Hypnocast again from its wheel, or name a pack of your own.",
-    )
-
-
 def show_pack(path: str | Path) -> dict[str, Any]:
     """Load and verify a pack, and tell all that stands in its ``pack.toml``, as plain data."""
     pack = load_pack(path)

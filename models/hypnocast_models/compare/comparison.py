@@ -246,4 +246,6 @@ def number(value: float) -> float | None:
 
 
 def _short(interval: Interval) -> str:
+    if np.isnan(interval.low):
+        return f"{interval.value:.1f}"
     return f"{interval.value:.1f} [{interval.low:.1f}, {interval.high:.1f}]"

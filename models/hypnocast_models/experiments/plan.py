@@ -79,10 +79,6 @@ class Experiment(Struct, frozen=True, forbid_unknown_fields=True):
     cross: Data | None = None
     """Another data set, on which the arms trained on all of ``data`` are judged."""
 
-    def arm_named(self, name: str) -> Arm:
-        """Find an arm."""
-        return next(arm for arm in self.arm if arm.name == name)
-
 
 def read_experiment(path: Path) -> Experiment:
     """Read and check an experiment."""
