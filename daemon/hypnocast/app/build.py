@@ -30,6 +30,7 @@ from hypnocast.stagers.local import LocalStager
 from hypnocast.stagers.pack import Pack, load_pack
 from hypnocast.stagers.remote import RemoteStager
 from hypnocast.stagers.shelf import resolve_pack
+from hypnocast.stagers.vision import SEEN_AT_ONCE
 
 LIVE_DEADLINE_S = 25.0
 """A page without an opinion so long after its close is ``withheld: too_late``."""
@@ -84,12 +85,16 @@ def stager_builder(
 def make_kit(
     config: Config, pack: Pack, journal: Journal, *, live: bool, on_step: Callable[[Step], None]
 ) -> Kit:
-    """Return what every desk works with."""
+    """Return what every desk works with; unless ``live``, pages are judged several at once."""
     manifest = pack.manifest
     review = config.pack.review_below
     return Kit(
         journal=journal,
-        judge=Judge(stager_builder(config, pack, on_step), stuck_after_s=LIVE_DEADLINE_S),
+        judge=Judge(
+            stager_builder(config, pack, on_step),
+            stuck_after_s=LIVE_DEADLINE_S,
+            gather=1 if live else SEEN_AT_ONCE,
+        ),
         decider=Decider(manifest.calibration, context_after=manifest.context.after > 0),
         context=manifest.context,
         stamp=Stamp(

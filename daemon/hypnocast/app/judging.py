@@ -44,6 +44,9 @@ _BATCHES = {
 }
 """By the first in order: how many are judged at once, and up to which order."""
 
+GATHER_S = 0.05
+"""Where a batch may wait for more pages, so long after the last one that came."""
+
 BUILD_AGAIN_S = 60.0
 """After so long a model that could not be built is tried again."""
 
@@ -74,10 +77,16 @@ class JudgeState:
 class Judge:
     """Batches looks over beds; terminal opinions go before provisional ones."""
 
-    def __init__(self, build: Callable[[], Stager], *, stuck_after_s: float = 25.0) -> None:
-        """Take how to build the stager, and how long a batch may run before it is stuck."""
+    def __init__(
+        self, build: Callable[[], Stager], *, stuck_after_s: float = 25.0, gather: int = 1
+    ) -> None:
+        """Take how to build the stager, and how long a batch may run before it is stuck.
+
+        ``gather``: so many looks are waited for a moment, where no one waits for a verdict.
+        """
         self._build = build
         self._stuck_after_s = stuck_after_s
+        self._gather = gather
         self._waiting: list[_Question] = []
         self._wake = threading.Condition()
         self._order = itertools.count()
@@ -213,15 +222,21 @@ class Judge:
         arguments = (self._generation, self._stager, self._loop)
         threading.Thread(target=self._work, args=arguments, name="judge", daemon=True).start()
 
+    def _wait(self, generation: int) -> bool:
+        """Wait for questions; False where another thread answers them."""
+        more_may_come = True
+        while self._generation == generation:
+            # What came too late for its page is asked by nobody any more.
+            self._waiting = [each for each in self._waiting if not each.answer.done()]
+            there = len(self._waiting)
+            if there >= self._gather or (there and not more_may_come):
+                return True
+            more_may_come = self._wake.wait(GATHER_S if there else None)
+        return False
+
     def _take(self, generation: int) -> list[_Question]:
         with self._wake:
-            while self._generation == generation:
-                # What came too late for its page is asked by nobody any more.
-                self._waiting = [each for each in self._waiting if not each.answer.done()]
-                if self._waiting:
-                    break
-                self._wake.wait()
-            else:
+            if not self._wait(generation):
                 return []
             self._waiting.sort(key=lambda question: question.order)
             # Glances and studies are never judged along with pages, and few at once: a page

@@ -106,11 +106,10 @@ def condition(page: Page, recipe: Recipe, mains_hz: int) -> Conditioned:
     filtered = {
         role: Filtered(page.signals[role].rate, -page.context_s, smooth[role]) for role in bands
     }
-    traces = {role: _on_grid(_resample(signal, recipe.rate)) for role, signal in filtered.items()}
     return Conditioned(
         epoch=page.epoch,
         filtered=MappingProxyType(filtered),
-        traces=MappingProxyType(traces),
+        traces=MappingProxyType(_resample_all(filtered, recipe.rate)),
     )
 
 
@@ -126,8 +125,10 @@ def _filter_all(
     for (rate, band, size), roles in alike.items():
         stacked = np.stack([wanted[role][0].samples for role in roles])
         skip = min(max(0, int(from_s * rate)), size)
-        clean = np.full(stacked.shape, np.nan)
-        clean[:, skip:] = _on_grid(_both_ways(stacked, _design(rate, band, mains_hz), rate, skip))
+        clean = np.empty(stacked.shape)
+        clean[:, :skip] = np.nan
+        both = _both_ways(stacked, _design(rate, band, mains_hz), rate, skip)
+        _on_grid(both, out=clean[:, skip:])
         smooth |= zip(roles, clean, strict=True)
     rest = ((role, of) for role, of in wanted.items() if role not in smooth)
     return smooth | {role: _filter(signal, band, mains_hz, from_s) for role, (signal, band) in rest}
@@ -202,13 +203,27 @@ def _stretches(samples: FloatArray, bridge: int) -> Iterator[tuple[int, int]]:
     yield from zip(starts, stops, strict=True)
 
 
-def _resample(signal: Filtered, rate: float) -> FloatArray:
+def _resample_all(filtered: Mapping[Role, Filtered], rate: float) -> dict[Role, FloatArray]:
     """Bring the page to another rate by straight lines between neighbours."""
-    left, part, at_once = _places(signal.rate, signal.start_s, rate)
-    padded = np.append(signal.samples, [np.nan, np.nan])
-    left = np.minimum(left, signal.samples.size)
-    here, after = padded[left], padded[left + 1]
-    return np.where(at_once, here, here + part * (after - here))
+    alike: dict[tuple[float, float], list[Role]] = {}
+    for role, signal in filtered.items():
+        alike.setdefault((signal.rate, signal.start_s), []).append(role)
+    traces: dict[Role, FloatArray] = {}
+    for (own_rate, start_s), roles in alike.items():
+        left, part, at_once = _places(own_rate, start_s, rate)
+        first, last = int(left[0]), int(left[-1]) + 2
+        known = np.full((len(roles), last - first), np.nan)
+        for row, role in zip(known, roles, strict=True):
+            have = filtered[role].samples[first:last]
+            row[: have.size] = have
+        here = known.take(left - first, axis=1)
+        between = known.take(left - first + 1, axis=1)
+        between -= here
+        between *= part
+        between += here
+        np.copyto(between, here, where=at_once)
+        traces |= zip(roles, _on_grid(between, out=between), strict=True)
+    return {role: traces[role] for role in filtered}
 
 
 @lru_cache(maxsize=128)
@@ -224,6 +239,9 @@ def _places(
     return left, part, part == 0
 
 
-def _on_grid(samples: FloatArray) -> FloatArray:
+def _on_grid(samples: FloatArray, out: FloatArray | None = None) -> FloatArray:
     """Round to the grid on which arithmetic noise cannot show."""
-    return np.rint(samples * STEPS_PER_MICROVOLT) / STEPS_PER_MICROVOLT
+    steps = np.multiply(samples, STEPS_PER_MICROVOLT, out=out)
+    np.rint(steps, out=steps)
+    steps /= STEPS_PER_MICROVOLT
+    return steps

@@ -95,21 +95,15 @@ class EdfFile:
         self.truncated = announced > there
         """Whether the header announces more than there is."""
 
-    def read(self, first: int, count: int) -> list[tuple[float, dict[int, FloatArray]]]:
-        """Return records as (onset in s, signal's place → physical values)."""
+    def read(self, first: int, count: int) -> tuple[list[float], list[FloatArray]]:
+        """Return the onsets (s) of some records, and each signal's values, a row for each."""
         with self._open() as file:
             file.seek(self.header_bytes + first * self.record_bytes)
             raw = file.read(count * self.record_bytes)
         whole = len(raw) // self.record_bytes
         bodies = np.frombuffer(raw, np.uint8, whole * self.record_bytes).reshape(whole, -1)
-        blocks = [self._physical(bodies, signal) for signal in self.signals]
-        return [
-            (
-                self._onset(raw[index * self.record_bytes :][: self.record_bytes], first + index),
-                {place: block[index] for place, block in enumerate(blocks)},
-            )
-            for index in range(whole)
-        ]
+        onsets = [self._onset(body, first + index) for index, body in enumerate(bodies)]
+        return onsets, [self._physical(bodies, signal) for signal in self.signals]
 
     def annotations(self) -> Iterator[Tal]:
         """Return all annotations, record by record, without those that keep the time."""
@@ -123,19 +117,20 @@ class EdfFile:
                     for place, tals in enumerate(_tals(raw)):
                         yield from (t for t in tals if t.text or (number, place) != (0, 0))
 
-    def _onset(self, body: bytes, index: int) -> float:
+    def _onset(self, body: NDArray[np.uint8], index: int) -> float:
         if self.discontinuous and self._annotated:
             keeper = self._annotated[0]
             raw = body[keeper.start : keeper.start + keeper.per_record * self.width]
-            for tals in _tals(raw):
+            for tals in _tals(raw.tobytes()):
                 return tals[0].onset
             raise self._fault(f"record {index} does not say when it begins")
         return index * self.record_s
 
     def _physical(self, bodies: NDArray[np.uint8], signal: EdfSignal) -> FloatArray:
         """Give one signal of some records, a row for each."""
-        values = self._counts(bodies, signal).astype(np.float64)
-        values *= signal.gain
+        values: FloatArray = np.multiply(
+            self._counts(bodies, signal), signal.gain, dtype=np.float64
+        )
         values += signal.offset
         return values
 

@@ -201,51 +201,36 @@ def _play_edf(
     step = max(1, round(chunk_s / file.record_s))
     told, end = 0, 0.0
     for first in range(0, file.records, step):
-        block = file.read(first, min(step, file.records - first))
-        end = block[-1][0] + file.record_s
+        onsets, values = file.read(first, min(step, file.records - first))
+        end = onsets[-1] + file.record_s
         while told < len(waiting) and waiting[told].onset < end:
             mark = waiting[told]
             yield Mark(ANNOTATIONS_KEY, mark.onset, mark.text, arrived=end)
             told += 1
-        for run in _runs(block, file.record_s):
+        for run in _runs(onsets, file.record_s):
+            begin = onsets[run.start] if file.discontinuous else None
             for header, places in groups:
                 index = first * file.signals[places[0]].per_record
-                begin = run[0][0] if file.discontinuous else None
-                yield _chunk(header, places, run, begin=begin, index=index, arrived=end)
+                samples = np.stack([values[place][run].reshape(-1) for place in places]).T
+                stamps = _stamps(header.rate, len(samples), begin=begin, index=index)
+                yield Chunk(header.key, samples, stamps, arrived=end)
     for mark in waiting[told:]:
         yield Mark(ANNOTATIONS_KEY, mark.onset, mark.text, arrived=end)
     for header in (*(header for header, _ in groups), marks):
         yield StreamLost(header.key, end, _END)
 
 
-_Record = tuple[float, dict[int, FloatArray]]
-
-
-def _runs(block: list[_Record], record_s: float) -> Iterator[list[_Record]]:
+def _runs(onsets: list[float], record_s: float) -> Iterator[slice]:
     """Split records where one does not begin at the end of the one before."""
-    run: list[_Record] = []
-    for record in block:
-        if run and abs(record[0] - run[-1][0] - record_s) > 1e-6:
-            yield run
-            run = []
-        run.append(record)
-    if run:
-        yield run
+    begun = 0
+    for place in range(1, len(onsets)):
+        if abs(onsets[place] - onsets[place - 1] - record_s) > 1e-6:
+            yield slice(begun, place)
+            begun = place
+    yield slice(begun, len(onsets))
 
 
-def _chunk(
-    header: StreamHeader,
-    places: list[int],
-    run: list[_Record],
-    *,
-    begin: float | None,
-    index: int,
-    arrived: float,
-) -> Chunk:
-    """Join records; without ``begin`` their samples are stamped by their number in the file."""
-    samples = np.column_stack(
-        [np.concatenate([values[place] for _, values in run]) for place in places]
-    )
-    steps = np.arange(len(samples))
-    stamps = (index + steps) / header.rate if begin is None else begin + steps / header.rate
-    return Chunk(header.key, samples, stamps, arrived=arrived)
+def _stamps(rate: float, count: int, *, begin: float | None, index: int) -> FloatArray:
+    """Stamp samples from ``begin`` on; without it by their number in the file."""
+    steps = np.arange(count)
+    return (index + steps) / rate if begin is None else begin + steps / rate
