@@ -91,7 +91,10 @@ def run(arguments: Sequence[str] | None = None) -> int:
         return 2
     except (KeyboardInterrupt, typer.Abort):
         return 130
-    except BrokenPipeError:
+    except SystemExit as end:
+        # Click ends with 1 where nobody reads on, as in `hypnocast nights | head`.
+        if not isinstance(end.__context__, BrokenPipeError):
+            raise
         return 0
     except OSError as error:
         if error.filename is None and error.errno not in _FULL:

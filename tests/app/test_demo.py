@@ -182,3 +182,26 @@ def test_a_port_that_is_taken_gives_one_line(tmp_path: Path, pack: Path) -> None
     assert str(port) in line
     assert "--port" in line
     assert list((tmp_path / "tmp").iterdir()) == []
+
+
+def test_a_reader_that_has_seen_enough_ends_the_demo_without_a_word(pack: Path) -> None:
+    """As ``hypnocast demo --headless | head -1`` does."""
+    arguments = ("demo", "--beds", "1", "--pages", "3", "--speed", "400", "--headless")
+    running = subprocess.Popen(
+        [sys.executable, "-m", "hypnocast", *arguments, "--pack", str(pack)],
+        env=environment({}),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert running.stdout is not None
+    assert running.stderr is not None
+    try:
+        assert running.stdout.readline()
+        running.stdout.close()
+        said = running.stderr.read()
+        assert (running.wait(DEADLINE_S), said) == (0, "")
+    finally:
+        running.kill()
+        running.wait()
+        running.stderr.close()

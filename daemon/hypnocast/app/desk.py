@@ -108,12 +108,16 @@ class Desk:
 
     async def run(self) -> None:
         """Work until :meth:`finish`, and until all of it is durable."""
-        async with asyncio.TaskGroup() as group:
-            group.create_task(self._committer.run())
-            while (item := await self._work.get()) is not None:
-                await self._work_off(item)
-                self.done += 1
-            await self._committer.finish()
+        try:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self._committer.run())
+                while (item := await self._work.get()) is not None:
+                    await self._work_off(item)
+                    self.done += 1
+                await self._committer.finish()
+        except ExceptionGroup as failed:
+            # What went wrong can be told in a line; a group of what went wrong cannot.
+            raise failed.exceptions[0] from failed
 
     def finish(self) -> None:
         """Let :meth:`run` return once everything handed over so far is durable."""
