@@ -199,6 +199,15 @@ def test_check_says_what_run_would_do(place: Place, tmp_path: Path) -> None:
     assert "FAULT" not in told.stdout
 
 
+def test_check_looks_at_the_folder_of_the_tapes_wherever_it_is(place: Place) -> None:
+    file = place.folder / "tapes"
+    file.touch()
+    told = command("check", "--json", "-c", place.config(f'tape.folder = "{file}/ward"'))
+    disks = [each for each in json.loads(told.stdout) if each["subject"] == "disk"]
+    assert [each["fault"] for each in disks] == [False, True]
+    assert str(file) in disks[1]["text"]
+
+
 def test_a_file_that_is_no_recording_gives_one_line(
     place: Place, capsys: pytest.CaptureFixture[str]
 ) -> None:

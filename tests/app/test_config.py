@@ -57,6 +57,7 @@ WRONG = [
     ("[[bed]]\nstreams = [{name = 'x'}]", "bed[0]"),
     (BED + BED, "bed[1].id"),
     (BED + "[bed.roles]\n'F9-M1' = 'x'", "bed[0].roles.F9-M1"),
+    (BED + "reference = 'F99'", "bed[0].reference"),
     ("[site\nid = 3", "TOML"),
     ("[site]\nid = 'a'\nid = 'b'", "TOML"),
 ]

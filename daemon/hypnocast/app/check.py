@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from importlib import metadata
+from pathlib import Path
 from typing import Any
 
 from hypnocast import __version__
@@ -114,15 +115,22 @@ async def _probe(settings: BrokerSettings, config: Config) -> list[Finding]:
 
 
 def _disk(config: Config) -> Iterator[Finding]:
-    folder = config.state_dir
+    state, tapes, beds = config.state_dir, config.tape_dir, max(1, len(config.bed))
+    yield _room(state, beds)
+    if config.tape.enabled and state not in tapes.parents:
+        yield _room(tapes, beds)
+
+
+def _room(folder: Path, beds: int) -> Finding:
     there = next(path for path in (folder, *folder.parents) if path.exists())
+    if not there.is_dir():
+        return Finding("disk", bad=True, text=f"{there}: is a file, and should be a folder")
     if not os.access(there, os.W_OK):
-        yield Finding("disk", bad=True, text=f"{folder}: not writable by this user")
-        return
+        return Finding("disk", bad=True, text=f"{folder}: not writable by this user")
     free = shutil.disk_usage(there).free / 1e9
-    need = ROOM_PER_BED_GB * max(1, len(config.bed))
+    need = ROOM_PER_BED_GB * beds
     text = f"{folder}: {free:.0f} GB free, {need:.1f} GB needed for a night"
-    yield Finding("disk", bad=free < need, text=text)
+    return Finding("disk", bad=free < need, text=text)
 
 
 def _clock(_: Config) -> Iterator[Finding]:

@@ -18,6 +18,7 @@ import msgspec
 from msgspec import Meta, Struct
 
 from hypnocast.app.config_faults import fault
+from hypnocast.core.electrodes import read_electrode
 from hypnocast.core.types import Role
 from hypnocast.core.wire import TopicWord
 from hypnocast.errors import ConfigError
@@ -369,6 +370,9 @@ def _check_beds(beds: tuple[Bed, ...], refuse: Refuse) -> None:
                     "selects nothing",
                     "Give source_id, name, type, host or predicate.",
                 )
+        if bed.reference is not None and read_electrode(bed.reference) is None:
+            remedy = "Name what lone electrodes are measured against, such as M1, Cz or LE."
+            refuse(f"{key}.reference", f"{bed.reference[:64]!r} is no electrode", remedy)
         for role in bed.roles:
             if role not in roles:
                 refuse(
