@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import re
+from datetime import UTC, datetime, timedelta
 from html.parser import HTMLParser
 from pathlib import Path
 from zoneinfo import ZoneInfo
@@ -13,6 +14,7 @@ import msgspec
 import pytest
 
 from app.night_records import a_night, random_nights
+from hypnocast.app.nights.figures import Axis
 from hypnocast.app.nights.report import report
 from hypnocast.app.nights.sheet import save
 from hypnocast.app.nights.view import view_of
@@ -101,6 +103,19 @@ def test_pages_for_review_are_listed_by_time() -> None:
     ]
     record = NightRecord(record.session, tuple(events), (), (), ())
     assert "23:01:30 · page 3 N2 41%" in told(record)
+
+
+@pytest.mark.parametrize("evening", ["2026-03-28T21:10:00", "2026-10-24T20:10:00"])
+def test_the_clock_below_a_figure_is_right_after_the_change_of_summer_time(evening: str) -> None:
+    start = datetime.fromisoformat(evening).replace(tzinfo=UTC)
+    axis = Axis(start, BERLIN, 960)
+    ticks = re.findall(r'<text x="([0-9.]+)"[^>]*>(\d\d:\d\d)</text>', axis.hours(0.0, 1.0))
+    assert len(ticks) >= 7
+    page = axis.x(1.0) - axis.x(0.0)
+    for x, shown in ticks:
+        at = start + timedelta(seconds=30.0 * (float(x) - axis.x(0.0)) / page)
+        nearest_minute = at + timedelta(seconds=30.0)  # places have one decimal
+        assert f"{nearest_minute.astimezone(BERLIN):%H:%M}" == shown
 
 
 def test_no_text_of_the_night_becomes_markup() -> None:

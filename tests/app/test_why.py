@@ -8,7 +8,7 @@ import io
 import json
 import re
 import threading
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from zoneinfo import ZoneInfo
 
@@ -119,6 +119,9 @@ def test_a_page_drawn_otherwise_is_said_to_differ(night: Night) -> None:
     found = answer(config, night.view, ASKED, depth="off")
     assert found.same is False
     assert "DIFFERS" in why_sheet(found, ZoneInfo("UTC"))
+    digests = msgspec.structs.replace(found.event.digests, recipe="sha256:older")
+    older = replace(found, event=msgspec.structs.replace(found.event, digests=digests))
+    assert "ANOTHER RECIPE" in why_sheet(older, ZoneInfo("UTC"))
 
 
 def test_a_page_no_tape_has_is_refused(night: Night, tmp_path: Path) -> None:

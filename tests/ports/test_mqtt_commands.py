@@ -169,6 +169,14 @@ async def test_catch_up_closes_a_gap_in_pieces(
             have += [event["sequence"] for event in reply["events"]]
             more = reply["more"]
         assert have == list(range(6, 31))
+        beyond = {"command": "catch_up", "request": "beyond", "since": 10**30}
+        listener.tell(COMMAND, beyond)
+        reply = next(
+            one
+            for one in await _replies(listener, len(have) // 10 + 2)
+            if one["request"] == "beyond"
+        )
+        assert (reply["ok"], reply["events"], reply["more"]) == (True, [], False)
 
 
 async def test_a_slow_question_does_not_hold_up_lights_off(

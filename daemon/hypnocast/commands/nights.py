@@ -129,6 +129,8 @@ def why(
         words = said if found.rests is None else found.rests.sentence
         same = {True: "drawn as the model saw it", False: "DIFFERS from what the model saw"}
         how = "" if found.same is None else f"; {same[found.same]}"
+        if not found.same_recipe:
+            how += ", for another recipe drew that night: configure its pack"
         say(f"{path}  {words}{how}")
     if found.same is False:
         raise typer.Exit(1)

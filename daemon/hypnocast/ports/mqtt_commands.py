@@ -32,6 +32,8 @@ _PER_SECOND: Final = 2.0
 _QUEUE: Final = 16
 _CATCH_UP_BYTES: Final = 512 * 1024
 _HANDLE_S: Final = 30.0
+_LAST_SEQUENCE: Final = (1 << 63) - 1
+"""SQLite counts no further."""
 
 _QUESTIONS = (CatchUp, Explain, PageCommand)
 """Change nothing: their answers are not kept, and a repeat is simply answered again."""
@@ -137,7 +139,8 @@ class CommandDesk:
         return answer
 
     async def _catch_up(self, bed: str, command: CatchUp) -> bytes:
-        rows = await self._journal.events(bed, command.since, command.limit + 1)
+        since = min(command.since, _LAST_SEQUENCE)
+        rows = await self._journal.events(bed, since, command.limit + 1)
         events: list[wire.StageEvent] = []
         size = 0
         for row in rows[: command.limit]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from html import escape
 from typing import TypeVar
 from zoneinfo import ZoneInfo
@@ -58,16 +58,18 @@ class Axis:
         local = self.start.astimezone(self.zone)
         first = local.replace(second=0, microsecond=0) + timedelta(minutes=1)
         first += timedelta(minutes=-(first.hour * 60 + first.minute) % step)
+        # From here on in UTC: a clock that is put forward or back in the night is no ruler.
+        first = first.astimezone(UTC)
         parts = []
         for number in range(math.ceil(minutes / step) + 1):
             at = first + timedelta(minutes=step * number)
-            page = (at - local).total_seconds() / PAGE_S
+            page = (at - self.start).total_seconds() / PAGE_S
             if page <= self.pages:
                 x = self.x(page)
                 parts.append(
                     f'<line x1="{x:.1f}" x2="{x:.1f}" y1="{top}" y2="{bottom}" class="rule"/>'
                     f'<text x="{x:.1f}" y="{bottom + 15}" class="tick" text-anchor="middle">'
-                    f"{at:%H:%M}</text>"
+                    f"{at.astimezone(self.zone):%H:%M}</text>"
                 )
         return "".join(parts)
 

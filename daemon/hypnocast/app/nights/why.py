@@ -46,6 +46,11 @@ class Answer:
         return self.redrawn.pictures[self.event.epoch]
 
     @property
+    def same_recipe(self) -> bool:
+        """Whether it was drawn by the recipe of that night, and not by one at hand instead."""
+        return self.event.digests.recipe in (None, self.redrawn.recipe.digest)
+
+    @property
     def same(self) -> bool | None:
         """Whether it is, pixel by pixel, what the model saw; None where it saw nothing."""
         seen = self.event.digests.picture

@@ -81,6 +81,8 @@ def _sameness(answer: Answer) -> str:
     match answer.same:
         case True:
             return "drawn again from the tape: every pixel equal, the digests agree"
+        case False if not answer.same_recipe:
+            return "DRAWN BY ANOTHER RECIPE THAN THAT NIGHT'S: its pack is not the configured one"
         case False:
             return "DRAWN AGAIN FROM THE TAPE, BUT IT DIFFERS: the digests do not agree"
         case None:
