@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import shutil
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from brokers import Mosquitto
@@ -18,9 +20,9 @@ from hypnocast.core.types import PAGE_S, Look, Opinion
 from hypnocast.errors import InferenceError
 from hypnocast.stagers.base import Stager
 from hypnocast.stagers.local import LocalStager
-from hypnocast.stagers.manifest import Context
-from hypnocast.stagers.pack import load_pack
-from packs import make_tiny_pack, tiny_picture
+from hypnocast.stagers.manifest import Calibration, Context, HiddenMarkov
+from hypnocast.stagers.pack import load_pack, read_manifest
+from packs import make_tiny_pack, tiny_picture, write_manifest
 from ward_lab import Coming, HandDriven, heard_from, night, running_ward, shifted, unheard
 
 BEDS = ("bed-01", "bed-02")
@@ -298,6 +300,15 @@ async def test_a_page_without_a_first_opinion_is_terminal_whatever_the_second_wo
     ]  # fmt: skip
 
 
+def _dreamy(pack: Path, folder: Path) -> Path:
+    shutil.copytree(pack, folder)
+    dream = (0.0, 0.0, 0.0, 0.0, 1.0)
+    sequence = HiddenMarkov(transitions=(dream,) * 5, initial=dream)
+    calibration = Calibration(prior=(0.2,) * 5, sequence=sequence)
+    changed = msgspec.structs.replace(read_manifest(pack), calibration=calibration)
+    return write_manifest(folder, changed)
+
+
 @pytest.mark.promise(6)
 async def test_a_page_that_was_provisional_when_the_daemon_went_down_becomes_terminal(
     tmp_path: Path, forward: Path, broker: Mosquitto, coming: list[Coming]
@@ -310,9 +321,13 @@ async def test_a_page_that_was_provisional_when_the_daemon_went_down_becomes_ter
         before = running.events
     assert _statuses(before)[-1] == (2, "provisional")
     again = HandDriven(heard_from(bed, up))
-    async with running_ward(tmp_path, forward, again, broker.port) as running:
+    # It comes back with another pack, for which nobody ever does anything but dream.
+    other = _dreamy(forward, tmp_path / "other")
+    async with running_ward(tmp_path, other, again, broker.port) as running:
         await running.go_to(END, BEDS[0], 3)
         after = running.events
     assert _statuses(after)[:3] == [(2, "final"), (3, "withheld"), (4, "provisional")]
+    assert (after[0].stage, after[2].stage) == (before[-1].stage, "R")
+    assert before[-1].stage != "R"
     assert after[0].probabilities == before[-1].probabilities
     assert [event.sequence for event in before + after] == list(range(1, len(before + after) + 1))

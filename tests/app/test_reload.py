@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 from pathlib import Path
 
 import pytest
@@ -10,14 +11,16 @@ import structlog
 
 from brokers import running_mosquitto
 from hypnocast.app.config import Config, changed_keys, load_config, parse_config
-from hypnocast.app.serve import reload
+from hypnocast.app.serve import forget_old_nights, reload
 from hypnocast.core import commands
 from hypnocast.core.topics import Topics
 from hypnocast.errors import CommandError
 from hypnocast.ports.journal import Journal
+from hypnocast.ports.journal_reader import JournalReader
 from hypnocast.ports.mqtt import Connected, MqttLink
 from hypnocast.ports.mqtt_settings import BrokerSettings
 from mqtt_lab import until
+from nights import a_batch, a_session, an_event, instant
 
 
 async def _nobody(bed: str, command: commands.Command) -> commands.Reply:
@@ -63,3 +66,19 @@ def test_a_file_compared_with_itself_changes_nothing(tmp_path: Path, text: str) 
     file = tmp_path / "hypnocast.toml"
     file.write_text(text, encoding="utf-8")
     assert changed_keys(load_config(file), load_config(file)) == ()
+
+
+async def test_old_nights_are_forgotten_however_long_the_daemon_runs(tmp_path: Path) -> None:
+    async with Journal.open(tmp_path / "journal.sqlite") as journal:
+        keeping = asyncio.create_task(forget_old_nights(journal, 30, every_s=0.01))
+        # After the first round: the daemon has been running for a while.
+        await until(lambda: journal.rounds > 1, "the first round")
+        night = dataclasses.replace(
+            a_session(name="old"), opened="2000-01-01T00:00:00.000Z", phase="ended", ended=instant()
+        )
+        await journal.commit(a_batch(an_event(0, session="old"), session=night))
+        journal.acknowledge(night.bed, 1)
+        async with asyncio.timeout(20.0):
+            while await journal.read(JournalReader.nights):  # noqa: ASYNC110  (a thread writes)
+                await asyncio.sleep(0.01)
+        keeping.cancel()

@@ -148,19 +148,15 @@ class Desk:
     async def _settle(
         self, event: wire.StageEvent, log_probabilities: FloatArray | None, state: NightState
     ) -> NightState:
-        """Make a page terminal that was provisional when the daemon went down."""
+        """Make a page terminal that was provisional when the daemon went down, as it was told."""
         if log_probabilities is None:
             return state
         opinion = Opinion(event.epoch, log_probabilities, provider=event.provider or "")
         state, staged = self._kit.decider.step(state, opinion)
         if staged.provisional:
-            state, staged = self._kit.decider.settle(state)
+            state, _ = self._kit.decider.settle(state)
         terminal = msgspec.structs.replace(
-            event,
-            id=wire.event_id(event.session, event.epoch, 1),
-            revision=1,
-            status="final",
-            stage=staged.stage.value,
+            event, id=wire.event_id(event.session, event.epoch, 1), revision=1, status="final"
         )
         await self._committer.emit(Scored(terminal, log_probabilities, None))
         return state

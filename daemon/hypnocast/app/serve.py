@@ -57,7 +57,8 @@ async def serve(
         stack.callback(notifier.close)
         journal = await stack.enter_async_context(Journal.open(state_dir / JOURNAL))
         _log_condition(journal)
-        await journal.forget(keep_days=config.journal.keep_days, now=datetime.now(UTC))
+        keeping = asyncio.create_task(forget_old_nights(journal, config.journal.keep_days))
+        stack.push_async_callback(_cancel, keeping)
         clock = pylsl.local_clock
         deck = _tape_deck(config, clock) if config.tape.enabled else None
         if deck is not None:
@@ -152,6 +153,18 @@ def reload(config: Config, path: Path | None, link: MqttLink) -> None:
         _log.warning("takes effect at the next start: a night keeps its configuration", key=key)
     _log.info("credentials and certificates are read anew")
     link.reconnect()
+
+
+async def forget_old_nights(journal: Journal, keep_days: int, *, every_s: float = 86400.0) -> None:
+    """Forget nights that are too old, now and every day: a daemon may run for years."""
+    while True:
+        try:
+            nights = await journal.forget(keep_days=keep_days, now=datetime.now(UTC))
+        except HypnocastError as error:
+            _log.warning("old nights cannot be forgotten", error=str(error))
+        else:
+            _log.info("old nights were forgotten", nights=nights, older_than_days=keep_days)
+        await asyncio.sleep(every_s)
 
 
 async def _dashboard(config: Config) -> None:
