@@ -184,10 +184,11 @@ class EdfNight:
         out = {p: np.full(round((last_s - first_s) * rate), np.nan) for p, rate in rates.items()}
         begin = int(np.searchsorted(self._onsets, first_s - step, side="right"))
         end = int(np.searchsorted(self._onsets, last_s, side="left"))
-        for onset, values in self.file.read(begin, end - begin) if end > begin else ():
+        onsets, values = self.file.read(begin, end - begin) if end > begin else ([], [])
+        for record, onset in enumerate(onsets):
             for place, row in out.items():
                 at = round((onset - first_s) * rates[place])
-                piece = values[place]
+                piece = values[place][record]
                 low, high = max(0, -at), min(piece.size, row.size - at)
                 if low < high:
                     row[at + low : at + high] = piece[low:high]
