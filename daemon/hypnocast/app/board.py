@@ -74,6 +74,8 @@ class Board:
         self._night_due = False
         self._night_at = float("-inf")
         self._shown: wire.BedStatus | None = None
+        self._problems: tuple[str, ...] = ()
+        """What the source knew to be wrong when the status was made."""
         self._last: wire.StageEvent | None = None
         self._provider: str | None = None
         self.counts: Counter[str] = Counter()
@@ -183,6 +185,14 @@ class Board:
         if self._night_due and time.monotonic() - self._night_at >= NIGHT_EVERY_S:
             self._show_night()
 
+    def tick(self) -> None:
+        """Publish what no happening at the bed publishes: the night, and what the source found.
+
+        Asked of every bed every second, so a status is only made where it would say something.
+        """
+        if self._night_due or self._house.problems(self.bed) != self._problems:
+            self.refresh()
+
     def refresh_now(self) -> None:
         """Publish everything, however little time has passed."""
         self._night_at = float("-inf")
@@ -210,7 +220,8 @@ class Board:
         """Return the bed's status as it stands."""
         session, seen, last = self._session, self._seen, self._last
         anchored = session is not None and session.anchor_utc is not None
-        problems = (*(seen.problems if seen else ()), *self._house.problems(self.bed))
+        self._problems = self._house.problems(self.bed)
+        problems = (*(seen.problems if seen else ()), *self._problems)
         return wire.BedStatus(
             at=instant(time.time()),
             site=self._house.topics.site,

@@ -59,6 +59,7 @@ class Committer:
             committed = await waiting.done
             if waiting.then is not None:
                 waiting.then(committed)
+            del waiting, committed  # a page's picture would stay until the next page comes
 
     async def reach(self, reached: asyncio.Future[None]) -> None:
         """Tell a future once everything handed over so far is durable."""

@@ -100,6 +100,8 @@ class Ward:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._began = time.monotonic()
         self._stop = asyncio.Event()
+        self._failure: BaseException | None = None
+        """Of a desk."""
         self.ready = asyncio.Event()
         """Set once the model is warm and everything is read."""
 
@@ -137,23 +139,23 @@ class Ward:
         """Wait for the end of the source or a stop; a part that fails is raised."""
         ended = asyncio.wrap_future(self.tracer.ended)
         stopped = asyncio.create_task(self._stop.wait())
+        parts: set[asyncio.Future[object]] = {ended, stopped, *tasks}  # type: ignore[arg-type]  # futures of several results
         try:
-            while True:
-                parts: set[asyncio.Future[object]] = {ended, stopped, *tasks}  # type: ignore[arg-type]  # futures of several results
-                parts |= set(self._desk_tasks.values())  # type: ignore[arg-type]  # the same
-                done, _ = await asyncio.wait(
-                    parts, timeout=REFRESH_S, return_when=asyncio.FIRST_COMPLETED
-                )
+            while not {ended, stopped} - parts:
+                done, parts = await asyncio.wait(parts, return_when=asyncio.FIRST_COMPLETED)
                 for part in done:
-                    if part not in (ended, stopped) and not part.cancelled():
+                    if not part.cancelled():
                         part.result()
-                if ended in done:
-                    ended.result()
-                    return
-                if stopped in done:
-                    return
+            if self._failure is not None:
+                raise self._failure
         finally:
             stopped.cancel()
+
+    def _desk_over(self, desk: asyncio.Task[None]) -> None:
+        """End where a desk has failed: its bed would be served no longer."""
+        if not desk.cancelled() and (error := desk.exception()) is not None:
+            self._failure = self._failure or error
+            self._stop.set()
 
     async def _finish_desks(self) -> None:
         await asyncio.sleep(0)
@@ -183,7 +185,7 @@ class Ward:
             await asyncio.sleep(REFRESH_S)
             await self.judge.rebuild_if_stuck()
             for board in self.boards.values():
-                board.refresh()
+                board.tick()
             if time.monotonic() >= state_at:
                 state_at += STATE_EVERY_S
                 await self._publish_state()
@@ -207,7 +209,9 @@ class Ward:
             board = Board(bed, self._house, self.link)
             desk = Desk(self._plan.kit, board)
             self.desks[bed], self.boards[bed] = desk, board
-            self._desk_tasks[bed] = asyncio.create_task(desk.run(), name=f"desk {bed}")
+            working = asyncio.create_task(desk.run(), name=f"desk {bed}")
+            working.add_done_callback(self._desk_over)
+            self._desk_tasks[bed] = working
             board.refresh()
             if self._plan.home_assistant:
                 self._announce(bed)

@@ -98,8 +98,9 @@ class Crowd:
         self.began = time.monotonic()
         settled = False
         while item is not None:
-            due = self.began + _when(item) - START_S
-            time.sleep(max(0.0, due - time.monotonic()))
+            early = self.began + _when(item) - START_S - time.monotonic()
+            if early > 0.0:  # a sleep of no length at all hands the interpreter to other threads
+                time.sleep(early)
             if not settled and _when(item) > START_S + PAGE_S + _SETTLED_S:
                 settled = True
                 self.since = (time.monotonic(), cpu_s(), self.playing_s)
