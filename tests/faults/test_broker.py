@@ -112,25 +112,22 @@ def _left(folder: Path) -> int:
 
 
 async def cut_before_publish(scene: Scene) -> None:
-    for _ in range(3):
-        scene.proxy.cut_before_publish = 3
-        await until(lambda: scene.proxy.cut_before_publish is None)
-        await scene.connected()
-        await scene.more(3)
+    await _cut(scene, "cut_before_publish", 3)
 
 
 async def cut_before_puback(scene: Scene) -> None:
-    for _ in range(3):
-        scene.proxy.cut_before_puback = 4
-        await until(lambda: scene.proxy.cut_before_puback is None)
-        await scene.connected()
-        await scene.more(3)
+    await _cut(scene, "cut_before_puback", 4)
 
 
 async def cut_after_puback(scene: Scene) -> None:
+    await _cut(scene, "cut_after_puback", 4)
+
+
+async def _cut(scene: Scene, where: str, packets: int) -> None:
+    """Let the connection be cut in some place after so many packets, again and again."""
     for _ in range(3):
-        scene.proxy.cut_after_puback = 4
-        await until(lambda: scene.proxy.cut_after_puback is None)
+        setattr(scene.proxy, where, packets)
+        await until(lambda: getattr(scene.proxy, where) is None)
         await scene.connected()
         await scene.more(3)
 

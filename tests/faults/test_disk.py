@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -26,7 +27,6 @@ from faults.witness import Witness, fault_proxy, until, witness
 from needs import need_program
 
 DISK = "size=24m"
-ENDS = ORIGIN + 30.0 * 900
 
 
 def a_small_disk(folder: Path) -> tuple[str, ...]:
@@ -51,6 +51,40 @@ def an_order(folder: Path, pack: Path, port: int, **more: object) -> Orders:
     return Orders(**(told | more))  # type: ignore[arg-type]
 
 
+@contextmanager
+def on_a_small_disk(
+    folder: Path, pack: Path, **more: object
+) -> Iterator[tuple[Path, int, Nursery, Witness]]:
+    """Run a daemon whose state lies on a small disk: the disk, the process, and who watches."""
+    disk = folder / "disk"
+    disk.mkdir()
+    with (
+        running_mosquitto(folder) as broker,
+        witness(broker.port) as listener,
+        Nursery(folder / "log", a_small_disk(disk)) as nursery,
+    ):
+        orders = an_order(
+            disk / "state", pack, broker.port, pace_s=0.005, state_every_s=0.3, **more
+        )
+        # Outside of its disk, where both can see it.
+        process = nursery.begin(replace(orders, clock=str(folder / "clock")))
+        until(lambda: len(listener.events()) > 5, "events")
+        yield Path(f"/proc/{process}/root") / str(disk).lstrip("/"), process, nursery, listener
+
+
+def more_events(listener: Witness, count: int, what: str) -> None:
+    """Wait for so many more events."""
+    before = len(listener.events())
+    until(lambda: len(listener.events()) > before + count, what)
+
+
+def ends_of(journal: Path) -> float:
+    """Return when the last page that a journal has ends."""
+    with contextlib.closing(sqlite3.connect(journal)) as db:
+        (last,) = db.execute("SELECT max(epoch) FROM events").fetchone()
+    return ORIGIN + 30.0 * (1 + int(last))
+
+
 def truth_until(ends: float) -> Truth:
     return Truth((UTC0,), UTC0 + ends - ORIGIN, lambda at: not is_bad(ORIGIN + at - UTC0))
 
@@ -58,18 +92,7 @@ def truth_until(ends: float) -> Truth:
 @pytest.mark.promise(1)
 @pytest.mark.promise(2)
 def test_a_disk_full_and_free_again_costs_no_event_and_is_told(tmp_path: Path, pack: Path) -> None:
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    with (
-        running_mosquitto(tmp_path) as broker,
-        witness(broker.port) as listener,
-        Nursery(tmp_path / "log", a_small_disk(disk)) as nursery,
-    ):
-        orders = an_order(disk / "state", pack, broker.port, pace_s=0.005, state_every_s=0.3)
-        orders = replace(orders, clock=str(tmp_path / "clock"))
-        process = nursery.begin(orders)
-        inside = Path(f"/proc/{process}/root") / str(disk).lstrip("/")
-        until(lambda: len(listener.events()) > 5, "events")
+    with on_a_small_disk(tmp_path, pack) as (inside, process, nursery, listener):
         ballast, more = inside / "ballast", inside / "more"
         fill(ballast)
         until(lambda: "reserve is in use" in state_of(listener), "the reserve is used")
@@ -77,19 +100,15 @@ def test_a_disk_full_and_free_again_costs_no_event_and_is_told(tmp_path: Path, p
         fill_until(
             more, lambda: "journal_degraded" in state_of(listener), "durability is not promised"
         )
-        before = len(listener.events())
-        until(lambda: len(listener.events()) > before + 20, "events go on meanwhile")
+        more_events(listener, 20, "events go on meanwhile")
         ballast.unlink()
         more.unlink()
         until(lambda: state_of(listener) == "", "durable again")
-        before = len(listener.events())
-        until(lambda: len(listener.events()) > before + 5, "events go on after")
+        more_events(listener, 5, "events go on after")
         copy = a_copy_of(inside / "state", process, tmp_path / "copy")
         nursery.ended()
-        with sqlite3.connect(copy / "journal.sqlite") as db:
-            ends = ORIGIN + 30.0 * (1 + db.execute("SELECT max(epoch) FROM events").fetchone()[0])
-        db.close()
-        found = check_night([copy / "journal.sqlite"], None, "bed1", truth_until(ends))
+        journal = copy / "journal.sqlite"
+        found = check_night([journal], None, "bed1", truth_until(ends_of(journal)))
         assert found.whole, found
         assert found.terminal == found.expected > 30
         heard = {json.loads(one)["epoch"] for one in listener.events()}
@@ -102,18 +121,8 @@ def test_a_disk_full_for_too_long_costs_the_oldest_events_and_they_are_named(
     tmp_path: Path, pack: Path
 ) -> None:
     """Memory is bounded: what no longer finds room is counted, told and noted in the night."""
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    with (
-        running_mosquitto(tmp_path) as broker,
-        witness(broker.port) as listener,
-        Nursery(tmp_path / "log", a_small_disk(disk)) as nursery,
-    ):
-        orders = an_order(disk / "state", pack, broker.port, pace_s=0.005, state_every_s=0.3)
-        orders = replace(orders, clock=str(tmp_path / "clock"), held_bytes=100_000)
-        process = nursery.begin(orders)
-        inside = Path(f"/proc/{process}/root") / str(disk).lstrip("/")
-        until(lambda: len(listener.events()) > 5, "events")
+    with on_a_small_disk(tmp_path, pack, held_bytes=100_000) as life:
+        inside, process, nursery, listener = life
         fill(inside / "ballast")
         until(lambda: "reserve is in use" in state_of(listener), "the reserve is used")
         fill_until(
@@ -121,24 +130,21 @@ def test_a_disk_full_for_too_long_costs_the_oldest_events_and_they_are_named(
             lambda: "are lost to the journal" in state_of(listener),
             "losses are told",
         )
-        before = len(listener.events())
-        until(lambda: len(listener.events()) > before + 20, "events go on meanwhile")
+        more_events(listener, 20, "events go on meanwhile")
         (inside / "ballast").unlink()
         (inside / "more").unlink()
         until(lambda: "journal_degraded" not in state_of(listener), "durable again")
         assert "are lost to the journal" in state_of(listener), "said until the daemon ends"
-        before = len(listener.events())
-        until(lambda: len(listener.events()) > before + 5, "events go on after")
+        more_events(listener, 5, "events go on after")
         copy = a_copy_of(inside / "state", process, tmp_path / "copy")
         nursery.ended()
-        with sqlite3.connect(copy / "journal.sqlite") as db:
+        journal = copy / "journal.sqlite"
+        with contextlib.closing(sqlite3.connect(journal)) as db:
             (noted,) = db.execute("SELECT text FROM marks WHERE kind = 'note'").fetchone()
-            ends = ORIGIN + 30.0 * (1 + db.execute("SELECT max(epoch) FROM events").fetchone()[0])
-        db.close()
         told = re.match(r"(\d+) events of epochs (\d+) to (\d+) are lost", noted)
         assert told is not None, noted
         count, first, last = map(int, told.groups())
-        found = check_night([copy / "journal.sqlite"], None, "bed1", truth_until(ends))
+        found = check_night([journal], None, "bed1", truth_until(ends_of(journal)))
         assert found.lost == list(range(first, last + 1))
         assert len(found.lost) == count >= 20
         assert not [*found.doubled, *found.wrongly_staged, *found.wrong], found
@@ -190,19 +196,14 @@ def test_a_state_folder_that_becomes_read_only_costs_no_event_and_is_told(
         until(lambda: len(listener.events()) > 5, "events")
         with read_only(state):
             until(lambda: "journal_degraded" in state_of(listener), "durability is not promised")
-            before = len(listener.events())
-            until(lambda: len(listener.events()) > before + 20, "events go on meanwhile")
+            more_events(listener, 20, "events go on meanwhile")
             assert "journal_degraded" in state_of(listener)
         until(lambda: state_of(listener) == "", "durable again")
-        before = len(listener.events())
-        until(lambda: len(listener.events()) > before + 5, "events go on after")
+        more_events(listener, 5, "events go on after")
         os.kill(process, signal.SIGTERM)
         assert nursery.ended() == 0, (tmp_path / "log").read_text()[-3000:]
         journal = state / "journal.sqlite"
-        with sqlite3.connect(journal) as db:
-            ends = ORIGIN + 30.0 * (1 + db.execute("SELECT max(epoch) FROM events").fetchone()[0])
-        db.close()
-        found = check_night([journal], listener.events(), "bed1", truth_until(ends))
+        found = check_night([journal], listener.events(), "bed1", truth_until(ends_of(journal)))
         assert found.whole, found
         assert found.terminal == found.expected > 30
         assert all(read_raw(tape).chunks for tape in (state / "tapes").glob("*.xdf"))
@@ -279,7 +280,6 @@ def test_without_file_descriptors_the_night_goes_on_and_the_broker_is_found_agai
     tmp_path: Path, pack: Path
 ) -> None:
     state = tmp_path / "state"
-    ends = ENDS
     with (
         running_mosquitto(tmp_path) as broker,
         witness(broker.port) as listener,
@@ -298,13 +298,9 @@ def test_without_file_descriptors_the_night_goes_on_and_the_broker_is_found_agai
         then = clock.now
         until(lambda: clock.now > then + 30.0 * 40, "the night goes on")
         resource.prlimit(process, resource.RLIMIT_NOFILE, was)
-        before = len(listener.events())
-        until(lambda: len(listener.events()) > before + 40, "the backlog comes")
+        more_events(listener, 40, "the backlog comes")
         os.kill(process, signal.SIGTERM)
         assert nursery.ended() == 0, (tmp_path / "log").read_text()[-3000:]
         journal = state / "journal.sqlite"
-        with sqlite3.connect(journal) as db:
-            ends = ORIGIN + 30.0 * (1 + db.execute("SELECT max(epoch) FROM events").fetchone()[0])
-        db.close()
-        found = check_night([journal], None, "bed1", truth_until(ends))
+        found = check_night([journal], None, "bed1", truth_until(ends_of(journal)))
         assert found.whole, found

@@ -169,16 +169,19 @@ def test_another_beds_credentials_neither_write_nor_read_this_beds_topics(tmp_pa
         assert subprocess.run(nameless, capture_output=True, check=False).returncode != 0
 
 
+def known_as_bedside_1(folder: Path, port: int) -> BrokerSettings:
+    """Return how a daemon logs in that the broker knows."""
+    user, secret = folder / "user", folder / "secret"
+    for file, text in ((user, "bedside-1"), (secret, "of bedside-1")):
+        file.write_text(text)
+        file.chmod(0o600)
+    return BrokerSettings(port=port, username_file=user, password_file=secret)
+
+
 @pytest.mark.promise(2)
 async def test_the_shipped_list_lets_a_daemon_do_all_it_does(tmp_path: Path) -> None:
-    secret = tmp_path / "secret"
-    user = tmp_path / "user"
-    user.write_text("bedside-1")
-    secret.write_text("of bedside-1")
-    for file in (user, secret):
-        file.chmod(0o600)
     with running_mosquitto(tmp_path, guarded(tmp_path), anonymous=False) as broker:
-        settings = BrokerSettings(port=broker.port, username_file=user, password_file=secret)
+        settings = known_as_bedside_1(tmp_path, broker.port)
         async with Journal.open(tmp_path / "state" / "journal.sqlite") as journal:
             await journal.commit(a_batch(session=a_session()))
             async with linked(settings, journal) as link:
@@ -195,26 +198,22 @@ async def test_the_shipped_list_lets_a_daemon_do_all_it_does(tmp_path: Path) -> 
 async def test_a_wrong_password_in_mid_night_holds_events_until_it_is_right_again(
     tmp_path: Path,
 ) -> None:
-    user, secret = tmp_path / "user", tmp_path / "secret"
-    user.write_text("bedside-1")
-    secret.write_text("of bedside-1")
-    for file in (user, secret):
-        file.chmod(0o600)
     with running_mosquitto(tmp_path, guarded(tmp_path), anonymous=False) as broker:
-        settings = BrokerSettings(port=broker.port, username_file=user, password_file=secret)
+        settings = known_as_bedside_1(tmp_path, broker.port)
         async with Journal.open(tmp_path / "state" / "journal.sqlite") as journal:
             await journal.commit(a_batch(session=a_session()))
             async with linked(settings, journal) as link:
                 await journal.commit(a_batch(an_event(0)))
                 await until_async(lambda: journal.sent == 1, "acknowledged")
-                secret.write_text("another")
+                assert settings.password_file is not None
+                settings.password_file.write_text("another")
                 await asyncio.to_thread(broker.restart)
                 await until_async(lambda: isinstance(link.state, Refused), "refused")
                 assert isinstance(link.state, Refused)
                 assert "another" not in link.state.why
                 await journal.commit(a_batch(an_event(1)))
                 assert journal.sent == 1
-                secret.write_text("of bedside-1")
+                settings.password_file.write_text("of bedside-1")
                 await until_async(lambda: journal.sent == 2, "sent after all")
 
 

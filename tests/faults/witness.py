@@ -19,7 +19,7 @@ from paho.mqtt.enums import CallbackAPIVersion
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 
-DEADLINE_S = 30.0
+DEADLINE_S = 90.0
 CONNECT, PUBLISH, PUBACK = 1, 3, 4
 UNACCEPTABLE_PROTOCOL = b"\x20\x02\x00\x01"
 """What a broker says that knows MQTT 3.1.1 and nothing later (its specification, 3.1.2.2)."""

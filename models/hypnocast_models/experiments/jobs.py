@@ -85,10 +85,9 @@ def work_off(jobs: Sequence[Job], workers: int, advance: Callable[[int], None]) 
 
 
 @dataclass(frozen=True)
-class See:
-    """Give what an arm sees of a night under a condition."""
+class _OfNight:
+    """What is made of a night under a condition, once, and kept in a file."""
 
-    arm: Arm
     night: Found
     data: Data
     condition: Condition
@@ -97,12 +96,26 @@ class See:
 
     @property
     def done(self) -> bool:
-        """Whether it was seen."""
+        """Whether it was made."""
         return self.path.is_file()
+
+    def part(self) -> Part:
+        """Open the night, or simulate it, and take so many pages of it."""
+        found = self.night
+        whole: ScoredNight
+        whole = SimulatedNight(found.name) if found.dataset == SIMULATED else open_night(found)
+        return Part.of(whole, self.data.pages)
+
+
+@dataclass(frozen=True)
+class See(_OfNight):
+    """Give what an arm sees of a night under a condition."""
+
+    arm: Arm
 
     def run(self) -> None:
         """Draw or measure every page."""
-        night = part_of(self.night, self.data.pages)
+        night = self.part()
         stages = np.array([-1 if s is None else STAGES.index(s) for s in night.stages])
         keep(self.path, features=self._features(night), stages=stages)
 
@@ -146,25 +159,15 @@ class Trial:
 
 
 @dataclass(frozen=True)
-class Stage:
+class Stage(_OfNight):
     """Let a pack stage a night under a condition."""
 
     pack: Path
-    night: Found
-    data: Data
-    condition: Condition
-    mains_hz: int
-    path: Path
-
-    @property
-    def done(self) -> bool:
-        """Whether it was staged."""
-        return self.path.is_file()
 
     def run(self) -> None:
         """Stage it as the daemon would, whatever its coverage."""
         pack, stager = _open(self.pack)
-        part = part_of(self.night, self.data.pages)
+        part = self.part()
         change = partial(self.condition.change, mains_hz=self.mains_hz)
         staged = stage_night(
             part, pack, stager, min_coverage=0.0, change=change, mains_hz=self.mains_hz
@@ -181,13 +184,6 @@ def _open(pack: Path) -> tuple[Pack, Stager]:
 
     loaded = load_pack(pack)
     return loaded, LocalStager(loaded, "cpu", threads=1)
-
-
-def part_of(found: Found, pages: int) -> Part:
-    """Open a night, or simulate it, and take so many pages of it."""
-    whole: ScoredNight
-    whole = SimulatedNight(found.name) if found.dataset == SIMULATED else open_night(found)
-    return Part.of(whole, pages)
 
 
 def keep(path: Path, **arrays: Any) -> None:

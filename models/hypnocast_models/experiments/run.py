@@ -220,7 +220,7 @@ class _Bench:
         key = _digest(what, builtin(arm.recipe).digest)
         file = f"{key}-{data.folder or data.kind}-{night.name}-{condition.name}.npz"
         path = self.out / "seen" / file
-        return See(arm, night, data, condition, self.plan.mains_hz, path)
+        return See(night, data, condition, self.plan.mains_hz, path, arm)
 
     def _stagings(self, arm: Arm) -> Iterator[Stage]:
         for fold in range(self.plan.folds):
@@ -234,7 +234,7 @@ class _Bench:
                     key = _digest(digest, data.pages, self.plan.mains_hz)
                     file = f"{key}-{arm.name}-{night.name}-{condition.name}.npz"
                     path = self.out / "judged" / file
-                    yield Stage(folder, night, data, condition, self.plan.mains_hz, path)
+                    yield Stage(night, data, condition, self.plan.mains_hz, path, folder)
 
 
 def _staged(arm: str) -> Callable[[Stage], Judged]:
