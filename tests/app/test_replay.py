@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+import edfio
+import numpy as np
 import pytest
 
 from brokers import Mosquitto
@@ -14,6 +16,8 @@ from hypnocast.app.replay import Replayed, ReplaySettings, replay
 from hypnocast.app.simulate import SimulatedSource
 from hypnocast.core import commands, wire
 from hypnocast.core.types import PAGE_S
+from hypnocast.errors import JournalError
+from packs import make_tiny_pack
 from ward_lab import HandDriven, night, running_ward
 
 BED = "bed-01"
@@ -96,3 +100,23 @@ async def test_the_tape_of_a_live_hour_gives_its_pictures_and_stages_again(
 
 def _comparable(event: wire.StageEvent) -> tuple[object, ...]:
     return (event.session, event.epoch, event.start, event.reason, event.digests, *_shares(event))
+
+
+async def test_a_night_judged_by_one_pack_is_never_told_as_what_another_says(
+    tmp_path: Path, pack: Path
+) -> None:
+    recording = tmp_path / "night.edf"
+    noise = np.random.default_rng(3).normal(0.0, 30.0, 128 * 60)
+    signals = [
+        edfio.EdfSignal(noise, 128, label=label, physical_dimension="uV")
+        for label in ("F4-M1", "C4-M1", "O2-M1")
+    ]
+    edfio.Edf(signals).write(recording)
+    settings = ReplaySettings(recording, journal=tmp_path / "journal")
+    told = [Replayed(), Replayed()]
+    for once in told:
+        await replay(Config(pack=PackConfig(name=str(pack))), settings, watchers=(once,))
+    assert [event.id for event in told[0].events] == [event.id for event in told[1].events] != []
+    other = make_tiny_pack(tmp_path / "other", seed=9)
+    with pytest.raises(JournalError, match="another pack"):
+        await replay(Config(pack=PackConfig(name=str(other))), settings)

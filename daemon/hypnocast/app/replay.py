@@ -35,7 +35,7 @@ from hypnocast.core.decisions import Decision, decision_from_json
 from hypnocast.core.topics import Topics
 from hypnocast.core.types import PAGE_S
 from hypnocast.core.utc import UtcAnchor
-from hypnocast.errors import TapeError
+from hypnocast.errors import JournalError, TapeError
 from hypnocast.ports.files import open_recording
 from hypnocast.ports.journal import Journal
 from hypnocast.ports.recording import Recording, scored_pages
@@ -114,6 +114,26 @@ class ReplaySettings:
     """Follow what a tape says the live run decided about time."""
 
 
+@dataclass(frozen=True, slots=True)
+class _Sole:
+    """Ends a replay into a journal that has the same night as another pack judged it.
+
+    Events are never changed: the old ones would be taken for what this pack says.
+    """
+
+    pack: str
+    journal: Path
+
+    def event(self, event: wire.StageEvent) -> None:
+        """Look whose event this is."""
+        if event.digests.pack != self.pack:
+            raise JournalError(
+                f"has session {event.session} already, as another pack judged it",
+                where=str(self.journal),
+                remedy="Name another folder with --journal.",
+            )
+
+
 def decisions_of(recording: Recording) -> tuple[Decision, ...]:
     """Return what the live run decided about time; notes that are none are passed over."""
     decisions = []
@@ -161,7 +181,7 @@ async def replay(
                     config, pack, source, boot_id=boot_id(), auto=script is None, script=script
                 ),
                 show_pages=config.publish.page and settings.to_broker,
-                watchers=watchers,
+                watchers=(_Sole(pack.digest, folder), *watchers),
             )
         )
         await ward.run()

@@ -134,6 +134,9 @@ class Ward:
             self.link.stop()
             await asyncio.gather(link, chores, return_exceptions=True)
             self.judge.stop()
+        for desk in self._desk_tasks.values():
+            if desk.done() and not desk.cancelled():
+                desk.result()  # one may have failed only while the others finished
 
     async def _until_over(self, *tasks: asyncio.Task[None]) -> None:
         """Wait for the end of the source or a stop; a part that fails is raised."""
