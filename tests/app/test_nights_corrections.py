@@ -215,3 +215,8 @@ def test_a_lesson_holds_what_the_model_saw_and_the_scorer_said(tmp_path: Path) -
     assert [row["picture"] for row in rows] == seen
     with pytest.raises(CommandError, match="scored by mk"):
         write_lesson(taped.config, view, tmp_path / "no", scorer="jb")
+    no_tape, half = tmp_path / "no-tape.xdf", tmp_path / "half"
+    no_tape.write_bytes(b"no tape")
+    with pytest.raises(TapeError, match="no-tape"):
+        write_lesson(taped.config, view, half, scorer="mk", tape=no_tape)
+    assert list(half.iterdir()) == []

@@ -93,8 +93,10 @@ class _Lesson:
     def __enter__(self) -> None:
         self._file = self._raw.open("wb")
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, error: object, *_: object) -> None:
         self._file.close()
+        if error is not None:
+            self._raw.unlink()
 
     def add(self, picture: Picture, stage: Stage) -> None:
         if picture.epoch not in self._stages:
@@ -127,8 +129,8 @@ class _Lesson:
             "facts": np.frombuffer(json.dumps(facts).encode(), np.uint8),
         }
         shape = (len(self._stages), self._recipe.height, self._recipe.width, 3)
-        path = self._folder / "lesson.npz"
-        with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED, compresslevel=3) as archive:
+        half = self._folder / "lesson.part"
+        with zipfile.ZipFile(half, "w", zipfile.ZIP_DEFLATED, compresslevel=3) as archive:
             for name, array in small.items():
                 with archive.open(f"{name}.npy", "w") as out:
                     npy.write_array(out, np.asarray(array), allow_pickle=False)
@@ -138,6 +140,7 @@ class _Lesson:
                 with self._raw.open("rb") as raw:
                     while block := raw.read(1 << 22):
                         out.write(block)
+        half.replace(self._folder / "lesson.npz")
 
     def _write_csv(self, scorer: str) -> None:
         with (self._folder / "pages.csv").open("w", encoding="utf-8", newline="") as file:
