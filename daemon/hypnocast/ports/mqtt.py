@@ -21,7 +21,7 @@ import aiomqtt
 import structlog
 
 from hypnocast.core import wire
-from hypnocast.core.topics import HOME_ASSISTANT_ROOT, HOME_ASSISTANT_STATUS, Topics
+from hypnocast.core.topics import HOME_ASSISTANT_ROOT, Topics
 from hypnocast.errors import BrokerError
 from hypnocast.ports.journal import Journal
 from hypnocast.ports.journal_records import StoredEvent
@@ -33,6 +33,7 @@ from hypnocast.ports.mqtt_client import (
     Protocol,
 )
 from hypnocast.ports.mqtt_commands import CommandDesk, Handle
+from hypnocast.ports.mqtt_listening import Listening
 from hypnocast.ports.mqtt_outbox import Outbox, attributes
 from hypnocast.ports.mqtt_retained import Retained, RetainedStates
 from hypnocast.ports.mqtt_settings import BrokerSettings
@@ -110,8 +111,7 @@ class MqttLink:
         self._states = RetainedStates()
         self._outbox = Outbox(journal, topics)
         self._desk = CommandDesk(journal, handle, self._reply)
-        self._beds: dict[str, None] = {}
-        self._more_beds = asyncio.Event()
+        self._listening = Listening(topics, self._desk, self._states)
         self._client: Client | None = None
         self._protocol: Protocol | None = None if settings.version == "auto" else settings.version
         self._stop = asyncio.Event()
@@ -125,8 +125,7 @@ class MqttLink:
 
     def serve(self, bed: str) -> None:
         """Take commands for this bed from now on."""
-        self._beds[bed] = None
-        self._more_beds.set()
+        self._listening.serve(bed)
 
     def stage(self, stored: StoredEvent) -> None:
         """Show an event, already durable, as the bed's newest. ``events`` follows by itself."""
@@ -145,7 +144,7 @@ class MqttLink:
         """Let bytes (a picture, a discovery document) be the topic's newest state."""
         self._states.put(Retained(topic, payload, content_type=content_type))
         if topic.startswith(HOME_ASSISTANT_ROOT):
-            self._more_beds.set()  # its birth message is listened to from now on
+            self._listening.look_again()  # for its birth message
 
     def clear(self, *topics: str) -> None:
         """Let the broker forget retained topics."""
@@ -254,17 +253,16 @@ class MqttLink:
 
     async def _use(self, client: Client) -> str:
         """Use a connection until it ends or we stop; return why it ended."""
-        listening: set[str] = set()
         try:
             # Whoever reads ``online`` may send a command at once: listen first.
-            await self._listen_to_all(client, listening)
+            await self._listening.begin(client)
         except aiomqtt.MqttError as error:
             return f"{self._settings.where}: the connection ended: {error}"
         tasks: list[asyncio.Future[object]] = [
             asyncio.ensure_future(part)
             for part in (
-                self._receive(client),
-                self._listen_to_more(client, listening),
+                self._listening.receive(client),
+                self._listening.follow(client),
                 self._states.send_all(client),
                 self._outbox.drain(client),
                 self._watch(client),
@@ -304,42 +302,6 @@ class MqttLink:
     def _announced(self, answer: asyncio.Future[None]) -> None:
         if not answer.cancelled() and (error := answer.exception()) is not None:
             self._states.refused[self._available] = str(error)
-
-    # --- the parts of a connection ------------------------------------------------------------
-
-    async def _receive(self, client: Client) -> None:
-        async for message in client.messages:
-            topic = str(message.topic)
-            if topic == HOME_ASSISTANT_STATUS:
-                if message.payload == b"online":
-                    self._states.repeat(HOME_ASSISTANT_ROOT)
-                continue
-            beds = {self._topics.command(bed): bed for bed in self._beds}
-            if topic in beds:
-                self._desk.take(beds[topic], message.payload, retained=message.retain)
-
-    async def _listen_to_more(self, client: Client, listening: set[str]) -> None:
-        while True:
-            await self._more_beds.wait()
-            await self._listen_to_all(client, listening)
-
-    async def _listen_to_all(self, client: Client, listening: set[str]) -> None:
-        self._more_beds.clear()
-        wanted = [self._topics.command(bed) for bed in self._beds]
-        if self._states.has(HOME_ASSISTANT_ROOT):
-            wanted.append(HOME_ASSISTANT_STATUS)
-        for topic in wanted:
-            if topic not in listening:
-                listening.add(topic)
-                await self._listen(client, topic)
-
-    async def _listen(self, client: Client, topic: str) -> None:
-        try:
-            await client.listen(topic)
-        except BrokerRefused as error:
-            self._states.refused[topic] = str(error)
-        else:
-            self._states.refused.pop(topic, None)
 
     async def _watch(self, client: Client) -> None:
         """End a connection on which nothing is acknowledged any more."""
