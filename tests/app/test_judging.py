@@ -13,6 +13,7 @@ import msgspec
 import pytest
 
 from brokers import Mosquitto
+from hypnocast.app import judging
 from hypnocast.app.judging import Judge
 from hypnocast.app.simulate import SimulatedSource
 from hypnocast.core import commands, wire
@@ -179,6 +180,27 @@ async def test_nobody_is_asked_what_nobody_waits_for_any_more(
     assert (await ask[3]).epoch == 3
     judge.stop()
     assert [look.page.epoch for look in moody.looks] == [0, 3]
+
+
+async def test_a_recording_is_judged_several_pages_at_once_and_its_last_ones_do_not_wait_for_more(
+    pack: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    batches: list[list[int]] = []
+
+    class Counting(Moody):
+        def judge(self, looks: Sequence[Look]) -> list[Opinion]:
+            batches.append([look.page.epoch for look in looks])
+            return super().judge(looks)
+
+    monkeypatch.setattr(judging, "GATHER_S", 60.0)
+    judge = Judge(lambda: Counting(LocalStager(load_pack(pack)), lambda _: None), gather=4)
+    await judge.start()
+    ask = [judge.ask(Look((tiny_picture(epoch, epoch),))) for epoch in range(4)]
+    await asyncio.gather(*ask)
+    monkeypatch.setattr(judging, "GATHER_S", 0.05)
+    assert (await judge.ask(Look((tiny_picture(4, 4),)))).epoch == 4
+    judge.stop()
+    assert batches == [[0, 1, 2, 3], [4]]
 
 
 def _statuses(events: Sequence[wire.StageEvent]) -> list[tuple[int, str]]:

@@ -2,7 +2,8 @@
 
 A tape has the chunks that came over the network, a quarter of a second each. How samples were
 chunked cannot be seen on a page, so a replay need not go in such small steps. Anything but
-samples (a clock reading, a marker, a stream that is lost) keeps its place among them.
+samples (a clock reading, a marker, a stream that is lost) keeps its place among those of its
+stream; only a clock reading goes ahead of samples of other streams, which it says nothing of.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from collections.abc import Iterable, Iterator
 
 import numpy as np
 
-from hypnocast.core.types import Arrival, Chunk
+from hypnocast.core.types import Arrival, Chunk, ClockReading
 
 JOINED_S = 10.0
 """Chunks that came within so long of each other become one."""
@@ -22,6 +23,9 @@ def joined(arrivals: Iterable[tuple[str, Arrival]]) -> Iterator[tuple[str, Arriv
     waiting: dict[tuple[str, str], list[Chunk]] = {}
     since = 0.0
     for bed, arrival in arrivals:
+        if isinstance(arrival, ClockReading) and (bed, arrival.stream) not in waiting:
+            yield bed, arrival
+            continue
         if not isinstance(arrival, Chunk):
             yield from _released(waiting)
             yield bed, arrival

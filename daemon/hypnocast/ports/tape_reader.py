@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gzip
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, BinaryIO, cast
@@ -156,8 +156,19 @@ class _Player:
         self._arrivals: int | None = None
         self._next: tuple[int, int, float] | None = None
 
-    def play(self, event: Event) -> Iterator[Arrival | Note]:
+    def play(self, event: Event) -> Iterable[Arrival | Note]:
+        """Return what an event was when it came."""
         match event:
+            case Samples(number, values, stamps):
+                if number != self._arrivals:
+                    return self._arrival(event)
+                if len(stamps):
+                    stream, kind = values[-1, :2].tolist()
+                    self._next = (stream, kind, float(stamps[-1]))
+            case Texts(number, rows) if number == self._notes:
+                return (note for at, row in rows for note in self._note(row[0], at))
+            case Texts() | Offset():
+                return self._arrival(event)
             case Header(number, described):
                 if described.header.name == NOTES_NAME:
                     self._notes = number
@@ -165,16 +176,9 @@ class _Player:
                     self._arrivals = number
                 else:
                     self._headers[number] = described.header
-            case Samples(number, values, stamps) if number == self._arrivals:
-                if len(stamps):
-                    self._next = (int(values[-1, 0]), int(values[-1, 1]), float(stamps[-1]))
-            case Texts(number, rows) if number == self._notes:
-                for at, row in rows:
-                    yield from self._note(row[0], at)
-            case Samples() | Texts() | Offset():
-                yield from self._arrival(event)
             case FileHeader() | Footer() | Damage():
                 pass
+        return ()
 
     def forget(self) -> None:
         """Take note of damage: what was announced before it does not belong to what follows."""
@@ -206,24 +210,23 @@ class _Player:
         if not again or (not self._continued and record.open):
             yield StreamOpened(header=header, at=at)
 
-    def _arrival(self, event: Samples | Texts | Offset) -> Iterator[Arrival]:
+    def _arrival(self, event: Samples | Texts | Offset) -> Iterable[Arrival]:
         announced, self._next = self._next, None
         key = self._keys.get(event.stream)
         if key is None:
-            return
+            return ()
         if announced is not None and announced[0] == event.stream:
             _, kind, at = announced
         else:
             kind, at = -1, None
         if isinstance(event, Offset):
-            if kind != Kind.CLOCK_AGAIN or not self._continued:
-                when = event.time + event.offset if at is None else at
-                yield ClockReading(stream=key, at=when, offset=event.offset)
-            return
+            if kind == Kind.CLOCK_AGAIN and self._continued:
+                return ()
+            when = event.time + event.offset if at is None else at
+            return (ClockReading(stream=key, at=when, offset=event.offset),)
         if isinstance(event, Samples) and kind != Kind.MARK:
-            yield Chunk(stream=key, samples=event.values, stamps=event.stamps, arrived=at or 0.0)
-            return
-        yield from marks_of(event, key, arrived=at)
+            return (Chunk(key, event.values, event.stamps, arrived=at or 0.0),)
+        return marks_of(event, key, arrived=at)
 
 
 def marks_of(event: Samples | Texts, key: str, *, arrived: float | None) -> Iterator[Mark]:

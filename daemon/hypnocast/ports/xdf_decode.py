@@ -237,8 +237,13 @@ class _Decoder:
         width = dtype.itemsize * stream.channels
         if count * (1 + width) > len(body) - at:
             raise _Malformed(f"{count} samples announced, fewer there")
-        stamps, raw = _numeric(stream, np.frombuffer(body, np.uint8)[at:], count, width)
-        values = np.ascontiguousarray(raw).view(dtype).reshape(count, stream.channels)
+        if count == 1 and body[at] == 8 and len(body) == at + 9 + width:
+            # Alone, as every arrival on a tape is noted: read without a detour.
+            (stream.last,) = struct.unpack_from("<d", body, at + 1)
+            alone = np.frombuffer(body, dtype, offset=at + 9).reshape(1, -1)
+            return Samples(number, alone.astype(dtype.newbyteorder("=")), np.array([stream.last]))
+        stamps, rows = _numeric(stream, np.frombuffer(body, np.uint8, offset=at), count, width)
+        values = np.ascontiguousarray(rows).view(dtype)
         return Samples(number, values.astype(dtype.newbyteorder("="), copy=False), stamps)
 
 
@@ -257,22 +262,20 @@ def _numeric(
         return np.empty(0), np.empty((0, width), np.uint8)
     if len(data) == count * (9 + width):
         rows = data.reshape(count, 9 + width)
-        if np.all(rows[:, 0] == 8):
-            stamps = np.ascontiguousarray(rows[:, 1:9]).view("<f8").reshape(count)
+        if (rows[:, 0] == 8).all():
+            stamps = np.ascontiguousarray(rows[:, 1:9]).view("<f8")[:, 0]
             stream.last = float(stamps[-1])
-            return stamps.astype(np.float64), rows[:, 9:]
+            return stamps.astype(np.float64, copy=False), rows[:, 9:]
     first = 9 if data[0] == 8 else 1
     if len(data) == first + width + (count - 1) * (1 + width):
-        rest = data[first + width :].reshape(count - 1, 1 + width)
-        if data[0] in (0, 8) and not np.any(rest[:, 0]):
-            begin = (
-                float(data[1:9].copy().view("<f8")[0])
-                if data[0] == 8
-                else stream.last + stream.interval
-            )
-            stamps = np.add.accumulate(np.array([begin] + [stream.interval] * (count - 1)))
+        # Behind the first stamp, if there is one, every sample is a flag and values.
+        rows = data[first - 1 :].reshape(count, 1 + width)
+        if data[0] in (0, 8) and not rows[1:, 0].any():
+            stamps = np.full(count, stream.interval)
+            stamps[0] = data[1:9].view("<f8")[0] if first == 9 else stream.last + stream.interval
+            np.add.accumulate(stamps, out=stamps)
             stream.last = float(stamps[-1])
-            return stamps, np.vstack([data[first : first + width][None, :], rest[:, 1:]])
+            return stamps, rows[:, 1:]
     return _mixed(stream, data, count, width)
 
 
