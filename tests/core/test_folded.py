@@ -15,7 +15,9 @@ from hypnocast.core.types import ChannelQuality, Picture, Role
 def test_folding_keeps_every_bit_and_all_that_is_said_of_it(
     seed: int, height: int, width: int
 ) -> None:
-    rgb = np.random.default_rng(seed).integers(0, 255, (height, width, 3), dtype=np.uint8)
+    rng = np.random.default_rng(seed)
+    rgb = rng.integers(0, 256, (height, width, 3), dtype=np.uint8)
+    rgb[rng.random((height, width)) < seed / 99] = rgb[0, 0]  # and pixels go on as the one before
     quality = {Role.F4: ChannelQuality(0.5, frozenset())}
     picture = Picture(seed, rgb, picture_digest(rgb), "r", quality, {Role.F4: "F4-M1"})
     folded = fold(fold(picture))
