@@ -27,6 +27,7 @@ from hypnocast.app.bench.machine import cpu_s, resident_mb
 from hypnocast.app.bench.room import PATIENCE_S, any_broker
 from hypnocast.core import wire
 from hypnocast.core.topics import Topics
+from hypnocast.core.types import PAGE_S
 from hypnocast.errors import HypnocastError
 from hypnocast.ports.lsl_library import LslNetwork
 from hypnocast.ports.mqtt_settings import BrokerSettings
@@ -38,6 +39,8 @@ NOTHING = (Target("at most", 0.0, "worst"),)
 _SITE = "bench"
 _SETTLED_S = 40.0
 """The processor is watched from so long after the first bed was seen."""
+_FULL_S = 330.0
+"""By then a bed keeps all the pages that a pack looks back at."""
 
 
 @dataclass(slots=True)
@@ -68,6 +71,16 @@ class Heard:
         return sum(newest.values()) + len(newest) - len(self.terminal)
 
 
+@dataclass(frozen=True, slots=True)
+class Used:
+    """What a daemon used."""
+
+    cpu: float
+    """In % of a core."""
+    resident_mb: list[float]
+    """Over the last page: pictures are drawn in it, and folded ten seconds later."""
+
+
 def measure(pack: Pack, folder: Path, *, long: bool) -> Iterator[Figure]:
     """Measure 64 beds over LSL; with ``long`` for 20 minutes, and what a further bed costs."""
     folder.mkdir()
@@ -75,14 +88,14 @@ def measure(pack: Pack, folder: Path, *, long: bool) -> Iterator[Figure]:
     memory = yield from many
     if not long:
         return
-    less = yield from over_lsl(pack, folder / "few", FEW, 150.0)
+    less = yield from over_lsl(pack, folder / "few", FEW, _FULL_S)
     each = (memory - less) / (BEDS - FEW)
     small = (Target("at most", 2.0),)
     yield Figure("ward", "memory of a further bed over LSL", "MB", [each], small)
 
 
 def over_lsl(pack: Pack, folder: Path, beds: int, seconds: float) -> Generator[Figure, None, float]:
-    """Serve beds over real LSL for some time; return the memory of the daemon."""
+    """Serve beds over real LSL for some time; return the daemon's memory over the last page."""
     folder.mkdir()
     heard = Heard()
     used = asyncio.run(_over_lsl(pack, folder, beds, seconds, heard))
@@ -93,14 +106,13 @@ def over_lsl(pack: Pack, folder: Path, beds: int, seconds: float) -> Generator[F
     yield Figure("ward", f"{name}: beds without a page", "beds", [missing], NOTHING)
     yield Figure("ward", f"{name}: pages lost", "pages", [heard.lost], NOTHING)
     yield Figure("ward", f"{name}: pages withheld", "pages", [heard.withheld])
-    yield Figure("ward", f"{name}: processor", "% of a core per bed", [used["cpu"] / beds])
-    yield Figure("ward", f"{name}: memory of the daemon", "MB", [used["resident_mb"]])
-    return used["resident_mb"]
+    yield Figure("ward", f"{name}: processor", "% of a core per bed", [used.cpu / beds])
+    memory = Figure("ward", f"{name}: memory of the daemon", "MB", used.resident_mb)
+    yield memory
+    return memory.statistic("median")
 
 
-async def _over_lsl(
-    pack: Pack, folder: Path, beds: int, seconds: float, heard: Heard
-) -> dict[str, float]:
+async def _over_lsl(pack: Pack, folder: Path, beds: int, seconds: float, heard: Heard) -> Used:
     network = LslNetwork(
         scope="machine", port_range=4 * beds + 64, session_id=f"bench-{os.getpid()}"
     )
@@ -123,22 +135,22 @@ async def _over_lsl(
 
 async def _watch(
     daemon: subprocess.Popen[bytes], subscriber: asyncio.Task[None], seconds: float, heard: Heard
-) -> dict[str, float]:
+) -> Used:
     """Let it run; return what the daemon used once all beds were there."""
     began = time.monotonic()
     cpu = since = 0.0
+    resident: list[float] = []
     while time.monotonic() - began < seconds:
         await asyncio.sleep(0.5)
         if daemon.poll() is not None or subscriber.done():
             raise HypnocastError("the daemon or the subscriber ended early", where="bench ward")
         if not since and time.monotonic() - began > _SETTLED_S:
             cpu, since = cpu_s(daemon.pid), time.monotonic()
+        if time.monotonic() - began > seconds - PAGE_S:
+            resident.append(resident_mb(daemon.pid))
     if not heard.terminal:
         raise HypnocastError("no page came", where="bench ward", remedy="Look at its log.")
-    return {
-        "cpu": 100.0 * (cpu_s(daemon.pid) - cpu) / (time.monotonic() - since),
-        "resident_mb": resident_mb(daemon.pid),
-    }
+    return Used(100.0 * (cpu_s(daemon.pid) - cpu) / (time.monotonic() - since), resident)
 
 
 async def _listen(broker: BrokerSettings, heard: Heard) -> None:
