@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from hypnocast.app.config import Config, credential, load_config, parse_config
+from hypnocast.app.config import Config, credential
+from hypnocast.app.config_file import load_config, parse_config
 from hypnocast.errors import ConfigError
 
 EXAMPLE = Path(__file__).parents[2] / "docs" / "hypnocast.toml"

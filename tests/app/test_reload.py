@@ -10,7 +10,8 @@ import pytest
 import structlog
 
 from brokers import running_mosquitto
-from hypnocast.app.config import Config, changed_keys, load_config, parse_config
+from hypnocast.app.config import Config, changed_keys
+from hypnocast.app.config_file import load_config, parse_config
 from hypnocast.app.serve import forget_old_nights, reload
 from hypnocast.core import commands
 from hypnocast.core.topics import Topics

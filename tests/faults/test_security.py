@@ -14,7 +14,7 @@ from brokers import running_mosquitto
 from faults.life import ORIGIN, Orders, a_ward
 from faults.witness import witness
 from hypnocast.app.build import JOURNAL, boot_id, broker_settings
-from hypnocast.app.config import load_config, parse_config
+from hypnocast.app.config_file import load_config, parse_config
 from hypnocast.app.discretion import Discretion
 from hypnocast.core.discretion import why_personal
 from hypnocast.errors import BrokerError, ConfigError

@@ -18,7 +18,7 @@ from brokers import Mosquitto, running_mosquitto
 from faults.nursery import UNIT_ENVIRONMENT
 from faults.test_vigil import listening
 from faults.witness import DEADLINE_S, until
-from hypnocast.app.config import load_config
+from hypnocast.app.config_file import load_config
 from hypnocast.ports.journal import Journal
 from hypnocast.ports.mqtt import Refused
 from hypnocast.ports.mqtt_settings import BrokerSettings

@@ -12,7 +12,7 @@ from typing import Any
 import edfio
 import numpy as np
 
-from hypnocast.app.config import load_config
+from hypnocast.app.config_file import load_config
 from hypnocast.core.montage import choose_montage
 from hypnocast.core.types import (
     ChannelInfo,

@@ -19,7 +19,8 @@ from hypnocast.app.build import (
     make_kit,
     open_pack,
 )
-from hypnocast.app.config import Config, changed_keys, load_config
+from hypnocast.app.config import Config, changed_keys
+from hypnocast.app.config_file import load_config
 from hypnocast.app.discretion import Discretion
 from hypnocast.app.network import beds_of, network_of
 from hypnocast.app.nights.commentary import Commentary

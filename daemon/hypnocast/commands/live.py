@@ -49,7 +49,7 @@ def event_line(event: StageEvent) -> str:
 
 def run(config: ConfigFile = None) -> None:
     """Serve beds: streams in, stage events out, until told to end."""
-    from hypnocast.app.config import load_config
+    from hypnocast.app.config_file import load_config
     from hypnocast.app.logs import set_up_logs
     from hypnocast.app.serve import serve
 
@@ -167,7 +167,7 @@ def dashboard(
 ) -> None:
     """Serve the ward page: a browser's view of what the broker has."""
     from hypnocast.app.build import broker_settings
-    from hypnocast.app.config import load_config
+    from hypnocast.app.config_file import load_config
     from hypnocast.dashboard.server import serve
     from hypnocast.dashboard.settings import DashboardSettings
 
@@ -230,7 +230,7 @@ def watch(
 ) -> None:
     """Watch the ward in this terminal, from MQTT alone."""
     from hypnocast.app.build import broker_settings
-    from hypnocast.app.config import load_config
+    from hypnocast.app.config_file import load_config
     from hypnocast.app.watch import WatchSettings
     from hypnocast.app.watch import watch as look
 

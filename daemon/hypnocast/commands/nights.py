@@ -29,7 +29,7 @@ def nights(
     from dataclasses import asdict
     from zoneinfo import ZoneInfo
 
-    from hypnocast.app.config import load_config
+    from hypnocast.app.config_file import load_config
     from hypnocast.app.nights.listing import as_text, list_nights
 
     loaded = load_config(config)
@@ -53,7 +53,7 @@ def export(
     """Write a night's hypnogram as files for other people's software."""
     from zoneinfo import ZoneInfo
 
-    from hypnocast.app.config import load_config
+    from hypnocast.app.config_file import load_config
     from hypnocast.app.nights.export import export_night
     from hypnocast.app.nights.view import open_night
 
@@ -75,7 +75,7 @@ def report(
     """Write a night's report: the course of the night, its statistics, what to look at again."""
     from zoneinfo import ZoneInfo
 
-    from hypnocast.app.config import load_config
+    from hypnocast.app.config_file import load_config
     from hypnocast.app.nights.export import file_stem
     from hypnocast.app.nights.report import report as make_report
     from hypnocast.app.nights.sheet import check_form, save
@@ -109,7 +109,7 @@ def why(
     """Say why a page got its stage; exit code 1 if it cannot be drawn as the model saw it."""
     from zoneinfo import ZoneInfo
 
-    from hypnocast.app.config import load_config
+    from hypnocast.app.config_file import load_config
     from hypnocast.app.nights.export import file_stem
     from hypnocast.app.nights.sheet import check_form, save
     from hypnocast.app.nights.view import open_night
@@ -157,7 +157,7 @@ def corrections(
     json: Json = False,
 ) -> None:
     """Lay what scorers say beside the night: agreement, kappa, confusion; add a scored file."""
-    from hypnocast.app.config import load_config
+    from hypnocast.app.config_file import load_config
     from hypnocast.app.nights.corrections import add_scoring, as_text, comparisons
     from hypnocast.app.nights.view import open_night
 

@@ -28,7 +28,7 @@ def replay(
     json: Json = False,
 ) -> None:
     """Send a recorded night through the pipeline, as fast as it goes."""
-    from hypnocast.app.config import load_config
+    from hypnocast.app.config_file import load_config
     from hypnocast.app.logs import set_up_logs
     from hypnocast.app.replay import ReplaySettings, replay_with_progress
 
@@ -60,7 +60,7 @@ def page(
     ] = False,
 ) -> None:
     """Draw one page of a recording to a PNG, exactly as a model sees it."""
-    from hypnocast.app.config import load_config
+    from hypnocast.app.config_file import load_config
     from hypnocast.app.onepage import draw_page
 
     target = output or Path(f"page-{epoch}.png")
