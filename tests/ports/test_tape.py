@@ -216,6 +216,11 @@ def test_kill_9_in_the_middle_of_writing_leaves_a_tape_that_all_can_read(tmp_pat
     assert len(other["time_stamps"]) >= 20_000
 
 
+def _when(one: Arrival | Note) -> tuple[str, str, str]:
+    at = one.arrived if isinstance(one, Chunk | Mark) else one.at
+    return type(one).__name__, one.text if isinstance(one, Note) else "", repr(at)
+
+
 @settings(
     max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
@@ -236,6 +241,10 @@ def test_damage_costs_what_it_hits_and_never_the_reader(
     damage: list[Damage] = []
     read = list(read_tape(broken, on_damage=damage.append))
     assert len(read) <= len(night(30)) + 40
+    again: list[Damage] = []
+    glanced = list(read_tape(broken, on_damage=again.append, signals=False))
+    assert again == damage, "who looks at no values is told of the same damage"
+    assert [_when(one) for one in glanced] == [_when(one) for one in read]
 
 
 def test_after_damage_reading_goes_on_at_the_next_chunk_or_boundary(tmp_path: Path) -> None:

@@ -61,7 +61,7 @@ def _open_tape(path: Path) -> Recording:
     annotations: list[Annotation] = []
     decisions: list[str] = []
     first, last = np.inf, -np.inf
-    for item in read_tape(path, on_damage=damage.append):
+    for item in read_tape(path, on_damage=damage.append, signals=False):
         match item:
             case Note(text, _):
                 decisions.append(text)

@@ -118,9 +118,9 @@ def file_facts(xml: str) -> dict[str, str]:
 
 
 def read_tape(
-    path: Path, *, on_damage: Callable[[Damage], None] | None = None
+    path: Path, *, on_damage: Callable[[Damage], None] | None = None, signals: bool = True
 ) -> Iterator[Arrival | Note]:
-    """Read a tape and the parts that follow it.
+    """Read a tape and the parts that follow it; without ``signals`` chunks come empty, and soon.
 
     Damage is stepped over and told to ``on_damage``; the tail that a crash cut off is damage
     too. Raise :class:`TapeError` where there is no tape at all.
@@ -128,7 +128,7 @@ def read_tape(
     for index, part in enumerate(tape_parts(path)):
         with open_xdf(part) as file:
             player = _Player(continued=index > 0)
-            for event in guarded_events(file, name=str(part)):
+            for event in guarded_events(file, name=str(part), signals=signals):
                 if isinstance(event, Damage):
                     player.forget()
                     if on_damage is not None:
@@ -137,10 +137,10 @@ def read_tape(
                 yield from player.play(event)
 
 
-def guarded_events(file: BinaryIO, *, name: str) -> Iterator[Event]:
+def guarded_events(file: BinaryIO, *, name: str, signals: bool = True) -> Iterator[Event]:
     """Read events; what the disk or the compression refuses is a :class:`TapeError`."""
     try:
-        yield from read_events(file, name=name)
+        yield from read_events(file, name=name, signals=signals)
     except (OSError, EOFError) as error:
         raise TapeError(f"cannot be read ({error})", where=name) from error
 
