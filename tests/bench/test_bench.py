@@ -11,7 +11,7 @@ from hypnocast.app.bench.figures import Figure, Report, Target
 from hypnocast.app.bench.night import replay_in_child, stage_by_yasa, write_edf
 from hypnocast.app.bench.path import watch_beds
 from hypnocast.app.bench.verdict import generate
-from hypnocast.app.bench.ward import Heard
+from hypnocast.app.bench.ward import SERVICE, Heard
 from hypnocast.cli import run
 from hypnocast.errors import ConfigError
 from hypnocast.stagers.pack import load_pack
@@ -98,3 +98,10 @@ def test_a_missed_target_is_shown_as_missed() -> None:
 def test_a_page_that_never_came_is_counted_as_lost() -> None:
     heard = Heard(terminal={("a", 0): 1.0, ("a", 2): 1.0, ("b", 0): 1.0})
     assert heard.lost == 1
+
+
+def test_the_ward_is_measured_in_the_environment_that_the_unit_sets() -> None:
+    unit = Path(__file__).parents[2] / "systemd" / "hypnocast.service"
+    lines = unit.read_text(encoding="utf-8").splitlines()
+    told = [line.partition("=")[2].split() for line in lines if line.startswith("Environment=")]
+    assert dict(word.split("=", 1) for words in told for word in words) == SERVICE
