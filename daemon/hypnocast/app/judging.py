@@ -260,6 +260,7 @@ class Judge:
                 self._judged += len(batch) - failed
                 self._failed += failed
             loop.call_soon_threadsafe(_answer_all, batch, answers)
+            del batch, answers  # their pictures would stay while this waits for the next
 
 
 def _answers(stager: Stager, looks: Sequence[Look]) -> Sequence[Opinion | HypnocastError]:
