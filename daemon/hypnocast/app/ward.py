@@ -26,7 +26,7 @@ from hypnocast.app.tracer import MakeBedside, Tracer
 from hypnocast.core import wire
 from hypnocast.core.session import LightsMark, Phase, Session
 from hypnocast.core.topics import Topics
-from hypnocast.errors import HypnocastError
+from hypnocast.errors import HypnocastError, JournalError
 from hypnocast.ports.journal_reader import JournalReader, NightRecord
 from hypnocast.ports.mqtt import Connected, MqttLink
 from hypnocast.ports.mqtt_settings import BrokerSettings
@@ -273,7 +273,13 @@ class Ward:
 
     async def _publish_state(self) -> None:
         topic = self._plan.topics.daemon(self._plan.node)
-        self.link.retain(topic, await self.state())
+        try:
+            state = await self.state()
+        except JournalError as error:
+            # A journal that cannot be read for a moment ends no night: the next state says more.
+            _log.warning("the daemon's state cannot be told", error=str(error))
+            return
+        self.link.retain(topic, state)
 
     async def state(self) -> wire.DaemonState:
         """Return how the daemon does."""

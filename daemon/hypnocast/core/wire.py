@@ -298,8 +298,8 @@ class DaemonState(Message, frozen=True, kw_only=True):
     uptime_s: float
     beds: tuple[TopicWord, ...]
     counters: dict[str, int]
-    """``pages``, ``final``, ``withheld``, ``provisional``, ``shed``, ``late_samples``,
-    ``explained``, ``explanations_shed`` …"""
+    """``pages``, ``final``, ``withheld``, ``provisional``, ``judged``, ``failed``, ``rebuilt``,
+    ``explained``, ``explanations_shed``, ``rolling_shed`` …"""
     outbox: OutboxCounters
     research_use_only: Literal[True] = True
 

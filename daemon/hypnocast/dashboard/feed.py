@@ -71,7 +71,9 @@ class Feed:
             except BrokerError as error:
                 if self._falls_back(error):
                     continue
-                self._tell(connected=False, problem=error.what)
+                self._tell(
+                    connected=False, problem=f"{error.where}: {error.what}".removeprefix(": ")
+                )
             except aiomqtt.MqttError as error:
                 wait = _FIRST_WAIT_S
                 self._tell(connected=False, problem=str(error) or "the broker is gone")

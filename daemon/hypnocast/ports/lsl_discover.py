@@ -58,8 +58,9 @@ def discover(beds: tuple[BedStreams, ...] | None = None, *, wait_s: float = 2.0)
         for uid, entry in announced.items()
     }
     found: list[tuple[Found, Selector]] = []
+    patience = clock() + 3 * OPEN_TIMEOUT_S
     for uid, opening in openings.items():
-        opening.done.wait(3 * OPEN_TIMEOUT_S)
+        opening.done.wait(max(0.0, patience - clock()))
         if opening.inlet is not None:
             close_later(opening.inlet)
         seen = announced[uid].seen

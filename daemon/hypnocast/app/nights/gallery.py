@@ -30,6 +30,7 @@ KEEP_BYTES = 1_000_000_000
 
 _MOST_WAITING = 64
 _FORGET_EVERY = 200
+_PNG_END = b"IEND\xaeB`\x82"
 
 _log = structlog.get_logger("gallery")
 
@@ -86,12 +87,17 @@ class Gallery:
         kept = self._png(session, epoch)
         if kept is None:
             return None
+        # Pictures are not synced: of the newest a power cut may leave half, or nothing.
+        error: Exception | None = None
         try:
             with Image.open(io.BytesIO(kept), formats=("PNG",)) as image:
                 rgb = np.asarray(image.convert("RGB"))
-        except (OSError, SyntaxError) as error:
-            # Pictures are not synced: of the newest a power cut may leave half, or nothing.
-            _log.warning("a kept page is damaged", session=session, page=epoch, error=str(error))
+        except (OSError, SyntaxError) as why:
+            error = why
+        if error is not None or not kept.endswith(_PNG_END):
+            _log.warning(
+                "a kept page is damaged", session=session, page=epoch, error=str(error or "no end")
+            )
             return None
         return Picture(
             epoch=epoch,
