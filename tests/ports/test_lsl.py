@@ -68,6 +68,8 @@ def test_streams_of_one_bed_at_different_rates_are_read_whole_and_taped(tmp_path
     for key, rate in ((eeg, 512.0), (emg, 256.0)):
         assert gaps(sink.counts("b", key)) == 0
         chunks = [a for a in sink.of("b") if isinstance(a, Chunk) and a.stream == key]
+        # A chunk that is kept for a while must not keep the room that it was read into.
+        assert all(chunk.samples.base is None and chunk.stamps.base is None for chunk in chunks)
         stamps = np.concatenate([chunk.stamps for chunk in chunks])
         assert np.allclose(np.diff(stamps), 1 / rate, atol=1e-9)
         first = next(i for i, a in enumerate(sink.of("b")) if isinstance(a, Chunk))

@@ -95,7 +95,9 @@ class Inlet:
         arrived = self._pylsl.local_clock()
         if header.rate == 0:
             return list(_marks(header.key, samples, stamps, arrived))
-        return [Chunk(stream=header.key, samples=samples, stamps=stamps.copy(), arrived=arrived)]
+        # Both are views of room for MAX_SAMPLES, which would be kept as long as the chunk is.
+        samples, stamps = samples.copy(), stamps.copy()
+        return [Chunk(stream=header.key, samples=samples, stamps=stamps, arrived=arrived)]
 
     def close(self) -> None:
         """Let go of the stream; liblsl's threads for it end. May take a moment."""
