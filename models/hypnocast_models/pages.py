@@ -313,7 +313,7 @@ def read_cache(folder: Path, plan: Plan, recipe: Recipe, seed: int) -> PageSet:
         raise RecipeError(
             "no pages have been drawn here",
             where=str(folder),
-            remedy="Run `hypnocast-models pages`.",
+            remedy="Run `hypnocast-models small pages`.",
         )
     parts = list(_read_parts(files, plan, recipe, seed))
     nights = tuple(dict.fromkeys(facts["night"] for facts, _ in parts))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
@@ -73,14 +74,18 @@ def small_train(
 
     from hypnocast_models.small.choose import choose
     from hypnocast_models.small.crossval import fold_folder, pair_folder
-    from hypnocast_models.small.regimen import WAYS, Way, open_shelf, train_without
+    from hypnocast_models.small.regimen import PLANS, WAYS, Way, open_shelf, train_without
     from hypnocast_models.small.sources import FOLDS
 
     torch.set_num_threads(threads)
     with progress_bars() as progress:
 
         def trained(
-            folder: Path, without: tuple[int, ...], way: Way, steps: int, *kinds: str
+            folder: Path,
+            without: tuple[int, ...],
+            way: Way,
+            steps: int,
+            kinds: Sequence[str] = tuple(PLANS),
         ) -> None:
             name = f"{folder.parent.name} {folder.name}"
             bar = progress.add_task(name, total=steps)
@@ -88,13 +93,12 @@ def small_train(
             def advance(step: int, loss: float) -> None:
                 progress.update(bar, completed=step, description=f"{name} loss {loss:.2f}")
 
-            chosen = {"kinds": kinds} if kinds else {}
-            train_without(cache, folder, without, way, steps, advance=advance, **chosen)
+            train_without(cache, folder, without, way, steps, kinds=kinds, advance=advance)
             progress.update(bar, completed=steps)
 
         for way in WAYS:
             for pair in combinations(range(FOLDS), 2):
-                trained(pair_folder(runs, way, *pair), pair, way, way.pair_steps, "rows")
+                trained(pair_folder(runs, way, *pair), pair, way, way.pair_steps, ["rows"])
         shelf = open_shelf(cache, "rows")
         last = choose(runs, None, shelf)
         ways = [choose(runs, fold, shelf).trained for fold in range(FOLDS)]

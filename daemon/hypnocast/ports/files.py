@@ -39,7 +39,11 @@ def open_recording(path: Path, *, timezone: str = "UTC", pseudonym_key: bytes = 
         with path.open("rb") as file:
             begin = file.read(8)
     except OSError as error:
-        raise TapeError(f"cannot be opened ({error.strerror})", where=str(path)) from error
+        raise TapeError(
+            f"cannot be opened ({error.strerror})",
+            where=str(path),
+            remedy="Name a file that can be read.",
+        ) from error
     if begin.startswith((b"XDF:", b"\x1f\x8b")):
         if is_tape(path):
             return _open_tape(path)

@@ -49,7 +49,11 @@ def read_scoring(path: Path) -> Scoring:
             begin = file.read(256)
         size = path.stat().st_size
     except OSError as error:
-        raise TapeError(f"cannot be opened ({error.strerror})", where=str(path)) from error
+        raise TapeError(
+            f"cannot be opened ({error.strerror})",
+            where=str(path),
+            remedy="Name a file that can be read.",
+        ) from error
     if begin[:8].strip() == b"0" or begin.startswith(b"\xffBIOSEMI"):
         scoring = _read_edf(path)
     else:
