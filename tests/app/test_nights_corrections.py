@@ -165,6 +165,15 @@ def test_what_is_no_scoring_is_refused(tmp_path: Path, text: str, what: str) -> 
         read_scoring(path)
 
 
+def test_a_row_of_a_bids_table_lasts_as_long_as_it_says(tmp_path: Path) -> None:
+    path = tmp_path / "sub-01_events.tsv"
+    rows = ["onset\tduration\ttrial_type", "0\t90\tW", "90\t60\tN1", "150\t150\tN2"]
+    path.write_text("\n".join(rows))
+    expected = ["W"] * 3 + ["N1"] * 2 + ["N2"] * 5
+    pages = read_scoring(path).pages(0.0, 10)
+    assert [page.value if page else None for page in pages] == expected
+
+
 stage_lists = st.lists(st.sampled_from([*STAGES, None]), max_size=60)
 
 

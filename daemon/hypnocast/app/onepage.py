@@ -8,12 +8,14 @@ from pathlib import Path
 
 from hypnocast.app.bedside import SETTLE_S
 from hypnocast.app.board import png
-from hypnocast.app.build import open_pack
+from hypnocast.app.build import open_pack, topic_word
 from hypnocast.app.config import Config
+from hypnocast.app.nights.fitting import fitting_choice
 from hypnocast.app.replay import decisions_of
 from hypnocast.core.decisions import Decision
 from hypnocast.core.headbox import Headbox, PageNeeds
 from hypnocast.core.labels import annotate
+from hypnocast.core.lanes import Choose
 from hypnocast.core.montage import choose_montage
 from hypnocast.core.quality import assess
 from hypnocast.core.recipe import Recipe, builtin
@@ -63,12 +65,15 @@ class DrawnPage:
         return ", ".join(shown) or "no channel"
 
 
-def draw_page(config: Config, path: Path, epoch: int, recipe_name: str | None) -> DrawnPage:
-    """Draw one page of a recording."""
+def draw_page(
+    config: Config, path: Path, epoch: int, recipe_name: str | None, *, bed: str = ""
+) -> DrawnPage:
+    """Draw one page of a recording, by the channel names of a bed (default: the file's name)."""
     recipe = builtin(recipe_name) if recipe_name is not None else open_pack(config).recipe
     recording = open_recording(path, timezone=config.site.timezone)
     mains_hz = config.signal.mains_hz
-    for page in pages_of(recording, recipe):
+    choose = fitting_choice(config, recording, recipe.roles, topic_word(bed or path.stem))
+    for page in pages_of(recording, recipe, choose):
         if page.epoch == epoch:
             quality = assess(page, recipe.roles, mains_hz)
             names = {role: signal.derivation.name for role, signal in page.signals.items()}
@@ -80,17 +85,22 @@ def draw_page(config: Config, path: Path, epoch: int, recipe_name: str | None) -
     )
 
 
-def pages_of(recording: Recording, recipe: Recipe) -> Iterator[Page]:
+def pages_of(
+    recording: Recording, recipe: Recipe, choose: Choose = choose_montage
+) -> Iterator[Page]:
     """Give a recording's pages; on a tape those that the live run had."""
-    return pages_from(recording.arrivals(), recipe, decisions_of(recording))
+    return pages_from(recording.arrivals(), recipe, decisions_of(recording), choose)
 
 
 def pages_from(
-    arrivals: Iterable[Arrival], recipe: Recipe, decisions: Sequence[Decision] = ()
+    arrivals: Iterable[Arrival],
+    recipe: Recipe,
+    decisions: Sequence[Decision] = (),
+    choose: Choose = choose_montage,
 ) -> Iterator[Page]:
     """Give the pages that arrivals make, the grid begun where all streams had."""
     needs = PageNeeds(recipe.roles, recipe.context_s, recipe.tail_s)
-    headbox = Headbox(needs, choose=choose_montage, obey=decisions or None)
+    headbox = Headbox(needs, choose=choose, obey=decisions or None)
     for arrival in arrivals:
         match arrival:
             case Chunk():

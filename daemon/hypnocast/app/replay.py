@@ -27,6 +27,7 @@ from hypnocast.app.build import (
 )
 from hypnocast.app.config import Config
 from hypnocast.app.joining import JOINED_S, joined
+from hypnocast.app.nights.fitting import fitting_choice
 from hypnocast.app.sources import RecordedSource
 from hypnocast.app.ward import Plan, Ward, Watcher
 from hypnocast.core import wire
@@ -157,6 +158,7 @@ async def replay(
     if not recording.headers:
         raise TapeError("holds no signals", where=str(settings.path), remedy="Name another file.")
     bed = topic_word(settings.bed or settings.path.stem)
+    fitting_choice(config, recording, pack.recipe.roles, bed)
     start = recording.start.timestamp() if recording.start is not None else 0.0
     arrivals = joined((bed, arrival) for arrival in recording.arrivals(JOINED_S))
     source = RecordedSource(arrivals, UtcAnchor(recording.t0, start), kind="replay")

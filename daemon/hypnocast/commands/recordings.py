@@ -52,6 +52,9 @@ def page(
     ] = None,
     config: ConfigFile = None,
     *,
+    bed: Annotated[
+        str, typer.Option(help="By this bed's roles and units; default: the file's name.")
+    ] = "",
     recipe: Annotated[
         str | None, typer.Option(help="A built-in recipe; default: that of the pack.")
     ] = None,
@@ -64,6 +67,6 @@ def page(
     from hypnocast.app.onepage import draw_page
 
     target = output or Path(f"page-{epoch}.png")
-    told = draw_page(load_config(config), recording, epoch, recipe)
+    told = draw_page(load_config(config), recording, epoch, recipe, bed=bed)
     told.save(target, labels=labels)
     say(f"{target}  {told.picture.digest}  {told.words()}")

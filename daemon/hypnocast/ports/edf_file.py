@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
@@ -76,7 +76,7 @@ class EdfFile:
         self.recording = text[88:168].strip()
         self.reserved = text[192:236].strip()
         self.discontinuous = self.reserved[:5] in ("EDF+D", "BDF+D")
-        self.start = _start(text[168:176], text[176:184], self.recording)
+        begun = _start(text[168:176], text[176:184], self.recording)
         self.record_s = self._float(text[244:252], "duration of a record")
         self.identity_free = fixed[168:] + described
         """The header without whom and where: what a pseudonym may be made of."""
@@ -94,6 +94,9 @@ class EdfFile:
         self.records = there if announced < 0 else min(announced, there)
         self.truncated = announced > there
         """Whether the header announces more than there is."""
+        self._begins = self._first_onset()
+        self.start = _later(begun, self._begins)
+        """When the first sample was taken, local and zoneless; None where the file is silent."""
 
     def read(self, first: int, count: int) -> tuple[list[float], list[FloatArray]]:
         """Return the onsets (s) of some records, and each signal's values, a row for each."""
@@ -106,7 +109,10 @@ class EdfFile:
         return onsets, [self._physical(bodies, signal) for signal in self.signals]
 
     def annotations(self) -> Iterator[Tal]:
-        """Return all annotations, record by record, without those that keep the time."""
+        """Return all annotations, record by record, without those that keep the time.
+
+        Onsets count from the first sample, as the records' own do.
+        """
         if not self._annotated:
             return
         with self._open() as file:
@@ -115,14 +121,31 @@ class EdfFile:
                     file.seek(self.header_bytes + index * self.record_bytes + signal.start)
                     raw = file.read(signal.per_record * self.width)
                     for place, tals in enumerate(_tals(raw)):
-                        yield from (t for t in tals if t.text or (number, place) != (0, 0))
+                        for tal in tals:
+                            if tal.text or (number, place) != (0, 0):
+                                yield tal._replace(onset=self._since_begin(tal.onset))
+
+    def _first_onset(self) -> float:
+        """Return by how much the first sample is later than the header's whole second."""
+        if not self._annotated or not self.records:
+            return 0.0
+        keeper = self._annotated[0]
+        with self._open() as file:
+            file.seek(self.header_bytes + keeper.start)
+            for tals in _tals(file.read(keeper.per_record * self.width)):
+                return 0.0 if tals[0].text else tals[0].onset
+        return 0.0
+
+    def _since_begin(self, onset: float) -> float:
+        """Count an onset from the first sample; decimals that subtraction made are rounded off."""
+        return round(onset - self._begins, 9) if self._begins else onset
 
     def _onset(self, body: NDArray[np.uint8], index: int) -> float:
         if self.discontinuous and self._annotated:
             keeper = self._annotated[0]
             raw = body[keeper.start : keeper.start + keeper.per_record * self.width]
             for tals in _tals(raw.tobytes()):
-                return tals[0].onset
+                return self._since_begin(tals[0].onset)
             raise self._fault(f"record {index} does not say when it begins")
         return index * self.record_s
 
@@ -204,6 +227,13 @@ def _tals(raw: bytes) -> Iterator[list[Tal]]:
             Tal(float(found[1]), duration, text.decode("utf-8", "replace").strip())
             for text in texts
         ]
+
+
+def _later(begun: datetime | None, seconds: float) -> datetime | None:
+    try:
+        return None if begun is None else begun + timedelta(seconds=seconds)
+    except OverflowError:
+        return None
 
 
 def _start(date: str, time: str, recording: str) -> datetime | None:

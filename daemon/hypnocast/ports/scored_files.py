@@ -136,16 +136,19 @@ def _table(text: str, path: Path) -> Scoring:
     head = [cell.strip().lower() for cell in rows[0]] if rows else []
     column = next((head.index(name) for name in _STAGE_COLUMNS if name in head), None)
     if column is None:
-        return Scoring(tuple(_cells(rows, -1, None, 1, path)), None)
+        return Scoring(tuple(_cells(rows, -1, None, None, line=1, path=path)), None)
     onset = next((head.index(name) for name in ("onset", "epoch") if name in head), None)
     scale = None if onset is None else (onset, 1.0 if head[onset] == "onset" else PAGE_S)
-    return Scoring(tuple(_cells(rows[1:], column, scale, 2, path)), None)
+    length = head.index("duration") if "duration" in head and "onset" in head else None
+    return Scoring(tuple(_cells(rows[1:], column, scale, length, line=2, path=path)), None)
 
 
 def _cells(
     rows: Sequence[Sequence[str]],
     column: int,
     onset: tuple[int, float] | None,
+    length: int | None,
+    *,
     line: int,
     path: Path,
 ) -> Iterator[Annotation]:
@@ -157,6 +160,7 @@ def _cells(
         try:
             word = row[column].strip()
             at = PAGE_S * page if onset is None else _number(row[onset[0]]) * onset[1]
+            lasts = PAGE_S if length is None else _length(row[length])
         except (IndexError, ValueError):
             raise TapeError("has no stage or no time", where=f"{path}, line {number}") from None
         if word.lower() in _MOMENTS:
@@ -170,4 +174,14 @@ def _cells(
                 where=f"{path}, line {number}",
                 remedy="Use W, N1, N2, N3, R, or nothing.",
             )
-        yield Annotation(at, PAGE_S, word)
+        yield Annotation(at, lasts, word)
+
+
+def _length(word: str) -> float:
+    """Return how long a stage lasts; a page where the table does not say."""
+    if word.strip().lower() in {"", "n/a"}:
+        return PAGE_S
+    seconds = _number(word)
+    if seconds < 0:
+        raise ValueError(f"{word!r} is no duration")
+    return seconds or PAGE_S

@@ -15,6 +15,11 @@ MAX_RATE = 100_000.0
 
 FORMATS = ("float32", "double64", "string", "int32", "int16", "int8", "int64")
 
+_MNE_LSL_MARKS = ("kind", "coil_type", "range_cal")
+_VOLTAGES = frozenset({"2", "202", "302", "402"})
+"""MNE's numbers for EEG, EOG, EMG and ECG, all measured in volts."""
+_POWERS = {"0": "V", "-3": "mV", "-6": "µV", "-9": "nV"}
+
 _SCALE_TAGS = ("scaling_factor", "scale", "resolution")
 
 
@@ -133,13 +138,20 @@ def _parse(xml: str) -> ET.Element:
 def _channels(root: ET.Element, *, counts: bool) -> Iterator[ChannelInfo]:
     for node in root.findall("desc/channels/channel"):
         label = _text(node, "label") or _text(node, "name")
-        unit = _text(node, "unit") or _text(node, "units")
+        unit = _mne_lsl_unit(node) or _text(node, "unit") or _text(node, "units")
         yield ChannelInfo(
             label=label,
             unit=unit or None,
             kind=_text(node, "type") or None,
             scale=_scale(node) if counts else None,
         )
+
+
+def _mne_lsl_unit(node: ET.Element) -> str | None:
+    """Return the unit that mne-lsl gives as a power of ten of volts, beside marks of its own."""
+    if not all(_text(node, tag) for tag in _MNE_LSL_MARKS):
+        return None
+    return _POWERS.get(_text(node, "unit")) if _text(node, "kind") in _VOLTAGES else None
 
 
 def _scale(node: ET.Element) -> float | None:
