@@ -36,7 +36,7 @@ def test_a_recording_begins_at_the_fraction_of_a_second_that_its_first_record_na
 ) -> None:
     path = tmp_path / f"subsecond.{ending}"
     data = np.random.default_rng(1).normal(0, 50, 60 * int(RATE)).clip(-490, 490)
-    signal = {"edf": edfio.EdfSignal, "bdf": edfio.BdfSignal}[ending]
+    signal: Any = {"edf": edfio.EdfSignal, "bdf": edfio.BdfSignal}[ending]
     kind(
         [signal(data, RATE, label="F4-M1", physical_dimension="uV", physical_range=(-500, 500))],
         recording=edfio.Recording(startdate=date(2026, 3, 1)),
@@ -47,7 +47,7 @@ def test_a_recording_begins_at_the_fraction_of_a_second_that_its_first_record_na
             edfio.EdfAnnotation(30, 30, "Sleep stage N2"),
         ],
     ).write(path)
-    theirs = {"edf": edfio.read_edf, "bdf": edfio.read_bdf}[ending](path)
+    theirs: Any = {"edf": edfio.read_edf, "bdf": edfio.read_bdf}[ending](path)
     ours = open_recording(path)
     assert ours.start is not None
     assert ours.start.replace(tzinfo=None) == datetime.combine(theirs.startdate, theirs.starttime)
