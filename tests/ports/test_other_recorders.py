@@ -47,7 +47,8 @@ def test_a_recording_begins_at_the_fraction_of_a_second_that_its_first_record_na
             edfio.EdfAnnotation(30, 30, "Sleep stage N2"),
         ],
     ).write(path)
-    theirs: Any = {"edf": edfio.read_edf, "bdf": edfio.read_bdf}[ending](path)
+    read: Any = {"edf": edfio.read_edf, "bdf": edfio.read_bdf}[ending]
+    theirs = read(path)
     ours = open_recording(path)
     assert ours.start is not None
     assert ours.start.replace(tzinfo=None) == datetime.combine(theirs.startdate, theirs.starttime)
