@@ -119,8 +119,10 @@ class Bedside:
             now = self._headbox.watermark
             if now is None:
                 return
+            self._note_activity(now, newest=float("inf"))
+        else:
+            self._note_activity(now, newest=now)
         self._now = now
-        self._note_activity(now)
         if not self._obeying:
             self._announce(self._keeper.tick(self._moment(now)))
         self._trace(self._headbox.close_due(now), now)
@@ -204,10 +206,12 @@ class Bedside:
         """Return a moment as the host's clock is set now: whence the next session counts."""
         return Moment(local, self._utc_of(local))
 
-    def _note_activity(self, now: float) -> None:
+    def _note_activity(self, now: float, *, newest: float) -> None:
+        """Take note of samples; none came later than ``newest``, whatever it claims."""
         latest = self._latest_needed()
         if latest is None or self._obeying:
             return
+        latest = min(latest, newest)
         if self._flowing_since is None:
             self._flowing_since = now
         if latest - self._last_activity < 1.0:
@@ -238,7 +242,7 @@ class Bedside:
     def _first_common(self) -> float:
         """Return when all streams that fill a role had begun."""
         since = self._headbox.all_since
-        return self._now if since is None else since
+        return self._now if since is None else min(since, self._now)
 
     def _mark(self, mark: Mark) -> None:
         local = self._headbox.time_of(mark)

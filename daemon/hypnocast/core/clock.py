@@ -30,6 +30,9 @@ hold up two readings in a row alike."""
 WORTH_SAYING_S = 1e-4
 """A new segment is decided when the line has moved by more than this."""
 
+REFUSED = "refused"
+"""Why of a segment whose samples have no time: they claimed to be later than the local clock."""
+
 _READING_NOISE_S = 5e-4
 _HALF_LIFE_S = 120.0
 
@@ -51,7 +54,8 @@ class ClockSegment(msgspec.Struct, frozen=True, tag="clock"):
     drift: float = 0.0
     why: str = "reading"
     """``reading``, ``step`` (the sender's clock jumped), ``assumed`` (no reading ever came) or
-    ``foreign`` (stamps of no LSL clock at all, tied to the time of arrival)."""
+    ``foreign`` (stamps of no LSL clock at all, tied to the time of arrival), ``refused`` (stamps
+    of a time that cannot be: the samples have no place)."""
 
     def at(self, stamp: float) -> float:
         """Return the offset this line gives at a stamp."""

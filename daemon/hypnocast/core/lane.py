@@ -51,6 +51,8 @@ class LaneState:
     """Samples dropped because others had been there before, at the same time."""
     unusable: int
     """Samples dropped because their stamp is no time at all."""
+    refused: int = 0
+    """Samples dropped because they claimed to be later than the local clock allows."""
 
 
 class Lane:
@@ -81,6 +83,8 @@ class Lane:
         self._values: deque[FloatArray] = deque()
         self._overlapping = 0
         self._unusable = 0
+        self._discarded = 0
+        """Samples whose values were let go of because they were refused."""
         self.latest: float | None = None
         """Local time of the newest sample stored."""
 
@@ -113,6 +117,7 @@ class Lane:
             jitter_ms=self._dejitter.jitter * 1e3,
             overlapping=self._overlapping,
             unusable=self._unusable,
+            refused=self._mapper.refused,
         )
 
     def take_decided(self) -> list[ClockSegment]:
@@ -179,11 +184,31 @@ class Lane:
         while self._cuts and self._cuts[0] <= done + len(local):
             at = self._cuts.popleft() - done
             if at > 0:
-                parts.append(self._keep(self._dejitter.feed(local[:at])))
+                parts.append(self._place(local[:at]))
                 local, done = local[at:], done + at
             parts.append(self._keep(self._dejitter.cut()))
-        kept = self._keep(self._dejitter.feed(local)) if len(local) else local
+        kept = self._place(local) if len(local) else local
         return np.concatenate((*parts, kept)) if parts else kept
+
+    def _place(self, local: FloatArray) -> FloatArray:
+        """Give mapped stamps their times, and let go of what was refused."""
+        if self._mapper.refused == self._discarded:
+            return self._keep(self._dejitter.feed(local))
+        refused = np.isnan(local)
+        parts: list[FloatArray] = []
+        for run in np.split(local, np.flatnonzero(np.diff(refused)) + 1):
+            if np.isnan(run[0]):
+                self._discard(len(run))
+            else:
+                parts.append(self._keep(self._dejitter.feed(run)))
+        return np.concatenate(parts) if parts else _NOTHING
+
+    def _discard(self, n: int) -> None:
+        """Let go of ``n`` values, those after the ones that the dejitter holds."""
+        self._discarded += n
+        before = [self._pull(held)] if (held := self._dejitter.held) else []
+        self._pull(n)
+        self._values.extendleft(before)
 
     def _keep(self, times: FloatArray) -> FloatArray:
         """Store the oldest waiting values under their times; never go back in time."""

@@ -4,6 +4,9 @@ A :class:`StampMapper` follows one stream. It waits for the first clock reading,
 new segment at the first sample stamped for it, and notices on the samples themselves that their
 sender's clock was set: stamps that fall back, or lie ahead of the time at which they arrived.
 Such samples wait for the next reading, which says where they belong.
+
+No sample is later than the local clock allows. One that would be is refused: it has no time, it
+moves nothing, and the tape says so by a segment of its own (:data:`.clock.REFUSED`).
 """
 
 from __future__ import annotations
@@ -15,7 +18,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from hypnocast.core.clock import ClockSegment, OffsetTracker
+from hypnocast.core.clock import REFUSED, ClockSegment, OffsetTracker
 from hypnocast.core.types import ClockReading, FloatArray
 
 PATIENCE_S = 12.0
@@ -30,8 +33,14 @@ SET_BACK_S = 1.0
 SET_AHEAD_S = 0.1
 """Nor can stamps lead their arrival by more than this."""
 
+MAX_AHEAD_S = 1.0
+"""What two clocks may err: a sample further ahead of its arrival than this is refused."""
+
 FOREIGN_S = 3600.0
 """A clock this far from the time of arrival is no LSL clock (Unix time, for one)."""
+
+FOREIGN_AFTER_S = 1.0
+"""And one is called so only after samples of so long."""
 
 ABSURD_S = 43200.0
 """No outage is this long: stamps that leap so far ahead were set, too."""
@@ -63,6 +72,10 @@ class StampMapper:
         self._segment: ClockSegment | None = None
         self._waiting: FloatArray = _NOTHING
         self._arrived = 0.0
+        self._waits_since = 0.0
+        """When the first waiting sample came, by the local clock."""
+        self.refused = 0
+        """Samples of a time that cannot be, over all openings of the stream."""
         self._begin()
 
     def _begin(self) -> None:
@@ -108,7 +121,12 @@ class StampMapper:
         return self._advance()
 
     def feed(self, stamps: FloatArray, arrived: float = 0.0) -> FloatArray:
-        """Take stamps; return the local times of the samples that can be mapped now."""
+        """Take stamps; return the local times of the samples that can be mapped now.
+
+        The time of a sample that was refused is NaN.
+        """
+        if not len(self._waiting):
+            self._waits_since = arrived
         self._waiting = np.concatenate((self._waiting, stamps)) if len(self._waiting) else stamps
         self._arrived = arrived
         return self._advance()
@@ -148,21 +166,71 @@ class StampMapper:
         following, at = self._next(stamps)
         stop = at if self._obeys else min(at, self._set_at(segment, stamps[:at]))
         if stop < at and stop == 0:
+            if refuted := self._refuted_by_later(segment, stamps):
+                return self._refuse(refuted)
             self._looks_set = True
             if self._resolve(patient=patient):
                 return self._take(patient=patient)
         if stop == 0 and following is not None and at == 0:
             self._decide(following)
             return self._take(patient=patient)
-        if stop == 0:
-            return _NOTHING
+        return self._map(segment, stamps, stop) if stop else _NOTHING
+
+    def _map(self, segment: ClockSegment, stamps: FloatArray, stop: int) -> FloatArray:
+        """Give the first ``stop`` samples their times, none of them later than can be."""
         taken = stamps[:stop]
-        self._waiting = stamps[stop:]
-        self._last = float(taken[-1])
-        self._count += stop
-        self._cleared = False
         local: FloatArray = taken + (segment.offset + segment.drift * (taken - segment.from_stamp))
+        if self._arrived and not self._obeys:
+            room = FOREIGN_S if segment.why == "foreign" else MAX_AHEAD_S
+            ahead = local > self._arrived + room
+            if ahead[0]:
+                return self._refuse(int(ahead.argmin()) or stop)
+            stop = int(ahead.argmax()) or stop
+            taken, local = taken[:stop], local[:stop]
+        self._waiting = stamps[stop:]
+        self._waits_since = self._arrived
+        self._count += stop
+        if segment.why == REFUSED:
+            self.refused += stop
+            return np.full(stop, np.nan)
+        self._last = float(taken[-1])
+        self._cleared = False
         return local
+
+    def _refuse(self, samples: int) -> FloatArray:
+        """Give the first waiting samples no time at all; the line stays what it was."""
+        line = self._segment
+        assert line is not None  # noqa: S101 - who refuses has a line
+        self._decide(ClockSegment(self._stream, 0, float(self._waiting[0]), 0.0, 0.0, REFUSED))
+        self._waiting = self._waiting[samples:]
+        self._waits_since = self._arrived
+        self._count += samples
+        self.refused += samples
+        self._decide(line)
+        self._cleared = self._looks_set = False
+        return np.full(samples, np.nan)
+
+    def _refuted_by_later(self, segment: ClockSegment, stamps: FloatArray) -> int:
+        """Count the first waiting samples that look set while later ones are on the old line.
+
+        A clock that was set stays so. One that is back at once was never set: the stamps are
+        wrong. They lie apart from the later ones by a jump, as they do from those before.
+        """
+        jumps = np.diff(stamps)
+        back = jumps < -SET_BACK_S
+        if self._last is not None and stamps[0] < self._last:
+            back = jumps > SET_BACK_S
+        if not back.any():
+            return 0
+        local = stamps[1:] + (segment.offset + segment.drift * (stamps[1:] - segment.from_stamp))
+        fits = back
+        if self._last is not None:
+            fits = fits & (stamps[1:] > self._last) & (stamps[1:] <= self._last + ABSURD_S)
+        if self._arrived and segment.why != "foreign":
+            fits = fits & (np.abs(local - self._arrived) <= PATIENCE_S)
+            fits = fits & (local <= self._arrived + SET_AHEAD_S)
+        first = int(fits.argmax())
+        return first + 1 if fits[first] else 0
 
     def _choose_first(self, *, patient: bool) -> bool:
         if self._obeys:
@@ -174,12 +242,21 @@ class StampMapper:
         why = "assumed"
         if self._ahead:
             offset = self._ahead[0].segment.at(float(stamps[-1]))
-        elif not patient or stamps[-1] - stamps[0] > FIRST_PATIENCE_S:
+        elif (
+            not patient
+            or stamps[-1] - stamps[0] > FIRST_PATIENCE_S
+            or self._arrived - self._waits_since > PATIENCE_S
+        ):
             offset = 0.0
         if offset is None:
             return False
-        if self._arrived and abs(stamps[-1] + offset - self._arrived) > FOREIGN_S:
-            offset, why = self._arrived - float(stamps[-1]), "foreign"
+        # Most of a second's stamps tell whether a clock is foreign; one may be wrong.
+        near = np.abs(stamps - np.median(stamps)) < FOREIGN_S
+        typical = float(stamps[near][-1]) if near.any() else float(stamps[-1])
+        if self._arrived and abs(typical + offset - self._arrived) > FOREIGN_S:
+            if patient and self._arrived - self._waits_since < FOREIGN_AFTER_S:
+                return False
+            offset, why = self._arrived - typical, "foreign"
             self._ahead.clear()
         elif self._ahead:
             self._decide(self._ahead[0].segment)
@@ -263,7 +340,8 @@ class StampMapper:
             self._decide(self._ahead[0].segment)
             self._clear()
             return True
-        if patient and stamps[-1] - stamps[0] <= PATIENCE_S:
+        waited = max(float(stamps[-1] - stamps[0]), self._arrived - self._waits_since)
+        if patient and waited <= PATIENCE_S:
             return False
         offset = segment.at(float(stamps[0]))
         if self._arrived:

@@ -6,7 +6,8 @@ never has to guess whether a stream is there.
 
 A stream whose clock is foreign, or cannot be asked, gets readings all the same: the least
 distance between its stamps and their arrival, renewed every few seconds. Its samples stay as
-they came; only the readings say where they belong.
+they came; only the readings say where they belong. One wrong stamp makes no clock foreign: all
+samples of a second must be on another.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from typing import Protocol
 
 import numpy as np
 
+from hypnocast.core.mapping import MAX_AHEAD_S
 from hypnocast.core.types import (
     Arrival,
     Chunk,
@@ -36,7 +38,9 @@ FOREIGN_AFTER_S = 10.0
 FOREIGN_MARK_AFTER_S = 86_400.0
 """Marks may be back-dated, so only a day's distance tells their clock to be foreign."""
 FIRST_WINDOW_S = 1.0
-"""So long the arrivals of a new stream are watched before its samples are placed by them."""
+"""So long arrivals are watched before a clock is called foreign and samples are placed by them."""
+AHEAD_TOLD_S = 60.0
+"""So long after the last one samples from the future are told of."""
 JUDGE_S = 1.0
 """Stamps are compared with the nominal rate over this many seconds of samples."""
 
@@ -93,7 +97,11 @@ class Live:
         self._offset = offset
         self._measured: deque[ClockReading] = deque()
         self._window: list[float] = []
+        """How far stamps lie from their arrival, of a clock that is or may be foreign."""
         self._window_began = now
+        self._ahead = 0
+        """Samples that claimed to be later than this host's clock."""
+        self._ahead_at: float | None = None
         self._unjudged: list[FloatArray] | None = [] if header.rate > 0 else None
         if offset is None:
             self._place_by_arrival(
@@ -129,6 +137,9 @@ class Live:
                 why = "its stamps do not advance with its samples"
                 self._report(ProblemKind.STAMPS_STUCK, why)
                 return [*arrivals, StreamLost(self.header.key, now, why)]
+        if self._ahead_at is not None and now - self._ahead_at > AHEAD_TOLD_S:
+            self._ahead_at = None
+            self._clear(ProblemKind.STAMPS_AHEAD)
         if not pulled:
             arrivals += self._readings_between(now)
             if self._fell_silent(now):
@@ -154,23 +165,63 @@ class Live:
 
     def _readings_before(self, item: Chunk | Mark, now: float) -> list[Arrival]:
         stamp = float(item.stamps[-1]) if isinstance(item, Chunk) else item.stamp
-        if self.inlet.clock is Clock.MEASURED and self._is_foreign(item, stamp):
-            self._placed = False
-            self._place_by_arrival(
-                ProblemKind.FOREIGN_CLOCK,
-                f"its stamps ({stamp:.3f}) are on no LSL clock; samples are placed by arrival",
-            )
-        if self.inlet.clock is Clock.ARRIVAL:
-            if not self._window:
-                self._window_began = now
-            self._window.append(item.arrived - stamp)
+        distance = item.arrived - stamp
+        if self.inlet.clock is Clock.MEASURED:
+            self._judge_clock(item, stamp, distance)
+        elif np.isfinite(distance):
+            self._watch(distance, now)
         return self._readings_between(now)
+
+    def _judge_clock(self, item: Chunk | Mark, stamp: float, distance: float) -> None:
+        """Call a clock foreign where a second of samples is far off, all by the same distance."""
+        if not self._is_off(item, stamp):
+            self._window.clear()
+            self._note_ahead(item)
+            return
+        self._watch(distance, item.arrived)
+        lasted = item.arrived - self._window_began >= min(FIRST_WINDOW_S, self._clock_every)
+        if isinstance(item, Chunk) and not lasted:
+            self._note_ahead(item)
+            return
+        self._placed = False
+        self._clear(ProblemKind.STAMPS_AHEAD)
+        self._place_by_arrival(
+            ProblemKind.FOREIGN_CLOCK,
+            f"its stamps ({stamp:.3f}) are on no LSL clock; samples are placed by arrival",
+        )
+
+    def _watch(self, distance: float, now: float) -> None:
+        """Remember how far a stamp was from its arrival, beside those of the same clock."""
+        if self._window and abs(distance - self._window[-1]) > FOREIGN_AFTER_S:
+            self._window.clear()
+        if not self._window:
+            self._window_began = now
+        self._window.append(distance)
+
+    def _note_ahead(self, item: Chunk | Mark) -> None:
+        """Tell of samples that claim to be later than this host's clock; they find no place."""
+        if self._offset is None or not isinstance(item, Chunk):
+            return
+        ahead = item.stamps + (self._offset - item.arrived)
+        count = int((ahead > MAX_AHEAD_S).sum())
+        if not count:
+            return
+        self._ahead += count
+        self._ahead_at = item.arrived
+        self._report(
+            ProblemKind.STAMPS_AHEAD,
+            f"{self._ahead} samples claim to be up to {np.nanmax(ahead):.0f} s later than this "
+            "host's clock; they are not used",
+        )
 
     def _readings_between(self, now: float) -> list[Arrival]:
         key = self.header.key
         if self.inlet.clock is Clock.MEASURED:
             due: list[Arrival] = []
             if not self._placed and self._offset is not None:
+                # The first samples show whether they are on the clock that was measured.
+                if self._window or not self.samples:
+                    return []
                 self._placed = True
                 due.append(ClockReading(stream=key, at=now, offset=self._offset))
             while self._measured:
@@ -186,16 +237,15 @@ class Live:
         self._window.clear()
         return [ClockReading(stream=key, at=now, offset=offset)]
 
-    def _is_foreign(self, item: Chunk | Mark, stamp: float) -> bool:
-        if self._offset is None:
+    def _is_off(self, item: Chunk | Mark, stamp: float) -> bool:
+        """Tell whether a stamp is too far from its arrival to be on the clock that was measured."""
+        if self._offset is None or not np.isfinite(stamp):
             return False
         ahead = stamp + self._offset - item.arrived
         if isinstance(item, Mark):
             return abs(ahead) > FOREIGN_MARK_AFTER_S
         # Once the stream runs, samples from the past are a backlog that is being delivered.
-        return ahead > FOREIGN_AFTER_S or (
-            self.samples == len(item.stamps) and (ahead < -FOREIGN_AFTER_S)
-        )
+        return ahead > FOREIGN_AFTER_S or (not self._placed and ahead < -FOREIGN_AFTER_S)
 
     def _place_by_arrival(self, kind: ProblemKind, why: str) -> None:
         self.inlet.clock = Clock.ARRIVAL
@@ -214,5 +264,7 @@ class Live:
         if expected < JUDGE_S:
             return False
         self._unjudged = None
-        pace = (stamps[-1] - stamps[0]) / expected
-        return not (pace > 0.2) or float(np.median(np.diff(stamps))) * self.header.rate > 5.0
+        steps = np.diff(stamps)
+        # A few wrong stamps say nothing of the others' pace.
+        pace = float(steps[np.abs(steps) < FOREIGN_AFTER_S].sum()) / expected
+        return not (pace > 0.2) or float(np.median(steps)) * self.header.rate > 5.0

@@ -31,6 +31,8 @@ class ProblemKind(StrEnum):
     """Signals without a nominal rate; not read unless the config gives the rate."""
     FOREIGN_CLOCK = "foreign_clock"
     """Stamps are not on an LSL clock; they are mapped by the time at which samples arrive."""
+    STAMPS_AHEAD = "stamps_ahead"
+    """Some samples claim to be later than this host's clock; they are not used."""
     CLOCK_UNMEASURED = "clock_unmeasured"
     """The sender's clock cannot be asked; its stamps are mapped by arrival."""
     STAMPS_STUCK = "stamps_stuck"
