@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from hypnocast.core.types import Look, Opinion
 from hypnocast.stagers.local import LocalStager
+from hypnocast.stagers.pace import Pace
 from packs import tiny_picture
 
 PATIENCE_S = 20.0
@@ -26,6 +27,11 @@ class Gated:
     def provider(self) -> str:
         """What it computes on."""
         return self._stager.provider
+
+    @property
+    def pace(self) -> Pace:
+        """How fast it works."""
+        return self._stager.pace
 
     def judge(self, looks: Sequence[Look]) -> list[Opinion]:
         """Wait at the gate, then judge."""

@@ -9,6 +9,7 @@ Every error says what is wrong, where, and what to do, in one line:
     ├── PackError        a model pack: damaged, hostile, or not for this daemon
     ├── RecipeError      a recipe that cannot be drawn
     ├── InferenceError   a model that failed while running
+    │   └── TooLateError     a page that could not be judged in time
     ├── JournalError     the journal on disk
     ├── BrokerError      the MQTT broker: unreachable, refused, forbidden
     ├── CommandError     a command that cannot be obeyed (MQTT or command line)
@@ -63,6 +64,10 @@ class RecipeError(HypnocastError):
 
 class InferenceError(HypnocastError):
     """A model failed while running."""
+
+
+class TooLateError(InferenceError):
+    """A page could not be judged before its deadline, and was not tried."""
 
 
 class JournalError(HypnocastError):

@@ -22,6 +22,7 @@ from hypnocast.errors import InferenceError
 from hypnocast.stagers.base import Stager
 from hypnocast.stagers.local import LocalStager
 from hypnocast.stagers.manifest import Calibration, Context, HiddenMarkov
+from hypnocast.stagers.pace import Pace
 from hypnocast.stagers.pack import load_pack, read_manifest
 from packs import make_tiny_pack, tiny_picture, write_manifest
 from ward_lab import Coming, HandDriven, heard_from, night, running_ward, shifted, unheard
@@ -43,6 +44,10 @@ class Moody:
     @property
     def provider(self) -> str:
         return self._stager.provider
+
+    @property
+    def pace(self) -> Pace:
+        return self._stager.pace
 
     def judge(self, looks: Sequence[Look]) -> list[Opinion]:
         self.looks += looks

@@ -12,6 +12,7 @@ from hypnocast.core.types import Look, Opinion
 from hypnocast.errors import InferenceError
 from hypnocast.stagers.base import Stager
 from hypnocast.stagers.local import LocalStager
+from hypnocast.stagers.pace import Pace
 from hypnocast.stagers.pack import load_pack
 
 
@@ -22,6 +23,10 @@ class Harmed:
     stager: LocalStager
     harm: Callable[[Sequence[Look]], None]
     provider: str = "cpu"
+
+    @property
+    def pace(self) -> Pace:
+        return self.stager.pace
 
     def judge(self, looks: Sequence[Look]) -> list[Opinion]:
         self.harm(looks)

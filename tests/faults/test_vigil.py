@@ -93,7 +93,8 @@ async def test_ready_is_said_only_once_the_model_is_warm(tmp_path: Path, pack: P
             go.set()
             await until_async(lambda: len(manager.times("WATCHDOG=1")) > 3)
             assert len(manager.times("READY=1")) == 1
-            assert "1 of 1 beds in a session; model on cpu; broker" in manager.status()
+            words = "1 of 1 beds in a session; model on cpu; broker"
+            await until_async(lambda: words in manager.status())
             alive.ward.stop()
             await ward
             watch.cancel()

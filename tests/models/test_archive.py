@@ -149,6 +149,7 @@ def test_pages_are_staged_among_their_neighbours_and_bad_ones_are_withheld(
 
     class Watching:
         provider = "cpu"
+        pace = stager.pace
 
         def judge(self, given: Any) -> Any:
             looks.extend(given)

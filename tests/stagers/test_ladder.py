@@ -25,6 +25,7 @@ class FarAway:
         self.cut = False
         self.asked = 0
         self.provider = "remote:bench"
+        self.pace = stager.pace
 
     def judge(self, looks: Sequence[Look]) -> list[Opinion]:
         self.asked += 1

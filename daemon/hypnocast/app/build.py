@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hypnocast.app.bedside import Bedside
+from hypnocast.app.capacity import LIVE_DEADLINE_S
 from hypnocast.app.config import Bed, Broker, Config, credential
 from hypnocast.app.desk import Kit, Stamp
 from hypnocast.app.easel import Tracing
@@ -31,9 +32,6 @@ from hypnocast.stagers.pack import Pack, load_pack
 from hypnocast.stagers.remote import RemoteStager
 from hypnocast.stagers.shelf import resolve_pack
 from hypnocast.stagers.vision import SEEN_AT_ONCE
-
-LIVE_DEADLINE_S = 25.0
-"""A page without an opinion so long after its close is ``withheld: too_late``."""
 
 JOURNAL = "journal.sqlite"
 
@@ -92,7 +90,6 @@ def make_kit(
         journal=journal,
         judge=Judge(
             stager_builder(config, pack, on_step),
-            stuck_after_s=LIVE_DEADLINE_S,
             gather=1 if live else SEEN_AT_ONCE,
         ),
         decider=Decider(manifest.calibration, context_after=manifest.context.after > 0),

@@ -15,8 +15,10 @@ from typing import Any
 
 from hypnocast import __version__
 from hypnocast.app.build import broker_settings, open_pack
+from hypnocast.app.capacity import Capacity
 from hypnocast.app.config import Config
 from hypnocast.errors import HypnocastError, InstallError
+from hypnocast.ports.memory import resident_bytes
 from hypnocast.ports.mqtt_settings import BrokerSettings
 
 ROOM_PER_BED_GB = 0.5
@@ -82,13 +84,18 @@ def _pack(config: Config) -> Iterator[Finding]:
     from hypnocast.stagers.local import LocalStager
 
     pack = open_pack(config)
-    began = time.perf_counter()
+    began, before = time.perf_counter(), resident_bytes()
     stager = LocalStager(pack, config.pack.provider, config.pack.threads)
     took = time.perf_counter() - began
     try:
         name = f"{pack.manifest.name} {pack.manifest.version}"
-        text = f"{name} on {stager.provider}, warm in {took:.1f} s"
-        yield Finding("pack", bad=False, text=text)
+        capacity = Capacity.of(stager.pace, max(0, resident_bytes() - before))
+        text = f"{name} on {stager.provider}, warm in {took:.1f} s; {capacity.line()}"
+        yield Finding("pack", bad=capacity.beds == 0, text=text)
+        beyond = capacity.beyond([bed.id for bed in config.bed])
+        if beyond and capacity.beds:
+            text = f"too slow for bed {', '.join(beyond)}: pages there will be withheld as too late"
+            yield Finding("pack", bad=True, text=text)
         if stager.failure is not None:
             yield Finding("pack", bad=True, text=str(stager.failure))
     finally:

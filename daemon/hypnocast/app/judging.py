@@ -1,26 +1,42 @@
 """The judge: one thread that shows pictures to the stager, several beds at once.
 
-A model that hangs cannot be interrupted. Its thread is then left behind, the stager is built
-anew in a fresh thread, and what it was asked is answered with an error, so that the pages are
-withheld and the night goes on.
+A slow model is not a hung one: it beats with every step it completes, and its own measured steps
+say how long one may take. A model that is silent for longer hangs. It cannot be interrupted: its
+thread is left behind, and what it was asked is answered with an error, so that the pages are
+withheld and the night goes on. Another one is built only where there is memory for both; until
+then pages are withheld, and the watchdog begins the process anew. If the hung one comes back
+first, it goes on.
 """
 
 from __future__ import annotations
 
 import asyncio
-import itertools
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import structlog
 
+from hypnocast.app.capacity import LIVE_DEADLINE_S, Capacity
+from hypnocast.app.questions import (
+    GLANCE,
+    PROVISIONAL,
+    STUDY,
+    TERMINAL,
+    Question,
+    Questions,
+    answer_all,
+    answer_one,
+    answers_of,
+    give_up,
+)
 from hypnocast.core.types import Look, Opinion
-from hypnocast.errors import HypnocastError, InferenceError
+from hypnocast.errors import InferenceError
+from hypnocast.ports.memory import free_bytes, resident_bytes
 from hypnocast.stagers.ladder import Ladder
-from hypnocast.stagers.local import MAX_BATCH
+from hypnocast.stagers.pace import OPENING_S
 
 if TYPE_CHECKING:
     from hypnocast.stagers.base import Stager
@@ -31,18 +47,14 @@ MAX_WAITING = 512
 MAX_GLANCES = 64
 """Where so much waits, nobody glances between pages."""
 
-GLANCES_AT_ONCE = 4
-STUDIES_AT_ONCE = 4
-_GLANCE, _STUDY = 2, 3
-"""In order behind terminal and provisional verdicts."""
+MAX_ABANDONED = 2
+"""Threads that hang and were left behind; with more of them the process has to begin anew."""
 
-_BATCHES = {
-    0: (MAX_BATCH, 1),
-    1: (MAX_BATCH, 1),
-    _GLANCE: (GLANCES_AT_ONCE, _GLANCE),
-    _STUDY: (STUDIES_AT_ONCE, _STUDY),
-}
-"""By the first in order: how many are judged at once, and up to which order."""
+ROOM = 1.25
+"""A second model is built where this many times the memory of the first is free."""
+
+HUNG_S = 300.0
+"""A replay, which no watchdog ends, is given up when its model has hung for so long."""
 
 GATHER_S = 0.05
 """Where a batch may wait for more pages, so long after the last one that came."""
@@ -51,13 +63,6 @@ BUILD_AGAIN_S = 60.0
 """After so long a model that could not be built is tried again."""
 
 _log = structlog.get_logger("judge")
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class _Question:
-    order: tuple[int, int]
-    look: Look
-    answer: asyncio.Future[Opinion]
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,8 +74,16 @@ class JudgeState:
     judged: int
     failed: int
     rebuilt: int
+    given_up: int
+    """Looks that could not have been judged in time."""
+    beats: int
+    """Steps of the model that are done: differs from look to look while it works."""
     busy_s: float
     """How long the present batch has been running; 0 when idle."""
+    may_take_s: float
+    """How long a step of the model may take, by what was measured."""
+    hung: bool
+    """Whether the model hangs and cannot be replaced yet."""
     degraded: tuple[str, ...]
 
 
@@ -78,23 +91,35 @@ class Judge:
     """Batches looks over beds; terminal opinions go before provisional ones."""
 
     def __init__(
-        self, build: Callable[[], Stager], *, stuck_after_s: float = 25.0, gather: int = 1
+        self,
+        build: Callable[[], Stager],
+        *,
+        stuck_after_s: float = LIVE_DEADLINE_S,
+        gather: int = 1,
+        free_bytes: Callable[[], int | None] = free_bytes,
     ) -> None:
-        """Take how to build the stager, and how long a batch may run before it is stuck.
+        """Take how to build the stager.
 
+        ``stuck_after_s``: a model that is silent for so long hangs, unless its steps are slower.
         ``gather``: so many looks are waited for a moment, where no one waits for a verdict.
         """
         self._build = build
         self._stuck_after_s = stuck_after_s
         self._gather = gather
-        self._waiting: list[_Question] = []
+        self._free_bytes = free_bytes
+        self._questions = Questions()
         self._wake = threading.Condition()
-        self._order = itertools.count()
-        self._judged = self._failed = self._rebuilt = 0
+        self._judged = self._failed = self._rebuilt = self._given_up = 0
         self._generation = 0
         self._began: float | None = None
-        self._running: list[_Question] = []
+        self._running: list[Question] = []
         self._stager: Stager | None = None
+        self._model_bytes = 0
+        self._abandoned = 0
+        """Threads that hang."""
+        self._hung_at: float | None = None
+        """Since when the model hangs without another in its place."""
+        self._building = False
         self._faults: list[str] = []
         self._build_again_at: float | None = None
         """When a model that could not be built is tried again; None while there is one."""
@@ -103,30 +128,44 @@ class Judge:
     async def start(self) -> None:
         """Build the stager and warm it up; errors of the pack or the engine come out here."""
         self._loop = asyncio.get_running_loop()
+        before = resident_bytes()
         self._stager = await asyncio.to_thread(self._build)
+        self._model_bytes = max(0, resident_bytes() - before)
         self._spawn()
+
+    @property
+    def capacity(self) -> Capacity | None:
+        """What the model was measured to take; None while there is none."""
+        stager = self._stager
+        return None if stager is None else Capacity.of(stager.pace, self._model_bytes)
 
     def stop(self) -> None:
         """Refuse what still waits and let go of the model."""
         with self._wake:
             self._generation += 1
-            waiting, self._waiting = self._waiting, []
+            waiting = self._questions.clear()
             self._wake.notify_all()
         for question in waiting:
             question.answer.cancel()
         if self._stager is not None and self._began is None:
             self._stager.close()
         self._stager = None
+        self._hung_at = None
 
-    def ask(self, look: Look, *, urgent: bool = True) -> asyncio.Future[Opinion]:
-        """Ask for an opinion. ``urgent`` ones (terminal verdicts) are judged first."""
+    def ask(
+        self, look: Look, *, urgent: bool = True, until: float = float("inf")
+    ) -> asyncio.Future[Opinion]:
+        """Ask for an opinion. ``urgent`` ones (terminal verdicts) are judged first.
+
+        What cannot be judged ``until`` then is answered with :class:`TooLateError`.
+        """
         answer: asyncio.Future[Opinion] = asyncio.get_running_loop().create_future()
         answer.add_done_callback(_heard)
         if self._build_again_at is not None:
             answer.set_exception(InferenceError("there is no model", where="judge"))
             return answer
         with self._wake:
-            if sum(each.order[0] < _GLANCE for each in self._waiting) >= MAX_WAITING:
+            if self._questions.up_to(PROVISIONAL) >= MAX_WAITING:
                 answer.set_exception(
                     InferenceError(
                         f"{MAX_WAITING} pages wait for the model",
@@ -135,8 +174,7 @@ class Judge:
                     )
                 )
                 return answer
-            order = (0 if urgent else 1, next(self._order))
-            self._waiting.append(_Question(order, look, answer))
+            self._questions.put(TERMINAL if urgent else PROVISIONAL, look, answer, until)
             self._wake.notify()
         return answer
 
@@ -144,11 +182,11 @@ class Judge:
         """Ask for an opinion that nobody waits for; cancelled where there is too much to do."""
         answer: asyncio.Future[Opinion] = asyncio.get_running_loop().create_future()
         with self._wake:
-            ahead = sum(each.order[0] <= _GLANCE for each in self._waiting)
+            ahead = self._questions.up_to(GLANCE)
             if self._build_again_at is not None or ahead >= MAX_GLANCES:
                 answer.cancel()
                 return answer
-            self._waiting.append(_Question((_GLANCE, next(self._order)), look, answer))
+            self._questions.put(GLANCE, look, answer, float("inf"))
             self._wake.notify()
         return answer
 
@@ -157,11 +195,11 @@ class Judge:
         answer: asyncio.Future[Opinion] = asyncio.get_running_loop().create_future()
         answer.add_done_callback(_heard)
         with self._wake:
-            if self._build_again_at is not None or len(self._waiting) >= MAX_WAITING:
+            if self._build_again_at is not None or len(self._questions) >= MAX_WAITING:
                 why = "there is too much to do for explanations"
                 answer.set_exception(InferenceError(why, where="judge"))
                 return answer
-            self._waiting.append(_Question((_STUDY, next(self._order)), look, answer))
+            self._questions.put(STUDY, look, answer, float("inf"))
             self._wake.notify()
         return answer
 
@@ -169,41 +207,88 @@ class Judge:
         """Say how the judge does."""
         began = self._began
         stager = self._stager
+        pace = stager.pace if stager is not None else None
+        may_take_s = OPENING_S if self._building else 0.0
         return JudgeState(
             provider=stager.provider if stager is not None else "none",
-            waiting=len(self._waiting),
+            waiting=len(self._questions),
             judged=self._judged,
             failed=self._failed,
             rebuilt=self._rebuilt,
+            given_up=self._given_up,
+            beats=pace.beats if pace is not None else 0,
             busy_s=time.monotonic() - began if began is not None else 0.0,
+            may_take_s=pace.may_take_s if pace is not None else may_take_s,
+            hung=self._hung_at is not None,
             degraded=(*self._faults, *(stager.degraded if isinstance(stager, Ladder) else ())),
         )
 
     async def rebuild_if_stuck(self) -> bool:
-        """Leave a batch that has run too long behind and begin anew; True if that was needed."""
-        began = self._began
-        again_at = self._build_again_at
-        if again_at is not None and time.monotonic() >= again_at:
+        """Leave a batch that hangs behind and begin anew; True if that was needed."""
+        now = time.monotonic()
+        if self._build_again_at is not None and now >= self._build_again_at:
             await self._build_anew()
             return True
-        if began is None or time.monotonic() - began < self._stuck_after_s:
+        if self._hung_at is None:
+            silent_s = self._silent_s(now)
+            if silent_s is None:
+                return False
+            self._leave_behind(now, silent_s)
+        with self._wake:
+            self._questions.forget_answered()
+        if not self._there_is_room():
+            if self._hung_at is not None and now - self._hung_at > HUNG_S:
+                raise InferenceError(
+                    "the model hangs, and there is no memory to build it anew beside itself",
+                    where="judge",
+                    remedy="Begin anew, with a smaller model or more memory.",
+                )
             return False
-        _log.error("the model hangs; it is built anew", after_s=round(self._stuck_after_s, 1))
+        await self._build_anew()
+        return True
+
+    def _silent_s(self, now: float) -> float | None:
+        """Return for how long the model has been silent, where that is too long."""
+        began, stager = self._began, self._stager
+        if began is None or stager is None:
+            return None
+        silent_s = min(now - began, stager.pace.silent_s)
+        return silent_s if silent_s > max(self._stuck_after_s, stager.pace.may_take_s) else None
+
+    def _leave_behind(self, now: float, silent_s: float) -> None:
+        """Leave the thread of a hung model, and answer what it was asked."""
+        _log.error("the model hangs", silent_s=round(silent_s, 1))
         with self._wake:
             self._generation += 1
             self._began = None
             left, self._running = self._running, []
             self._rebuilt += 1
+            self._abandoned += 1
+            self._hung_at = now
+            self._stager = None
+            self._faults = ["model: hangs"]
             self._wake.notify_all()
         for question in left:
-            _answer(question, InferenceError("the model did not answer in time", where="judge"))
-        await self._build_anew()
+            answer_one(question, InferenceError("the model hangs", where="judge"))
+
+    def _there_is_room(self) -> bool:
+        """Return whether another model may be built beside one that hangs."""
+        if self._abandoned > MAX_ABANDONED:
+            self._faults = [
+                f"model: {self._abandoned} times it hung; the process has to begin anew"
+            ]
+            return False
+        free = self._free_bytes()
+        if free is not None and free < ROOM * self._model_bytes:
+            need = f"{ROOM * self._model_bytes / 1e9:.1f} GB"
+            self._faults = [f"model: hangs; another needs {need}, free are {free / 1e9:.1f} GB"]
+            return False
         return True
 
     async def _build_anew(self) -> None:
         """Build the stager after a hang; where that fails, pages are withheld until it works."""
-        self._stager = None
-        self._build_again_at = None
+        self._stager = self._hung_at = self._build_again_at = None
+        self._building = True
         try:
             self._stager = await asyncio.to_thread(self._build)
         except Exception as error:  # noqa: BLE001  (a model may raise anything; the night goes on)
@@ -211,10 +296,12 @@ class Judge:
             self._faults = [f"model: {error}"]
             self._build_again_at = time.monotonic() + BUILD_AGAIN_S
             with self._wake:
-                left, self._waiting = self._waiting, []
+                left = self._questions.clear()
             for question in left:
-                _answer(question, InferenceError("there is no model", where="judge"))
+                answer_one(question, InferenceError("there is no model", where="judge"))
             return
+        finally:
+            self._building = False
         self._faults = []
         self._spawn()
 
@@ -227,76 +314,59 @@ class Judge:
         more_may_come = True
         while self._generation == generation:
             # What came too late for its page is asked by nobody any more.
-            self._waiting = [each for each in self._waiting if not each.answer.done()]
-            there = len(self._waiting)
+            self._questions.forget_answered()
+            there = len(self._questions)
             if there >= self._gather or (there and not more_may_come):
                 return True
             more_may_come = self._wake.wait(GATHER_S if there else None)
         return False
 
-    def _take(self, generation: int) -> list[_Question]:
+    def _take(self, generation: int, stager: Stager) -> list[Question]:
         with self._wake:
-            if not self._wait(generation):
-                return []
-            self._waiting.sort(key=lambda question: question.order)
-            # Glances and studies are never judged along with pages, and few at once: a page
-            # may come.
-            most, up_to = _BATCHES[self._waiting[0].order[0]]
-            batch = [each for each in self._waiting[:most] if each.order[0] <= up_to]
-            del self._waiting[: len(batch)]
-            self._running = batch
-            self._began = time.monotonic()
-            return batch
+            while self._wait(generation):
+                batch, given_up = self._questions.batch(time.monotonic(), stager.pace)
+                if given_up and self._loop is not None:
+                    self._given_up += len(given_up)
+                    self._loop.call_soon_threadsafe(give_up, given_up, stager.pace)
+                if batch:
+                    self._running = batch
+                    self._began = time.monotonic()
+                    stager.pace.begin(len(batch))
+                    return batch
+            return []
 
     def _work(self, generation: int, stager: Stager, loop: asyncio.AbstractEventLoop) -> None:
-        while batch := self._take(generation):
-            answers = _answers(stager, [question.look for question in batch])
+        while batch := self._take(generation, stager):
+            began = time.monotonic()
+            answers = answers_of(stager, [question.look for question in batch])
             failed = sum(not isinstance(answer, Opinion) for answer in answers)
             with self._wake:
                 if self._generation != generation:
-                    return
-                self._began = None
-                self._running = []
-                self._judged += len(batch) - failed
-                self._failed += failed
-            loop.call_soon_threadsafe(_answer_all, batch, answers)
+                    if not self._taken_up_again(stager):
+                        return
+                    generation = self._generation
+                else:
+                    if not failed:
+                        stager.pace.measured(len(batch), time.monotonic() - began)
+                    self._began = None
+                    self._running = []
+                    self._judged += len(batch) - failed
+                    self._failed += failed
+            loop.call_soon_threadsafe(answer_all, batch, answers)
             del batch, answers  # their pictures would stay while this waits for the next
 
-
-def _answers(stager: Stager, looks: Sequence[Look]) -> Sequence[Opinion | HypnocastError]:
-    """Ask the model about a batch; where that fails about each look alone.
-
-    One bed's page, or a batch too large for the memory there is, must not cost the other beds
-    theirs.
-    """
-    failure: HypnocastError
-    try:
-        return stager.judge(looks)
-    except HypnocastError as error:
-        failure = error
-    except Exception as error:  # noqa: BLE001  (a model may raise anything; the night goes on)
-        failure = InferenceError(f"{type(error).__name__}: {error}", where="judge")
-    _log.error("the model failed", error=str(failure), pages=len(looks))
-    if len(looks) == 1:
-        return [failure]
-    return [answer for look in looks for answer in _answers(stager, [look])]
+    def _taken_up_again(self, stager: Stager) -> bool:
+        """Go on with a model that came back; False where another has taken its place."""
+        self._abandoned = max(0, self._abandoned - 1)
+        if self._hung_at is None:
+            stager.close()
+            return False
+        _log.warning("the model that hung has come back")
+        self._stager, self._hung_at, self._faults = stager, None, []
+        return True
 
 
 def _heard(answer: asyncio.Future[Opinion]) -> None:
     """Take note of a failure that nobody waits for any more: it was logged where it happened."""
     if not answer.cancelled():
         answer.exception()
-
-
-def _answer_all(batch: list[_Question], answers: Sequence[Opinion | HypnocastError]) -> None:
-    for question, answer in zip(batch, answers, strict=True):
-        _answer(question, answer)
-
-
-def _answer(question: _Question, answer: Opinion | HypnocastError) -> None:
-    if question.answer.done():
-        return
-    if isinstance(answer, Opinion):
-        question.answer.set_result(answer)
-    else:
-        question.answer.set_exception(answer)

@@ -32,7 +32,7 @@ class Deadlines:
     disk: float = 30.0
     """A disk may take its time over a sync."""
     judge: float = 60.0
-    """The judge's own deadline is 25 s; then it is rebuilt, which may take a while."""
+    """The judge's own deadline is 25 s, unless its model's steps were measured to be slower."""
     desk: float = 90.0
     """An item waits for the opinions of two pages at most, 25 s each."""
     outbox: float = 60.0
@@ -85,9 +85,9 @@ class Rounds:
             *self._closing(),
             Pulse(
                 "judging",
-                judge.judged + judge.failed + judge.rebuilt,
-                busy=judge.waiting > 0 or judge.busy_s > 0.0,
-                deadline_s=may.judge,
+                judge.judged + judge.failed + judge.rebuilt + judge.beats,
+                busy=judge.waiting > 0 or judge.busy_s > 0.0 or judge.hung,
+                deadline_s=max(may.judge, judge.may_take_s + may.turn),
             ),
             *(
                 Pulse(f"desk {bed}", desk.done, busy=desk.waiting > 0, deadline_s=may.desk)
@@ -165,6 +165,8 @@ class Rounds:
         yield Reading("judge_busy_s", "How long the present batch has run", judge.busy_s)
         yield Reading("judged", "Pages judged", judge.judged, "counter")
         yield Reading("judge_failed", "Pages the model failed on", judge.failed, "counter")
+        why = "Looks that could not have been judged in time"
+        yield Reading("judge_given_up", why, judge.given_up, "counter")
         yield Reading("judge_rebuilt", "Times the model was built anew", judge.rebuilt, "counter")
         durable = condition.health != "degraded"
         yield Reading("journal_durable", "1 while what is committed is durable", durable)

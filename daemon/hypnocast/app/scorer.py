@@ -31,7 +31,7 @@ from hypnocast.core.types import (
     Verdict,
     Withheld,
 )
-from hypnocast.errors import HypnocastError
+from hypnocast.errors import HypnocastError, TooLateError
 from hypnocast.stagers.manifest import Context
 
 FOLD_AFTER_S = 10.0
@@ -102,7 +102,7 @@ class Scorer:
         picture = traced.outcome if isinstance(traced.outcome, Picture) else None
         if self._last_asked is not None and traced.epoch != self._last_asked + 1:
             self._recent.clear()
-        second = self._ask_second(picture)
+        second = self._ask_second(picture, deadline)
         self._last_asked = traced.epoch
         self._recent.append(picture)
         if self._context.before > 1 and not self._folding:
@@ -111,7 +111,9 @@ class Scorer:
         first = None
         if picture is not None:
             after = (None,) * self._context.after
-            first = self._judge.ask(self._look(after), urgent=self._context.after == 0)
+            first = self._judge.ask(
+                self._look(after), urgent=self._context.after == 0, until=deadline
+            )
         return Asked(traced, first, second, deadline, now)
 
     def _fold(self, asked: int) -> None:
@@ -123,11 +125,13 @@ class Scorer:
             if picture is not None:
                 self._recent[place] = fold(picture)
 
-    def _ask_second(self, picture: Picture | None) -> asyncio.Future[Opinion] | None:
+    def _ask_second(
+        self, picture: Picture | None, deadline: float
+    ) -> asyncio.Future[Opinion] | None:
         waits_for_this = bool(self._context.after and self._recent and self._recent[-1])
         if picture is None or not waits_for_this:
             return None
-        return self._judge.ask(self._look((picture,)))
+        return self._judge.ask(self._look((picture,)), until=deadline)
 
     def _look(self, after: tuple[Picture | None, ...]) -> Look:
         missing = self._context.before + 1 - len(self._recent)
@@ -214,7 +218,7 @@ class Scorer:
         left = None if deadline == float("inf") else max(0.0, deadline - time.monotonic())
         try:
             return await asyncio.wait_for(question, left)
-        except TimeoutError:
+        except (TimeoutError, TooLateError):
             return Reason.TOO_LATE
         except HypnocastError as error:
             _log.warning("no opinion on a page", error=str(error))

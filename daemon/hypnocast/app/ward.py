@@ -123,12 +123,13 @@ class Ward:
             # Samples are read, and taped, while the model warms up: it may take its time.
             self.tracer.start()
             await self.judge.start()
+            self._log_capacity()
             self.ready.set()
             self._show_state()
             await self._until_over(link, chores)
         finally:
             self.tracer.stop()
-            await self._finish_desks()
+            await self._finish_desks(chores)
             await self._drain(link)
             chores.cancel()
             self.link.stop()
@@ -160,12 +161,27 @@ class Ward:
             self._failure = self._failure or error
             self._stop.set()
 
-    async def _finish_desks(self) -> None:
+    def _log_capacity(self) -> None:
+        """Say what the warm model takes, and which beds are too many for it."""
+        capacity, plan = self.judge.capacity, self._plan
+        if capacity is None:
+            return
+        _log.info("the model is warm", model=plan.pack.manifest.name, takes=capacity.line())
+        beyond = capacity.beyond(plan.beds)
+        if beyond and plan.source.kind == "live":
+            _log.error("these beds will not always be served in time", beds=list(beyond))
+
+    async def _finish_desks(self, chores: asyncio.Task[None]) -> None:
         await asyncio.sleep(0)
         for desk in self.desks.values():
             desk.finish()
-        if self._desk_tasks:
-            await asyncio.wait(self._desk_tasks.values(), timeout=DRAIN_S)
+        # A recording that was read to its end has all its pages judged, however long that takes.
+        whole = self._plan.source.kind != "live" and self.tracer.ended.done()
+        until = time.monotonic() + DRAIN_S
+        left: set[asyncio.Task[None]] = {*self._desk_tasks.values()}
+        while left and not chores.done() and (whole or time.monotonic() < until):
+            await asyncio.wait({*left, chores}, timeout=0.2, return_when=asyncio.FIRST_COMPLETED)
+            left = {task for task in left if not task.done()}
         for board in self.boards.values():
             board.refresh_now()
 
@@ -288,6 +304,7 @@ class Ward:
         for board in self.boards.values():
             counters.update(board.counts)
         counters.update({"judged": judge.judged, "failed": judge.failed, "rebuilt": judge.rebuilt})
+        counters["given_up"] += judge.given_up
         now = time.time()
         condition = self.journal.condition
         degraded = (

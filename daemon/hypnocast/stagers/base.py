@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from hypnocast.core.types import FloatArray, Look, Opinion
+from hypnocast.stagers.pace import Pace
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -28,6 +29,11 @@ class Stager(Protocol):
     @property
     def provider(self) -> str:
         """What computes: ``cpu``, ``cuda``, ``tensorrt`` or ``remote:host``."""
+        ...
+
+    @property
+    def pace(self) -> Pace:
+        """How fast it works; beats while it does."""
         ...
 
     def judge(self, looks: Sequence[Look]) -> list[Opinion]:

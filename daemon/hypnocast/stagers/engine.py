@@ -10,7 +10,7 @@ from __future__ import annotations
 import importlib
 import importlib.metadata
 import os
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -118,11 +118,22 @@ class Port:
 class Graph:
     """One ONNX model, open on one provider."""
 
-    def __init__(self, session: Any, name: str, *, device: str | None = None) -> None:
-        """Take an open session; with a ``device``, outputs may stay there between runs."""
+    def __init__(
+        self,
+        session: Any,
+        name: str,
+        *,
+        device: str | None = None,
+        beat: Callable[[], None] = lambda: None,
+    ) -> None:
+        """Take an open session; with a ``device``, outputs may stay there between runs.
+
+        ``beat`` is called after every run.
+        """
         self._session = session
         self._name = name
         self._device = device
+        self._beat = beat
         self.inputs = {port.name: _port(port) for port in session.get_inputs()}
         self.outputs = tuple(port.name for port in session.get_outputs())
 
@@ -130,14 +141,17 @@ class Graph:
         """Compute all outputs; those named in ``stay`` are left on the device, if there is one."""
         try:
             if self._device is None:
-                return dict(zip(self.outputs, self._session.run(None, feeds), strict=True))
-            return self._run_bound(feeds, stay, self._device)
+                out = dict(zip(self.outputs, self._session.run(None, feeds), strict=True))
+            else:
+                out = self._run_bound(feeds, stay, self._device)
         except _runtime_errors() as error:
             raise InferenceError(
                 f"ONNX Runtime failed: {str(error)[:300]}",
                 where=self._name,
                 remedy="The pages of this moment are judged without it, or withheld.",
             ) from error
+        self._beat()
+        return out
 
     def place(self, tensor: Tensor) -> Tensor:
         """Move a tensor to the graph's device, if it has one of its own."""
@@ -184,11 +198,14 @@ class Engine:
                 remedy='Install hypnocast[gpu] in a fresh environment, or set provider = "cpu".',
             )
         self.provider: str = provider
+        self.beat: Callable[[], None] = lambda: None
+        """Called after every run of a graph that is opened from now on."""
 
     def open(self, path: Path) -> Graph:
         """Open a model."""
         session = self.session(path)
-        return Graph(session, path.name, device=None if self.provider == "cpu" else "cuda")
+        device = None if self.provider == "cpu" else "cuda"
+        return Graph(session, path.name, device=device, beat=self.beat)
 
     def session(self, path: Path) -> Any:
         """Open a model as ONNX Runtime's own session, and see on what it runs."""

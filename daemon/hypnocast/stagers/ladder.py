@@ -16,6 +16,7 @@ from hypnocast.core.types import Look, Opinion
 from hypnocast.errors import InferenceError
 from hypnocast.stagers.base import Stager
 from hypnocast.stagers.local import LocalStager
+from hypnocast.stagers.pace import Pace
 
 RETRY_AFTER_S = 60.0
 
@@ -50,11 +51,17 @@ class Ladder:
         self._on_step = on_step
         self._clock = clock
         self._provider = ""
+        self._rung = len(stagers) - 1
 
     @property
     def provider(self) -> str:
         """What computed last: a stager's provider, or ``none``."""
         return self._provider or self._stagers[0].provider
+
+    @property
+    def pace(self) -> Pace:
+        """Of the stager that is asked now, or was asked last."""
+        return self._stagers[self._rung].pace
 
     @property
     def degraded(self) -> tuple[str, ...]:
@@ -73,6 +80,7 @@ class Ladder:
             last = rung == len(self._stagers) - 1
             if self._clock() < self._rest_until[rung] and not last:
                 continue
+            self._rung = rung
             try:
                 opinions = stager.judge(looks)
             except InferenceError as error:

@@ -15,6 +15,7 @@ from hypnocast.stagers.contrastive import ContrastiveModel
 from hypnocast.stagers.engine import Engine, Provider
 from hypnocast.stagers.generative import GenerativeModel
 from hypnocast.stagers.manifest import Contrastive
+from hypnocast.stagers.pace import Pace
 from hypnocast.stagers.pack import Pack
 
 MAX_BATCH = 16
@@ -22,6 +23,12 @@ MAX_BATCH = 16
 
 QUICK_S = 0.25
 """A model that judges one page sooner than this is also warmed up on a full batch."""
+
+SLOW_BATCH = 4
+"""A slower one is warmed up on so many pages, as four beds close them together."""
+
+WARM_UP_S = 20.0
+"""A batch that would take longer than this is not measured: the night waits."""
 
 
 class Model(Protocol):
@@ -50,6 +57,7 @@ class LocalStager:
     ) -> None:
         """Open the pack and judge black pages, so that the first real one is not the slowest."""
         self.pack = pack
+        self.pace = Pace()
         self.failure: InferenceError | None = None
         """Why the provider that was asked for was given up."""
         self._engine = make_engine(provider, threads)
@@ -100,7 +108,9 @@ class LocalStager:
             raise InferenceError(
                 "the stager is closed", where=self.pack.manifest.name, remedy="Open it again."
             )
+        self.pace.begin(len(looks))
         readings = self._model.read(looks)
+        self.pace.beat()
         if not all(np.isfinite(reading.log_probabilities).all() for reading in readings):
             raise InferenceError(
                 f"the model's answer on {self.provider} is no number",
@@ -126,16 +136,27 @@ class LocalStager:
             )
 
     def _open(self) -> None:
+        self.pace.open()
+        self._engine.beat = self.pace.beat
         model = self.pack.manifest.model
         if isinstance(model, Contrastive):
             self._model = ContrastiveModel(self.pack, model, self._engine)
         else:
             self._model = GenerativeModel(self.pack, model, self._engine)
-        began = time.perf_counter()
-        self._read(self._warm[:1])
-        if time.perf_counter() - began < QUICK_S:
+        page_s = self._warm_up(1)
+        if page_s < QUICK_S:
             # What a full batch needs is taken now, and not in the middle of the night.
-            self._read(self._warm)
+            self._warm_up(MAX_BATCH)
+        elif page_s * SLOW_BATCH < WARM_UP_S:
+            self._warm_up(SLOW_BATCH)
+
+    def _warm_up(self, pages: int) -> float:
+        """Judge black pages; return the seconds that took."""
+        began = time.perf_counter()
+        self._read(self._warm[:pages])
+        took = time.perf_counter() - began
+        self.pace.measured(pages, took)
+        return took
 
     def _move_to_cpu(self, error: InferenceError) -> None:
         if self._engine.provider == "cpu":

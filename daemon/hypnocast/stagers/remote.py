@@ -23,6 +23,7 @@ from PIL import Image
 
 from hypnocast.core.types import STAGES, Look, Opinion, Picture
 from hypnocast.errors import InferenceError, InstallError
+from hypnocast.stagers.pace import Pace
 from hypnocast.stagers.pack import Pack
 
 PICTURES: Final = "PICTURES"
@@ -72,6 +73,7 @@ class RemoteStager:
         self._grpc = _client_library()
         self._client: Any = self._grpc.InferenceServerClient(self._address, ssl=scheme == "grpcs")
         self._pack = pack
+        self.pace = Pace()
         self._name = served_name(pack)
         self._deadline_s = deadline_s
         self._packed: OrderedDict[str, bytes] = OrderedDict()
@@ -95,6 +97,7 @@ class RemoteStager:
                 if error is not None:
                     raise self._failed(str(error)) from error
                 opinions[number] = self._opinion(looks[number], result)
+                self.pace.beat()
         except queue.Empty:
             raise self._failed(f"no answer within {self._deadline_s:g} s") from None
         finally:

@@ -35,6 +35,7 @@ from hypnocast.ports.broker import embedded_broker
 from hypnocast.ports.journal import Journal
 from hypnocast.ports.mqtt_settings import BrokerSettings
 from hypnocast.stagers.base import Stager
+from hypnocast.stagers.pace import Pace
 from hypnocast.stagers.pack import Pack
 
 PATIENCE_S = 60.0
@@ -108,6 +109,11 @@ class TimedStager:
     def provider(self) -> str:
         """What computes."""
         return self._stager.provider
+
+    @property
+    def pace(self) -> Pace:
+        """How fast it works."""
+        return self._stager.pace
 
     def judge(self, looks: Sequence[Look]) -> list[Opinion]:
         """Judge, and note from when to when."""

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from hypnocast.app.judging import STUDIES_AT_ONCE
+from hypnocast.app.questions import STUDIES_AT_ONCE
 from hypnocast.core import wire
 from hypnocast.core.explain import (
     Rests,

@@ -1,0 +1,84 @@
+"""How fast a stager works, and how long it may be silent before it counts as hung.
+
+A slow model is not a hung one. The stager beats after every step it completes (a run of a graph,
+a token, a batch). What the longest step has taken so far says how long the next may take.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+SLACK = 5.0
+"""A step may take so many times the longest so far: a busy machine is not a hung one."""
+
+OPENING_S = 900.0
+"""A model may take so long to open and warm up: gigabytes from a slow disk, on a busy machine."""
+
+NEWEST = 0.3
+"""Weight of the newest batch in the estimate of what a page takes."""
+
+
+class Pace:
+    """Beats and times of one stager; written by its thread, read by any."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        """Begin with nothing measured."""
+        self._clock = clock
+        self.beats = 0
+        """Steps completed since the beginning."""
+        self.page_s = 0.0
+        """What a page alone takes, by the newest measurements; 0 before the first."""
+        self.each_s = 0.0
+        """What a page takes in a batch; 0 before the first."""
+        self._at = clock()
+        self._pages = 1
+        self._longest = 0.0
+        self._opening = False
+
+    def open(self) -> None:
+        """Note that the model is being opened: nothing is known of it, and it may take long."""
+        self._opening = True
+        self._longest = 0.0
+        self.page_s = self.each_s = 0.0
+        self.begin(1)
+
+    def begin(self, pages: int) -> None:
+        """Note that a batch of so many pages begins."""
+        self._pages = max(1, pages)
+        self._at = self._clock()
+
+    def beat(self) -> None:
+        """Note that a step is done."""
+        now = self._clock()
+        self._longest = max(self._longest, (now - self._at) / self._pages)
+        self._at = now
+        self.beats += 1
+
+    def measured(self, pages: int, seconds: float) -> None:
+        """Note what a whole batch took."""
+        self._opening = False
+        if pages == 1:
+            self.page_s = _blend(self.page_s, seconds)
+        else:
+            self.each_s = _blend(self.each_s, seconds / pages)
+
+    @property
+    def silent_s(self) -> float:
+        """How long ago the last step was done, or the batch begun."""
+        return self._clock() - self._at
+
+    @property
+    def may_take_s(self) -> float:
+        """How long the step that runs may take."""
+        return OPENING_S if self._opening else SLACK * self._longest * self._pages
+
+    def batch_s(self, pages: int) -> float:
+        """Estimate what so many pages take together."""
+        if pages == 1 or not self.each_s:
+            return self.page_s * pages
+        return max(self.page_s, self.each_s * pages)
+
+
+def _blend(before: float, now: float) -> float:
+    return now if not before else (1 - NEWEST) * before + NEWEST * now
