@@ -26,13 +26,14 @@ from hypnocast.core.types import STAGES, Picture
 from hypnocast.errors import CommandError, HypnocastError, InstallError
 from hypnocast.stagers.base import Stager
 from hypnocast.stagers.pack import Pack, load_pack
-from hypnocast_models.compare.hypnogram import write_hypnogram
+from hypnocast_models.compare.hypnogram import night_name, subject_name, write_hypnogram
+from hypnocast_models.data.pictures import UNSCORED
 from hypnocast_models.readers.datasets import Found, open_night
 from hypnocast_models.staging import pictures_of, stage_night
+from hypnocast_models.taught import taught_subjects
 
 RETRIES = 2
 _PLAN = "archive.json"
-_UNSCORED = 255
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +48,8 @@ class Plan:
     recipe: str = ""
     min_coverage: float | None = None
     mains_hz: int = 50
+    taught: tuple[str, ...] = ()
+    """Subjects that the pack lists as taught: who compares these nights is told."""
 
     def path(self, night: Found) -> Path:
         """Tell where a night's result goes."""
@@ -71,7 +74,8 @@ class NightError(Exception):
 def staging_plan(pack: Path, out: Path, min_coverage: float | None, mains_hz: int = 50) -> Plan:
     """Plan to stage nights with a pack."""
     loaded = load_pack(pack)
-    return Plan(str(out), str(loaded.folder), loaded.digest, "", min_coverage, mains_hz)
+    taught = tuple(sorted(taught_subjects(loaded.manifest)))
+    return Plan(str(out), str(loaded.folder), loaded.digest, "", min_coverage, mains_hz, taught)
 
 
 def drawing_plan(recipe: str, out: Path, mains_hz: int = 50) -> Plan:
@@ -144,8 +148,10 @@ def _same_plan(plan: Plan) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     kept = folder / _PLAN
     wanted = asdict(plan) | {"out": "", "pack": Path(plan.pack).name}
+    wanted = msgspec.to_builtins(wanted)
     if kept.is_file():
-        if msgspec.json.decode(kept.read_bytes()) != wanted:
+        begun = msgspec.json.decode(kept.read_bytes())
+        if begun != {key: wanted[key] for key in wanted if key in begun}:
             raise CommandError(
                 "was begun with another pack, recipe or coverage",
                 where=str(folder),
@@ -153,6 +159,23 @@ def _same_plan(plan: Plan) -> None:
             )
     else:
         kept.write_bytes(msgspec.json.encode(wanted))
+
+
+def taught_of(folder: Path) -> tuple[str, ...]:
+    """Give a line where a folder of staged nights holds people whom its pack was taught on."""
+    kept = folder / _PLAN
+    if not kept.is_file():
+        return ()
+    plan = msgspec.json.decode(kept.read_bytes())
+    there = {subject_name(night_name(path)) for path in folder.glob("*.csv")}
+    known = sorted(there & set(plan.get("taught", ())))
+    if not known:
+        return ()
+    told = (
+        f"warning: {folder}: {plan['pack']} lists {', '.join(known)} among the subjects that it "
+        "was taught on: if these are the same people, figures on them are no test"
+    )
+    return (told,)
 
 
 def _dask() -> Any:
@@ -226,7 +249,7 @@ def _drawn(plan: Plan, night: Found) -> bytes:
         out,
         rgb=rgb[: len(epochs)],
         epoch=np.array(epochs, np.int64),
-        stage=np.array([_UNSCORED if s is None else STAGES.index(s) for s in stages], np.uint8),
+        stage=np.array([UNSCORED if s is None else STAGES.index(s) for s in stages], np.uint8),
         subject=opened.subject,
         recipe=recipe.digest,
     )

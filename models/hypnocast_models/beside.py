@@ -8,10 +8,12 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from hypnocast.core.types import STAGES, Stage
+from hypnocast.core.types import EEG_ROLES, STAGES, Stage
 from hypnocast_models.baseline import fit_and_judge
-from hypnocast_models.data import Recording
+from hypnocast_models.data import PictureNight, Recording
 from hypnocast_models.figures import Scored
+from hypnocast_models.readers.material import Material
+from hypnocast_models.readers.night import ArrayNight
 from hypnocast_models.yasa_baseline import stage_with_yasa
 
 FOLDS = 4
@@ -21,11 +23,34 @@ MAJORITY = STAGES.index(Stage.N2)
 def scored(night: Recording, ours: NDArray[np.int64], probabilities: NDArray[np.float64]) -> Scored:
     """Put a scorer's stages beside the expert's."""
     return Scored(
-        night=night.name,
-        subject=f"{night.database}/{night.subject}",
+        night=f"{night.subject}-night{night.night}",
+        subject=night.subject,
         expert=night.stages.astype(np.int64),
         ours=ours,
         probabilities=probabilities,
+    )
+
+
+def single_eeg(night: Material) -> Recording | None:
+    """Give the one EEG that scorers of signals look at; nothing where only pictures are kept."""
+    if isinstance(night, PictureNight):
+        return None
+    if isinstance(night, ArrayNight):
+        return night.recording
+    role = next((role for role in EEG_ROLES if role in night.channels), None)
+    pages = [epoch for epoch, stage in enumerate(night.stages) if stage is not None]
+    if role is None or not pages:
+        return None
+    signals = [night.page(epoch, 0.0, 0.0).signals[role] for epoch in pages]
+    return Recording(
+        database="",
+        subject=night.subject,
+        night=1,
+        rate=signals[0].rate,
+        channel=night.channels[role],
+        rows=np.nan_to_num(np.stack([signal.samples for signal in signals])),
+        stages=np.array([STAGES.index(night.stages[k]) for k in pages], np.uint8),
+        epochs=np.array(pages, np.int64),
     )
 
 

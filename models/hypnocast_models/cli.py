@@ -55,10 +55,15 @@ def time_pack(
 @app.command("evaluate")
 def evaluate_pack(
     pack: Annotated[Path, typer.Argument(help="Folder of the pack.")],
-    database: Annotated[Path, typer.Argument(help="Folder of scored recordings (*.npz).")],
+    database: Annotated[
+        Path,
+        typer.Argument(help="An archive of scored nights that a reader knows, or pages of `draw`."),
+    ],
     *,
+    kind: Annotated[str, typer.Option(help="The archive's reader, where it is not plain.")] = "",
     subject: Annotated[list[str] | None, typer.Option(help="Only these subjects.")] = None,
     gain: Annotated[list[float] | None, typer.Option(help="Multiply all samples by this.")] = None,
+    mains: Annotated[int, typer.Option(help="Mains frequency, 50 or 60 Hz.")] = 50,
     min_coverage: Annotated[
         float | None, typer.Option(help="Instead of the pack's own; recorded.")
     ] = None,
@@ -73,17 +78,25 @@ def evaluate_pack(
 
     from hypnocast.stagers.pack import load_pack
     from hypnocast_models import evaluate as judging
-    from hypnocast_models.data import open_recordings
-    from hypnocast_models.data.recordings import of_subjects
+    from hypnocast_models.readers.material import only_subjects, open_material
+    from hypnocast_models.taught import told_of_taught
 
     loaded = load_pack(pack)
-    all_nights = open_recordings(database)
-    nights = of_subjects(all_nights, subject)
     for path in (out, report):
         if path is not None:  # after hours of work is no time to find that there is no folder
             path.parent.mkdir(parents=True, exist_ok=True)
+    all_nights = open_material(database, loaded.recipe, kind)
+    nights = only_subjects(all_nights, subject)
+    warnings = told_of_taught(loaded.manifest, {night.subject for night in nights})
+    for line in warnings:
+        print(line, file=sys.stderr)
     first: judging.Evaluation | None = None
-    result: dict[str, Any] = {"pack": loaded.digest, "min_coverage": min_coverage, "gains": {}}
+    result: dict[str, Any] = {
+        "pack": loaded.digest,
+        "min_coverage": min_coverage,
+        "warnings": list(warnings),
+        "gains": {},
+    }
     with progress_bars() as progress:
         for each in gain or [1.0]:
             bar = progress.add_task(f"×{each:g}", total=sum(len(n.stages) for n in nights))
@@ -92,6 +105,7 @@ def evaluate_pack(
                 nights,
                 gain=each,
                 min_coverage=min_coverage,
+                mains_hz=mains,
                 advance=partial(progress.advance, bar),
             )
             first = first or made
@@ -109,16 +123,19 @@ def evaluate_pack(
         from hypnocast_models.evaluation_page import evaluation_page
 
         at = (gain or [1.0])[0]
+        eegs = [eeg for night in nights if (eeg := beside.single_eeg(night)) is not None]
+        every = [eeg for night in all_nights if (eeg := beside.single_eeg(night)) is not None]
         scorers = {
             f"{loaded.manifest.name} {loaded.manifest.version}": first.scored,
             "its model alone, unfiltered": first.unfiltered,
             "gradient boosting, fitted on other subjects": beside.gradient_boosting(
-                all_nights, nights, seed=0
+                every, eegs, seed=0
             ),
-            "YASA, whole night in view": beside.yasa(nights, at),
-            "always N2": beside.majority(nights),
+            "YASA, whole night in view": beside.yasa(eegs, at),
+            "always N2": beside.majority(eegs),
         }
         note = f"{database.name}: {len(nights)} nights, all samples ×{at:g}; pack {loaded.digest}."
+        note = " ".join([note, *warnings])
         title = f"{loaded.manifest.name} on {database.name}"
         report.write_text(evaluation_page(title, note, scorers), encoding="utf-8")
         say(f"{report} written")
@@ -136,11 +153,12 @@ def judge_yasa(
 ) -> None:
     """Say what YASA makes of the same nights; it sees each whole night at once."""
     from hypnocast_models import figures
-    from hypnocast_models.data.recordings import database_files, of_subjects, open_recording
+    from hypnocast_models.data.recordings import database_files, open_recording
+    from hypnocast_models.readers.material import only_subjects
     from hypnocast_models.yasa_baseline import stage_with_yasa, written
 
     files = {path.stem: open_recording(path) for path in database_files(database)}
-    wanted = of_subjects(list(files.values()), subject)
+    wanted = only_subjects(list(files.values()), subject)
     nights = [(name, night) for name, night in files.items() if night in wanted]
     gains = gain or [1.0]
     for each in gains:
@@ -182,11 +200,16 @@ def finetune(
     weights: Annotated[Path, typer.Argument(help="Local folder of weights and tokenizer.")],
     database: Annotated[
         Path,
-        typer.Argument(help="Folder of scored recordings (*.npz), of corrected nights, or both."),
+        typer.Argument(
+            help="An archive of scored nights that a reader knows, pages of `draw`, corrected "
+            "nights, or several of these."
+        ),
     ],
     out: Annotated[Path, typer.Argument(help="Where checkpoints and the tuned weights go.")],
     *,
     recipe: Annotated[str, typer.Option(help="How pages are drawn.")] = "clinical-448x224",
+    kind: Annotated[str, typer.Option(help="The archive's reader, where it is not plain.")] = "",
+    mains: Annotated[int, typer.Option(help="Mains frequency, 50 or 60 Hz.")] = 50,
     without: Annotated[list[str] | None, typer.Option(help="Subjects held out.")] = None,
     steps: int = 1000,
     batch: int = 8,
@@ -204,7 +227,8 @@ def finetune(
     With `accelerate launch -m hypnocast_models.cli finetune …` it runs on several GPUs.
     """
     from hypnocast.core.recipe import builtin
-    from hypnocast_models.data import open_material
+    from hypnocast_models.readers.material import open_material, without_subjects
+    from hypnocast_models.tune.lessons import Lessons
     from hypnocast_models.tune.loop import Course
     from hypnocast_models.tune.session import Session
 
@@ -217,12 +241,12 @@ def finetune(
         perception_steps=perception_steps,
         seed=seed,
     )
-    nights = open_material(database, builtin(recipe), without=frozenset(without or ()))
+    nights = without_subjects(open_material(database, builtin(recipe), kind), without or ())
     session = Session(weights, builtin(recipe), lora_rank)
     with progress_bars() as progress:
         bar = progress.add_task("fine-tuning", total=perception_steps + steps)
         session.train(
-            nights,
+            Lessons(nights, builtin(recipe), mains),
             course,
             out,
             lambda step, loss: progress.update(

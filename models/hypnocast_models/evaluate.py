@@ -3,26 +3,52 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 
-from hypnocast.core.types import STAGES, FloatArray, Role
+from hypnocast.core.types import STAGES, FloatArray
+from hypnocast.errors import CommandError
+from hypnocast.stagers.base import Stager
 from hypnocast.stagers.local import LocalStager
 from hypnocast.stagers.pack import Pack
 from hypnocast_models import figures
-from hypnocast_models.data import Recording
+from hypnocast_models.data.pictures import PictureNight
 from hypnocast_models.figures import Scored
-from hypnocast_models.stream import Streamed, stream_night
+from hypnocast_models.readers.material import Material
+from hypnocast_models.readers.night import amplified
+from hypnocast_models.staging import stage_night
+
+
+@dataclass(frozen=True, eq=False)
+class JudgedNight:
+    """One night as the daemon would publish it; of it the pages that the expert staged."""
+
+    scored: Scored
+    log_probabilities: FloatArray
+    """(pages, 5) as the model gave them; NaN where withheld."""
+    withheld: Mapping[str, int]
+    """Reason → pages."""
+
+    @property
+    def unfiltered(self) -> Scored:
+        """The same opinions, each page for itself."""
+        chances: FloatArray = np.exp(self.log_probabilities)
+        there = ~np.isnan(chances).any(axis=1)
+        best = np.where(there, np.nan_to_num(chances, nan=0.0).argmax(axis=1), -1)
+        scored = self.scored
+        return Scored(scored.night, scored.subject, scored.expert, best, chances)
 
 
 @dataclass(frozen=True, eq=False)
 class Evaluation:
     """What a pack made of some nights."""
 
-    nights: list[Streamed]
+    nights: list[JudgedNight]
     seconds: float
 
     @property
@@ -33,36 +59,76 @@ class Evaluation:
     @property
     def unfiltered(self) -> list[Scored]:
         """The same opinions, each page for itself."""
-        return [_alone(night) for night in self.nights]
+        return [night.unfiltered for night in self.nights]
+
+
+def judge_night(
+    night: Material,
+    pack: Pack,
+    stager: Stager,
+    *,
+    gain: float = 1.0,
+    min_coverage: float | None = None,
+    mains_hz: int = 50,
+    advance: Callable[[int], None] = lambda _: None,
+) -> JudgedNight:
+    """Stage a night and lay it beside the expert's stages."""
+    if isinstance(night, PictureNight) and gain != 1.0:
+        raise CommandError(
+            "pages that are kept as pictures have one gain",
+            where="--gain",
+            remedy="Give the recordings.",
+        )
+    staged = stage_night(
+        night,
+        pack,
+        stager,
+        min_coverage=min_coverage,
+        mains_hz=mains_hz,
+        change=partial(amplified, gain=gain),
+        advance=advance,
+    )
+    pages = [epoch for epoch, stage in enumerate(night.stages) if stage is not None]
+    chances = staged.hypnogram.probabilities
+    assert chances is not None  # noqa: S101 - stage_night gives them
+    scored = Scored(
+        night=night.name,
+        subject=night.subject,
+        expert=np.array([STAGES.index(night.stages[k]) for k in pages], np.int64),
+        ours=staged.hypnogram.numbers[pages],
+        probabilities=chances[pages],
+    )
+    reasons = Counter(staged.reasons[k] for k in pages if k in staged.reasons)
+    return JudgedNight(scored, staged.log_probabilities[pages], reasons)
 
 
 def evaluate(
     pack: Pack,
-    recordings: Sequence[Recording],
+    nights: Sequence[Material],
     *,
     gain: float = 1.0,
     min_coverage: float | None = None,
-    role: Role = Role.F4,
+    mains_hz: int = 50,
     threads: int = 1,
     advance: Callable[[int], None] = lambda _: None,
 ) -> Evaluation:
     """Stage nights with a pack, one after another."""
     stager = LocalStager(pack, "cpu", threads=threads)
     begun = time.monotonic()
-    nights = [
-        stream_night(
-            recording,
+    judged = [
+        judge_night(
+            night,
             pack,
             stager,
-            role=role,
             gain=gain,
             min_coverage=min_coverage,
+            mains_hz=mains_hz,
             advance=advance,
         )
-        for recording in recordings
+        for night in nights
     ]
     stager.close()
-    return Evaluation(nights, time.monotonic() - begun)
+    return Evaluation(judged, time.monotonic() - begun)
 
 
 def summarise(nights: Sequence[Scored]) -> dict[str, Any]:
@@ -88,11 +154,9 @@ def summarise(nights: Sequence[Scored]) -> dict[str, Any]:
         ),
         "calibration_error": round(figures.calibration_error(nights), 4),
         "confusion": table.tolist(),
-        "subjects": {s.rsplit("/", 1)[1]: round(k, 3) for s, k in by_subject.items()},
+        "subjects": {subject: round(k, 3) for subject, k in by_subject.items()},
         "worst_subject": round(min(by_subject.values()), 3),
-        "nights": {
-            n.night.rsplit("/", 1)[1]: round(figures.kappa(figures.pooled([n])), 3) for n in nights
-        },
+        "nights": {n.night: round(figures.kappa(figures.pooled([n])), 3) for n in nights},
         "risk_coverage": risk_table(nights),
     }
 
@@ -100,6 +164,8 @@ def summarise(nights: Sequence[Scored]) -> dict[str, Any]:
 def risk_table(nights: Sequence[Scored]) -> list[dict[str, float]]:
     """Give confidence threshold, share of pages above it, and their error rate."""
     thresholds, kept, risk = figures.risk_coverage(nights)
+    if not kept.size:
+        return []  # every page was withheld
     marks = np.searchsorted(kept, np.linspace(0.5, kept[-1], 11) - 1e-9)
     marks = np.minimum(marks, kept.size - 1)
     return [
@@ -112,14 +178,7 @@ def risk_table(nights: Sequence[Scored]) -> list[dict[str, float]]:
     ]
 
 
-def rounded(interval: figures.Interval) -> list[float]:
-    """Give value, low and high with four digits."""
-    return [round(v, 4) for v in (interval.value, interval.low, interval.high)]
-
-
-def _alone(night: Streamed) -> Scored:
-    chances: FloatArray = np.exp(night.log_probabilities)
-    there = ~np.isnan(chances).any(axis=1)
-    best = np.where(there, np.nan_to_num(chances, nan=0.0).argmax(axis=1), -1)
-    scored = night.scored
-    return Scored(scored.night, scored.subject, scored.expert, best, chances)
+def rounded(interval: figures.Interval) -> list[float | None]:
+    """Give value, low and high with four digits; None where there is none."""
+    values = (interval.value, interval.low, interval.high)
+    return [None if np.isnan(v) else round(v, 4) for v in values]

@@ -98,6 +98,8 @@ def _reliability(nights: Sequence[Scored]) -> str:
 
 def _risk(nights: Sequence[Scored]) -> str:
     thresholds, kept, risk = figures.risk_coverage(nights)
+    if not kept.size:
+        return "<p>Every page was withheld.</p>"
     figure = new_figure(5.2, 4.0)
     axes = figure.subplots()
     axes.plot(kept, risk, color="C0")

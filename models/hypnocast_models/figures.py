@@ -125,6 +125,8 @@ def bootstrap(
     """Resample subjects, not pages: pages of one person are not independent."""
     tables = _tables(nights)
     value = figure(np.sum(list(tables.values()), axis=0))
+    if len(tables) < 2:
+        return Interval(value, float("nan"), float("nan"))  # one subject tells nothing of others
     drawn = [figure(t) for t in _resampled([list(tables.values())], rounds, seed)[0]]
     low, high = np.percentile(drawn, [2.5, 97.5])
     return Interval(value, float(low), float(high))
@@ -140,6 +142,8 @@ def bootstrap_difference(
         raise ValueError(msg)
     pairs = [[mine[s] for s in mine], [other[s] for s in mine]]
     value = kappa(np.sum(pairs[0], axis=0)) - kappa(np.sum(pairs[1], axis=0))
+    if len(mine) < 2:
+        return Interval(value, float("nan"), float("nan"))
     first, second = _resampled(pairs, rounds, seed)
     drawn = [kappa(a) - kappa(b) for a, b in zip(first, second, strict=True)]
     low, high = np.percentile(drawn, [2.5, 97.5])

@@ -5,7 +5,8 @@ They hold the options and the printing; the work is imported when a command is c
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import sys
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -17,6 +18,7 @@ from hypnocast.errors import CommandError
 
 if TYPE_CHECKING:
     from hypnocast_models.archive import Outcome
+    from hypnocast_models.readers.datasets import Found
 
 research = typer.Typer(add_completion=False, rich_markup_mode=None)
 
@@ -36,6 +38,7 @@ def compare(
     json: Json = False,
 ) -> None:
     """Compare scorers: κ, F1, borders, statistics, with intervals over subjects."""
+    from hypnocast_models.archive import taught_of
     from hypnocast_models.compare.comparison import agree_on, differences, number
     from hypnocast_models.compare.comparison import compare as compare_nights
     from hypnocast_models.compare.hypnogram import read_scorer
@@ -45,6 +48,9 @@ def compare(
         raise CommandError("leaves no scorer to compare with them", where=f"--experts {experts}")
     truth = scorers[0] if experts == 1 else agree_on(scorers[:experts])
     judged = scorers[experts:]
+    for source in others:
+        for line in taught_of(Path(source)):
+            print(line, file=sys.stderr)
     found = [compare_nights(truth, scorer) for scorer in judged]
     paired = {
         f"{a.other} minus {b.other}": differences(truth, judged[i], judged[j])
@@ -131,6 +137,7 @@ def stage_archive(
 
     nights = find_nights(folder, kind)
     plan = staging_plan(resolve_pack(pack), out, min_coverage, mains)
+    _warn_of_taught(Path(plan.pack), nights)
     with bar("nights", len(nights)) as advance:
         _report(
             run_archive(
@@ -165,6 +172,14 @@ def draw_archive(
         )
 
 
+def _warn_of_taught(pack: Path, nights: Sequence[Found]) -> None:
+    from hypnocast.stagers.pack import load_pack
+    from hypnocast_models.taught import told_of_taught
+
+    for line in told_of_taught(load_pack(pack).manifest, {night.subject for night in nights}):
+        print(line, file=sys.stderr)
+
+
 def _report(outcome: Outcome) -> None:
     say(
         f"{len(outcome.done)} nights done, {len(outcome.before)} were done before, "
@@ -189,9 +204,11 @@ def experiment(
     """Run an experiment and write its report; goes on where it stopped."""
     from hypnocast_models.experiments.plan import read_experiment
     from hypnocast_models.experiments.report import write_report
-    from hypnocast_models.experiments.run import run_experiment, steps
+    from hypnocast_models.experiments.run import run_experiment, steps, taught_arms
 
     wanted = read_experiment(plan)
+    for line in taught_arms(wanted, data, packs):
+        print(line, file=sys.stderr)
     with bar("pieces", steps(wanted, data, packs)) as advance:
         judged = run_experiment(wanted, data, out, advance, packs=packs, workers=workers)
     for name in write_report(wanted, judged, report):

@@ -17,7 +17,7 @@ import numpy as np
 from hypnocast.core.decide import Decider, NightState
 from hypnocast.core.quality import assess, verdict_on
 from hypnocast.core.recipe import Recipe
-from hypnocast.core.render import draw
+from hypnocast.core.render import draw, picture_digest
 from hypnocast.core.types import (
     STAGES,
     FloatArray,
@@ -32,7 +32,8 @@ from hypnocast.core.types import (
 from hypnocast.stagers.base import Stager
 from hypnocast.stagers.pack import Pack
 from hypnocast_models.compare.hypnogram import Hypnogram
-from hypnocast_models.readers.night import ScoredNight
+from hypnocast_models.data.pictures import PictureNight
+from hypnocast_models.readers.material import Material
 
 BATCH = 16
 
@@ -49,7 +50,7 @@ class StagedNight:
 
 
 def pictures_of(
-    night: ScoredNight,
+    night: Material,
     recipe: Recipe,
     *,
     needed: tuple[tuple[Role, ...], ...] = (),
@@ -61,24 +62,41 @@ def pictures_of(
 
     ``change`` is applied to each page before anything looks at it: for experiments.
     """
+    if isinstance(night, PictureNight):
+        yield from _kept_pictures(night, recipe)
+        return
     for epoch in range(len(night.stages)):
         page = change(night.page(epoch, recipe.context_s, recipe.tail_s))
         quality = assess(page, recipe.roles, mains_hz)
         reason = verdict_on(quality, needed, min_coverage)
+        if reason is None and needed and not any(one.coverage for one in quality.values()):
+            reason = Reason.LOW_COVERAGE  # a gap of the night, however little the pack demands
         if reason is not None:
             yield reason
         else:
             yield draw(page, recipe, mains_hz, quality, night.channels)
 
 
+def _kept_pictures(night: PictureNight, recipe: Recipe) -> Iterator[Picture | Reason]:
+    """Give the pictures of a night that is kept as pictures; what was not drawn is withheld."""
+    there = frozenset(night.epochs)
+    for epoch in range(len(night.stages)):
+        if epoch not in there:
+            yield Reason.LOW_COVERAGE
+            continue
+        rgb = night.picture(epoch)
+        yield Picture(epoch, rgb, picture_digest(rgb), recipe.digest, {}, {})
+
+
 def stage_night(
-    night: ScoredNight,
+    night: Material,
     pack: Pack,
     stager: Stager,
     *,
     min_coverage: float | None = None,
     mains_hz: int = 50,
     change: Callable[[Page], Page] = lambda page: page,
+    advance: Callable[[int], None] = lambda _pages: None,
 ) -> StagedNight:
     """Stage a night. ``min_coverage`` replaces the pack's own, which is then to be told."""
     montage = pack.manifest.montage
@@ -101,8 +119,10 @@ def stage_night(
         if len(waiting) == BATCH:
             opinions.update((o.epoch, o) for o in stager.judge(waiting))
             waiting.clear()
+            advance(BATCH)
     if waiting:
         opinions.update((o.epoch, o) for o in stager.judge(waiting))
+    advance(len(waiting) + len(reasons))
     return _decide(night, pack, opinions, reasons)
 
 
@@ -125,7 +145,7 @@ def _looks(drawn: Iterator[Picture | Reason], pack: Pack) -> Iterator[Look | Rea
 
 
 def _decide(
-    night: ScoredNight,
+    night: Material,
     pack: Pack,
     opinions: Mapping[int, Opinion],
     reasons: Mapping[int, str],

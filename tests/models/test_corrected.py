@@ -18,7 +18,7 @@ from hypnocast.cli import run
 from hypnocast.core.recipe import builtin
 from hypnocast.core.render import picture_digest
 from hypnocast.core.types import Stage
-from hypnocast.errors import RecipeError, TapeError
+from hypnocast.errors import CommandError, RecipeError, TapeError
 from needs import need_module
 from packs import make_tiny_pack
 
@@ -26,7 +26,8 @@ for name in ("torch", "transformers", "peft", "accelerate", "onnx", "onnxscript"
     need_module(name)
 
 from hypnocast_models.cli import app  # noqa: E402 - after what it needs was found
-from hypnocast_models.data import open_corrected, open_material  # noqa: E402
+from hypnocast_models.data import open_corrected  # noqa: E402
+from hypnocast_models.readers.material import open_material, without_subjects  # noqa: E402
 
 RECIPE = builtin("clinical-448x224")
 STAGES = [Stage.W, Stage.N3] * 6
@@ -50,9 +51,9 @@ def corrected(tmp_path_factory: pytest.TempPathFactory) -> Path:
     view = open_night(taped.config, "latest")
     night = open_corrected(folder / "mylab" / "night1" / "lesson.npz", RECIPE)
     seen = [view.page(int(epoch)).digests.picture for epoch in night.epochs]
-    assert [picture_digest(night.picture(row)) for row in range(len(seen))] == seen
-    assert [list(Stage)[k] for k in night.stages] == [STAGES[k] for k in night.epochs]
-    assert (night.session, night.scorer) == (view.session.id, "mk")
+    assert [picture_digest(night.picture(epoch)) for epoch in night.epochs] == seen
+    assert [night.stages[k] for k in night.epochs] == [STAGES[k] for k in night.epochs]
+    assert (night.name, night.scorer) == (view.session.id, "mk")
     return folder / "mylab"
 
 
@@ -88,11 +89,13 @@ def test_corrected_nights_lie_beside_recordings_and_are_held_out_by_subject(
     )
     recording, night = open_material(both, RECIPE)
     assert (len(recording.stages), len(night.stages)) == (3, 11)
-    assert open_material(both, RECIPE, frozenset({night.subject})) != []
-    with pytest.raises(TapeError, match="held out"):
-        open_material(both, RECIPE, frozenset({night.subject, "subject07"}))
-    with pytest.raises(TapeError, match="nothing to learn from"):
-        open_material(tmp_path, RECIPE)
+    (left,) = without_subjects([recording, night], [night.subject])
+    assert left.subject == "subject07"
+    with pytest.raises(CommandError, match="held out"):
+        without_subjects([recording, night], [night.subject, "subject07"])
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(CommandError, match="no recordings that a reader knows"):
+        open_material(tmp_path / "empty", RECIPE)
 
 
 def test_pages_of_another_recipe_and_broken_files_are_refused(
@@ -105,7 +108,7 @@ def test_pages_of_another_recipe_and_broken_files_are_refused(
     whole = path.read_bytes()
     for size in (0, 100, len(whole) // 2, len(whole) - 10):
         broken.write_bytes(whole[:size])
-        with pytest.raises(TapeError, match="no corrected night"):
+        with pytest.raises(TapeError, match="is no night of pictures"):
             open_corrected(broken, RECIPE)
     with pytest.raises(TapeError, match="perception"):
         models("finetune", _tiny(tmp_path), corrected, tmp_path / "run", "--perception-steps", 2)

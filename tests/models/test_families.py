@@ -21,6 +21,7 @@ for name in ("torch", "transformers", "peft", "accelerate", "onnx", "onnxscript"
     need_module(name)
 
 from hypnocast_models.data import Recording  # noqa: E402 - after what it needs was found
+from hypnocast_models.readers.night import ArrayNight  # noqa: E402
 from hypnocast_models.tune.contrastive import ContrastiveStudent  # noqa: E402
 from hypnocast_models.tune.deliver import Label, deliver  # noqa: E402
 from hypnocast_models.tune.families import (  # noqa: E402
@@ -69,7 +70,7 @@ def two_stage_night(pages: int = 24) -> Recording:
 def tune(kind: str, folder: Path) -> tuple[Any, Any, list[float]]:
     tiny(kind, folder / "weights")
     model, tokenizer = load(folder / "weights")
-    lessons = Lessons([two_stage_night()], RECIPE)
+    lessons = Lessons([ArrayNight(two_stage_night())], RECIPE)
     course = Course(steps=20, batch=4, accumulate=2, learning_rate=5e-3, perception_steps=0)
     student: Any
     if kind in CONTRASTIVE:

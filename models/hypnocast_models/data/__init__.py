@@ -1,6 +1,6 @@
-"""What there is to learn from: scored recordings, and nights that a scorer corrected."""
+"""What there is to learn from: scored recordings, and nights that are kept as pictures."""
 
-from hypnocast_models.data.corrected import CorrectedNight, open_corrected, open_material
+from hypnocast_models.data.pictures import PictureNight, open_corrected, open_drawn
 from hypnocast_models.data.recordings import (
     Recording,
     database_files,
@@ -9,11 +9,11 @@ from hypnocast_models.data.recordings import (
 )
 
 __all__ = [
-    "CorrectedNight",
+    "PictureNight",
     "Recording",
     "database_files",
     "open_corrected",
-    "open_material",
+    "open_drawn",
     "open_recording",
     "open_recordings",
 ]

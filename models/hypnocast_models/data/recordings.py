@@ -8,27 +8,55 @@ shorter than 30 s is the beginning of its page: the rest of that page never came
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+import zipfile
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from types import MappingProxyType
+from typing import Any
 
 import numpy as np
+from numpy.lib.npyio import NpzFile
 from numpy.typing import NDArray
 
+from hypnocast.core.montage import choose_montage
 from hypnocast.core.types import (
+    EEG_ROLES,
     PAGE_S,
     STEPS_PER_MICROVOLT,
+    ChannelInfo,
     Derivation,
     FloatArray,
     Page,
     Role,
     Signal,
+    StreamHeader,
 )
-from hypnocast.errors import CommandError, TapeError
+from hypnocast.errors import TapeError
 
+MOST_PAGES = 7 * 2880
+"""A week: more is a wrong number, and not a night."""
 _NAME = re.compile(r"^(?P<subject>subject\d+)(?:-night(?P<night>\d+))?$")
+
+
+@lru_cache
+def lane_of(channel: str, rate: float) -> Role:
+    """Give the lane in which a single EEG is drawn: the one that the daemon would give it live.
+
+    Training, judging, staging and drawing all ask here. An EEG whose label says nothing is
+    drawn where a channel called ``EEG`` is.
+    """
+    for label in (channel, "EEG"):
+        info = ChannelInfo(label, "uV")
+        header = StreamHeader("array", "array", "EEG", "array", "array", "", rate, (info,))
+        chosen = choose_montage([header]).derivations
+        for role in EEG_ROLES:
+            if role in chosen:
+                return role
+    return Role.C4
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,13 +79,28 @@ class Recording:
         """``database/subject-night``: what this night is called in logs and figures."""
         return f"{self.database}/{self.subject}-night{self.night}"
 
+    @property
+    def lane(self) -> Role:
+        """The role that its EEG fills."""
+        return lane_of(self.channel, self.rate)
+
     @cached_property
     def row_of_epoch(self) -> dict[int, int]:
         """Where each epoch of the night lies in ``rows``."""
         return {int(epoch): row for row, epoch in enumerate(self.epochs)}
 
-    def page(self, row: int, context_s: float, tail_s: float, role: Role, gain: float) -> Page:
-        """Cut the page of one row as the daemon would, with what is known before and after it."""
+    def page(
+        self,
+        row: int,
+        context_s: float,
+        tail_s: float,
+        role: Role | None = None,
+        gain: float = 1.0,
+    ) -> Page:
+        """Cut the page of one row as the daemon would, with what is known before and after it.
+
+        ``role`` draws the EEG in another lane than its own.
+        """
         epoch = int(self.epochs[row])
         page = round(PAGE_S * self.rate)
         before, after = round(context_s * self.rate), round(tail_s * self.rate)
@@ -72,7 +115,8 @@ class Recording:
             first, last = max(0, -start), min(row_samples.size, samples.size - start)
             if first < last:
                 samples[start + first : start + last] = row_samples[first:last]
-        return page_of({role: (samples * gain, self.rate, self.channel)}, epoch, context_s, tail_s)
+        lane = self.lane if role is None else role
+        return page_of({lane: (samples * gain, self.rate, self.channel)}, epoch, context_s, tail_s)
 
 
 def page_of(
@@ -99,20 +143,6 @@ def page_of(
     return Page(epoch=epoch, signals=MappingProxyType(signals), context_s=context_s, tail_s=tail_s)
 
 
-def of_subjects(nights: Sequence[Recording], wanted: Sequence[str] | None) -> list[Recording]:
-    """Choose the nights of some subjects; without any named, all. A name nobody has is refused."""
-    if wanted is None:
-        return list(nights)
-    there = {night.subject for night in nights}
-    if missing := set(wanted) - there:
-        raise CommandError(
-            f"there is no subject {', '.join(sorted(missing))}",
-            where="--subject",
-            remedy=f"There are {', '.join(sorted(there))}.",
-        )
-    return [night for night in nights if night.subject in wanted]
-
-
 def database_files(folder: Path) -> list[Path]:
     """List the recordings of a database folder, in their order of names."""
     files = sorted(folder.glob("*.npz"))
@@ -134,29 +164,12 @@ def open_recording(path: Path) -> Recording:
             where=str(path),
             remedy="Name recordings by subject, so that they can be split by subject.",
         )
-    with np.load(path, allow_pickle=False) as file:
-        missing = {"x", "y", "fs", "scale_uV", "channel"} - set(file.files)
-        if missing:
-            raise TapeError(
-                f"it lacks {', '.join(sorted(missing))}",
-                where=str(path),
-                remedy="See the docstring of hypnocast_models.data.recordings for the format.",
-            )
-        stages = file["y"].astype(np.uint8)
-        rows = file["x"].astype(np.float64) * float(file["scale_uV"])
-        known = "epoch_index" in file.files
-        epochs = file["epoch_index"].astype(np.int64) if known else np.arange(len(stages))
-        if len(rows) != len(stages) or (stages > 4).any():
-            raise TapeError("rows and stages do not fit together", where=str(path))
+    with _arrays(path) as file:
         return Recording(
             database=path.parent.name,
             subject=named["subject"],
             night=int(named["night"] or 1),
-            rate=float(file["fs"]),
-            channel=str(file["channel"]),
-            rows=rows,
-            stages=stages,
-            epochs=epochs,
+            **_checked(file, path),
         )
 
 
@@ -164,3 +177,68 @@ def open_recordings(folder: Path, without: frozenset[str] = frozenset()) -> list
     """Read a database, without the subjects named."""
     recordings = [open_recording(path) for path in database_files(folder)]
     return [r for r in recordings if r.subject not in without]
+
+
+# --- what a file may hold ---------------------------------------------------------------------
+
+_NEEDED = ("x", "y", "fs", "scale_uV", "channel")
+_MOST_RATE = 20_000.0
+_MOST_BYTES = 4 << 30
+"""What a file may hold when it is unpacked: a week of one EEG at 1 kHz in 32 bit."""
+
+
+@contextmanager
+def _arrays(path: Path) -> Iterator[NpzFile]:
+    """Open a file of arrays; whatever is wrong with it is one clear line."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            if sum(item.file_size for item in archive.infolist()) > _MOST_BYTES:
+                raise TapeError(f"holds more than {_MOST_BYTES >> 30} GiB", where=str(path))
+        with np.load(path, allow_pickle=False) as file:
+            yield file
+    except zipfile.BadZipFile as error:
+        raise TapeError("is no .npz archive, or a broken one", where=str(path)) from error
+    except (ValueError, TypeError, KeyError, EOFError, OverflowError, zlib.error) as error:
+        raise TapeError(f"cannot be read ({error})", where=str(path)) from error
+
+
+def _checked(file: NpzFile, path: Path) -> dict[str, Any]:
+    """Give what a recording is made of; refuse what would train on nonsense or never end."""
+    missing = [name for name in _NEEDED if name not in file.files]
+    if missing:
+        raise TapeError(
+            f"lacks {', '.join(missing)}", where=str(path), remedy="docs/training.md has the form."
+        )
+    counts, given = file["x"], file["y"]
+    rate, scale = float(file["fs"]), float(file["scale_uV"])
+    for fault in _faults(counts, given, rate, scale):
+        raise TapeError(fault, where=str(path), remedy="docs/training.md has the form.")
+    epochs = file["epoch_index"] if "epoch_index" in file.files else np.arange(len(given))
+    if epochs.shape != given.shape or epochs.dtype.kind not in "iu":
+        raise TapeError("epoch_index: not one whole number a row", where=str(path))
+    if epochs.min() < 0 or epochs.max() > MOST_PAGES or len(np.unique(epochs)) < len(epochs):
+        raise TapeError(f"epoch_index: not between 0 and {MOST_PAGES}, each once", where=str(path))
+    return {
+        "rate": rate,
+        "channel": str(file["channel"]),
+        "rows": counts.astype(np.float64) * scale,
+        "stages": given.astype(np.uint8),
+        "epochs": epochs.astype(np.int64),
+    }
+
+
+def _faults(counts: NDArray[Any], given: NDArray[Any], rate: float, scale: float) -> Iterator[str]:
+    if counts.ndim != 2 or counts.dtype.kind not in "iuf" or not counts.size:
+        yield f"x: needs numbers as (epochs, samples), has {counts.dtype} {counts.shape}"
+    elif counts.dtype.kind == "f" and (np.isinf(counts).any() or np.isnan(counts).all()):
+        yield "x: holds infinite samples, or none at all"
+    elif given.ndim != 1 or given.dtype.kind not in "iu" or len(given) != len(counts):
+        yield f"y: needs one whole number for each of {len(counts)} rows, has {given.shape}"
+    elif (given < 0).any() or (given > 4).any():
+        yield "y: holds other stages than 0 W, 1 N1, 2 N2, 3 N3, 4 R"
+    elif not 1.0 <= rate <= _MOST_RATE:
+        yield f"fs: {rate:g} is no sampling rate"
+    elif not np.isfinite(scale) or scale <= 0:
+        yield f"scale_uV: {scale:g} is no scale"
+    elif counts.shape[1] > round(PAGE_S * rate):
+        yield f"x: a row of {counts.shape[1]} samples at {rate:g} Hz is longer than a page"

@@ -26,6 +26,8 @@ from hypnocast_models.experiments.jobs import SOUND, Condition, Job, See, Stage,
 from hypnocast_models.experiments.plan import Arm, Data, Experiment
 from hypnocast_models.experiments.simulated import SIMULATED, simulated_nights
 from hypnocast_models.readers.datasets import Found, find_nights
+from hypnocast_models.readers.material import without_subjects
+from hypnocast_models.taught import told_of_taught
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,7 +64,7 @@ def chosen_nights(data: Data, root: Path) -> list[Found]:
     """Find the nights that an experiment is about."""
     if data.kind == SIMULATED:
         return simulated_nights(data.subjects)
-    found = [n for n in find_nights(root / data.folder, data.kind) if n.subject not in data.without]
+    found = without_subjects(find_nights(root / data.folder, data.kind), data.without)
     subjects = list(dict.fromkeys(night.subject for night in found))
     kept = set(subjects[: data.subjects] if data.subjects else subjects)
     nights: list[Found] = []
@@ -89,6 +91,19 @@ def steps(plan: Experiment, root: Path, packs: Path = Path()) -> int:
     """Count what there is to do, for a progress bar."""
     bench = _Bench(plan, root, Path(), packs)
     return len(bench.looks()) + len(bench.trials())
+
+
+def taught_arms(plan: Experiment, root: Path, packs: Path = Path()) -> list[str]:
+    """Give a line for each pack of a plan that is to judge people whom it was taught on."""
+    bench = _Bench(plan, root, Path(), packs)
+    lines: list[str] = []
+    for arm in plan.arm:
+        judged: dict[Path, set[str]] = {}
+        for one in bench.stagings(arm) if arm.family == "pack" else ():
+            judged.setdefault(one.pack, set()).add(one.night.subject)
+        for folder, subjects in judged.items():
+            lines += told_of_taught(load_pack(folder).manifest, subjects)
+    return list(dict.fromkeys(lines))
 
 
 def run_experiment(
@@ -142,7 +157,7 @@ class _Bench:
         jobs: dict[Path, Job] = {}
         for arm in self.plan.arm:
             if arm.family == "pack":
-                jobs |= {one.path: one for one in self._stagings(arm)}
+                jobs |= {one.path: one for one in self.stagings(arm)}
                 continue
             seen = [self._see(arm, night, one) for one in self._tests(arm) for night in self.nights]
             for one in [*seen, *(self._cross(arm, night) for night in self.others)]:
@@ -157,7 +172,7 @@ class _Bench:
         """Read what was judged, in the order of the plan."""
         for arm in self.plan.arm:
             if arm.family == "pack":
-                yield from map(_staged(arm.name), self._stagings(arm))
+                yield from map(_staged(arm.name), self.stagings(arm))
             for name, trial in self._trials(arm):
                 for one, path in trial.judged:
                     condition = "cross" if name == "all" else one.condition.name
@@ -222,7 +237,7 @@ class _Bench:
         path = self.out / "seen" / file
         return See(night, data, condition, self.plan.mains_hz, path, arm)
 
-    def _stagings(self, arm: Arm) -> Iterator[Stage]:
+    def stagings(self, arm: Arm) -> Iterator[Stage]:
         for fold in range(self.plan.folds):
             folder = self.packs / arm.pack.replace("{fold}", str(fold))
             digest = load_pack(folder).digest

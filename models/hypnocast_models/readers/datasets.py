@@ -11,10 +11,10 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
-from zipfile import BadZipFile, is_zipfile
 
 from hypnocast.errors import CommandError, TapeError
 from hypnocast.ports.edf_file import EdfFile
+from hypnocast_models.data.pictures import holds_pictures
 from hypnocast_models.data.recordings import open_recording
 from hypnocast_models.readers.night import (
     ArrayNight,
@@ -79,7 +79,7 @@ def find_nights(root: Path, kind: str = "") -> list[Found]:
 def open_night(found: Found) -> ScoredNight:
     """Open a recording with its stages; what is wrong is raised as one clear line."""
     if found.dataset == ARRAYS:
-        return _open_arrays(found.signals)
+        return ArrayNight(open_recording(found.signals))
     dataset = DATASETS[found.dataset]
     file = EdfFile(found.signals)
     if not file.signals or not file.records:
@@ -87,15 +87,6 @@ def open_night(found: Found) -> ScoredNight:
     scorings = dataset.score(found.signals, file)
     units = dataset.units(found.signals)
     return EdfNight(found.name, found.subject, file, scorings, dataset.alias, units)
-
-
-def _open_arrays(path: Path) -> ArrayNight:
-    if not is_zipfile(path):
-        raise TapeError("is no .npz archive", where=str(path))
-    try:
-        return ArrayNight(open_recording(path))
-    except (OSError, ValueError, KeyError, EOFError, BadZipFile) as error:
-        raise TapeError(f"cannot be read ({error})", where=str(path)) from error
 
 
 # --- where files lie ------------------------------------------------------------------------------
@@ -150,6 +141,8 @@ def _plain(root: Path) -> Iterator[tuple[str, str, Path]]:
 
 def _arrays(root: Path) -> Iterator[tuple[str, str, Path]]:
     for path in root.glob("*.npz"):
+        if holds_pictures(path):
+            continue
         yield path.stem, path.stem.partition("-night")[0], path
 
 

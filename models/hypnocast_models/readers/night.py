@@ -8,7 +8,7 @@ nothing was recorded. Montage and units are read by the daemon's own rules.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from types import MappingProxyType
@@ -200,8 +200,6 @@ class ArrayNight:
     """A night of the ``.npz`` kind: one EEG, perhaps only the beginning of each page."""
 
     recording: Recording
-    role: Role = Role.F4
-    """The place in which its EEG is drawn."""
 
     @property
     def name(self) -> str:
@@ -233,7 +231,7 @@ class ArrayNight:
     @property
     def channels(self) -> Mapping[Role, str]:
         """The one channel."""
-        return {self.role: self.recording.channel}
+        return {self.recording.lane: self.recording.channel}
 
     @property
     def oddities(self) -> tuple[str, ...]:
@@ -247,11 +245,25 @@ class ArrayNight:
         """Cut a page."""
         row = self.recording.row_of_epoch.get(epoch)
         if row is not None:
-            return self.recording.page(row, context_s, tail_s, self.role, 1.0)
+            return self.recording.page(row, context_s, tail_s)
         rate = self.recording.rate
         nothing = np.full(round((context_s + PAGE_S + tail_s) * rate), np.nan)
-        channels = {self.role: (nothing, rate, self.recording.channel)}
+        channels = {self.recording.lane: (nothing, rate, self.recording.channel)}
         return page_of(channels, epoch, context_s, tail_s)
+
+
+def amplified(page: Page, gain: float) -> Page:
+    """Give a page as another amplifier would have: every sample times ``gain``."""
+    if gain == 1.0:
+        return page
+    louder = {
+        role: replace(
+            signal,
+            samples=np.rint(signal.samples * gain * STEPS_PER_MICROVOLT) / STEPS_PER_MICROVOLT,
+        )
+        for role, signal in page.signals.items()
+    }
+    return replace(page, signals=MappingProxyType(louder))
 
 
 def need(path: Path, what: str) -> Path:

@@ -17,14 +17,14 @@ from hypnocast.stagers.pack import Pack, load_pack
 from hypnocast_models import figures
 from hypnocast_models.beside import scored
 from hypnocast_models.data import Recording
-from hypnocast_models.evaluate import summarise
+from hypnocast_models.evaluate import judge_night, summarise
 from hypnocast_models.figures import Scored
+from hypnocast_models.readers.night import ArrayNight
 from hypnocast_models.small.choose import choose
 from hypnocast_models.small.crossval import calibrate_fold, fold_folder
 from hypnocast_models.small.regimen import open_shelf, recall
 from hypnocast_models.small.ship import Shipment, provenance, ship
 from hypnocast_models.small.sources import FOLDS, fold_of
-from hypnocast_models.stream import stream_night
 
 MIN_COVERAGE = 0.15
 """Lowered for 5-s rows, which cover 17 % of their page; the pack that ships asks for more."""
@@ -63,14 +63,16 @@ def judge_fold(
                 continue
             path = _path(runs, night, gain)
             if not path.exists():
-                streamed = stream_night(night, pack, stager, gain=gain, min_coverage=MIN_COVERAGE)
+                judged = judge_night(
+                    ArrayNight(night), pack, stager, gain=gain, min_coverage=MIN_COVERAGE
+                )
                 path.parent.mkdir(parents=True, exist_ok=True)
                 np.savez(
                     path,
-                    ours=streamed.scored.ours,
-                    probabilities=streamed.scored.probabilities,
-                    raw=streamed.log_probabilities,
-                    withheld=json.dumps(streamed.withheld),
+                    ours=judged.scored.ours,
+                    probabilities=judged.scored.probabilities,
+                    raw=judged.log_probabilities,
+                    withheld=json.dumps(judged.withheld),
                 )
             advance(len(night.stages))
     stager.close()

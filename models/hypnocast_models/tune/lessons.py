@@ -1,7 +1,7 @@
 """Lessons: pages drawn by the daemon's code, with the answer the model should give.
 
-Pages of recordings are drawn when they are asked for, each at a gain of its own. Pages that a
-scorer corrected are shown as the model saw them that night.
+Pages of recordings are drawn when they are asked for, with all the channels that they have, each
+at a gain of its own. Pages that are kept as pictures are shown as they are.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from numpy.typing import NDArray
 from hypnocast.core.condition import condition
 from hypnocast.core.recipe import Recipe
 from hypnocast.core.render import render
-from hypnocast.core.types import PAGE_S, FloatArray, Pixels, Role
-from hypnocast_models.data.corrected import CorrectedNight
-from hypnocast_models.data.recordings import Recording
+from hypnocast.core.types import EEG_ROLES, PAGE_S, STAGES, FloatArray, Page, Pixels
+from hypnocast_models.data.pictures import PictureNight
+from hypnocast_models.readers.material import Material
+from hypnocast_models.readers.night import amplified
 
-MAINS_HZ = 50
 PERCEIVED_HZ = ((0.5, 4.0), (4.0, 8.0), (8.0, 12.0), (12.0, 16.0), (16.0, 35.0))
 
 
@@ -35,18 +35,18 @@ class Lesson:
 
 
 class Lessons:
-    """All pages of some nights."""
+    """All staged pages of some nights."""
 
-    def __init__(
-        self,
-        nights: Sequence[Recording | CorrectedNight],
-        recipe: Recipe,
-        role: Role = Role.C4,
-    ) -> None:
+    def __init__(self, nights: Sequence[Material], recipe: Recipe, mains_hz: int = 50) -> None:
         """Take the nights and how a page is drawn."""
-        self._recipe, self._role = recipe, role
-        self._index = [(night, row) for night in nights for row in range(len(night.stages))]
-        self.perceivable = all(isinstance(night, Recording) for night in nights)
+        self._recipe, self._mains_hz = recipe, mains_hz
+        self._index = [
+            (night, epoch, STAGES.index(stage))
+            for night in nights
+            for epoch, stage in enumerate(night.stages)
+            if stage is not None
+        ]
+        self.perceivable = not any(isinstance(night, PictureNight) for night in nights)
         """Whether every page has samples to pre-train perception on."""
 
     def __len__(self) -> int:
@@ -56,27 +56,33 @@ class Lessons:
         """Draw some pages, each at a gain jittered log-uniformly by up to ``jitter``."""
         pictures, stages, perceived = [], [], []
         for place in places:
-            night, row = self._index[int(place)]
+            night, epoch, stage = self._index[int(place)]
             gain = float(np.exp(rng.uniform(-1, 1) * np.log(jitter)))
-            stages.append(int(night.stages[row]))
-            if isinstance(night, CorrectedNight):
-                pictures.append(night.picture(row))
+            stages.append(stage)
+            if isinstance(night, PictureNight):
+                pictures.append(night.picture(epoch))
                 continue
-            pictures.append(self._drawn(night, row, gain))
-            perceived.append(_perceive(night.rows[row] * gain, night.rate))
+            recipe = self._recipe
+            page = amplified(night.page(epoch, recipe.context_s, recipe.tail_s), gain)
+            pictures.append(self._drawn(page))
+            perceived.append(_perceive(page))
         seen = np.stack(perceived) if len(perceived) == len(pictures) else None
         return Lesson(pictures, np.asarray(stages, np.int64), seen)
 
-    def _drawn(self, night: Recording, row: int, gain: float) -> Pixels:
-        recipe = self._recipe
-        page = night.page(row, recipe.context_s, recipe.tail_s, self._role, gain)
-        return render(condition(page, recipe, MAINS_HZ), recipe)
+    def _drawn(self, page: Page) -> Pixels:
+        return render(condition(page, self._recipe, self._mains_hz), self._recipe)
 
 
-def _perceive(samples: FloatArray, rate: float) -> FloatArray:
-    """Log band powers and amplitude of each second; 0 where nothing came."""
-    second = round(rate)
+def _perceive(page: Page) -> FloatArray:
+    """Log band powers and amplitude of each second of the first EEG; 0 where nothing came."""
     out = np.zeros((round(PAGE_S), len(PERCEIVED_HZ) + 1))
+    role = next((role for role in EEG_ROLES if role in page.signals), None)
+    if role is None:
+        return out.ravel()
+    signal = page.signals[role]
+    rate, second = signal.rate, round(signal.rate)
+    first = round(page.context_s * rate)
+    samples = np.nan_to_num(signal.samples[first : first + round(PAGE_S * rate)])
     whole = min(len(samples) // second, len(out))
     pieces = samples[: whole * second].reshape(whole, second)
     density = np.abs(np.fft.rfft(pieces * np.hanning(second), axis=1)) ** 2 / second

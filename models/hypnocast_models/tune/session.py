@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from hypnocast.core.recipe import Recipe
 from hypnocast.errors import TapeError
-from hypnocast_models.data import CorrectedNight, Recording
 from hypnocast_models.tune.contrastive import ContrastiveStudent
 from hypnocast_models.tune.families import CONTRASTIVE, describe, load
 from hypnocast_models.tune.generative import GenerativeStudent, add_lora
@@ -22,7 +21,6 @@ class Session:
     def __init__(self, weights: Path, recipe: Recipe, lora_rank: int) -> None:
         """Load the weights; ``lora_rank`` 0, or a contrastive model, trains every weight."""
         self.model, self.tokenizer = load(weights)
-        self._recipe = recipe
         self._wrapped: Any = None
         self.student: Any
         if self.model.config.model_type in CONTRASTIVE:
@@ -35,18 +33,17 @@ class Session:
 
     def train(
         self,
-        nights: Sequence[Recording | CorrectedNight],
+        lessons: Lessons,
         course: Course,
         out: Path,
         advance: Callable[[int, float], None] = lambda _step, _loss: None,
     ) -> list[float]:
         """Train, merge what was adapted, and save weights and tokenizer."""
-        lessons = Lessons(nights, self._recipe)
         if course.perception_steps and not lessons.perceivable:
             raise TapeError(
-                "corrected pages have no samples to pre-train perception on",
+                "pages that are kept as pictures have no samples to pre-train perception on",
                 where="--perception-steps",
-                remedy="Pre-train on recordings alone, then go on with the corrected pages.",
+                remedy="Pre-train on recordings alone, then go on with the pictures.",
             )
         losses = train(self.student, lessons, course, out, advance)
         tuned = self._wrapped.merge_and_unload() if self._wrapped is not None else self.model
