@@ -95,7 +95,7 @@ def _live(line: str) -> None:
     from faults.watched import watched
     from hypnocast.app import ward
     from hypnocast.app.logs import set_up_logs
-    from hypnocast.ports import journal_writer
+    from hypnocast.ports import journal_storage
 
     set_up_logs()
     told = json.loads(line)
@@ -104,7 +104,7 @@ def _live(line: str) -> None:
     orders = Orders(**told)
     ward.STATE_EVERY_S = orders.state_every_s
     if orders.held_bytes:
-        vars(journal_writer)["HELD_BYTES"] = orders.held_bytes
+        vars(journal_storage)["HELD_BYTES"] = orders.held_bytes
     if orders.kill_at:
         arm(orders.kill_at, orders.kill_hit)
 

@@ -23,7 +23,7 @@ BEFORE_AND_AFTER: Final[dict[str, tuple[type, str]]] = {
     "batch": (Store, "apply"),
     "event": (Store, "_insert_event"),
     "delivered": (Store, "delivered"),
-    "checkpoint": (Store, "checkpoint"),
+    "fold": (Store, "fold"),
     "reserve": (JournalFiles, "lay_by_reserve"),
     "told": (Journal, "_tell"),
     "acknowledged": (Journal, "acknowledge"),

@@ -137,7 +137,7 @@ async def test_batches_that_wait_together_share_a_transaction(path: Path) -> Non
     async with Journal.open(path) as journal:
         await journal.commit(a_batch(session=a_session()))
         commits: list[str] = []
-        store = journal._writer._store.connection
+        store = journal._writer.storage.store.connection
         store.set_trace_callback(lambda sql: commits.append(sql) if sql == "COMMIT" else None)
         await asyncio.gather(*(journal.commit(a_batch(an_event(k))) for k in range(200)))
         store.set_trace_callback(None)

@@ -67,17 +67,35 @@ async def test_a_damaged_journal_is_set_aside_and_a_new_one_begun(
         assert done.durable
 
 
+async def test_a_log_whose_file_is_gone_is_set_aside_and_told(path: Path) -> None:
+    """A cut between the renames of setting aside leaves it so; SQLite would delete the log."""
+    async with Journal.open(path) as journal:
+        await journal.commit(a_batch(*(an_event(k) for k in range(20)), session=a_session()))
+        log = path.with_name("journal.sqlite-wal")
+        kept = log.read_bytes()
+        assert len(kept) > 20_000
+    for file in path.parent.iterdir():
+        file.unlink()
+    log.write_bytes(kept)
+    async with Journal.open(path) as journal:
+        aside = journal.condition.set_aside
+        assert aside is not None
+        assert aside.read_bytes() == kept
+        assert str(aside) in journal.condition.why
+        assert (await journal.commit(a_batch(an_event(0), session=a_session()))).durable
+
+
 async def test_damage_in_mid_night_lets_the_night_go_on_and_count_on(path: Path) -> None:
     async with Journal.open(path) as journal:
         await journal.commit(a_batch(*(an_event(k) for k in range(300)), session=a_session()))
         generation = journal.generation
 
         def forget_what_is_cached(_: object) -> int:
-            db = journal._writer._store.connection
+            db = journal._writer.storage.store.connection
             db.execute("PRAGMA shrink_memory")
             return 0
 
-        journal._writer._store.checkpoint()
+        journal._writer.storage.store.fold()
         _spoil_middle(path)
         await asyncio.wrap_future(journal._writer.chore(forget_what_is_cached))
         done = await journal.commit(a_batch(an_event(300)))

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
+import sqlite3
 from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from hypnocast.core import wire
 from hypnocast.ports.journal import Journal
 from hypnocast.ports.journal_held import Held
 from hypnocast.ports.journal_reader import JournalReader
+from hypnocast.ports.journal_records import Batch, EventDraft, StoredEvent
 from hypnocast.ports.journal_store import Store
+from lsl_lab import wait_until
 from nights import a_batch, a_session, an_event
 
 ROOM = 40_000
@@ -75,3 +80,68 @@ async def test_what_is_left_comes_to_the_disk_under_its_numbers_and_with_a_note(
         assert note.text.startswith(f"{left[0]} events of epochs 0 to {left[0] - 1} are lost")
         (next_one,) = (await journal.commit(a_batch(an_event(40)))).events
         assert next_one.sequence == 41
+
+
+def degrade(journal: Journal) -> None:
+    journal._writer.storage._degrade("a test says so")
+
+
+async def back_on_disk(journal: Journal) -> None:
+    journal._writer.delivered("nobody", 0)  # a turn of the thread
+    await asyncio.to_thread(
+        wait_until, lambda: journal.condition.health != "degraded", "durable again"
+    )
+
+
+@pytest.mark.promise(2)
+@pytest.mark.parametrize("closed", [False, True], ids=["back", "closed"])
+async def test_a_batch_that_the_database_refuses_costs_itself_only_and_is_named(
+    tmp_path: Path, *, closed: bool
+) -> None:
+    """One such batch once kept every other in memory for ever, and a good close lost them all."""
+    path = tmp_path / "journal.sqlite"
+    async with Journal.open(path) as journal:
+        await journal.commit(a_batch(an_event(0), session=a_session()))
+        degrade(journal)
+        await journal.commit(a_batch(an_event(1)))
+        poison = a_batch(an_event(7, session="nobody", bed="bed2"))
+        assert not (await journal.commit(poison)).durable
+        await journal.commit(a_batch(an_event(2)))
+        if not closed:
+            await back_on_disk(journal)
+            assert "nobody: 1 events of epochs 7 to 7 are lost" in journal.condition.lost
+            assert "FOREIGN KEY" in journal.condition.lost
+            assert journal.condition.refused == 1
+            assert (await journal.commit(a_batch(an_event(3)))).durable
+    with JournalReader(path) as reader:
+        kept = [row.sequence for row in reader.events("bed1")]
+        assert kept == list(range(1, len(kept) + 1))
+        assert len(kept) == (3 if closed else 4)
+        assert reader.events("bed2") == ()
+
+
+async def test_another_try_writes_the_same_bytes(tmp_path: Path) -> None:
+    """What a commit wrote before its sync failed may be found after a cut: it must not differ."""
+    asked: list[float] = []
+
+    def journaled() -> float:
+        asked.append(1000.0 + len(asked))
+        return asked[-1]
+
+    async with Journal.open(tmp_path / "journal.sqlite") as journal:
+        await journal.commit(a_batch(session=a_session()))
+        storage = journal._writer.storage
+        insert = storage.store._insert_event
+        failed: list[bytes] = []
+
+        def refused_once(event: wire.StageEvent, row: StoredEvent) -> None:
+            insert(event, row)
+            if not failed:
+                failed.append(row.payload)
+                raise sqlite3.OperationalError("disk I/O error")
+
+        storage.store._insert_event = refused_once  # type: ignore[method-assign]
+        done = await journal.commit(Batch(events=(EventDraft(an_event(0), journaled),)))
+        assert not done.durable
+        assert [row.payload for row in done.stored] == failed
+        assert asked == [1000.0]

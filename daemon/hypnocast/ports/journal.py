@@ -18,7 +18,8 @@ from hypnocast.core.wire import OutboxCounters
 from hypnocast.ports.journal_files import JournalFiles
 from hypnocast.ports.journal_reader import JournalReader
 from hypnocast.ports.journal_records import Batch, Committed, StoredEvent, StoredReply
-from hypnocast.ports.journal_writer import Condition, JournalWriter
+from hypnocast.ports.journal_storage import Condition
+from hypnocast.ports.journal_writer import JournalWriter
 
 T = TypeVar("T")
 News = Callable[[tuple[StoredEvent, ...]], None]
@@ -77,12 +78,12 @@ class Journal:
     @property
     def generation(self) -> str:
         """Tell this journal from one that was there before it."""
-        return self._writer.generation
+        return self._writer.storage.generation
 
     @property
     def condition(self) -> Condition:
         """Whether what is committed is durable, and if not, why."""
-        return self._writer.condition
+        return self._writer.storage.condition
 
     @property
     def rounds(self) -> int:
@@ -155,7 +156,7 @@ class Journal:
     async def outbox(self, bed: str, after: int = 0, limit: int = 200) -> tuple[StoredEvent, ...]:
         """Return a bed's events that wait for the broker, in their order."""
         rows = await self.read(lambda reader: reader.outbox(bed, after, limit))
-        held = self._writer.held
+        held = self._writer.storage.held
         rows = self._with_held(bed, rows, after, limit)
         if held is None:
             return rows
@@ -164,7 +165,7 @@ class Journal:
     def _with_held(
         self, bed: str, rows: tuple[StoredEvent, ...], after: int, limit: int
     ) -> tuple[StoredEvent, ...]:
-        held = self._writer.held
+        held = self._writer.storage.held
         if held is None or len(rows) >= limit:
             return rows
         last = rows[-1].sequence if rows else after
@@ -173,14 +174,14 @@ class Journal:
     async def waiting(self) -> dict[str, int]:
         """Count the events of each bed that wait for the broker."""
         counts = await self.read(JournalReader.waiting)
-        held = self._writer.held
+        held = self._writer.storage.held
         for row in held.waiting() if held is not None else ():
             counts[row.bed] = counts.get(row.bed, 0) + 1
         return counts
 
     async def reply(self, bed: str, request: str) -> StoredReply | None:
         """Return the answer a request got, if it got one."""
-        held = self._writer.held
+        held = self._writer.storage.held
         if held is not None and (found := held.replies.get((bed, request))) is not None:
             return found
         return await self.read(lambda reader: reader.reply(bed, request))

@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Final
 
 from hypnocast.errors import JournalError
+from hypnocast.ports.durable_files import make_folder, sync_folder
+from hypnocast.ports.journal_log import log_of, write_anew
 from hypnocast.ports.journal_store import Store
 
 RESERVE_BYTES: Final = 8 * 1024 * 1024
@@ -27,7 +29,7 @@ class JournalFiles:
         self.path = path
         self._reserve = path.with_name(path.name + ".reserve")
         try:
-            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            make_folder(path.parent)
             self._refuse_if_others_write(path.parent)
             lock = path.with_name(path.name + ".lock")
             self._lock = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -39,7 +41,8 @@ class JournalFiles:
             ) from error
         try:
             self._take_lock()
-            os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+            self._orphan = self._set_orphan_aside()
+            self.descriptor = self._open_file()
             self._refuse_if_others_write(path)
         except OSError as error:
             os.close(self._lock)
@@ -74,17 +77,22 @@ class JournalFiles:
         os.ftruncate(self._lock, 0)
         os.pwrite(self._lock, str(os.getpid()).encode(), 0)
 
+    def _open_file(self) -> int:
+        """Open the journal's file. It stays open: closing it would undo SQLite's locks on it."""
+        return os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+
     def release(self) -> None:
         """Let another process have the journal."""
+        os.close(self.descriptor)
         os.close(self._lock)
 
     def open_store(self) -> tuple[Store, Path | None]:
         """Open the tables; set a damaged file aside, begin a new one, and say where it went."""
         try:
-            return self._open_checked(), None
+            return self._open_checked(), self._orphan
         except JournalError:
             raise
-        except sqlite3.OperationalError as error:
+        except (sqlite3.OperationalError, OSError) as error:
             raise JournalError(
                 f"cannot be opened: {error}",
                 where=str(self.path),
@@ -98,6 +106,9 @@ class JournalFiles:
         store = Store(self.path)
         try:
             store.check()
+            # Of a process that ended nobody knows whether its last sync failed.
+            with store.transaction():
+                write_anew(self.path, self.descriptor, None)
         except BaseException:
             store.close()
             raise
@@ -105,41 +116,71 @@ class JournalFiles:
 
     def set_aside(self) -> Path:
         """Move the journal with its companions out of the way; nothing is deleted."""
-        moment = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
-        aside = self.path.with_name(f"{self.path.name}.damaged-{moment}")
-        n = 1
-        while aside.exists():
-            n += 1
-            aside = self.path.with_name(f"{self.path.name}.damaged-{moment}-{n}")
+        aside = self._move_aside()
+        old, self.descriptor = self.descriptor, self._open_file()
+        os.close(old)
+        sync_folder(self.path.parent)
+        return aside
+
+    def _set_orphan_aside(self) -> Path | None:
+        """Move a log out of the way whose file is missing or empty: SQLite would delete it.
+
+        A cut between the renames of :meth:`set_aside` leaves it so.
+        """
+        log = log_of(self.path)
+        empty = not self.path.exists() or not self.path.stat().st_size
+        if not empty or not log.exists() or not log.stat().st_size:
+            return None
+        aside = self._move_aside()
+        sync_folder(self.path.parent)
+        return log_of(aside)
+
+    def _move_aside(self) -> Path:
+        aside = self._free_name()
+        # The file first: a log without its file is found at the next start, while a file without
+        # its log would pass for a whole journal.
         for suffix in _FAMILY:
-            companion = self.path.with_name(self.path.name + suffix)
+            companion = self._companion(suffix)
             if companion.exists():
                 companion.rename(aside.with_name(aside.name + suffix))
-        os.close(os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+        return aside
+
+    def _companion(self, suffix: str) -> Path:
+        return self.path.with_name(self.path.name + suffix)
+
+    def _free_name(self) -> Path:
+        moment = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
+        name = f"{self.path.name}.damaged-{moment}"
+        aside, n = self.path.with_name(name), 1
+        while any(aside.with_name(aside.name + suffix).exists() for suffix in _FAMILY):
+            n += 1
+            aside = self.path.with_name(f"{name}-{n}")
         return aside
 
     def lay_by_reserve(self) -> bool:
-        """Keep some room on the disk for when it is full; return whether there is any."""
-        if self._reserve.exists() and self._reserve.stat().st_size >= RESERVE_BYTES:
-            return True
+        """Keep some room on the disk for when it is full; return whether there is any.
+
+        Asked on the writing thread, which must outlive a disk that refuses everything.
+        """
         try:
+            if self._reserve.exists() and self._reserve.stat().st_size >= RESERVE_BYTES:
+                return True
             descriptor = os.open(self._reserve, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         except OSError:
-            # Asked on the writing thread too, which must outlive a disk that takes nothing.
             return False
         try:
             os.posix_fallocate(descriptor, 0, RESERVE_BYTES)
         except OSError:
-            os.close(descriptor)
-            self._reserve.unlink(missing_ok=True)
+            self.give_up_reserve()
             return False
-        os.close(descriptor)
+        finally:
+            os.close(descriptor)
         return True
 
     def give_up_reserve(self) -> bool:
         """Free the reserve for the journal; return whether there was any."""
         try:
             self._reserve.unlink()
-        except FileNotFoundError:
+        except OSError:
             return False
         return True

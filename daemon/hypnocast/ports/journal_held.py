@@ -9,6 +9,7 @@ into the night as a note once the disk is back. Sessions, anchors and marks are 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Final
@@ -25,12 +26,15 @@ from hypnocast.ports.journal_records import (
     StoredEvent,
     StoredReply,
 )
-from hypnocast.ports.journal_store import Store, numbered
+from hypnocast.ports.journal_store import REFUSALS, Store
 
 HELD_BYTES: Final = 64 * 1024 * 1024
 """15 000 to 25 000 events: a night of 12 beds. Beyond that the oldest are given up."""
 
 _BATCH_BYTES = 512
+
+
+_TOO_LONG: Final = "the disk took nothing for too long"
 
 
 @dataclass(slots=True)
@@ -43,12 +47,18 @@ class GivenUp:
     count: int = 0
     unsent: int = 0
     """How many of them the broker had not acknowledged: nobody has them."""
+    why: str = _TOO_LONG
+
+    def add(self, epoch: int, *, sent: bool) -> None:
+        """Count one more event."""
+        self.first, self.last = min(self.first, epoch), max(self.last, epoch)
+        self.count += 1
+        self.unsent += not sent
 
     def __str__(self) -> str:
         return (
             f"{self.count} events of epochs {self.first} to {self.last} are lost to the journal, "
-            f"for the disk took nothing for too long; {self.count - self.unsent} of them had "
-            "reached the broker"
+            f"for {self.why}; {self.count - self.unsent} of them had reached the broker"
         )
 
 
@@ -69,6 +79,12 @@ class Held:
     delivered: set[tuple[str, int]] = field(default_factory=set)
     given_up: dict[str, GivenUp] = field(default_factory=dict)
     """Session → what of it was given up."""
+    started: dict[str, int] = field(init=False)
+    """The newest number of each bed that was called durable before."""
+
+    def __post_init__(self) -> None:
+        """Remember where it began."""
+        self.started = dict(self.heads)
 
     def take(self, batch: Batch, on_disk: dict[str, wire.StageEvent]) -> Committed:
         """Keep a batch; ``on_disk`` are those of its events that the file holds already."""
@@ -84,7 +100,7 @@ class Held:
             event = draft.event
             if wire.event_id(event.session, event.epoch, 1) in self.events:
                 raise JournalError(f"{event.id}: a terminal event is there already")
-            event = numbered(draft, heads.get(event.bed, 0) + 1)
+            event = msgspec.structs.replace(event, sequence=heads.get(event.bed, 0) + 1)
             heads[event.bed] = event.sequence
             events.append(event)
             kept.append(EventDraft(event))
@@ -134,10 +150,8 @@ class Held:
 
     def _forget(self, event: wire.StageEvent) -> None:
         place = (event.bed, event.sequence)
-        told = self.given_up.setdefault(event.session, GivenUp(event.epoch, event.epoch))
-        told.first, told.last = min(told.first, event.epoch), max(told.last, event.epoch)
-        told.count += 1
-        told.unsent += place not in self.delivered
+        lost = self.given_up.setdefault(event.session, GivenUp(event.epoch, event.epoch))
+        lost.add(event.epoch, sent=place in self.delivered)
         self.delivered.discard(place)
         del self.events[event.id]
 
@@ -151,17 +165,51 @@ class Held:
         rows = list(self.events.values())
         return [row for row in rows if (row.bed, row.sequence) not in self.delivered]
 
-    def write_to(self, store: Store) -> None:
-        """Write everything within the transaction that is open, each event under its number."""
+    def write_to(self, store: Store) -> tuple[Refused, ...]:
+        """Write everything within the transaction that is open, each event under its number.
+
+        A batch that the database refuses costs itself only; those are returned. What is lost for
+        good is noted in its night.
+        """
+        refused: list[Refused] = []
         for batch in self.batches:
-            for draft in batch.events:
-                store.start_sequences([(draft.event.bed, draft.event.sequence - 1)])
-            store.apply(batch)
+            try:
+                with store.savepoint():
+                    for draft in batch.events:
+                        store.start_sequences([(draft.event.bed, draft.event.sequence - 1)])
+                    store.apply(batch)
+            except REFUSALS as error:
+                refused.append(Refused(batch, str(error)))
         store.start_sequences(self.heads.items())
         store.delivered(self.delivered)
         at = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.000Z")
-        notes = (
-            MarkRecord(session, wire.NightMark(at=at, kind="note", text=str(told)))
-            for session, told in self.given_up.items()
-        )
-        store.apply(Batch(marks=tuple(notes)))
+        lost = [(session, str(words)) for session, words in self.given_up.items()]
+        lost += [note for one in refused for note in one.notes(self.delivered)]
+        for session, words in lost:
+            mark = MarkRecord(session, wire.NightMark(at=at, kind="note", text=words))
+            # A night that is not in the tables can take no note.
+            with suppress(*REFUSALS), store.savepoint():
+                store.apply(Batch(marks=(mark,)))
+        return tuple(refused)
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """A batch that the database takes never, whatever the disk does."""
+
+    batch: Batch
+    why: str
+
+    def notes(self, delivered: set[tuple[str, int]]) -> list[tuple[str, str]]:
+        """Say what is lost, by session."""
+        lost: dict[str, GivenUp] = {}
+        for draft in self.batch.events:
+            event = draft.event
+            nothing = GivenUp(event.epoch, event.epoch, why=f"the database refuses it: {self.why}")
+            told = lost.setdefault(event.session, nothing)
+            told.add(event.epoch, sent=(event.bed, event.sequence) in delivered)
+        if not lost:
+            return [
+                ("", f"a batch without events is lost, for the database refuses it: {self.why}")
+            ]
+        return [(session, str(told)) for session, told in lost.items()]

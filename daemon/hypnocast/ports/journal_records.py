@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+
+import msgspec
 
 from hypnocast.core.types import FloatArray
 from hypnocast.core.wire import NightMark, PhaseName, SourceName, StageEvent, StageName
@@ -118,6 +120,22 @@ class Batch:
     marks: tuple[MarkRecord, ...] = ()
     replies: tuple[StoredReply, ...] = ()
     corrections: tuple[Correction, ...] = ()
+
+
+def timed(batch: Batch) -> Batch:
+    """Note when the events are written: once, so that another try writes the same bytes."""
+    drafts = tuple(
+        EventDraft(
+            msgspec.structs.replace(
+                draft.event,
+                timing=msgspec.structs.replace(draft.event.timing, journaled=draft.journaled()),
+            )
+        )
+        if draft.journaled is not None
+        else draft
+        for draft in batch.events
+    )
+    return replace(batch, events=drafts)
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,6 +6,7 @@ import sqlite3
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Final
 
 import msgspec
 import numpy as np
@@ -18,6 +19,17 @@ APPLICATION_ID = 0x48_59_50_4E
 """``HYPN``: marks the file as a journal of Hypnocast."""
 
 SCHEMA_VERSION = 1
+
+REFUSALS: Final = (
+    sqlite3.IntegrityError,
+    sqlite3.InterfaceError,
+    sqlite3.ProgrammingError,
+    sqlite3.DataError,
+    OverflowError,
+    TypeError,
+    ValueError,
+)
+"""The batch is wrong, not the disk."""
 
 _SCHEMA = f"""
 BEGIN IMMEDIATE;
@@ -137,7 +149,7 @@ class Store:
 
     def check(self) -> None:
         """Look through the whole file for damage: ``sqlite3.DatabaseError`` if there is any."""
-        verdict = self.connection.execute("PRAGMA quick_check(1)").fetchone()[0]
+        verdict = self.connection.execute("PRAGMA integrity_check(1)").fetchone()[0]
         if verdict != "ok":
             raise sqlite3.DatabaseError(verdict)
 
@@ -235,7 +247,8 @@ class Store:
             if known is not None:
                 events.append(known)
                 continue
-            event = numbered(draft, self.last_sequence(draft.event.bed) + 1)
+            number = self.last_sequence(draft.event.bed) + 1
+            event = msgspec.structs.replace(draft.event, sequence=number)
             row = StoredEvent(event.bed, event.sequence, event.id, _encoder.encode(event))
             self._insert_event(event, row)
             events.append(event)
@@ -282,9 +295,13 @@ class Store:
         """Take events out of the outbox: the broker has acknowledged them."""
         self.connection.executemany("DELETE FROM outbox WHERE bed = ? AND sequence = ?", places)
 
-    def checkpoint(self) -> None:
-        """Fold what can be folded of the write-ahead log into the file."""
-        self.connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
+    def fold(self) -> tuple[int, int, int]:
+        """Fold what can be folded of the write-ahead log into the file, and sync both.
+
+        Returns whether a reader held it up, the pages in the log, and how many of them are folded.
+        """
+        row = self.connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+        return int(row[0]), int(row[1]), int(row[2])
 
     def forget_one_before(self, instant: str) -> int:
         """Delete one ended night opened before ``instant`` that owes the broker nothing.
@@ -301,15 +318,6 @@ class Store:
         self.connection.execute("DELETE FROM replies WHERE created < ?", (instant,))
         self.connection.execute("PRAGMA incremental_vacuum").fetchall()
         return cursor.rowcount
-
-
-def numbered(draft: EventDraft, sequence: int) -> wire.StageEvent:
-    """Give an event its place in its bed's count, and the time at which it is written."""
-    event = draft.event
-    timing = event.timing
-    if draft.journaled is not None:
-        timing = msgspec.structs.replace(timing, journaled=draft.journaled())
-    return msgspec.structs.replace(event, sequence=sequence, timing=timing)
 
 
 def _row(session: Session) -> tuple[str | None, ...]:

@@ -1,0 +1,63 @@
+"""Files and folders whose names survive a power cut.
+
+A file that was synced can still be gone after a power cut: its name lies in its folder, and the
+folder has to be synced too.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import stat
+from pathlib import Path
+
+
+def sync_folder(folder: Path) -> None:
+    """Make the names in a folder survive a power cut: made, renamed and removed ones."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder, and those above it that are missing, so that it is there after a power cut."""
+    missing = []
+    while not folder.is_dir():
+        missing.append(folder)
+        folder = folder.parent
+    for one in reversed(missing):
+        one.mkdir(mode=0o700, exist_ok=True)
+        sync_folder(one.parent)
+
+
+def write_all(descriptor: int, content: bytes | memoryview, at: int) -> None:
+    """Write all of it at a place in a file: one call of the system may take only a part."""
+    rest = memoryview(content)
+    while rest:
+        count = os.pwrite(descriptor, rest, at)
+        rest, at = rest[count:], at + count
+
+
+def replace_file(path: Path, content: bytes) -> None:
+    """Put a file in another's place, whole or not at all; on return it survives a power cut.
+
+    Owner and rights stay as they were; a new file is its owner's alone.
+    """
+    before = path.stat() if path.exists() else None
+    draft = path.with_name(f"{path.name}.{secrets.token_hex(4)}")
+    handle = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    try:
+        try:
+            if before is not None:
+                os.fchown(handle, before.st_uid, before.st_gid)
+                os.fchmod(handle, stat.S_IMODE(before.st_mode))
+            write_all(handle, content, 0)
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+        draft.replace(path)
+        sync_folder(path.parent)
+    finally:
+        draft.unlink(missing_ok=True)
