@@ -47,7 +47,7 @@ async def test_every_staged_page_is_explained_on_its_own_topic(
             events = await running.go_to(CLOCK_0 + page * PAGE_S + 5.0, BED, page)
             await running.until(lambda: len(listener.json_of(TOPIC)) >= page, "the explanation")  # noqa: B023  (waited for at once)
         told = listener.json_of(TOPIC)
-        state = await running.ward.state()
+        state = running.ward.state()
     for one in told:
         jsonschema.validate(one, json_schemas()["explanation"])
     assert [one["event"] for one in told] == [event.id for event in events]

@@ -113,7 +113,7 @@ async def test_a_model_that_hangs_costs_its_page_and_is_built_anew(
         source.go_to(END)
         first = await running.pages(BEDS[0], 6)
         second = await running.pages(BEDS[1], 5)
-        state = await running.ward.state()
+        state = running.ward.state()
     assert _reasons(first) == [None, None, "no_model", None, None, None]
     assert _reasons(second) == [None] * 5
     assert built == 2

@@ -20,7 +20,7 @@ def rounds_of(alive: Alive, orders: Orders) -> Rounds:
     """Go round a ward's parts with deadlines that a test can wait for."""
     s = orders.deadline_s
     # The pages of a night at speed come much more often than every 30 s.
-    deadlines = Deadlines(s, s, s, s, s, close_slack=s - 31.0)
+    deadlines = Deadlines(s, s, s, s, s, close_slack=s - 31.0, worker=s)
     return Rounds(
         alive.ward, reading=lambda: alive.ward.tracer.beats, closing_s=1.0, deadlines=deadlines
     )

@@ -35,6 +35,7 @@ from hypnocast.app.questions import (
 from hypnocast.core.types import Look, Opinion
 from hypnocast.errors import InferenceError
 from hypnocast.ports.memory import free_bytes, resident_bytes
+from hypnocast.ports.supervision import Supervisor
 from hypnocast.stagers.ladder import Ladder
 from hypnocast.stagers.pace import OPENING_S
 
@@ -123,15 +124,15 @@ class Judge:
         self._faults: list[str] = []
         self._build_again_at: float | None = None
         """When a model that could not be built is tried again; None while there is one."""
-        self._loop: asyncio.AbstractEventLoop | None = None
+        self._supervisor = Supervisor()
 
-    async def start(self) -> None:
+    async def start(self, supervisor: Supervisor | None = None) -> None:
         """Build the stager and warm it up; errors of the pack or the engine come out here."""
-        self._loop = asyncio.get_running_loop()
+        self._supervisor = supervisor or self._supervisor
         before = resident_bytes()
         self._stager = await asyncio.to_thread(self._build)
         self._model_bytes = max(0, resident_bytes() - before)
-        self._spawn()
+        self._spawn(self._stager)
 
     @property
     def capacity(self) -> Capacity | None:
@@ -303,11 +304,14 @@ class Judge:
         finally:
             self._building = False
         self._faults = []
-        self._spawn()
+        self._spawn(self._stager)
 
-    def _spawn(self) -> None:
-        arguments = (self._generation, self._stager, self._loop)
-        threading.Thread(target=self._work, args=arguments, name="judge", daemon=True).start()
+    def _spawn(self, stager: Stager) -> None:
+        generation, loop = self._generation, asyncio.get_running_loop()
+        # A thread that hangs has no deadline of its own: what it was asked has one.
+        self._supervisor.thread(
+            "judge", lambda _: self._work(generation, stager, loop), on_failure="restart"
+        )
 
     def _wait(self, generation: int) -> bool:
         """Wait for questions; False where another thread answers them."""

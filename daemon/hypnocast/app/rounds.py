@@ -4,23 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING
-
-import structlog
 
 from hypnocast.app.vigil import Pulse
 from hypnocast.core.session import Phase
 from hypnocast.core.types import PAGE_S
-from hypnocast.core.wire import OutboxCounters
-from hypnocast.errors import HypnocastError
 from hypnocast.ports.mqtt import Connected, Refused, Waiting
 from hypnocast.ports.system import Reading
 
 if TYPE_CHECKING:
     from hypnocast.app.ward import Ward
-
-_log = structlog.get_logger("rounds")
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +32,8 @@ class Deadlines:
     """A connection that acknowledges nothing is given up after 10 s, and a new one made."""
     close_slack: float = 20.0
     """Beyond the page's 30 s, its tail and the grace for late samples."""
+    worker: float | None = None
+    """Of every thread and task, instead of its own; None: its own."""
 
 
 class Rounds:
@@ -57,18 +52,10 @@ class Rounds:
         self._ward = ward
         self._reading = reading
         self._closing_s = PAGE_S + closing_s + self._may.close_slack
-        self._refreshed = 0
-        self._outbox = OutboxCounters(waiting=0, oldest_s=None, sent=0)
         self._readings: tuple[Reading, ...] = ()
 
-    async def refresh(self) -> None:
-        """Count what waits for the broker."""
-        try:
-            self._outbox = await self._ward.journal.outbox_counters(datetime.now(UTC))
-        except HypnocastError as error:
-            # The journal's own pulse and condition tell; the reader has answered.
-            _log.warning("the outbox cannot be counted", error=str(error))
-        self._refreshed += 1
+    def refresh(self) -> None:
+        """Take the numbers down as they are now."""
         self._readings = tuple(self._measure())
 
     # --- pulses --------------------------------------------------------------------------------
@@ -81,7 +68,6 @@ class Rounds:
         known = isinstance(link.state, Waiting | Refused) or bool(link.problems)
         return [
             Pulse("reading", self._reading(), busy=True, deadline_s=may.turn),
-            Pulse("drawing", ward.tracer.beats, busy=True, deadline_s=may.turn),
             *self._closing(),
             Pulse(
                 "judging",
@@ -94,14 +80,20 @@ class Rounds:
                 for bed, desk in ward.desks.items()
             ),
             Pulse("journal", journal.rounds, busy=True, deadline_s=may.disk),
-            Pulse("journal's reader", self._refreshed, busy=True, deadline_s=may.disk),
             Pulse(
                 "outbox",
                 journal.sent + link.connections,
-                busy=self._outbox.waiting > 0 and not known,
+                busy=ward.outbox.waiting > 0 and not known,
                 deadline_s=may.outbox,
             ),
+            *self._workers(),
         ]
+
+    def _workers(self) -> Iterator[Pulse]:
+        for health in self._ward.supervisor.health():
+            if health.deadline_s is not None:
+                deadline_s = self._may.worker or health.deadline_s
+                yield Pulse(health.name, health.beats, health.busy, deadline_s)
 
     def _closing(self) -> Iterator[Pulse]:
         for bed, board in self._ward.boards.items():
@@ -123,7 +115,7 @@ class Rounds:
             f"{recording} of {len(ward.boards)} beds in a session",
             f"model on {judge.provider}",
             f"broker {broker}{why}",
-            f"{self._outbox.waiting} events wait",
+            f"{ward.outbox.waiting} events wait",
             f"journal {condition.health}" + (f" ({condition.why})" if condition.why else ""),
         ]
         return "; ".join(parts)
@@ -135,7 +127,7 @@ class Rounds:
         return self._readings
 
     def _measure(self) -> Iterator[Reading]:
-        ward, outbox = self._ward, self._outbox
+        ward, outbox = self._ward, self._ward.outbox
         judge, condition = ward.judge.state(), ward.journal.condition
         for bed, board in ward.boards.items():
             for what, count in sorted(board.counts.items()):

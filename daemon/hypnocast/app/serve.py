@@ -37,9 +37,12 @@ from hypnocast.ports.journal import Journal
 from hypnocast.ports.lsl import LslSource
 from hypnocast.ports.lsl_library import configure_lsl, load_pylsl
 from hypnocast.ports.mqtt import MqttLink
+from hypnocast.ports.supervision import Supervisor
 from hypnocast.ports.system import MetricsServer, Notifier
 from hypnocast.ports.tape_deck import TapeDeck, TapeLimits
 from hypnocast.stagers.ladder import Step
+
+BACKGROUND_THREADS = 8
 
 _log = structlog.get_logger("run")
 
@@ -54,11 +57,16 @@ async def serve(
     state_dir = config.state_dir
     state_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
     notifier = Notifier()
+    supervisor = supervise()
     async with contextlib.AsyncExitStack() as stack:
         stack.callback(notifier.close)
         journal = await stack.enter_async_context(Journal.open(state_dir / JOURNAL))
         _log_condition(journal)
-        keeping = asyncio.create_task(forget_old_nights(journal, config.journal.keep_days))
+        keeping = supervisor.task(
+            "keeping",
+            lambda _: forget_old_nights(journal, config.journal.keep_days),
+            on_failure="restart",
+        )
         stack.push_async_callback(_cancel, keeping)
         clock = pylsl.local_clock
         deck = _tape_deck(config, clock) if config.tape.enabled else None
@@ -104,6 +112,7 @@ async def serve(
                 ),
                 watchers=told if commentary is None else (*told, commentary),
                 past=past,
+                supervisor=supervisor,
             )
         )
 
@@ -123,10 +132,13 @@ async def serve(
             state_dir=str(state_dir),
         )
         if commentary is not None:
-            explaining = asyncio.create_task(commentary.run(ward.boards), name="commentary")
+            explaining = supervisor.task(
+                "explanations", lambda _: commentary.run(ward.boards), on_failure="restart"
+            )
             stack.push_async_callback(_cancel, explaining)
         if config.dashboard.enabled:
-            stack.push_async_callback(_cancel, asyncio.create_task(_dashboard(config)))
+            page = supervisor.task("ward page", lambda _: _dashboard(config), on_failure="restart")
+            stack.push_async_callback(_cancel, page)
         rounds = Rounds(
             ward,
             reading=lambda: lsl.turns,
@@ -137,6 +149,14 @@ async def serve(
             stack.enter_context(MetricsServer(metrics.host, metrics.port, rounds.readings))
         await keep_watch(ward.run(), Vigil(rounds, notifier), ward.ready, stop=ward.stop)
         _log.info("ended in good order; sessions that run can be taken up again")
+
+
+def supervise() -> Supervisor:
+    """Return a supervisor that also knows what asyncio and the libraries do in threads."""
+    supervisor = Supervisor()
+    pool = supervisor.pool("background", BACKGROUND_THREADS)
+    asyncio.get_running_loop().set_default_executor(pool)
+    return supervisor
 
 
 def reload(config: Config, path: Path | None, link: MqttLink) -> None:
@@ -173,11 +193,8 @@ async def _dashboard(config: Config) -> None:
     from hypnocast.dashboard.server import serve as serve_page
     from hypnocast.dashboard.settings import DashboardSettings
 
-    try:
-        settings = DashboardSettings.of(config, broker_settings(config.broker))
-        await serve_page(settings, started=lambda at: _log.info("ward page", address=at))
-    except (HypnocastError, OSError) as error:
-        _log.error("the ward page cannot be served", error=str(error))
+    settings = DashboardSettings.of(config, broker_settings(config.broker))
+    await serve_page(settings, started=lambda at: _log.info("ward page", address=at))
 
 
 async def _cancel(task: asyncio.Task[None]) -> None:

@@ -13,11 +13,11 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from typing import TypeVar
 
-import structlog
-
 from hypnocast.app.bedside import Bedside
 from hypnocast.app.sources import Source
 from hypnocast.app.traced import Item, Traced
+from hypnocast.ports.supervision import Supervisor
+from hypnocast.ports.worker import Worker
 
 T = TypeVar("T")
 Deliver = Callable[[str, Item], None]
@@ -29,16 +29,19 @@ MAX_UNDER_WAY = 48
 EVERY_BED_S = 0.05
 """Beds at which nothing comes are looked at so often, not whenever something comes elsewhere."""
 
+DEADLINE_S = 20.0
+"""Live, the loop turns many times a second."""
+
 EVERY_BED_TICKS = 8
 """And after so many ticks, however little time has passed."""
-
-_log = structlog.get_logger("tracer")
 
 
 class Tracer:
     """Runs the bedsides of all beds on one thread."""
 
-    def __init__(self, source: Source, make: MakeBedside, deliver: Deliver) -> None:
+    def __init__(
+        self, source: Source, make: MakeBedside, deliver: Deliver, supervisor: Supervisor
+    ) -> None:
         """Take the source, how to make a bedside, and who takes items (called on the thread)."""
         self._source = source
         self._make = make
@@ -48,7 +51,8 @@ class Tracer:
         self._posted: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
         self._room = threading.Semaphore(MAX_UNDER_WAY)
         self._stopping = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="tracer", daemon=True)
+        self._supervisor = supervisor
+        self._worker: Worker | None = None
         self._ended: Future[None] = Future()
         self._moved: dict[str, Bedside] = {}
         """Beds that something came to, or was done at, since the last tick."""
@@ -67,15 +71,15 @@ class Tracer:
 
     def start(self) -> None:
         """Begin to read."""
-        self._thread.start()
+        self._worker = self._supervisor.thread("drawing", self._run, deadline_s=DEADLINE_S)
 
     def stop(self) -> None:
         """Stop reading; what is under way is still delivered."""
         self._stopping.set()
         self._source.stop()
         self._room.release()
-        if self._thread.is_alive():
-            self._thread.join(timeout=10.0)
+        if self._worker is not None:
+            self._worker.stop(10.0)
 
     def page_done(self) -> None:
         """Take note that a page has reached the journal."""
@@ -113,18 +117,18 @@ class Tracer:
             self._room.acquire()
         self._deliver(bed, item)
 
-    def _run(self) -> None:
+    def _run(self, worker: Worker) -> None:
         try:
-            self._read()
-        except Exception as error:  # noqa: BLE001  (whoever waits for the end gets it)
-            _log.exception("the tracer failed")
+            self._read(worker)
+        except Exception as error:
             self._ended.set_exception(error)
-        else:
-            self._ended.set_result(None)
+            raise
+        self._ended.set_result(None)
 
-    def _read(self) -> None:
+    def _read(self, worker: Worker) -> None:
         for arrived in self._source.arrivals():
             self.beats += 1
+            worker.beat()
             self._do_posted()
             if self._stopping.is_set():
                 return

@@ -61,8 +61,8 @@ class Stuck:
 class Patient(Protocol):
     """What a vigil is kept over."""
 
-    async def refresh(self) -> None:
-        """Find out what cannot be told at once."""
+    def refresh(self) -> None:
+        """Take the numbers down."""
         ...
 
     def pulses(self) -> Sequence[Pulse]:
@@ -134,18 +134,14 @@ class Vigil:
         self._notifier.status("warming up")
         await ready.wait()
         self._notifier.ready()
-        refreshing = asyncio.create_task(self._refresh(), name="vigil refresh")
-        try:
-            while not refreshing.done():
-                stuck = self.look()
-                self._notifier.status(self._words(stuck))
-                if not stuck:
-                    self._notifier.alive()
-                self._give_up(stuck)
-                await asyncio.sleep(self._every_s)
-            refreshing.result()
-        finally:
-            refreshing.cancel()
+        while True:
+            stuck = self.look()
+            self._notifier.status(self._words(stuck))
+            if not stuck:
+                self._notifier.alive()
+            self._give_up(stuck)
+            self._patient.refresh()
+            await asyncio.sleep(self._every_s)
 
     def _give_up(self, stuck: Sequence[Stuck]) -> None:
         lost = [one for one in stuck if one.over_s > self._patience_s]
@@ -162,11 +158,6 @@ class Vigil:
         if not stuck:
             return words
         return f"STUCK: {', '.join(f'{one.part} ({one.for_s:.0f} s)' for one in stuck)}; {words}"
-
-    async def _refresh(self) -> None:
-        while True:
-            await self._patient.refresh()
-            await asyncio.sleep(self._every_s)
 
 
 async def keep_watch(

@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from concurrent.futures import Future
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Protocol
+from typing import Any, Protocol
 
 import structlog
 
@@ -26,14 +26,23 @@ from hypnocast.app.tracer import MakeBedside, Tracer
 from hypnocast.core import wire
 from hypnocast.core.session import LightsMark, Phase, Session
 from hypnocast.core.topics import Topics
+from hypnocast.core.wire import OutboxCounters
 from hypnocast.errors import HypnocastError, JournalError
 from hypnocast.ports.journal_reader import JournalReader, NightRecord
 from hypnocast.ports.mqtt import Connected, MqttLink
 from hypnocast.ports.mqtt_settings import BrokerSettings
+from hypnocast.ports.supervision import Supervisor
+from hypnocast.ports.worker import Worker
 from hypnocast.stagers.pack import Pack
 
 STATE_EVERY_S = 30.0
 REFRESH_S = 1.0
+STATUS_S = 0.5
+"""What is degraded is looked at so often, and published where it has changed."""
+STATUS_DEADLINE_S = 20.0
+"""Nothing it does waits for a disk, a model or a broker."""
+COUNT_DEADLINE_S = 30.0
+"""A disk may take its time over a question."""
 DRAIN_S = 10.0
 """How long a daemon that ends waits for the broker to acknowledge what is still to be sent."""
 
@@ -72,6 +81,8 @@ class Plan:
     """Announce every bed as a device of Home Assistant."""
     past: PastPages | None = None
     """Keeps past pages and answers ``page`` and ``explain``; None: both are refused."""
+    supervisor: Supervisor = field(default_factory=Supervisor)
+    """Of every thread and task."""
 
 
 class Ward:
@@ -82,7 +93,8 @@ class Ward:
         self._plan = plan
         self.judge = plan.kit.judge
         self.journal = plan.kit.journal
-        self.tracer = Tracer(plan.source, plan.make_bedside, self._deliver)
+        self.supervisor = plan.supervisor
+        self.tracer = Tracer(plan.source, plan.make_bedside, self._deliver, self.supervisor)
         self.orders = Orders(self.tracer, self._durable, plan.past)
         self.link = MqttLink(plan.broker, plan.topics, plan.node, self.journal, self.orders.obey)
         self._house = House(
@@ -99,6 +111,10 @@ class Ward:
         self._desk_tasks: dict[str, asyncio.Task[None]] = {}
         self._loop: asyncio.AbstractEventLoop | None = None
         self._began = time.monotonic()
+        self.outbox = OutboxCounters(waiting=0, oldest_s=None, sent=0)
+        """What waits for the broker, as it was last counted."""
+        self._uncounted = ""
+        """Why the outbox cannot be counted."""
         self._stop = asyncio.Event()
         self._failure: BaseException | None = None
         """Of a desk."""
@@ -117,27 +133,36 @@ class Ward:
         for bed in self._plan.beds:
             self.desk(bed)
         await self._resume()
-        link = asyncio.create_task(self.link.run(), name="mqtt")
-        chores = asyncio.create_task(self._chores(), name="chores")
+        link = self.supervisor.task("mqtt", lambda _: self.link.run())
+        care = self.supervisor.task("model care", self._care_for_model)
+        others = [care, self._again("outbox count", self._count_outbox_again, COUNT_DEADLINE_S)]
         try:
             # Samples are read, and taped, while the model warms up: it may take its time.
             self.tracer.start()
-            await self.judge.start()
+            await self.judge.start(self.supervisor)
             self._log_capacity()
             self.ready.set()
-            self._show_state()
-            await self._until_over(link, chores)
+            others.append(self._again("status", self._show_status, STATUS_DEADLINE_S))
+            await self._until_over(link, care)
         finally:
-            self.tracer.stop()
-            await self._finish_desks(chores)
+            await asyncio.to_thread(self.tracer.stop)
+            await self._finish_desks(care)
             await self._drain(link)
-            chores.cancel()
+            for task in others:
+                task.cancel()
             self.link.stop()
-            await asyncio.gather(link, chores, return_exceptions=True)
+            await asyncio.gather(link, *others, return_exceptions=True)
             self.judge.stop()
         for desk in self._desk_tasks.values():
             if desk.done() and not desk.cancelled():
                 desk.result()  # one may have failed only while the others finished
+
+    def _again(
+        self, name: str, run: Callable[[Worker], Coroutine[Any, Any, None]], deadline_s: float
+    ) -> asyncio.Task[None]:
+        """Start what turns for ever, and turns again after a failure."""
+        task = self.supervisor.task
+        return task(name, run, deadline_s=deadline_s, on_failure="restart")
 
     async def _until_over(self, *tasks: asyncio.Task[None]) -> None:
         """Wait for the end of the source or a stop; a part that fails is raised."""
@@ -171,7 +196,7 @@ class Ward:
         if beyond and plan.source.kind == "live":
             _log.error("these beds will not always be served in time", beds=list(beyond))
 
-    async def _finish_desks(self, chores: asyncio.Task[None]) -> None:
+    async def _finish_desks(self, care: asyncio.Task[None]) -> None:
         await asyncio.sleep(0)
         for desk in self.desks.values():
             desk.finish()
@@ -179,8 +204,8 @@ class Ward:
         whole = self._plan.source.kind != "live" and self.tracer.ended.done()
         until = time.monotonic() + DRAIN_S
         left: set[asyncio.Task[None]] = {*self._desk_tasks.values()}
-        while left and not chores.done() and (whole or time.monotonic() < until):
-            await asyncio.wait({*left, chores}, timeout=0.2, return_when=asyncio.FIRST_COMPLETED)
+        while left and not care.done() and (whole or time.monotonic() < until):
+            await asyncio.wait({*left, care}, timeout=0.2, return_when=asyncio.FIRST_COMPLETED)
             left = {task for task in left if not task.done()}
         for board in self.boards.values():
             board.refresh_now()
@@ -197,17 +222,44 @@ class Ward:
                 return
             await asyncio.sleep(0.02)
 
-    async def _chores(self) -> None:
-        """Do what is to be done now and then."""
-        state_at = time.monotonic() + STATE_EVERY_S
+    async def _show_status(self, worker: Worker) -> None:
+        """Publish how beds and daemon do: when that changes, and now and then."""
+        state_at = tick_at = time.monotonic()
+        shown: tuple[str, ...] = ()
+        while True:
+            now, degraded = time.monotonic(), self.degraded()
+            if now >= state_at or degraded != shown:
+                shown, state_at = degraded, now + STATE_EVERY_S
+                self.link.retain(self._plan.topics.daemon(self._plan.node), self.state())
+            if now >= tick_at:
+                tick_at = now + REFRESH_S
+                for board in self.boards.values():
+                    board.tick()
+            worker.beat()
+            await asyncio.sleep(STATUS_S)
+
+    async def _care_for_model(self, _: Worker) -> None:
+        """Build a model that hangs anew; where that cannot be, the ward ends and begins anew."""
         while True:
             await asyncio.sleep(REFRESH_S)
             await self.judge.rebuild_if_stuck()
-            for board in self.boards.values():
-                board.tick()
-            if time.monotonic() >= state_at:
-                state_at += STATE_EVERY_S
-                await self._publish_state()
+
+    async def _count_outbox_again(self, worker: Worker) -> None:
+        while True:
+            await self.count_outbox()
+            worker.beat()
+            await asyncio.sleep(REFRESH_S)
+
+    async def count_outbox(self) -> None:
+        """Count what waits for the broker; a disk that cannot be read leaves the last count."""
+        try:
+            self.outbox = await self.journal.outbox_counters(datetime.now(UTC))
+        except JournalError as error:
+            if not self._uncounted:
+                _log.warning("the outbox cannot be counted", error=str(error))
+            self._uncounted = f"the outbox cannot be counted: {error}"
+        else:
+            self._uncounted = ""
 
     # --- beds ----------------------------------------------------------------------------------
 
@@ -228,7 +280,7 @@ class Ward:
             board = Board(bed, self._house, self.link)
             desk = Desk(self._plan.kit, board)
             self.desks[bed], self.boards[bed] = desk, board
-            working = asyncio.create_task(desk.run(), name=f"desk {bed}")
+            working = self.supervisor.task(f"desk {bed}", lambda _: desk.run())
             working.add_done_callback(self._desk_over)
             self._desk_tasks[bed] = working
             board.refresh()
@@ -284,37 +336,28 @@ class Ward:
 
     # --- the daemon's own state ----------------------------------------------------------------
 
-    def _show_state(self) -> None:
-        asyncio.ensure_future(self._publish_state())  # noqa: RUF006 - short, and nothing awaits it
+    def degraded(self) -> tuple[str, ...]:
+        """Return what is not as it should be, a line each."""
+        condition = self.journal.condition
+        lines = (
+            *self.judge.state().degraded,
+            *(("journal_degraded",) if condition.health == "degraded" else ()),
+            *(words for words in (condition.why, condition.lost, self._uncounted) if words),
+            *self.link.problems,
+            *self.supervisor.problems(),
+        )
+        return tuple(dict.fromkeys(lines))
 
-    async def _publish_state(self) -> None:
-        topic = self._plan.topics.daemon(self._plan.node)
-        try:
-            state = await self.state()
-        except JournalError as error:
-            # A journal that cannot be read for a moment ends no night: the next state says more.
-            _log.warning("the daemon's state cannot be told", error=str(error))
-            return
-        self.link.retain(topic, state)
-
-    async def state(self) -> wire.DaemonState:
-        """Return how the daemon does."""
+    def state(self) -> wire.DaemonState:
+        """Return how the daemon does; waits for nothing, so that it can be told at any time."""
         plan, judge = self._plan, self.judge.state()
         counters: Counter[str] = Counter()
         for board in self.boards.values():
             counters.update(board.counts)
         counters.update({"judged": judge.judged, "failed": judge.failed, "rebuilt": judge.rebuilt})
         counters["given_up"] += judge.given_up
-        now = time.time()
-        condition = self.journal.condition
-        degraded = (
-            *judge.degraded,
-            *(("journal_degraded",) if condition.health == "degraded" else ()),
-            *(words for words in (condition.why, condition.lost) if words),
-            *self.link.problems,
-        )
         return wire.DaemonState(
-            at=instant(now),
+            at=instant(time.time()),
             site=plan.topics.site,
             node=plan.node,
             version=__version__,
@@ -323,11 +366,11 @@ class Ward:
             pack_digest=plan.pack.digest,
             recipe=plan.pack.recipe.name,
             provider=judge.provider,
-            degraded=degraded,
+            degraded=self.degraded(),
             uptime_s=round(time.monotonic() - self._began, 1),
             beds=tuple(self.boards),
             counters=dict(counters),
-            outbox=await self.journal.outbox_counters(datetime.fromtimestamp(now, UTC)),
+            outbox=self.outbox,
         )
 
 
