@@ -325,13 +325,15 @@ class Judge:
             more_may_come = self._wake.wait(GATHER_S if there else None)
         return False
 
-    def _take(self, generation: int, stager: Stager) -> list[Question]:
+    def _take(
+        self, generation: int, stager: Stager, loop: asyncio.AbstractEventLoop
+    ) -> list[Question]:
         with self._wake:
             while self._wait(generation):
                 batch, given_up = self._questions.batch(time.monotonic(), stager.pace)
-                if given_up and self._loop is not None:
+                if given_up:
                     self._given_up += len(given_up)
-                    self._loop.call_soon_threadsafe(give_up, given_up, stager.pace)
+                    loop.call_soon_threadsafe(give_up, given_up, stager.pace)
                 if batch:
                     self._running = batch
                     self._began = time.monotonic()
@@ -340,7 +342,7 @@ class Judge:
             return []
 
     def _work(self, generation: int, stager: Stager, loop: asyncio.AbstractEventLoop) -> None:
-        while batch := self._take(generation, stager):
+        while batch := self._take(generation, stager, loop):
             began = time.monotonic()
             answers = answers_of(stager, [question.look for question in batch])
             failed = sum(not isinstance(answer, Opinion) for answer in answers)
