@@ -19,7 +19,8 @@ ORDERLY_S = 1.0
 def rounds_of(alive: Alive, orders: Orders) -> Rounds:
     """Go round a ward's parts with deadlines that a test can wait for."""
     s = orders.deadline_s
-    # The journal's thread turns once in 2 s where there is nothing to write. The pages of a night at speed come much more often than every 30 s.
+    # The journal turns once in 2 s where there is nothing to write.
+    # The pages of a night at speed come much more often than every 30 s.
     deadlines = Deadlines(s, s + 2.0, s, s, s, close_slack=s - 31.0, worker=s)
     return Rounds(
         alive.ward, reading=lambda: alive.ward.tracer.beats, closing_s=1.0, deadlines=deadlines
