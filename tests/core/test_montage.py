@@ -122,6 +122,8 @@ def test_electrodes_of_two_streams_are_never_subtracted() -> None:
         (["ROC-A1"], Role.E2, "E2-M1", "substitute"),
         (["E1-E2"], Role.E1, "E1-E2", "substitute"),
         (["EOG Left"], Role.E1, "E1 (reference assumed)", "assumed_reference"),
+        (["LOC", "ROC"], Role.E1, "E1 (reference assumed)", "assumed_reference"),
+        (["LOC", "ROC"], Role.E2, "E2 (reference assumed)", "assumed_reference"),
         (["EMG"], Role.CHIN, "EMG", "substitute"),
         (["Chin2"], Role.CHIN, "Chin2 (reference assumed)", "assumed_reference"),
         (["EKG II"], Role.ECG, "ECGII", "recommended"),

@@ -125,6 +125,9 @@ def test_mass_is_read_in_epochs_of_20_and_of_30_seconds(tmp_path: Path, length: 
     assert set(night.channels) == set(Role) - {Role.ECG}
     between = (noise("EMG Chin1") - noise("EMG Chin2"))[int(34 * RATE) : int(64 * RATE)]
     np.testing.assert_allclose(proper(night, Role.CHIN, 1), between, atol=0.06)
+    for role, label in ((Role.E1, "EOG Left Horiz"), (Role.E2, "EOG Right Horiz")):
+        eye = noise(label)[int(34 * RATE) : int(64 * RATE)]  # as recorded, not one minus the other
+        np.testing.assert_allclose(proper(night, role, 1), eye, atol=0.03)
 
 
 @pytest.mark.parametrize("form", ["edf", "txt"])
@@ -184,6 +187,8 @@ def test_shhs_is_read_from_its_folders(tmp_path: Path, form: str) -> None:
     assert night.channels[Role.C4] == "C4-M1"
     expected = noise("EEG")[: int(PAGE_S * RATE)]
     np.testing.assert_allclose(proper(night, Role.C4, 0), expected, atol=0.03)
+    for role, label in ((Role.E1, "EOG(L)"), (Role.E2, "EOG(R)")):
+        np.testing.assert_allclose(proper(night, role, 0), noise(label)[: expected.size], atol=0.03)
     heart = proper(night, Role.ECG, 0)
     np.testing.assert_allclose(heart, noise("ECG")[: heart.size], atol=0.03)
 

@@ -37,13 +37,14 @@ def _scalp_wishes(right: str, left: str, others: Sequence[tuple[str, str]]) -> t
     )
 
 
-def _eye_wishes(eye: str, other: str) -> tuple[Wish, ...]:
+def _eye_wishes(eye: str) -> tuple[Wish, ...]:
+    # One eye against the other is taken only where the stream has it so: made of two electrodes,
+    # it would show both eyes as one signal and its negative, and nothing that they share.
     return (
         (eye, "M2", "recommended"),
         (eye, "M1", "substitute"),
         (eye, LINKED_EARS, "substitute"),
         (eye, "Fpz", "substitute"),
-        (eye, other, "substitute"),
         (eye, ANY, "substitute"),
         (eye, None, "assumed_reference"),
     )
@@ -60,8 +61,8 @@ WISHES: Mapping[Role, tuple[Wish, ...]] = MappingProxyType(
         ),
         Role.C4: (*_scalp_wishes("C4", "C3", [("Cz", ANY)]), (EEG, None, "substitute")),
         Role.O2: _scalp_wishes("O2", "O1", [("Oz", ANY), ("Cz", "Oz"), ("Pz", "Oz")]),
-        Role.E1: (*_eye_wishes("E1", "E2"), (EOG, None, "substitute")),
-        Role.E2: _eye_wishes("E2", "E1"),
+        Role.E1: (*_eye_wishes("E1"), (EOG, None, "substitute")),
+        Role.E2: _eye_wishes("E2"),
         Role.CHIN: (
             *((CHIN + a, CHIN + b, "recommended") for a, b in _CHIN_PAIRS),
             (CHIN, None, "recommended"),
