@@ -11,7 +11,13 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from hypnocast.core.calibration import Calibration, HiddenMarkov, Logistic, SequenceModel
+from hypnocast.core.calibration import (
+    Calibration,
+    Corrected,
+    HiddenMarkov,
+    Logistic,
+    SequenceModel,
+)
 from hypnocast.core.decide import Decider, NightState
 from hypnocast.core.filter import (
     EMPTY,
@@ -23,7 +29,7 @@ from hypnocast.core.filter import (
 )
 from hypnocast.core.types import FloatArray, Opinion, Staged
 
-Kind = Literal["none", "hmm", "logistic"]
+Kind = Literal["none", "hmm", "logistic", "corrected"]
 PRIOR = (0.3, 0.1, 0.3, 0.1, 0.2)
 
 
@@ -43,6 +49,18 @@ def _sequence(kind: Kind, seed: int = 1) -> SequenceModel | None:
             "transitions": [_distribution(rng) for _ in range(5)],
             "initial": _distribution(rng),
         }
+    elif kind == "corrected":
+        forward, correction = _sequence("hmm", seed), _sequence("logistic", seed)
+        table = {
+            "kind": "corrected",
+            "filter": {**msgspec.to_builtins(forward), "sparse_power": 0.4},
+            "logistic": {
+                **msgspec.to_builtins(correction),
+                "whole_weights": rng.normal(0, 0.3, (5, 30)).tolist(),
+                "whole_bias": rng.normal(0, 0.3, 5).tolist(),
+            },
+            "belief_power": 0.8,
+        }
     else:
         table = {
             "kind": "logistic",
@@ -52,7 +70,7 @@ def _sequence(kind: Kind, seed: int = 1) -> SequenceModel | None:
             "weights": rng.normal(0, 0.3, (5, 30)).tolist(),
             "bias": rng.normal(0, 0.3, 5).tolist(),
         }
-    return msgspec.convert(table, HiddenMarkov | Logistic)
+    return msgspec.convert(table, HiddenMarkov | Logistic | Corrected)
 
 
 def _calibration(kind: Kind, temperature: float = 1.3) -> Calibration:
@@ -60,14 +78,23 @@ def _calibration(kind: Kind, temperature: float = 1.3) -> Calibration:
 
 
 def _opinion(epoch: int, row: FloatArray) -> Opinion:
-    return Opinion(epoch, row, provider="cpu")
+    return Opinion(epoch, row, provider="cpu", coverage=_coverage(row))
+
+
+def _coverage(row: FloatArray) -> float:
+    """Pages of every fullness, so that each test here holds for all of them."""
+    return 0.15 + 0.85 * abs(float(np.sin(row[0])))
+
+
+def _past(night: list[FloatArray | None]) -> list[tuple[int, Opinion | None]]:
+    return [(e, None if row is None else _opinion(e, row)) for e, row in enumerate(night)]
 
 
 rows = st.integers(0, 2**31).map(
     lambda seed: log_normalise(np.random.default_rng(seed).normal(0, 4, 5))
 )
 nights = st.lists(st.none() | rows, min_size=1, max_size=30)
-kinds = st.sampled_from(["none", "hmm", "logistic"])
+kinds = st.sampled_from(["none", "hmm", "logistic", "corrected"])
 
 
 def _follow(
@@ -121,7 +148,7 @@ def test_a_rebuilt_state_goes_on_as_if_nothing_had_happened(
 ) -> None:
     decider = Decider(_calibration(kind))
     whole, verdicts = _follow(decider, night)
-    rebuilt = decider.rebuild(enumerate(night[:cut]))
+    rebuilt = decider.rebuild(_past(night[:cut]))
     resumed, rest = _follow(decider, night[cut:], rebuilt, first=min(cut, len(night)))
     assert resumed == whole
     for left, right in zip(verdicts[cut:], rest, strict=True):
@@ -173,7 +200,7 @@ def test_the_forward_filter_agrees_with_summing_over_every_hypnogram(
     np.testing.assert_allclose(verdicts[-1].probabilities, expected, atol=1e-6)
 
 
-@pytest.mark.parametrize("kind", ["hmm", "logistic"])
+@pytest.mark.parametrize("kind", ["hmm", "logistic", "corrected"])
 def test_ten_withheld_pages_in_a_row_clear_the_memory_and_nine_do_not(kind: Kind) -> None:
     decider = Decider(_calibration(kind))
     sure = log_normalise(np.array([-9.0, -9.0, -9.0, 0.0, -9.0]))
@@ -186,7 +213,7 @@ def test_ten_withheld_pages_in_a_row_clear_the_memory_and_nine_do_not(kind: Kind
     assert after_ten[-1] is not None
     np.testing.assert_array_equal(after_ten[-1].probabilities, fresh.probabilities)
     assert np.abs(after_nine[-1].probabilities - fresh.probabilities).max() > 1e-6
-    assert decider.rebuild([(0, sure), (FORGET_AFTER, None)]).memory == EMPTY
+    assert decider.rebuild([(0, _opinion(0, sure)), (FORGET_AFTER, None)]).memory == EMPTY
     assert state.next_epoch == FORGET_AFTER + 2
 
 
@@ -233,7 +260,7 @@ def test_features_for_fitting_are_those_the_daemon_weighs(night: list[FloatArray
     calibrated = np.array([calibrate(row, calibration.temperature) for row in raw])
     features = logistic_features(model, calibrated)
     scores = features @ np.asarray(model.weights).T + np.asarray(model.bias)
-    staged = run_filter(calibration, raw)
+    staged = run_filter(calibration, raw, np.array([_coverage(row) for row in raw]))
     _, verdicts = _follow(Decider(calibration), night)
     for verdict, score, row in zip(verdicts, scores, staged, strict=True):
         if verdict is None:
@@ -299,7 +326,7 @@ def test_a_withheld_page_settles_the_one_before_it() -> None:
     state, _ = decider.step(NightState(), _opinion(0, ONE))
     state, settled = decider.withhold(state, 1)
     assert [(verdict.epoch, verdict.provisional) for verdict in settled] == [(0, False)]
-    assert state == decider.rebuild([(0, ONE), (1, None)])
+    assert state == decider.rebuild(_past([ONE, None]))
 
 
 def test_two_pages_may_wait_and_become_terminal_in_their_order() -> None:
@@ -312,7 +339,7 @@ def test_two_pages_may_wait_and_become_terminal_in_their_order() -> None:
     state, oldest = decider.step(state, _opinion(0, TWO))
     state, newest = decider.step(state, _opinion(1, ONE))
     assert (oldest.epoch, newest.epoch) == (0, 1)
-    assert state == decider.rebuild([(0, TWO), (1, ONE)])
+    assert state == decider.rebuild(_past([TWO, ONE]))
     _, (_, alone) = _follow(Decider(_calibration("hmm")), [TWO, ONE])
     assert alone is not None
     np.testing.assert_array_equal(newest.probabilities, alone.probabilities)
@@ -326,4 +353,48 @@ def test_a_terminal_page_takes_no_opinion_any_more() -> None:
     with pytest.raises(ValueError, match="terminal"):
         decider.withhold(state, 2)
     with pytest.raises(ValueError, match="out of order"):
-        decider.rebuild([(1, ONE), (0, TWO)])
+        decider.rebuild([(1, _opinion(1, ONE)), (0, _opinion(0, TWO))])
+
+
+def test_the_less_of_a_page_came_the_more_its_neighbours_say() -> None:
+    decider = Decider(_calibration("corrected"))
+    calibration = decider.calibration
+    model = calibration.sequence
+    assert isinstance(model, Corrected)
+    night = [ONE, TWO, SIX]
+
+    def seen(coverage: float) -> FloatArray:
+        state = NightState()
+        for epoch, row in enumerate(night):
+            opinion = Opinion(epoch, row, provider="cpu", coverage=coverage)
+            state, staged = decider.step(state, opinion)
+        return np.log(staged.probabilities)
+
+    def reckoned(coverage: float) -> FloatArray:
+        calibrated = np.array([calibrate(row, calibration.temperature) for row in night])
+        power = 0.4 + 0.6 * coverage
+        belief = np.log(model.filter.initial)
+        for epoch, row in enumerate(calibrated):
+            if epoch:
+                belief = np.log(np.exp(belief) @ np.asarray(model.filter.transitions))
+            belief = log_normalise(belief + power * (row - np.log(PRIOR)))
+        features = logistic_features(model.logistic, calibrated)[-1]
+        sparse = np.asarray(model.logistic.weights) @ features + np.asarray(model.logistic.bias)
+        assert model.logistic.whole_weights is not None
+        assert model.logistic.whole_bias is not None
+        whole = np.asarray(model.logistic.whole_weights) @ features
+        whole += np.asarray(model.logistic.whole_bias)
+        return log_normalise(0.8 * belief + sparse + (whole - sparse) * coverage)
+
+    for coverage in (0.17, 0.5, 1.0):
+        np.testing.assert_allclose(seen(coverage), reckoned(coverage), atol=1e-9)
+
+
+def test_a_logistic_for_whole_pages_has_weights_and_a_bias_or_neither() -> None:
+    table = msgspec.to_builtins(_sequence("logistic"))
+    with pytest.raises(msgspec.ValidationError, match="only one of the two"):
+        msgspec.convert({**table, "whole_bias": [0.0] * 5}, Logistic)
+    with pytest.raises(msgspec.ValidationError, match="whole_weights"):
+        msgspec.convert(
+            {**table, "whole_bias": [0.0] * 5, "whole_weights": [[0.0] * 3] * 5}, Logistic
+        )

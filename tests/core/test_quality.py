@@ -178,3 +178,16 @@ def test_at_least_99_percent_of_real_eeg_passes() -> None:
                     flags = health(on_grid(gain * row), 100.0, 50)
                     passed.append(reason_against(ChannelQuality(1.0, flags), 0.8) is None)
     assert np.mean(passed) >= 0.99
+
+
+def test_what_came_of_a_page_is_told_by_the_needed_channel_that_came_most() -> None:
+    quality = {
+        Role.F4: ChannelQuality(0.41239),
+        Role.C4: ChannelQuality(0.81239),
+        Role.CHIN: ChannelQuality(1.0),
+    }
+    eeg, chin = (Role.F4, Role.C4, Role.O2), (Role.CHIN,)
+    assert coverage_of(quality, [eeg]) == 0.8124
+    assert coverage_of(quality, [eeg, chin]) == 0.8124
+    assert coverage_of({}, [eeg]) == 1.0
+    assert coverage_of(quality, []) == 1.0

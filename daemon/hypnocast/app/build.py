@@ -94,6 +94,7 @@ def make_kit(
         ),
         decider=Decider(manifest.calibration, context_after=manifest.context.after > 0),
         context=manifest.context,
+        needed=manifest.montage.needed,
         stamp=Stamp(
             site=config.site.id,
             pack_digest=pack.digest,

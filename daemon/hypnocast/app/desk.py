@@ -19,11 +19,13 @@ from hypnocast.app.events import Origin, instant
 from hypnocast.app.judging import Judge
 from hypnocast.app.rolling import RollingDesk
 from hypnocast.app.scorer import Asked, Scored, Scorer
+from hypnocast.app.seeing import Needed
 from hypnocast.app.traced import Changed, Glimpsed, Item, Noted, Seen, Traced
 from hypnocast.core import wire
 from hypnocast.core.decide import Decider, NightState
+from hypnocast.core.quality import coverage_of
 from hypnocast.core.session import Phase, Session, SessionChange
-from hypnocast.core.types import FloatArray, Opinion
+from hypnocast.core.types import ChannelQuality, FloatArray, Opinion, Role
 from hypnocast.ports.journal import Journal
 from hypnocast.ports.journal_reader import NightRecord
 from hypnocast.ports.journal_records import Committed
@@ -64,6 +66,8 @@ class Kit:
     judge: Judge
     decider: Decider
     context: Context
+    needed: Needed
+    """Which channels the pack needs: how much of a page came is told by them."""
     stamp: Stamp
     deadline_s: float | None
     """How long after its close a page may wait for an opinion; None: as long as it takes."""
@@ -139,7 +143,11 @@ class Desk:
         """Go on with a session that the journal has: the filter's state is followed again."""
         self._board.begin(session)
         self._board.recall(night)
-        state = self._kit.decider.rebuild(evidence)
+        events = {event.epoch: event for event in night.events}
+        state = self._kit.decider.rebuild(
+            (epoch, None if said is None else self._opinion(events[epoch], said))
+            for epoch, said in evidence
+        )
         for event, log_probabilities in provisional:
             state = await self._settle(event, log_probabilities, state)
         if session.anchor_utc is not None:
@@ -151,7 +159,7 @@ class Desk:
         """Make a page terminal that was provisional when the daemon went down, as it was told."""
         if log_probabilities is None:
             return state
-        opinion = Opinion(event.epoch, log_probabilities, provider=event.provider or "")
+        opinion = self._opinion(event, log_probabilities)
         state, staged = self._kit.decider.step(state, opinion)
         if staged.provisional:
             state, _ = self._kit.decider.settle(state)
@@ -160,6 +168,18 @@ class Desk:
         )
         await self._committer.emit(Scored(terminal, log_probabilities, None))
         return state
+
+    def _opinion(self, event: wire.StageEvent, log_probabilities: FloatArray) -> Opinion:
+        """Return what was said of a page, as it was before the daemon went down."""
+        quality = {
+            Role(role): ChannelQuality(report.coverage) for role, report in event.quality.items()
+        }
+        return Opinion(
+            event.epoch,
+            log_probabilities,
+            provider=event.provider or "",
+            coverage=coverage_of(quality, self._kit.needed),
+        )
 
     async def _work_off(self, item: _Work) -> None:
         match item:

@@ -38,6 +38,15 @@ def _check_finite(numbers: tuple[float, ...], what: str) -> None:
     _refuse_unless(all(math.isfinite(n) for n in numbers), f"{what}: a number is not finite")
 
 
+def _check_weights(weights: tuple[tuple[float, ...], ...], features: int, what: str) -> None:
+    _refuse_unless(len(weights) == 5, f"{what}: needs one row for each of 5 stages")
+    for row in weights:
+        _refuse_unless(
+            len(row) == features, f"{what}: a row has {len(row)} numbers, not {features}"
+        )
+        _check_finite(row, what)
+
+
 class HiddenMarkov(Table, frozen=True, kw_only=True, tag_field="kind", tag="hmm"):
     """A causal forward filter: emissions are posterior / training prior.
 
@@ -51,6 +60,9 @@ class HiddenMarkov(Table, frozen=True, kw_only=True, tag_field="kind", tag="hmm"
     """What is believed of the first page, and of the first page after a reset."""
     emission_power: Positive = 1.0
     """Exponent of the emissions: below 1 the neighbouring pages count for more."""
+    sparse_power: Positive | None = None
+    """That exponent for a page of which next to nothing came; between it and a whole page it
+    follows the coverage. None: :attr:`emission_power` whatever came."""
 
     def __post_init__(self) -> None:
         """Refuse what is no transition matrix."""
@@ -78,22 +90,41 @@ class Logistic(Table, frozen=True, kw_only=True, tag_field="kind", tag="logistic
     bias: StageVector
     log_floor: Annotated[float, Meta(lt=0.0, ge=-700.0)] = -7.0
     """Log-probabilities below are raised to this before they enter."""
+    whole_weights: tuple[tuple[float, ...], ...] | None = None
+    """The weights for a page that came whole; those for a page of which next to nothing came are
+    then :attr:`weights`, and between they follow the coverage. None: the same for every page."""
+    whole_bias: StageVector | None = None
+    """The bias that belongs to :attr:`whole_weights`."""
 
     def __post_init__(self) -> None:
         """Refuse weights that do not fit the features."""
         _refuse_unless(len(self.averages) <= MAX_LAGS, f"averages: more than {MAX_LAGS}")
         features = 5 * (1 + self.lags + len(self.averages))
-        _refuse_unless(len(self.weights) == 5, "weights: needs one row for each of 5 stages")
-        for row in self.weights:
-            _refuse_unless(
-                len(row) == features, f"weights: a row has {len(row)} numbers, not {features}"
-            )
-            _check_finite(row, "weights")
+        _check_weights(self.weights, features, "weights")
         _check_finite(self.bias, "bias")
         _check_finite(self.neutral, "neutral")
+        whole, bias = self.whole_weights, self.whole_bias
+        _refuse_unless(
+            (whole is None) == (bias is None), "whole_weights and whole_bias: only one of the two"
+        )
+        if whole is not None and bias is not None:
+            _check_weights(whole, features, "whole_weights")
+            _check_finite(bias, "whole_bias")
 
 
-SequenceModel = HiddenMarkov | Logistic
+class Corrected(Table, frozen=True, kw_only=True, tag_field="kind", tag="corrected"):
+    """A forward filter and a logistic that corrects it: their logarithms are added.
+
+    The filter knows how nights go on; the logistic knows what this model tends to say.
+    """
+
+    filter: HiddenMarkov
+    logistic: Logistic
+    belief_power: Positive = 1.0
+    """Exponent of what the filter believes."""
+
+
+SequenceModel = HiddenMarkov | Logistic | Corrected
 
 
 class Calibration(Table, frozen=True, kw_only=True):

@@ -92,17 +92,17 @@ class Decider:
         memory = self._pass_over(state.memory, epoch + 1 - state.next_epoch)
         return NightState(next_epoch=epoch + 1, memory=memory), tuple(settled)
 
-    def rebuild(self, past: Iterable[tuple[int, FloatArray | None]]) -> NightState:
-        """Follow a night again from its terminal pages: raw log-probabilities, None if withheld."""
+    def rebuild(self, past: Iterable[tuple[int, Opinion | None]]) -> NightState:
+        """Follow a night again from its terminal pages: what was said of each, None if withheld."""
         state = NightState()
-        for epoch, log_probabilities in past:
-            if log_probabilities is None:
+        for epoch, opinion in past:
+            if opinion is None:
                 state, _ = self.withhold(state, epoch)
             else:
                 if epoch < state.next_epoch:
                     msg = f"epoch {epoch} comes twice in what is to be rebuilt, or out of order"
                     raise ValueError(msg)
-                state, _ = self._conclude(state, Opinion(epoch, log_probabilities, provider=""))
+                state, _ = self._conclude(state, opinion)
         return state
 
     def _conclude(self, state: NightState, opinion: Opinion) -> tuple[NightState, Staged]:
@@ -113,7 +113,8 @@ class Decider:
     def _look(self, memory: Memory, at: int, opinion: Opinion) -> tuple[Memory, FloatArray]:
         memory = self._pass_over(memory, opinion.epoch - at)
         evidence = calibrate(opinion.log_probabilities, self.calibration.temperature)
-        return follow(self.calibration.sequence, self.calibration.prior, memory, evidence)
+        calibration = self.calibration
+        return follow(calibration.sequence, calibration.prior, memory, evidence, opinion.coverage)
 
     def _pass_over(self, memory: Memory, pages: int) -> Memory:
         if pages >= FORGET_AFTER:

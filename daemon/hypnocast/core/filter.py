@@ -11,13 +11,14 @@ Everything is float64 and in log-space, and the same numbers in give the same nu
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import cast
 
 import numpy as np
 
 from hypnocast.core.calibration import (
     Calibration,
+    Corrected,
     HiddenMarkov,
     Logistic,
     SequenceModel,
@@ -64,19 +65,35 @@ EMPTY = Memory()
 
 
 def follow(
-    model: SequenceModel | None, prior: StageVector, memory: Memory, evidence: FloatArray
+    model: SequenceModel | None,
+    prior: StageVector,
+    memory: Memory,
+    evidence: FloatArray,
+    coverage: float = 1.0,
 ) -> tuple[Memory, FloatArray]:
-    """Take in one page; return what is known now, and the page's log-probabilities."""
+    """Take in one page; return what is known now, and the page's log-probabilities.
+
+    ``coverage`` is the share of the page that came: less of it says less.
+    """
     match model:
         case None:
             return EMPTY, log_normalise(evidence)
         case HiddenMarkov():
-            log_emissions = (evidence - np.log(np.asarray(prior))) * model.emission_power
+            power = _between(model.sparse_power, model.emission_power, coverage)
+            log_emissions = (evidence - np.log(np.asarray(prior))) * power
             belief = log_normalise(_expect(model, memory) + log_emissions)
             return Memory(belief=_freeze(belief)), belief
         case Logistic():
             memory = _remember(model, memory, np.maximum(evidence, model.log_floor))
-            return memory, _weigh(model, _features(memory))
+            return memory, log_normalise(_scores(model, _features(memory), coverage))
+        case Corrected():
+            believing, belief = follow(model.filter, prior, memory, evidence, coverage)
+            memory = _remember(
+                model.logistic, memory, np.maximum(evidence, model.logistic.log_floor)
+            )
+            scores = _scores(model.logistic, _features(memory), coverage)
+            page = log_normalise(belief * model.belief_power + scores)
+            return replace(memory, belief=believing.belief), page
 
 
 def skip(model: SequenceModel | None, memory: Memory) -> Memory:
@@ -94,10 +111,17 @@ def skip(model: SequenceModel | None, memory: Memory) -> Memory:
             neutral = np.asarray(model.neutral, dtype=np.float64)
             known = _remember(model, memory, neutral)
             return Memory(recent=known.recent, averages=known.averages, blanks=blanks)
+        case Corrected():
+            believing = skip(model.filter, memory)
+            return replace(skip(model.logistic, memory), belief=believing.belief)
 
 
-def run_filter(calibration: Calibration, log_probabilities: FloatArray) -> FloatArray:
+def run_filter(
+    calibration: Calibration, log_probabilities: FloatArray, coverage: FloatArray
+) -> FloatArray:
     """Filter a whole night at once: (pages, 5) raw log-probabilities in, probabilities out.
+
+    ``coverage`` (pages,) is the share of each page that came.
 
     Rows of NaN are pages without evidence and come out as NaN. It is the daemon's own step,
     page by page, so that what is evaluated is what is published.
@@ -109,7 +133,9 @@ def run_filter(calibration: Calibration, log_probabilities: FloatArray) -> Float
             memory = skip(calibration.sequence, memory)
             continue
         evidence = calibrate(row, calibration.temperature)
-        memory, page = follow(calibration.sequence, calibration.prior, memory, evidence)
+        memory, page = follow(
+            calibration.sequence, calibration.prior, memory, evidence, float(coverage[index])
+        )
         staged[index] = np.exp(page)
     return staged
 
@@ -156,10 +182,17 @@ def _features(memory: Memory) -> FloatArray:
     return np.asarray((*memory.recent, *memory.averages), dtype=np.float64).ravel()
 
 
-def _weigh(model: Logistic, features: FloatArray) -> FloatArray:
+def _scores(model: Logistic, features: FloatArray, coverage: float) -> FloatArray:
     # Sums of products in a fixed order: a BLAS may add differently on another machine.
-    scores = (np.asarray(model.weights) * features).sum(axis=1) + np.asarray(model.bias)
-    return log_normalise(scores)
+    scores: FloatArray = (np.asarray(model.weights) * features).sum(axis=1) + np.asarray(model.bias)
+    if model.whole_weights is None or model.whole_bias is None:
+        return scores
+    whole = (np.asarray(model.whole_weights) * features).sum(axis=1) + np.asarray(model.whole_bias)
+    return scores + (whole - scores) * coverage
+
+
+def _between(sparse: float | None, whole: float, coverage: float) -> float:
+    return whole if sparse is None else sparse + (whole - sparse) * coverage
 
 
 def _log(shares: Sequence[float] | Sequence[StageVector]) -> FloatArray:

@@ -180,6 +180,18 @@ def verdict_on(
     return None
 
 
+def coverage_of(quality: Quality, needed: Sequence[Sequence[Role]]) -> float:
+    """Give how much of a page came: of each group the channel that came most, then the least.
+
+    Rounded as events carry it, so that a decider rebuilt from the journal sees the same number.
+    Of a page whose quality nobody judged everything is taken to be there.
+    """
+    if not quality or not needed:
+        return 1.0
+    came = {role: channel.coverage for role, channel in quality.items()}
+    return round(min(max(came.get(role, 0.0) for role in group) for group in needed), 4)
+
+
 def _measure(samples: FloatArray, rate: float, mains_hz: int) -> _Looks:
     """Measure a channel that may have holes."""
     seconds, known = _seconds(samples, rate)

@@ -290,6 +290,8 @@ class Opinion:
     """What computed it: ``cpu``, ``cuda``, ``tensorrt``, ``remote:host`` …"""
     rationale: str | None = None
     rules: tuple[str, ...] | None = None
+    coverage: float = 1.0
+    """How much of the page was there to be seen; see :func:`.quality.coverage_of`."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

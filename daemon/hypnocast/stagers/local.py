@@ -8,6 +8,7 @@ from typing import Protocol
 
 import numpy as np
 
+from hypnocast.core.quality import coverage_of
 from hypnocast.core.types import Look, Opinion, Picture
 from hypnocast.errors import InferenceError
 from hypnocast.stagers.base import Reading
@@ -99,6 +100,7 @@ class LocalStager:
                 provider=self.provider,
                 rationale=reading.rationale,
                 rules=reading.rules,
+                coverage=coverage_of(look.page.quality, self.pack.manifest.montage.needed),
             )
             for look, reading in zip(looks, readings, strict=True)
         ]

@@ -21,6 +21,7 @@ import msgspec
 import numpy as np
 from PIL import Image
 
+from hypnocast.core.quality import coverage_of
 from hypnocast.core.types import STAGES, Look, Opinion, Picture
 from hypnocast.errors import InferenceError, InstallError
 from hypnocast.stagers.pace import Pace
@@ -143,6 +144,7 @@ class RemoteStager:
             provider=self.provider,
             rationale=said.rationale,
             rules=said.rules,
+            coverage=coverage_of(look.page.quality, self._pack.manifest.montage.needed),
         )
 
     def _png(self, picture: Picture) -> bytes:
