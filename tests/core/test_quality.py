@@ -7,7 +7,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hypnocast.core.quality import assess, health, reason_against, verdict_on
+from hypnocast.core.quality import (
+    assess,
+    coverage_of,
+    health,
+    reason_against,
+    verdict_on,
+)
 from hypnocast.core.recipe import builtin
 from hypnocast.core.types import (
     ChannelQuality,

@@ -83,7 +83,7 @@ def test_looking_nowhere_ahead_is_the_daemons_own_filter(seed: int) -> None:
     rows = tuple(tuple(float(x) for x in row) for row in transitions)
     start = tuple(float(x) for x in prior)
     chain = HiddenMarkov(transitions=rows, initial=start)  # type: ignore[arg-type]  # five by five
-    told = run_filter(Calibration(prior=start, sequence=chain), logs)  # type: ignore[arg-type]  # five numbers
+    told = run_filter(Calibration(prior=start, sequence=chain), logs, np.ones(len(logs)))  # type: ignore[arg-type]  # five numbers
     ours = follow(logs, prior, transitions, 0)
     known = np.isfinite(told).all(axis=1)
     np.testing.assert_allclose(ours[known], told[known], atol=1e-6)

@@ -84,5 +84,5 @@ def test_a_fitted_calibration_follows_a_night_better_than_the_page_alone() -> No
     alone = float((test.log_probabilities.argmax(axis=1) == test.stages).mean())
     for sequence in (logistic, fit_transitions(train)):
         calibration = Calibration(temperature=temperature, prior=(0.2,) * 5, sequence=sequence)
-        staged = run_filter(calibration, test.log_probabilities)
+        staged = run_filter(calibration, test.log_probabilities, np.ones(len(test.stages)))
         assert float((staged.argmax(axis=1) == test.stages).mean()) > alone + 0.15

@@ -188,7 +188,8 @@ def _scores(model: Logistic, features: FloatArray, coverage: float) -> FloatArra
     if model.whole_weights is None or model.whole_bias is None:
         return scores
     whole = (np.asarray(model.whole_weights) * features).sum(axis=1) + np.asarray(model.whole_bias)
-    return scores + (whole - scores) * coverage
+    between: FloatArray = scores + (whole - scores) * coverage
+    return between
 
 
 def _between(sparse: float | None, whole: float, coverage: float) -> float:

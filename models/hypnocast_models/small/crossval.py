@@ -146,7 +146,7 @@ def calibration_from(
 
 def apply(calibration: Calibration, night: Evidence, name: str) -> Scored:
     """Run the daemon's filter over a night."""
-    probabilities = run_filter(calibration, night.log_probabilities)
+    probabilities = run_filter(calibration, night.log_probabilities, np.ones(len(night.stages)))
     known = night.stages >= 0
     there = ~np.isnan(probabilities).any(axis=1)
     ours = np.full(len(probabilities), -1)
