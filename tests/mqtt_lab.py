@@ -134,7 +134,7 @@ async def linked(
     """Run a link for bed1."""
     link = MqttLink(settings, TOPICS, "node1", journal, handle)
     link.serve("bed1")
-    task = asyncio.create_task(link.run())
+    task = link.start()
     try:
         if wait:
             await until(lambda: task.done() or isinstance(link.state, Connected), "connected")

@@ -45,7 +45,7 @@ async def test_a_reload_connects_anew_and_refuses_what_a_night_cannot_change(
         settings = BrokerSettings(port=broker.port)
         async with Journal.open(tmp_path / "journal.sqlite") as journal:
             link = MqttLink(settings, Topics("lab"), "node", journal, _nobody)
-            running = asyncio.create_task(link.run())
+            running = link.start()
             await until(lambda: isinstance(link.state, Connected), "connected")
             file.write_text("[signal]\nmains_hz = 60\n", encoding="utf-8")
             with structlog.testing.capture_logs() as said:

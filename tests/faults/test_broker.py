@@ -86,7 +86,7 @@ async def the_night(
         if left:
             async with a_ward(orders, version="auto") as alive:
                 alive.source.stopped = True
-                link = asyncio.create_task(alive.ward.link.run())
+                link = alive.ward.link.start()
                 await until(lambda: alive.journal.sent >= left, "the rest is sent")
                 alive.ward.link.stop()
                 await link

@@ -96,7 +96,14 @@ class Ward:
         self.supervisor = plan.supervisor
         self.tracer = Tracer(plan.source, plan.make_bedside, self._deliver, self.supervisor)
         self.orders = Orders(self.tracer, self._durable, plan.past)
-        self.link = MqttLink(plan.broker, plan.topics, plan.node, self.journal, self.orders.obey)
+        self.link = MqttLink(
+            plan.broker,
+            plan.topics,
+            plan.node,
+            self.journal,
+            self.orders.obey,
+            supervisor=self.supervisor,
+        )
         self._house = House(
             topics=plan.topics,
             node=plan.node,
@@ -133,7 +140,7 @@ class Ward:
         for bed in self._plan.beds:
             self.desk(bed)
         await self._resume()
-        link = self.supervisor.task("mqtt", lambda _: self.link.run())
+        link = self.link.start()
         care = self.supervisor.task("model care", self._care_for_model)
         others = [care, self._again("outbox count", self._count_outbox_again, COUNT_DEADLINE_S)]
         try:

@@ -16,15 +16,13 @@ import msgspec
 from hypnocast.core.commands import Command, Reply
 from hypnocast.dashboard.ward import MAX_PICTURE_BYTES, TOPICS, Incoming, bed_of, read_reply
 from hypnocast.errors import BrokerError
-from hypnocast.ports.mqtt_client import UNSUPPORTED_PROTOCOL, BrokerRefused, Client, Protocol
+from hypnocast.ports.mqtt_client import Client
+from hypnocast.ports.mqtt_connector import Connector
 from hypnocast.ports.mqtt_settings import BrokerSettings
 
-_FIRST_WAIT_S = 0.25
-_LONGEST_WAIT_S = 5.0
-_WRONG_VERSION = frozenset({1, UNSUPPORTED_PROTOCOL})
-"""What a broker that speaks 3.1.1 only answers to version 5."""
+_LONGEST_PAUSE_S = 5.0
 _MOST_WAITING = 4096
-"""Messages read but not yet folded; a viewer that falls behind loses the rest and says so."""
+"""Messages read but not yet folded; who falls further behind says so and reads all anew."""
 
 _LARGEST_MESSAGE = MAX_PICTURE_BYTES + (64 << 10)
 
@@ -54,31 +52,35 @@ class Feed:
     ) -> None:
         """Take the broker, the site's prefix, and who is told of messages and of the link."""
         self.link = BrokerLink(connected=False, since=time.time(), problem="connecting")
-        self._broker = broker
+        self._connector = Connector(
+            broker,
+            lambda: f"hypnocast-view-{secrets.token_hex(6)}",
+            incoming_bytes=_LARGEST_MESSAGE,
+            most_waiting=_MOST_WAITING,
+            longest_pause_s=_LONGEST_PAUSE_S,
+        )
         self._prefix = prefix
         self._on_message = on_message
         self._on_link = on_link
+        self.dropped = 0
+        """Messages that came faster than they could be taken in."""
         self._client: Client | None = None
         self._replies: dict[tuple[str, str], asyncio.Future[Reply]] = {}
-        self._protocol: Protocol = "3.1.1" if broker.version == "3.1.1" else "5"
 
     async def run(self) -> None:
         """Stay subscribed until cancelled; every outage is told once and waited out."""
-        wait = _FIRST_WAIT_S
         while True:
+            begun = time.monotonic()
             try:
                 await self._subscribed()
             except BrokerError as error:
-                if self._falls_back(error):
-                    continue
                 self._tell(
                     connected=False, problem=f"{error.where}: {error.what}".removeprefix(": ")
                 )
             except aiomqtt.MqttError as error:
-                wait = _FIRST_WAIT_S
+                self._connector.begin_anew()
                 self._tell(connected=False, problem=str(error) or "the broker is gone")
-            await asyncio.sleep(wait)
-            wait = min(2 * wait, _LONGEST_WAIT_S)
+            await asyncio.sleep(self._connector.pause_s(time.monotonic() - begun))
 
     async def ask(self, bed: str, command: Command, *, patience_s: float) -> Reply:
         """Send a command and return its reply; :class:`BrokerError` where none comes."""
@@ -114,14 +116,7 @@ class Feed:
             self._replies.pop(key, None)
 
     async def _subscribed(self) -> None:
-        client = Client(
-            self._broker,
-            self._protocol,
-            identifier=f"hypnocast-view-{secrets.token_hex(6)}",
-            incoming_bytes=_LARGEST_MESSAGE,
-            most_waiting=_MOST_WAITING,
-        )
-        await client.join()
+        client = await self._connector.connect()
         try:
             for topic in TOPICS:
                 await client.listen(f"{self._prefix}/{topic}")
@@ -129,20 +124,14 @@ class Feed:
             self._tell(connected=True)
             async for message in client.messages:
                 self._take(message)
+                if client.dropped:
+                    # A topic whose newest state was dropped would stay old: have all sent again.
+                    self.dropped += client.dropped
+                    msg = f"too far behind: {client.dropped} messages dropped; all is read anew"
+                    raise aiomqtt.MqttError(msg)
         finally:
             self._client = None
             await client.leave()
-
-    def _falls_back(self, error: BrokerError) -> bool:
-        if (
-            self._broker.version != "auto"
-            or self._protocol == "3.1.1"
-            or not isinstance(error, BrokerRefused)
-            or error.code not in _WRONG_VERSION
-        ):
-            return False
-        self._protocol = "3.1.1"
-        return True
 
     def _take(self, message: aiomqtt.Message) -> None:
         topic = message.topic.value.removeprefix(f"{self._prefix}/")

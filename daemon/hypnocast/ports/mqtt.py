@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import random
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Final
@@ -25,25 +24,17 @@ from hypnocast.core.topics import HOME_ASSISTANT_ROOT, Topics
 from hypnocast.errors import BrokerError
 from hypnocast.ports.journal import Journal
 from hypnocast.ports.journal_records import StoredEvent
-from hypnocast.ports.mqtt_client import (
-    UNSUPPORTED_PROTOCOL,
-    BrokerRefused,
-    BrokerSilent,
-    Client,
-    Protocol,
-)
+from hypnocast.ports.mqtt_client import BrokerRefused, Client, Protocol
 from hypnocast.ports.mqtt_commands import CommandDesk, Handle
+from hypnocast.ports.mqtt_connector import Connector
 from hypnocast.ports.mqtt_listening import Listening
 from hypnocast.ports.mqtt_outbox import Outbox, attributes
 from hypnocast.ports.mqtt_retained import Retained, RetainedStates
 from hypnocast.ports.mqtt_settings import BrokerSettings
+from hypnocast.ports.supervision import Supervisor
+from hypnocast.ports.worker import Worker
 
 log = structlog.get_logger(__name__)
-
-_FIRST_WAIT_S: Final = 0.5
-_LONGEST_WAIT_S: Final = 30.0
-_STEADY_S: Final = 10.0
-"""A connection that lasted so long starts the waiting times anew."""
 
 _WATCH_S: Final = 0.5
 
@@ -85,7 +76,7 @@ LinkState = Connecting | Connected | Refused | Waiting | Closed
 
 
 class MqttLink:
-    """Carries everything to and from the broker. ``run`` it as a task; the rest never blocks."""
+    """Carries everything to and from the broker once started; nothing of it ever blocks."""
 
     def __init__(
         self,
@@ -95,6 +86,7 @@ class MqttLink:
         journal: Journal,
         handle: Handle,
         *,
+        supervisor: Supervisor | None = None,
         on_state: Callable[[LinkState], None] | None = None,
     ) -> None:
         """Take whom to reach, as whom, and who obeys commands.
@@ -106,17 +98,20 @@ class MqttLink:
         self._journal = journal
         self._topics = topics
         self._available = topics.available(node)
-        self._identifier = f"hypnocast-{topics.site}-{node}"
+        self._supervisor = supervisor or Supervisor()
+        self._connector = Connector(
+            settings,
+            lambda: f"hypnocast-{topics.site}-{node}",
+            will=aiomqtt.Will(self._available, b"offline", qos=1, retain=True),
+        )
         self._on_state = on_state
         self._states = RetainedStates()
         self._outbox = Outbox(journal, topics)
         self._desk = CommandDesk(journal, handle, self._reply)
         self._listening = Listening(topics, self._desk, self._states)
         self._client: Client | None = None
-        self._protocol: Protocol | None = None if settings.version == "auto" else settings.version
         self._stop = asyncio.Event()
         self._again = asyncio.Event()
-        self._waits = 0
         self.state: LinkState = Closed()
         self.connections = 0
         """How often a connection was made."""
@@ -179,23 +174,26 @@ class MqttLink:
     # --- the outer loop -----------------------------------------------------------------------
 
     def stop(self) -> None:
-        """Let ``run`` say ``offline``, disconnect and return."""
+        """Say ``offline``, disconnect and end."""
         self._stop.set()
 
     def reconnect(self) -> None:
         """Connect anew at once, with credentials and certificates as their files are now."""
         self._again.set()
 
-    async def run(self) -> None:
-        """Keep a connection until stopped."""
+    def start(self) -> asyncio.Task[None]:
+        """Begin to keep a connection, until stopped."""
+        return self._supervisor.task("mqtt", self._run)
+
+    async def _run(self, worker: Worker) -> None:
         if self._alone:
             await self._stop.wait()
             self._outbox.close()
             return
-        desk = asyncio.create_task(self._desk.run(), name="mqtt-commands")
+        desk = self._supervisor.task("commands", lambda _: self._desk.run(), on_failure="restart")
         try:
             while not self._stop.is_set():
-                await self._one_connection()
+                await self._one_connection(worker)
         finally:
             desk.cancel()
             with contextlib.suppress(asyncio.CancelledError):
@@ -203,53 +201,30 @@ class MqttLink:
             self._outbox.close()
             self._become(Closed())
 
-    async def _one_connection(self) -> None:
+    async def _one_connection(self, worker: Worker) -> None:
         self._become(Connecting())
         loop = asyncio.get_running_loop()
         begun = loop.time()
         try:
-            client = await self._join()
+            client = await self._connector.connect()
         except BrokerRefused as error:
-            await self._wait(Refused(str(error), self._next_wait()))
+            await self._wait(Refused(str(error), self._connector.pause_s()))
             return
         except BrokerError as error:
-            await self._wait(Waiting(str(error), self._next_wait()))
+            await self._wait(Waiting(str(error), self._connector.pause_s()))
             return
         try:
             why = await self._use(client)
+        except Exception as error:  # noqa: BLE001 - a fault of ours costs a connection, not the link
+            worker.failed(error, doing="a connection")
+            why = f"{self._settings.where}: the connection was given up: {error!r}"
         finally:
             self._client = None
             await client.leave()
-        if loop.time() - begun > _STEADY_S or self._again.is_set():
-            self._waits = 0
+        if self._again.is_set():
+            self._connector.begin_anew()
         if not self._stop.is_set():
-            await self._wait(Waiting(why, self._next_wait()))
-
-    async def _join(self) -> Client:
-        """Connect, with the newest protocol the broker speaks."""
-        known = self._protocol
-        if known is not None:
-            self._protocol = None if self._settings.version == "auto" else known
-            client = await self._join_as(known)
-            self._protocol = known
-            return client
-        try:
-            return await self._join_as("5")
-        except BrokerSilent:
-            # A broker that knows 3.1.1 only may wait for the end of a CONNECT it misread.
-            log.info("mqtt: no answer to MQTT 5, trying 3.1.1")
-        except BrokerRefused as error:
-            if error.code != UNSUPPORTED_PROTOCOL:
-                raise
-        client = await self._join_as("3.1.1")
-        self._protocol = "3.1.1"
-        return client
-
-    async def _join_as(self, protocol: Protocol) -> Client:
-        will = aiomqtt.Will(self._available, b"offline", qos=1, retain=True)
-        client = Client(self._settings, protocol, identifier=self._identifier, will=will)
-        await client.join()
-        return client
+            await self._wait(Waiting(why, self._connector.pause_s(loop.time() - begun)))
 
     async def _use(self, client: Client) -> str:
         """Use a connection until it ends or we stop; return why it ended."""
@@ -319,11 +294,6 @@ class MqttLink:
         log.info("mqtt", state=type(state).__name__.lower(), why=getattr(state, "why", None))
         if self._on_state is not None:
             self._on_state(state)
-
-    def _next_wait(self) -> float:
-        longest: float = min(_LONGEST_WAIT_S, _FIRST_WAIT_S * 2**self._waits)
-        self._waits = min(self._waits + 1, 10)
-        return longest * random.uniform(0.5, 1.0)  # noqa: S311 - spreads daemons, guards nothing
 
     async def _wait(self, state: Waiting | Refused) -> None:
         """Wait until it is time to try again, or somebody asks for it."""

@@ -71,6 +71,8 @@ class Client(aiomqtt.Client):
         The broker is told to send nothing larger than ``incoming_bytes``; of what it sends,
         ``most_waiting`` messages may lie unread.
         """
+        self.dropped = 0
+        """Messages that came while ``most_waiting`` lay unread."""
         username, password = login(settings)
         v5 = protocol == "5"
         super().__init__(
@@ -87,6 +89,7 @@ class Client(aiomqtt.Client):
             timeout=settings.login_s,
             keepalive=settings.keepalive_s,
             max_queued_incoming_messages=most_waiting,
+            queue_type=self._counting_queue(),
             max_inflight_messages=IN_FLIGHT,
             properties=_connect_properties(incoming_bytes) if v5 else None,
             tls_context=tls_context(settings),
@@ -96,6 +99,19 @@ class Client(aiomqtt.Client):
         self.protocol = protocol
         self._settings = settings
         self._unanswered: dict[int, tuple[asyncio.Future[None], float]] = {}
+
+    def _counting_queue(self) -> type[asyncio.Queue[aiomqtt.Message]]:
+        """Return aiomqtt's queue of incoming messages: it drops what has no room unseen."""
+
+        class CountingQueue(asyncio.Queue[aiomqtt.Message]):
+            def put_nowait(queue, item: aiomqtt.Message) -> None:  # noqa: N805 - self is the client
+                try:
+                    super().put_nowait(item)
+                except asyncio.QueueFull:
+                    self.dropped += 1
+                    raise
+
+        return CountingQueue
 
     async def join(self) -> None:
         """Connect and log in: :class:`BrokerRefused` or :class:`BrokerError` where that fails."""

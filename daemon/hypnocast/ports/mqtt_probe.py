@@ -6,7 +6,8 @@ from collections.abc import Awaitable, Sequence
 from dataclasses import dataclass
 
 from hypnocast.errors import BrokerError
-from hypnocast.ports.mqtt_client import UNSUPPORTED_PROTOCOL, BrokerRefused, Client, Protocol
+from hypnocast.ports.mqtt_client import Protocol
+from hypnocast.ports.mqtt_connector import Connector
 from hypnocast.ports.mqtt_settings import BrokerSettings
 
 
@@ -25,16 +26,7 @@ async def probe(settings: BrokerSettings, prefix: str, node: str, beds: Sequence
     What is published is empty and not retained, on topics nobody else writes to; subscribers of
     ``events`` are spared: the right to it is shown by ``rolling``, which lies beside it.
     """
-    protocol: Protocol = "3.1.1" if settings.version == "3.1.1" else "5"
-    client = Client(settings, protocol, identifier=f"hypnocast-check-{node}")
-    try:
-        await client.join()
-    except BrokerRefused as error:
-        if error.code != UNSUPPORTED_PROTOCOL or settings.version == "5":
-            raise
-        protocol = "3.1.1"
-        client = Client(settings, protocol, identifier=f"hypnocast-check-{node}")
-        await client.join()
+    client = await Connector(settings, lambda: f"hypnocast-check-{node}").connect()
     refused: dict[str, str] = {}
     try:
         for topic in [
@@ -50,7 +42,7 @@ async def probe(settings: BrokerSettings, prefix: str, node: str, beds: Sequence
                 refused[topic] = f"may not be read: {error}"
     finally:
         await client.leave()
-    return Probed(protocol, refused)
+    return Probed(client.protocol, refused)
 
 
 async def _try(refused: dict[str, str], topic: str, answer: Awaitable[None]) -> None:
