@@ -14,8 +14,8 @@ for _variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
 
 import hypothesis  # noqa: E402 - once the variables are set
 
-import lsl_lab  # noqa: E402 - the same
-from side_by_side import in_real_time, place, scope  # noqa: E402 - the same
+from support import lsl_lab  # noqa: E402 - the same
+from support.side_by_side import in_real_time, place, scope  # noqa: E402 - the same
 
 if TYPE_CHECKING:
     from xdist.remote import Producer

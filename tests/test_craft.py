@@ -10,27 +10,42 @@ from pathlib import Path
 
 import pytest
 
-from needs import need_module
+from support.needs import need_module
 
 ROOT = Path(__file__).resolve().parents[1]
 CODE = ("daemon", "models", "tests")
+
+_BELOW = ("hypnocast.core", "hypnocast.ports", "hypnocast.stagers", "hypnocast.config")
 
 LAYERS = {
     "hypnocast.core": (),
     "hypnocast.stagers": ("hypnocast.core",),
     "hypnocast.ports": ("hypnocast.core",),
-    "hypnocast.dashboard": ("hypnocast.core", "hypnocast.ports", "hypnocast.app.config"),
-    "hypnocast.app": (
-        "hypnocast.core",
-        "hypnocast.ports",
-        "hypnocast.stagers",
-        "hypnocast.dashboard",
+    "hypnocast.config": ("hypnocast.core", "hypnocast.ports"),
+    "hypnocast.dashboard": ("hypnocast.core", "hypnocast.ports", "hypnocast.config"),
+    "hypnocast.simulate": ("hypnocast.core", "hypnocast.ports"),
+    "hypnocast.live.bed": _BELOW,
+    "hypnocast.live.staging": (*_BELOW, "hypnocast.live.bed"),
+    "hypnocast.live.publishing": (*_BELOW, "hypnocast.live.bed", "hypnocast.live.staging"),
+    "hypnocast.live.explaining": (
+        *_BELOW,
+        "hypnocast.live.bed",
+        "hypnocast.live.staging",
+        "hypnocast.live.publishing",
     ),
+    "hypnocast.live.service": (
+        *_BELOW,
+        "hypnocast.live",
+        "hypnocast.dashboard",
+        "hypnocast.simulate",
+    ),
+    "hypnocast.nights": (*_BELOW, "hypnocast.live"),
+    "hypnocast.bench": (*_BELOW, "hypnocast.live", "hypnocast.nights", "hypnocast.simulate"),
 }
 """Package → what it may import of Hypnocast, beside itself and the errors."""
 
 NOT_IN_THE_DAEMON = frozenset({"torch", "transformers", "mne", "matplotlib", "hypnocast_models"})
-PEER = ROOT / "daemon" / "hypnocast" / "app" / "bench" / "peer.py"
+PEER = ROOT / "daemon" / "hypnocast" / "bench" / "matplotlib_drawing.py"
 """``hypnocast bench`` measures drawing against matplotlib, where somebody has installed it."""
 
 

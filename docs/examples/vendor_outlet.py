@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 @dataclass(frozen=True)
 class Channel:
-    """One channel of the headbox, as a sleep lab names it."""
+    """One channel of the page builder, as a sleep lab names it."""
 
     label: str
     kind: str

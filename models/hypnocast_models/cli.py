@@ -10,9 +10,9 @@ from typing import Annotated, Any
 import typer
 
 from hypnocast.errors import HypnocastError
-from hypnocast_models.research import research
-from hypnocast_models.screen import progress_bars, say
-from hypnocast_models.small_cli import small
+from hypnocast_models.commands.research import research
+from hypnocast_models.commands.screen import progress_bars, say
+from hypnocast_models.commands.small import small
 
 app = typer.Typer(
     help="From scored recordings to a verified pack: draw, train, export, judge.",
@@ -44,8 +44,8 @@ def time_pack(
     rounds: Annotated[int, typer.Option(help="Rounds; the median is shown.")] = 30,
 ) -> None:
     """Measure milliseconds a page on one core, alone and in a batch of 8 beds."""
-    from hypnocast.stagers.pack import load_pack
-    from hypnocast_models.timing import time_per_page
+    from hypnocast.stagers.packs.pack import load_pack
+    from hypnocast_models.staging.timing import time_per_page
 
     loaded = load_pack(pack)
     for beds in (1, 8):
@@ -76,8 +76,8 @@ def evaluate_pack(
     """Judge a pack on scored nights, on the stream that the daemon would emit."""
     import json
 
-    from hypnocast.stagers.pack import load_pack
-    from hypnocast_models import evaluate as judging
+    from hypnocast.stagers.packs.pack import load_pack
+    from hypnocast_models.compare import evaluate as judging
     from hypnocast_models.readers.material import only_subjects, open_material
     from hypnocast_models.taught import told_of_taught
 
@@ -119,8 +119,8 @@ def evaluate_pack(
     if out is not None:
         out.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
     if report is not None and first is not None:
-        from hypnocast_models import beside
-        from hypnocast_models.evaluation_page import evaluation_page
+        from hypnocast_models.compare.evaluation_page import evaluation_page
+        from hypnocast_models.scorers import beside
 
         at = (gain or [1.0])[0]
         eegs = [eeg for night in nights if (eeg := beside.single_eeg(night)) is not None]
@@ -152,10 +152,10 @@ def judge_yasa(
     ] = None,
 ) -> None:
     """Say what YASA makes of the same nights; it sees each whole night at once."""
-    from hypnocast_models import figures
+    from hypnocast_models.compare import figures
     from hypnocast_models.data.recordings import database_files, open_recording
     from hypnocast_models.readers.material import only_subjects
-    from hypnocast_models.yasa_baseline import stage_with_yasa, written
+    from hypnocast_models.scorers.yasa import stage_with_yasa, written
 
     files = {path.stem: open_recording(path) for path in database_files(database)}
     wanted = only_subjects(list(files.values()), subject)
@@ -226,11 +226,11 @@ def finetune(
 
     With `accelerate launch -m hypnocast_models.cli finetune …` it runs on several GPUs.
     """
-    from hypnocast.core.recipe import builtin
+    from hypnocast.core.pictures.recipe import builtin
     from hypnocast_models.readers.material import open_material, without_subjects
-    from hypnocast_models.tune.lessons import Lessons
+    from hypnocast_models.tune.lessons import TrainingPages
     from hypnocast_models.tune.loop import Course
-    from hypnocast_models.tune.session import Session
+    from hypnocast_models.tune.session import TuningSession
 
     course = Course(
         steps=steps,
@@ -242,11 +242,11 @@ def finetune(
         seed=seed,
     )
     nights = without_subjects(open_material(database, builtin(recipe), kind), without or ())
-    session = Session(weights, builtin(recipe), lora_rank)
+    session = TuningSession(weights, builtin(recipe), lora_rank)
     with progress_bars() as progress:
         bar = progress.add_task("fine-tuning", total=perception_steps + steps)
         session.train(
-            Lessons(nights, builtin(recipe), mains),
+            TrainingPages(nights, builtin(recipe), mains),
             course,
             out,
             lambda step, loss: progress.update(
@@ -272,9 +272,9 @@ def export(
     commit: Annotated[str, typer.Option(help="Commit of the code that trained.")] = "0" * 40,
 ) -> None:
     """Export a model into a pack: the graphs, parity with PyTorch, every input's shape."""
-    from hypnocast.core.recipe import builtin
+    from hypnocast.core.pictures.recipe import builtin
     from hypnocast_models.export.precision import lower
-    from hypnocast_models.tune.deliver import Asked, deliver, plain_label
+    from hypnocast_models.tune.deliver import AnswerForm, deliver, plain_label
     from hypnocast_models.tune.families import load
     from hypnocast_models.tune.sleepvlm import as_sleepvlm
 
@@ -282,7 +282,7 @@ def export(
     ask = (
         partial(as_sleepvlm, tokenizer=tokenizer, system_prompt=sleepvlm_prompt)
         if sleepvlm_prompt
-        else Asked
+        else AnswerForm
     )
     label = plain_label(name, version, builtin(recipe), commit)
     made = deliver(model, tokenizer, weights / "tokenizer.json", label, pack, ask=ask, say=say)

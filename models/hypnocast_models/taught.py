@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from hypnocast.stagers.manifest import Manifest
+from hypnocast.stagers.packs.manifest import Manifest
 
 
 def taught_subjects(manifest: Manifest) -> frozenset[str]:

@@ -13,10 +13,10 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from detection import KINDS, trial
-from hypnocast.core.evidence import measure
+from hypnocast.core.evidence.measures import measure
 from hypnocast.core.types import STAGES, FloatArray, Role
 from hypnocast_models.data import open_recordings
+from support.detection import KINDS, trial
 
 SEEDS = range(200, 208)
 PAGES = 40

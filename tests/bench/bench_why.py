@@ -23,17 +23,17 @@ sys.path[:0] = [str(_ROOT / "tests"), str(_ROOT / "daemon")]
 
 import structlog  # noqa: E402
 
-from app.taped_nights import T0, Taped, tape_nights  # noqa: E402
-from brokers import free_port  # noqa: E402
-from hypnocast.app.nights.explaining import explain_channels  # noqa: E402
-from hypnocast.app.nights.redraw import Redrawn, redraw  # noqa: E402
-from hypnocast.app.nights.view import NightView, open_night  # noqa: E402
-from hypnocast.app.nights.why import Answer, look_at  # noqa: E402
-from hypnocast.app.simulate import EventKind, SimulatedSource  # noqa: E402
 from hypnocast.core.types import EEG_ROLES, EOG_ROLES, PAGE_S, Role, Stage  # noqa: E402
-from hypnocast.stagers.local import LocalStager  # noqa: E402
-from hypnocast.stagers.pack import load_pack  # noqa: E402
-from hypnocast.stagers.shelf import resolve_pack  # noqa: E402
+from hypnocast.live.explaining.explanations import explain_channels  # noqa: E402
+from hypnocast.nights.night_view import NightView, open_night  # noqa: E402
+from hypnocast.nights.redraw import Redrawn, redraw  # noqa: E402
+from hypnocast.nights.why import Answer, look_at  # noqa: E402
+from hypnocast.simulate import EventKind, SimulatedSource  # noqa: E402
+from hypnocast.stagers.onnx.local import LocalStager  # noqa: E402
+from hypnocast.stagers.packs.catalogue import resolve_pack  # noqa: E402
+from hypnocast.stagers.packs.pack import load_pack  # noqa: E402
+from support.brokers import free_port  # noqa: E402
+from support.taped_nights import T0, Taped, tape_nights  # noqa: E402
 
 PAGES = 5
 NIGHTS = 10

@@ -7,16 +7,16 @@ from pathlib import Path
 
 import pytest
 
-from hypnocast.app.bench.figures import Figure, Report, Target
-from hypnocast.app.bench.night import replay_in_child, stage_by_yasa, write_edf
-from hypnocast.app.bench.path import watch_beds
-from hypnocast.app.bench.verdict import generate
-from hypnocast.app.bench.ward import SERVICE, Heard
+from hypnocast.bench.figures import Figure, Report, Target
+from hypnocast.bench.night import replay_in_child, stage_by_yasa, write_edf
+from hypnocast.bench.path import watch_beds
+from hypnocast.bench.verdict import generate
+from hypnocast.bench.ward import SERVICE, Heard
 from hypnocast.cli import run
 from hypnocast.errors import ConfigError
-from hypnocast.stagers.pack import load_pack
-from needs import need_program
-from packs import make_tiny_pack
+from hypnocast.stagers.packs.pack import load_pack
+from support.needs import need_program
+from support.packs import make_tiny_pack
 
 
 @pytest.fixture(scope="module")

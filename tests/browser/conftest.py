@@ -9,9 +9,9 @@ from datetime import UTC, datetime
 import pytest
 from playwright.sync_api import Browser, BrowserContext, Page
 
-from brokers import Mosquitto, running_mosquitto
 from browser.serving import Served, chromium, served, settings_for
 from browser.ward_topics import Publisher, ward
+from support.brokers import Mosquitto, running_mosquitto
 
 
 @dataclass(frozen=True)

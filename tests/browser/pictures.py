@@ -19,13 +19,13 @@ import structlog  # noqa: E402
 from PIL import Image  # noqa: E402
 from playwright.sync_api import Page  # noqa: E402
 
-from brokers import running_mosquitto  # noqa: E402
 from browser.report_picture import draw_reports  # noqa: E402
 from browser.serving import chromium, served, settings_for  # noqa: E402
 from browser.ward_topics import PREFIX, Publisher, ward  # noqa: E402
-from hypnocast.core.labels import annotate  # noqa: E402
-from hypnocast.core.recipe import builtin  # noqa: E402
-from hypnocast.core.wire import encode  # noqa: E402
+from hypnocast.core.pictures.labels import annotate  # noqa: E402
+from hypnocast.core.pictures.recipe import builtin  # noqa: E402
+from hypnocast.core.wire.payloads import encode  # noqa: E402
+from support.brokers import running_mosquitto  # noqa: E402
 
 PICTURES = _ROOT / "docs" / "pictures"
 SPINDLES = 381

@@ -10,16 +10,16 @@ import tempfile
 from pathlib import Path
 from zoneinfo import ZoneInfo
 
-from app.taped_nights import tape_nights
-from brokers import free_port
-from hypnocast.app.config import Config
-from hypnocast.app.nights.report import report
-from hypnocast.app.nights.sheet import save
-from hypnocast.app.nights.view import open_night
-from hypnocast.app.nights.why import answer
-from hypnocast.app.nights.why_sheet import why_sheet
-from hypnocast.app.simulate import SimulatedSource
-from hypnocast.stagers.shelf import resolve_pack
+from hypnocast.config.tables import Config
+from hypnocast.nights.night_view import open_night
+from hypnocast.nights.report import report
+from hypnocast.nights.sheet import save
+from hypnocast.nights.why import answer
+from hypnocast.nights.why_sheet import why_sheet
+from hypnocast.simulate import SimulatedSource
+from hypnocast.stagers.packs.catalogue import resolve_pack
+from support.brokers import free_port
+from support.taped_nights import tape_nights
 
 PAGES = 900
 FAULTS = ("bed-01/detached:E1-M2@9000+1200", "bed-01/dropout@17000+300")

@@ -10,10 +10,10 @@ from contextlib import contextmanager, suppress
 
 from playwright.sync_api import Browser, sync_playwright
 
-from brokers import Mosquitto, free_port
 from hypnocast.dashboard.server import DashboardSettings, serve
-from hypnocast.ports.mqtt_settings import BrokerSettings
-from needs import need_program
+from hypnocast.ports.mqtt.settings import BrokerSettings
+from support.brokers import Mosquitto, free_port
+from support.needs import need_program
 
 CHROMIUM_FLAGS = (
     "--no-sandbox",

@@ -18,15 +18,15 @@ import httpx
 import pytest
 from typer.testing import CliRunner
 
-from brokers import free_port
 from browser.serving import Served, served
 from hypnocast.cli import app, run
 from hypnocast.dashboard.auth import Gate, hash_password, load_logins, set_password
 from hypnocast.dashboard.guard import LARGEST_BODY, LARGEST_HEAD, LONGEST_TARGET, PatientProtocol
 from hypnocast.dashboard.settings import DashboardSettings
 from hypnocast.errors import ConfigError
-from hypnocast.ports.mqtt_settings import BrokerSettings
-from needs import need_program
+from hypnocast.ports.mqtt.settings import BrokerSettings
+from support.brokers import free_port
+from support.needs import need_program
 
 USER, PASSWORD = "night.shift", "correct horse battery"
 NOTE = {"command": "note", "request": "r1", "session": "s", "text": "x"}

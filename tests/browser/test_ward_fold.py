@@ -16,17 +16,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
-from brokers import running_mosquitto
 from browser.ward_topics import PREFIX, Publisher, Scene, daemon_state, ward
-from hypnocast.app.watch import WatchSettings, ward_view, watch
-from hypnocast.core.commands import PageCommand
 from hypnocast.core.types import Reason
-from hypnocast.core.wire import PhaseName, encode
+from hypnocast.core.wire.commands import PageCommand
+from hypnocast.core.wire.payloads import PhaseName, encode
 from hypnocast.dashboard.feed import Feed, ended
+from hypnocast.dashboard.terminal import WatchSettings, ward_view, watch
 from hypnocast.dashboard.view import REASON_WORDS, card, history
-from hypnocast.dashboard.ward import TOPICS, Incoming, Ward, absorb, bed_of
-from hypnocast.ports.broker import embedded_broker
-from hypnocast.ports.mqtt_settings import BrokerSettings
+from hypnocast.dashboard.ward import TOPICS, Incoming, WardView, absorb, bed_of
+from hypnocast.ports.mqtt.embedded_broker import embedded_broker
+from hypnocast.ports.mqtt.settings import BrokerSettings
+from support.brokers import running_mosquitto
 
 NOW = datetime(2026, 3, 14, 3, 12, tzinfo=UTC).timestamp()
 TOPIC = st.sampled_from([topic.replace("+", "1") for topic in TOPICS] + ["bed/1", "x/y/z", ""])
@@ -39,9 +39,9 @@ def told(scene: Scene, *, at: float = NOW, retained: bool = False) -> list[Incom
     ]
 
 
-def of(*scenes: Scene, at: float = NOW, retained: bool = False) -> Ward:
+def of(*scenes: Scene, at: float = NOW, retained: bool = False) -> WardView:
     messages = [message for scene in scenes for message in told(scene, at=at, retained=retained)]
-    return reduce(absorb, messages, Ward())
+    return reduce(absorb, messages, WardView())
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +51,7 @@ def scenes() -> dict[str, Scene]:
 
 @given(TOPIC, st.binary(max_size=200), st.booleans())
 def test_no_payload_breaks_the_fold(topic: str, payload: bytes, retained: bool) -> None:
-    after = absorb(Ward(), Incoming(topic, payload, retained, NOW))
+    after = absorb(WardView(), Incoming(topic, payload, retained, NOW))
     assert after.refused <= 1
     assert not any(bed.stage or bed.status or bed.night for bed in after.beds.values())
 
@@ -136,7 +136,7 @@ def test_cleared_topics_are_forgotten_and_beds_sort_by_number() -> None:
     assert absorb(gone, Incoming("bed/1/stage", b"", False, NOW)).beds["1"].stage is None
 
 
-def text_of(full: Ward, now: float = NOW, width: int = 160) -> str:
+def text_of(full: WardView, now: float = NOW, width: int = 160) -> str:
     console = Console(file=io.StringIO(), width=width)
     console.print(ward_view(full, now))
     assert isinstance(console.file, io.StringIO)

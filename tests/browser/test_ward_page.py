@@ -13,10 +13,10 @@ import msgspec
 import pytest
 from playwright.sync_api import Browser, BrowserContext, Page, expect
 
-from brokers import running_mosquitto
 from browser.conftest import Stand
 from browser.serving import served, settings_for
 from browser.ward_topics import PREFIX, Publisher, Scene, crowd
+from support.brokers import running_mosquitto
 
 AXE = Path(__file__).parent / "vendor" / "axe-core" / "axe.min.js"
 SOAK_BEDS = 40

@@ -21,12 +21,9 @@ import paho.mqtt.client as mqtt
 from paho.mqtt.enums import CallbackAPIVersion
 from PIL import Image
 
-from hypnocast.app.simulate.montages import CLINICAL
-from hypnocast.app.simulate.night import Night as Sleeper
-from hypnocast.core.commands import Reply, decode_command
-from hypnocast.core.explain import PATCHES, Rests
-from hypnocast.core.recipe import Recipe, builtin
-from hypnocast.core.render import draw
+from hypnocast.core.evidence.occlusion import PATCHES, StageBasis
+from hypnocast.core.pictures.recipe import Recipe, builtin
+from hypnocast.core.pictures.render import draw
 from hypnocast.core.types import (
     PAGE_S,
     ChannelQuality,
@@ -37,7 +34,8 @@ from hypnocast.core.types import (
     Signal,
     Stage,
 )
-from hypnocast.core.wire import (
+from hypnocast.core.wire.commands import Reply, decode_command
+from hypnocast.core.wire.payloads import (
     BedState,
     BedStatus,
     ChannelHealth,
@@ -64,6 +62,8 @@ from hypnocast.core.wire import (
     encode,
     event_id,
 )
+from hypnocast.simulate.montages import CLINICAL
+from hypnocast.simulate.night import SimulatedNight as Sleeper
 
 PREFIX = "hypnocast/lab"
 RECIPE = builtin("spectral-448")
@@ -335,7 +335,7 @@ class Scene:
         """Return a made-up explanation: what a stage rests on by the manual."""
         stage = self.truth(epoch)
         falls = dict.fromkeys(ROLES, 0.02) | _RESTS[stage]
-        rests = Rests(Stage(stage), 0.9, falls, {"EEG": 0.6, "eyes": 0.6, "chin": 0.2}, 0.2)
+        rests = StageBasis(Stage(stage), 0.9, falls, {"EEG": 0.6, "eyes": 0.6, "chin": 0.2}, 0.2)
         first = RECIPE.height // 2
         return Explanation(
             epoch=epoch,

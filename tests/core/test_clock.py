@@ -11,10 +11,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hypnocast.core.clock import ClockSegment, OffsetTracker
-from hypnocast.core.dejitter import Dejitter
+from hypnocast.core.timing.clock import ClockSegment, OffsetTracker
+from hypnocast.core.timing.dejitter import Dejitter
+from hypnocast.core.timing.utc import UtcAnchor, file_start, file_time
 from hypnocast.core.types import ClockReading, FloatArray
-from hypnocast.core.utc import UtcAnchor, file_start, file_time
 
 
 def track(offsets: FloatArray, *, every: float = 5.0) -> list[ClockSegment]:

@@ -7,11 +7,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hypnocast.core.condition import LEAD_S, condition, passband
-from hypnocast.core.recipe import builtin
+from hypnocast.core.pictures.conditioning import LEAD_S, condition, passband
+from hypnocast.core.pictures.recipe import builtin
 from hypnocast.core.types import STEPS_PER_MICROVOLT, Role
 from hypnocast.errors import RecipeError
-from synthetic_pages import length, on_grid, page_of, synthetic_page
+from support.synthetic_pages import length, on_grid, page_of, synthetic_page
 
 CLINICAL = builtin("clinical-448x224")
 

@@ -11,15 +11,16 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from hypnocast.core.calibration import (
+from hypnocast.core.types import FloatArray, Opinion, Staged
+from hypnocast.core.verdicts.calibration import (
     Calibration,
     Corrected,
     HiddenMarkov,
     Logistic,
     SequenceModel,
 )
-from hypnocast.core.decide import Decider, NightState
-from hypnocast.core.filter import (
+from hypnocast.core.verdicts.decider import Decider, NightState
+from hypnocast.core.verdicts.sequence_filter import (
     EMPTY,
     FORGET_AFTER,
     calibrate,
@@ -27,7 +28,6 @@ from hypnocast.core.filter import (
     logistic_features,
     run_filter,
 )
-from hypnocast.core.types import FloatArray, Opinion, Staged
 
 Kind = Literal["none", "hmm", "logistic", "corrected"]
 PRIOR = (0.3, 0.1, 0.3, 0.1, 0.2)

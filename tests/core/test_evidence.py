@@ -11,13 +11,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from detection import CONTEXT_S, RATE, TAIL_S, Trial, balanced_night, page_with_noise, trial
-from hypnocast.app.simulate.events import EventKind
-from hypnocast.core.evidence import TONES_NEEDED, chin_tone, measure, with_claims
+from hypnocast.core.evidence.measures import TONES_NEEDED, chin_tone, measure, with_claims
 from hypnocast.core.types import PAGE_S, STAGES, ChannelQuality, Flag, FloatArray, Page, Role, Stage
-from hypnocast.core.wire import Evidence
+from hypnocast.core.wire.payloads import Evidence
+from hypnocast.simulate.events import EventKind
 from hypnocast_models.data.recordings import page_of
 from hypnocast_models.data.simulated import ROLES
+from support.detection import CONTEXT_S, RATE, TAIL_S, Trial, balanced_night, page_with_noise, trial
 
 UNSEEN = range(100, 104)
 """People on whom no threshold was tried (those were 0 to 7)."""

@@ -9,12 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hypnocast.app.simulate import Night
-from hypnocast.core.condition import condition
-from hypnocast.core.explain import (
+from hypnocast.core.evidence.occlusion import (
     MOST_NAMED,
     PATCHES,
-    Rests,
+    StageBasis,
     blank,
     channel_looks,
     channel_rests,
@@ -22,8 +20,9 @@ from hypnocast.core.explain import (
     patch_falls,
     patch_looks,
 )
-from hypnocast.core.recipe import builtin
-from hypnocast.core.render import draw, render
+from hypnocast.core.pictures.conditioning import condition
+from hypnocast.core.pictures.recipe import builtin
+from hypnocast.core.pictures.render import draw, render
 from hypnocast.core.types import (
     STAGES,
     Derivation,
@@ -35,6 +34,7 @@ from hypnocast.core.types import (
     Signal,
     Stage,
 )
+from hypnocast.simulate import SimulatedNight
 
 ROLES = (Role.F4, Role.C4, Role.O2, Role.E1, Role.E2, Role.CHIN)
 RECIPE = builtin("spectral-448")
@@ -42,7 +42,7 @@ INK = 40
 
 
 def page(stage: Stage, roles: Sequence[Role] = ROLES, seed: int = 5) -> Page:
-    night = Night(seed, stages=(stage,) * 4)
+    night = SimulatedNight(seed, stages=(stage,) * 4)
     samples = night.samples(60.0 - RECIPE.context_s, 90.0 + RECIPE.tail_s).astype(np.float64)
     signals = {
         role: Signal(
@@ -73,7 +73,7 @@ def judged(looks: Sequence[Look], sure: Callable[[Picture], float]) -> list[Floa
     return rows
 
 
-def rested(picture: Picture, sure: Callable[[Picture], float]) -> Rests:
+def rested(picture: Picture, sure: Callable[[Picture], float]) -> StageBasis:
     """Return what R rests on for such a model."""
     look = look_of(picture)
     return channel_rests(Stage.R, look, RECIPE, judged(channel_looks(look, RECIPE), sure))
@@ -141,7 +141,7 @@ def test_what_is_named_may_not_be_all_there_is_to_say() -> None:
 def test_only_a_few_that_matter_are_named_the_dearest_first(
     falls: dict[Role, float], whole: float
 ) -> None:
-    rests = Rests(Stage.N2, whole, falls, {}, 0.0)
+    rests = StageBasis(Stage.N2, whole, falls, {}, 0.0)
     costs = [falls[role] for role in rests.named]
     assert len(costs) <= MOST_NAMED
     assert costs == sorted(costs, reverse=True)

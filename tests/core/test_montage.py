@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hypnocast.core.electrodes import read_label
-from hypnocast.core.montage import Montage, choose_montage
+from hypnocast.core.montage.choice import Montage, choose_montage
+from hypnocast.core.montage.electrodes import read_label
 from hypnocast.core.types import ChannelInfo, Derivation, Role, StreamHeader
 from hypnocast.errors import ConfigError
 

@@ -8,9 +8,9 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hypnocast.core.night import NightLedger, NightTitle, build_night, statistics
-from hypnocast.core.wire import NightMark, NightStatistics, StageName
-from nights import an_event, instant
+from hypnocast.core.night.ledger import NightLedger, NightTitle, build_night, statistics
+from hypnocast.core.wire.payloads import NightMark, NightStatistics, StageName
+from support.nights import an_event, instant
 
 TITLE = NightTitle("lab", "bed1", "bed1-night", None, "simulated", instant())
 

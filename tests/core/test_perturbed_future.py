@@ -12,13 +12,13 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 
-import bedside as bed
-from futures import START, Timed, arrivals
-from hypnocast.core.calibration import Calibration, HiddenMarkov
-from hypnocast.core.decide import Decider, NightState
-from hypnocast.core.filter import log_normalise
-from hypnocast.core.headbox import Headbox, PageNeeds
+from hypnocast.core.pages.page_builder import PageBuilder, PageNeeds
 from hypnocast.core.types import PAGE_S, Opinion, Page, Role, Staged
+from hypnocast.core.verdicts.calibration import Calibration, HiddenMarkov
+from hypnocast.core.verdicts.decider import Decider, NightState
+from hypnocast.core.verdicts.sequence_filter import log_normalise
+from support import bed_lab as bed
+from support.futures import START, Timed, arrivals
 
 NEEDS = PageNeeds(roles=(Role.F4, Role.C4, Role.E1), context_s=5.0, tail_s=1.0)
 LEAST_COVERAGE = 0.3
@@ -93,7 +93,7 @@ class Bedside:
 
 def staged(events: list[Timed], pages: int, *, look_ahead: bool) -> Verdicts:
     """Run a night."""
-    box = Headbox(NEEDS, choose=bed.choose)
+    box = PageBuilder(NEEDS, choose=bed.choose)
     box.begin(START)
     beside, now = Bedside(look_ahead=look_ahead), START
     for now, event in events:

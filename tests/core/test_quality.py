@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from hypnocast.core.pictures.recipe import builtin
 from hypnocast.core.quality import (
     assess,
     coverage_of,
@@ -14,7 +15,6 @@ from hypnocast.core.quality import (
     reason_against,
     verdict_on,
 )
-from hypnocast.core.recipe import builtin
 from hypnocast.core.types import (
     ChannelQuality,
     Flag,
@@ -24,8 +24,15 @@ from hypnocast.core.types import (
     Role,
     Signal,
 )
-from needs import need_data
-from synthetic_pages import SIX, derivation, noise_like_eeg, on_grid, page_of, synthetic_page
+from support.needs import need_data
+from support.synthetic_pages import (
+    SIX,
+    derivation,
+    noise_like_eeg,
+    on_grid,
+    page_of,
+    synthetic_page,
+)
 
 CLINICAL = builtin("clinical-448x224")
 RATE = 256.0

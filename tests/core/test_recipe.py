@@ -9,13 +9,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hypnocast.core.recipe import Recipe, builtin, builtin_names
+from hypnocast.core.pictures.recipe import Recipe, builtin, builtin_names
 from hypnocast.core.types import Role
 from hypnocast.errors import RecipeError
 
 
 def text_of(name: str) -> str:
-    return (files("hypnocast.core") / "recipes" / f"{name}.toml").read_text(encoding="utf-8")
+    return (files("hypnocast.core.pictures") / "recipes" / f"{name}.toml").read_text(
+        encoding="utf-8"
+    )
 
 
 def test_the_recipes_of_the_design_are_built_in() -> None:

@@ -11,13 +11,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hypnocast.core.condition import Conditioned, condition
-from hypnocast.core.labels import annotate
+from hypnocast.core.pictures.conditioning import Conditioned, condition
+from hypnocast.core.pictures.labels import annotate
+from hypnocast.core.pictures.recipe import Recipe, builtin, builtin_names
+from hypnocast.core.pictures.render import draw, picture_digest, render, spectrogram_top
 from hypnocast.core.quality import assess
-from hypnocast.core.recipe import Recipe, builtin, builtin_names
-from hypnocast.core.render import draw, picture_digest, render, spectrogram_top
 from hypnocast.core.types import Page, Pixels, Role
-from synthetic_pages import SIX, page_of, synthetic_page
+from support.synthetic_pages import SIX, page_of, synthetic_page
 
 CLINICAL, SPECTRAL, PAPER = (
     builtin("clinical-448x224"),

@@ -10,13 +10,13 @@ import pytest
 from numpy.typing import NDArray
 from skimage.metrics import structural_similarity
 
-from hypnocast.app.bench.peer import draw_with_matplotlib
-from hypnocast.core.condition import condition
-from hypnocast.core.recipe import Recipe, builtin
-from hypnocast.core.render import render
+from hypnocast.bench.matplotlib_drawing import draw_with_matplotlib
+from hypnocast.core.pictures.conditioning import condition
+from hypnocast.core.pictures.recipe import Recipe, builtin
+from hypnocast.core.pictures.render import render
 from hypnocast.core.types import Page
-from needs import need_data
-from synthetic_pages import real_pages, synthetic_page
+from support.needs import need_data
+from support.synthetic_pages import real_pages, synthetic_page
 
 PAGES = 50
 LIKENESS = 0.96

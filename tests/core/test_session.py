@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hypnocast.core.marks import MarkMeaning, meaning_of
-from hypnocast.core.session import (
+from hypnocast.core.night.marks import MarkMeaning, meaning_of
+from hypnocast.core.night.session import (
     Moment,
     Phase,
     Session,

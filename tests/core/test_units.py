@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hypnocast.core.units import microvolts_per
+from hypnocast.core.montage.units import microvolts_per
 
 SPELLINGS = {
     1e6: ["V", "v", "volt", "Volts", "VOLTS", " V ", "[V]"],

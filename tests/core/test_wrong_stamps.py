@@ -7,10 +7,22 @@ from collections.abc import Iterable, Iterator
 import numpy as np
 import pytest
 
-from bedside import EEG, NEEDS, Event, Sent, choose, header, missing, proper, same, send, tell
-from hypnocast.core.decisions import Decision, decision_from_json, decision_to_json
-from hypnocast.core.headbox import Headbox
+from hypnocast.core.pages.page_builder import PageBuilder
+from hypnocast.core.timing.decisions import Decision, decision_from_json, decision_to_json
 from hypnocast.core.types import Chunk, ClockReading, FloatArray, Page, Role, StreamOpened
+from support.bed_lab import (
+    EEG,
+    NEEDS,
+    Event,
+    Sent,
+    choose,
+    header,
+    missing,
+    proper,
+    same,
+    send,
+    tell,
+)
 
 CHUNK = 25
 WRONG = (1e5, 50.0, 1e12, -1e5, -50.0)
@@ -33,9 +45,9 @@ def live(sent: Sent, stamps: FloatArray, *, readings: bool = True) -> Iterator[E
 
 def live_pages(
     events: Iterable[Event], *, end: float
-) -> tuple[list[Page], list[Decision], Headbox]:
+) -> tuple[list[Page], list[Decision], PageBuilder]:
     """Run a bed by the local clock, which is where the newest chunk arrived."""
-    box = Headbox(NEEDS, choose=choose)
+    box = PageBuilder(NEEDS, choose=choose)
     box.begin(1000.0)
     pages: list[Page] = []
     decided: list[Decision] = []
@@ -110,7 +122,7 @@ def test_a_replay_of_the_tape_refuses_the_same_samples() -> None:
     events = list(live(sent, stamps))
     pages, decided, _ = live_pages(events, end=1150.0)
     told = [decision_from_json(decision_to_json(one)) for one in decided]
-    box = Headbox(NEEDS, choose=choose, obey=told)
+    box = PageBuilder(NEEDS, choose=choose, obey=told)
     replayed: list[Page] = []
     for event in events:
         if isinstance(event, Chunk):

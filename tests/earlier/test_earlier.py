@@ -21,10 +21,10 @@ import numpy as np
 import pytest
 
 from hypnocast.core.types import StreamHeader
-from hypnocast.ports.journal import Journal
-from hypnocast.ports.journal_reader import JournalReader
-from hypnocast.ports.tape_reader import read_tape
-from nights import a_batch, an_event
+from hypnocast.ports.journal.journal import Journal
+from hypnocast.ports.journal.reader import JournalReader
+from hypnocast.ports.recordings.tape_reader import read_tape
+from support.nights import a_batch, an_event
 
 VERSIONS = sorted(path for path in Path(__file__).parent.iterdir() if (path / "rows.json").exists())
 GROWS = {"meta"}

@@ -23,7 +23,7 @@ import numpy as np
 import pylsl
 from numpy.typing import NDArray
 
-from orphans import die_with_parent
+from support.orphans import die_with_parent
 
 RATE = 100
 FLOODED = 50

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from packs import make_tiny_pack
+from support.packs import make_tiny_pack
 
 
 @pytest.fixture(scope="session")

@@ -21,13 +21,8 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from hypnocast.app.build import JOURNAL, bedside_maker, make_kit, open_pack
-from hypnocast.app.config import Config, Pack
-from hypnocast.app.desk import Kit
-from hypnocast.app.judging import Judge
-from hypnocast.app.ward import Plan, Ward
-from hypnocast.core.decisions import Decision, decision_to_json
-from hypnocast.core.topics import Topics
+from hypnocast.config.tables import Config, PackTable
+from hypnocast.core.timing.decisions import Decision, decision_to_json
 from hypnocast.core.types import (
     Arrival,
     ChannelInfo,
@@ -37,10 +32,15 @@ from hypnocast.core.types import (
     StreamLost,
     StreamOpened,
 )
-from hypnocast.core.wire import SourceName, StageEvent
-from hypnocast.ports.journal import Journal
-from hypnocast.ports.mqtt_settings import BrokerSettings
-from hypnocast.ports.tape_deck import TapeDeck
+from hypnocast.core.wire.payloads import SourceName, StageEvent
+from hypnocast.core.wire.topics import Topics
+from hypnocast.live.publishing.bed_worker import BedParts
+from hypnocast.live.service.build import JOURNAL, make_parts, open_pack, pipeline_maker
+from hypnocast.live.service.ward import Ward, WardParts
+from hypnocast.live.staging.judging import Judge
+from hypnocast.ports.journal.journal import Journal
+from hypnocast.ports.mqtt.settings import BrokerSettings
+from hypnocast.ports.recordings.tape_recorder import TapeRecorder
 from hypnocast.stagers.base import Stager
 
 RATE = 100.0
@@ -163,7 +163,7 @@ class FastBeds:
     lost: dict[str, bool] = field(default_factory=dict)
     after_first_page: Callable[[], None] = _nothing
     hang: Callable[[], None] = _nothing
-    """Called at every turn, on the tracer's thread."""
+    """Called at every turn, on the signal thread's thread."""
     _news: list[tuple[str, Arrival]] = field(default_factory=list)
     _room: threading.Condition = field(default_factory=threading.Condition)
 
@@ -185,7 +185,7 @@ class FastBeds:
             self._room.notify_all()
 
     def event(self, event: StageEvent) -> None:
-        """Take note that a page is done (a :class:`~hypnocast.app.ward.Watcher`)."""
+        """Take note that a page is done (a :class:`~hypnocast.live.service.ward.Watcher`)."""
         then, self.after_first_page = self.after_first_page, _nothing
         then()
         if event.status != "provisional":
@@ -256,7 +256,7 @@ class Alive:
     ward: Ward
     source: FastBeds
     journal: Journal
-    kit: Kit
+    parts: BedParts
 
 
 @contextlib.asynccontextmanager
@@ -269,20 +269,20 @@ async def a_ward(
     """Put a ward together as ``hypnocast run`` does, on made-up streams."""
     state = Path(orders.state)
     state.mkdir(parents=True, exist_ok=True, mode=0o700)  # noqa: ASYNC240 - once, at the start
-    config = Config(pack=Pack(name=orders.pack))
+    config = Config(pack=PackTable(name=orders.pack))
     pack = open_pack(config)
     async with contextlib.AsyncExitStack() as stack:
         journal = await stack.enter_async_context(Journal.open(state / JOURNAL))
         source = FastBeds(orders)
         deck = None
         if orders.tape:
-            deck = TapeDeck(state / "tapes", clock=source.now)
+            deck = TapeRecorder(state / "tapes", clock=source.now)
             stack.callback(deck.close)
             source.record = deck.write
-        kit = make_kit(config, pack, journal, live=True, on_step=lambda _: None)
+        parts = make_parts(config, pack, journal, live=True, on_step=lambda _: None)
         if build is not None or orders.stuck_after_s != 25.0:
-            judge = Judge(build or kit.judge._build, stuck_after_s=orders.stuck_after_s)
-            kit = dataclasses.replace(kit, judge=judge)
+            judge = Judge(build or parts.judge._build, stuck_after_s=orders.stuck_after_s)
+            parts = dataclasses.replace(parts, judge=judge)
 
         def decided(bed: str, decisions: Sequence[Decision]) -> None:
             if deck is not None:
@@ -290,16 +290,16 @@ async def a_ward(
                     deck.note(bed, decision_to_json(decision), source.now())
 
         ward = Ward(
-            Plan(
+            WardParts(
                 source=source,
                 pack=pack,
-                kit=kit,
+                parts=parts,
                 topics=Topics(orders.site),
                 node="node1",
                 broker=BrokerSettings(
                     port=orders.port, version=version, answer_s=orders.answer_s, login_s=2.0
                 ),
-                make_bedside=bedside_maker(
+                make_pipeline=pipeline_maker(
                     config,
                     pack,
                     source,
@@ -312,4 +312,4 @@ async def a_ward(
                 watchers=(source,),
             )
         )
-        yield Alive(ward, source, journal, kit)
+        yield Alive(ward, source, journal, parts)

@@ -11,9 +11,9 @@ from faults.life import Orders
 from hypnocast.core.types import Look, Opinion
 from hypnocast.errors import InferenceError
 from hypnocast.stagers.base import Stager
-from hypnocast.stagers.local import LocalStager
+from hypnocast.stagers.onnx.local import LocalStager
 from hypnocast.stagers.pace import Pace
-from hypnocast.stagers.pack import load_pack
+from hypnocast.stagers.packs.pack import load_pack
 
 
 @dataclass

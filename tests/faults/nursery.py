@@ -86,16 +86,16 @@ def _tell(number: int) -> None:
 
 def _live(line: str) -> None:
     """Be the daemon until it ends or is killed."""
-    from orphans import die_with_parent
+    from support.orphans import die_with_parent
 
     die_with_parent()
     from faults.life import Orders, a_ward
     from faults.models import flaky
     from faults.points import arm
     from faults.watched import watched
-    from hypnocast.app import ward
-    from hypnocast.app.logs import set_up_logs
-    from hypnocast.ports import journal_storage
+    from hypnocast.live.service import ward
+    from hypnocast.live.service.logs import set_up_logs
+    from hypnocast.ports.journal import storage
 
     set_up_logs()
     told = json.loads(line)
@@ -104,7 +104,7 @@ def _live(line: str) -> None:
     orders = Orders(**told)
     ward.STATE_EVERY_S = orders.state_every_s
     if orders.held_bytes:
-        vars(journal_storage)["HELD_BYTES"] = orders.held_bytes
+        vars(storage)["HELD_BYTES"] = orders.held_bytes
     if orders.kill_at:
         arm(orders.kill_at, orders.kill_hit)
 
@@ -120,7 +120,7 @@ def _live(line: str) -> None:
 def main() -> None:
     """Fork daemons on demand, one at a time."""
     sys.path[:0] = [str(TESTS), str(TESTS.parent / "daemon")]
-    from orphans import die_with_parent
+    from support.orphans import die_with_parent
 
     die_with_parent()
     import onnxruntime

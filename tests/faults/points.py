@@ -13,11 +13,11 @@ import signal
 from collections.abc import Callable, Iterator
 from typing import Any, Final
 
-from hypnocast.ports import mqtt_client, mqtt_retained
-from hypnocast.ports.journal import Journal
-from hypnocast.ports.journal_files import JournalFiles
-from hypnocast.ports.journal_store import Store
-from hypnocast.ports.tape import Tape
+from hypnocast.ports.journal.files import JournalFiles
+from hypnocast.ports.journal.journal import Journal
+from hypnocast.ports.journal.store import Store
+from hypnocast.ports.mqtt import client, retained
+from hypnocast.ports.recordings.tape import Tape
 
 BEFORE_AND_AFTER: Final[dict[str, tuple[type, str]]] = {
     "batch": (Store, "apply"),
@@ -27,10 +27,10 @@ BEFORE_AND_AFTER: Final[dict[str, tuple[type, str]]] = {
     "reserve": (JournalFiles, "lay_by_reserve"),
     "told": (Journal, "_tell"),
     "acknowledged": (Journal, "acknowledge"),
-    "sent": (mqtt_client.Client, "send"),
-    "puback": (mqtt_client.Client, "_on_publish"),
-    "login": (mqtt_client.Client, "join"),
-    "state": (mqtt_retained.RetainedStates, "put"),
+    "sent": (client.Client, "send"),
+    "puback": (client.Client, "_on_publish"),
+    "login": (client.Client, "join"),
+    "state": (retained.RetainedStates, "put"),
     "tape": (Tape, "write"),
 }
 """Name → what is called there."""

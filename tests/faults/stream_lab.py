@@ -16,10 +16,10 @@ from typing import Any, Self
 
 import pylsl
 
-from brokers import running_mosquitto
-from daemons import Daemon, daemon
 from faults.checker import Finding, Truth, check_night
 from faults.witness import Witness, witness
+from support.brokers import running_mosquitto
+from support.daemons import Daemon, daemon
 
 TESTS = Path(__file__).resolve().parents[1]
 LABELS = ("F4-M1", "C4-M1", "O2-M1", "E1-M2", "E2-M2", "Chin")

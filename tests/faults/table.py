@@ -14,7 +14,6 @@ import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from brokers import running_mosquitto
 from faults import test_broker
 from faults.checker import Finding
 from faults.endurance import Endured, endure
@@ -22,9 +21,10 @@ from faults.kills import Night, one_night, plan_of
 from faults.life import ORIGIN, Orders, a_ward
 from faults.points import POINTS
 from faults.witness import fault_proxy, witness
-from hypnocast.app.logs import set_up_logs
-from mqtt_lab import until
-from packs import make_tiny_pack
+from hypnocast.live.service.logs import set_up_logs
+from support.brokers import running_mosquitto
+from support.mqtt_lab import until
+from support.packs import make_tiny_pack
 
 SEED = 20260309
 EACH = 8

@@ -13,12 +13,12 @@ from pathlib import Path
 
 import pytest
 
-from brokers import Mosquitto, running_mosquitto
 from faults.checker import Finding, Truth, check_night
 from faults.life import ORIGIN, UTC0, Alive, Orders, a_ward, is_bad
 from faults.witness import FaultProxy, Witness, fault_proxy, witness
-from hypnocast.ports.mqtt import Connected
-from mqtt_lab import until
+from hypnocast.ports.mqtt.link import Connected
+from support.brokers import Mosquitto, running_mosquitto
+from support.mqtt_lab import until
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,7 @@ async def the_night(
             if asyncio.iscoroutine(done):
                 await done
             # Only now may the night end: some pages after the fault, within a page.
-            after = ORIGIN + 30.0 * (alive.ward.tracer.pages["bed1"] + PAGES_AFTER)
+            after = ORIGIN + 30.0 * (alive.ward.signal_thread.pages["bed1"] + PAGES_AFTER)
             alive.source.orders = replace(orders, until=after + 12.0)
             await ward
             ends = alive.source.now()

@@ -18,13 +18,13 @@ from pathlib import Path
 
 import pytest
 
-from brokers import running_mosquitto
 from faults.checker import Truth, check_night
 from faults.life import ORIGIN, UTC0, Orders, TimeFile, is_bad
 from faults.nursery import Nursery
 from faults.tapes import read_raw
 from faults.witness import Witness, fault_proxy, until, witness
-from needs import need_program
+from support.brokers import running_mosquitto
+from support.needs import need_program
 
 DISK = "size=24m"
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from brokers import running_mosquitto
 from faults.endurance import endure
+from support.brokers import running_mosquitto
 
 
 @pytest.mark.long

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from brokers import running_mosquitto
 from faults.kills import one_night, plan_of
 from faults.points import POINTS
+from support.brokers import running_mosquitto
 
 SEED = 20260305
 

@@ -12,23 +12,23 @@ from pathlib import Path
 
 import pytest
 
-from brokers import running_mosquitto
 from faults.checker import Truth, check_night
 from faults.life import ORIGIN, UTC0, Alive, Orders, a_ward, is_bad
 from faults.models import harmed
 from faults.witness import witness
-from hypnocast.app.build import JOURNAL, bedside_maker, make_kit, open_pack
-from hypnocast.app.config import Config, Pack
-from hypnocast.app.simulate import SimulatedSource
-from hypnocast.app.sources import RecordedSource
-from hypnocast.app.ward import Plan, Ward
-from hypnocast.core.topics import Topics
+from hypnocast.config.tables import Config, PackTable
+from hypnocast.core.timing.utc import UtcAnchor
 from hypnocast.core.types import Look
-from hypnocast.core.utc import UtcAnchor
+from hypnocast.core.wire.topics import Topics
 from hypnocast.errors import InferenceError
-from hypnocast.ports.journal import Journal
-from hypnocast.ports.mqtt_settings import BrokerSettings
-from mqtt_lab import until
+from hypnocast.live.bed.sources import RecordedSource
+from hypnocast.live.service.build import JOURNAL, make_parts, open_pack, pipeline_maker
+from hypnocast.live.service.ward import Ward, WardParts
+from hypnocast.ports.journal.journal import Journal
+from hypnocast.ports.mqtt.settings import BrokerSettings
+from hypnocast.simulate import SimulatedSource
+from support.brokers import running_mosquitto
+from support.mqtt_lab import until
 
 PAGES = 40
 ENDS = ORIGIN + 30.0 * PAGES
@@ -86,7 +86,7 @@ async def test_told_to_end_in_the_middle_of_an_inference_nothing_is_lost(
         now = Orders(**{**orders.__dict__, "begins": reached})
         async with a_ward(now, build=harmed(str(pack), slow)) as alive:
             ward = asyncio.create_task(alive.ward.run())
-            await until(lambda: alive.kit.judge.state().busy_s > 0.0, "an inference runs")
+            await until(lambda: alive.parts.judge.state().busy_s > 0.0, "an inference runs")
             alive.ward.stop()
             await ward
             reached = alive.source.now()
@@ -108,7 +108,7 @@ async def test_a_hosts_clock_set_by_an_hour_moves_no_page(tmp_path: Path, pack: 
 
     async def set_clock(alive: Alive) -> None:
         for hours, pages in ((1, 5), (-1, 15), (0, 25)):
-            await until(lambda: alive.ward.tracer.pages["bed1"] >= pages)  # noqa: B023
+            await until(lambda: alive.ward.signal_thread.pages["bed1"] >= pages)  # noqa: B023
             shift = 3600.0 * hours
             alive.source.utc_of = lambda local: UTC0 + (local - ORIGIN) + shift  # type: ignore[method-assign]  # noqa: B023
 
@@ -167,20 +167,20 @@ async def test_whatever_streams_do_every_page_has_one_end_and_none_a_stage_on_ba
     pages = 9
     faults = [f"bed-{n:02d}/{text}" for n, (text, _) in enumerate(FAULTS.values(), 1) if text]
     sim = SimulatedSource(len(FAULTS), seed=5, pages=pages, faults=faults, truth=False)
-    config = Config(pack=Pack(name=str(pack)))
+    config = Config(pack=PackTable(name=str(pack)))
     loaded = open_pack(config)
     source = RecordedSource(iter(sim), UtcAnchor(sim.clock_start, UTC0), "simulated")
     with running_mosquitto(tmp_path) as broker, witness(broker.port) as listener:
         async with Journal.open(tmp_path / "state" / JOURNAL) as journal:
             ward = Ward(
-                Plan(
+                WardParts(
                     source=source,
                     pack=loaded,
-                    kit=make_kit(config, loaded, journal, live=False, on_step=lambda _: None),
+                    parts=make_parts(config, loaded, journal, live=False, on_step=lambda _: None),
                     topics=Topics("lab"),
                     node="node1",
                     broker=BrokerSettings(port=broker.port),
-                    make_bedside=bedside_maker(config, loaded, source, boot_id="1", auto=True),
+                    make_pipeline=pipeline_maker(config, loaded, source, boot_id="1", auto=True),
                 )
             )
             await ward.run()

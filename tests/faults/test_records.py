@@ -6,8 +6,7 @@ import re
 import tomllib
 from pathlib import Path
 
-import promises
-import third_party
+from support import promises, third_party
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 
@@ -18,12 +17,14 @@ def test_every_promise_is_proven_and_no_proof_is_named_that_is_not_there() -> No
     page = promises.PAGE.read_text()
     named = set(re.findall(r"^\| (.+) \| `(tests/\S+)` \|$", page, re.MULTILINE))
     there = {(p.test.removeprefix("test_").replace("_", " "), p.file) for p in proofs}
-    assert named <= there, "run: python tests/promises.py"
+    assert named <= there, "run: python tests/support/promises.py"
     assert named
 
 
 def test_the_list_of_other_peoples_software_is_the_pinned_one() -> None:
-    assert third_party.PAGE.read_text() == third_party.page(), "run: python tests/third_party.py"
+    assert third_party.PAGE.read_text() == third_party.page(), (
+        "run: python tests/support/third_party.py"
+    )
 
 
 def test_every_package_we_ask_for_has_a_purpose() -> None:

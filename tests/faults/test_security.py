@@ -10,17 +10,17 @@ from pathlib import Path
 import pytest
 from structlog.testing import capture_logs
 
-from brokers import running_mosquitto
 from faults.life import ORIGIN, Orders, a_ward
 from faults.witness import witness
-from hypnocast.app.build import JOURNAL, boot_id, broker_settings
-from hypnocast.app.config_file import load_config, parse_config
-from hypnocast.app.discretion import Discretion
-from hypnocast.core.discretion import why_personal
+from hypnocast.config.file import load_config, parse_config
+from hypnocast.core.wire.pseudonyms import why_personal
 from hypnocast.errors import BrokerError, ConfigError
-from hypnocast.ports.journal import Journal
-from hypnocast.ports.mqtt_settings import BrokerSettings, login, tls_context
-from mqtt_lab import linked, until
+from hypnocast.live.service.build import JOURNAL, boot_id, broker_settings
+from hypnocast.live.service.pseudonym_warnings import PseudonymWarnings
+from hypnocast.ports.journal.journal import Journal
+from hypnocast.ports.mqtt.settings import BrokerSettings, login, tls_context
+from support.brokers import running_mosquitto
+from support.mqtt_lab import linked, until
 
 
 @pytest.mark.parametrize(
@@ -50,7 +50,7 @@ async def test_a_warning_comes_once_and_does_not_repeat_the_subjects_code(
     tmp_path: Path, pack: Path
 ) -> None:
     with capture_logs() as logs:
-        watcher = Discretion(["Anna_Maier"])
+        watcher = PseudonymWarnings(["Anna_Maier"])
         orders = Orders(str(tmp_path / "s"), str(pack), 1, ORIGIN, until=ORIGIN + 120.0)
         async with a_ward(orders) as alive:
             await alive.ward.run()
@@ -58,7 +58,7 @@ async def test_a_warning_comes_once_and_does_not_repeat_the_subjects_code(
             assert rows
         import msgspec
 
-        from hypnocast.ports.journal_store import decode_event
+        from hypnocast.ports.journal.store import decode_event
 
         event = msgspec.structs.replace(decode_event(rows[0].payload), subject="Haagse_Harry")
         watcher.event(event)

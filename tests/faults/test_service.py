@@ -14,18 +14,18 @@ from pathlib import Path
 
 import pytest
 
-from brokers import Mosquitto, running_mosquitto
 from faults.nursery import UNIT_ENVIRONMENT
-from faults.test_vigil import listening
+from faults.test_watchdog import listening
 from faults.witness import DEADLINE_S, until
-from hypnocast.app.config_file import load_config
-from hypnocast.ports.journal import Journal
-from hypnocast.ports.mqtt import Refused
-from hypnocast.ports.mqtt_settings import BrokerSettings
-from mqtt_lab import linked
-from mqtt_lab import until as until_async
-from needs import need_program
-from nights import a_batch, a_session, an_event
+from hypnocast.config.file import load_config
+from hypnocast.ports.journal.journal import Journal
+from hypnocast.ports.mqtt.link import RefusedByBroker
+from hypnocast.ports.mqtt.settings import BrokerSettings
+from support.brokers import Mosquitto, running_mosquitto
+from support.mqtt_lab import linked
+from support.mqtt_lab import until as until_async
+from support.needs import need_program
+from support.nights import a_batch, a_session, an_event
 
 SYSTEMD = Path(__file__).resolve().parents[2] / "systemd"
 UNIT = SYSTEMD / "hypnocast.service"
@@ -208,8 +208,8 @@ async def test_a_wrong_password_in_mid_night_holds_events_until_it_is_right_agai
                 assert settings.password_file is not None
                 settings.password_file.write_text("another")
                 await asyncio.to_thread(broker.restart)
-                await until_async(lambda: isinstance(link.state, Refused), "refused")
-                assert isinstance(link.state, Refused)
+                await until_async(lambda: isinstance(link.state, RefusedByBroker), "refused")
+                assert isinstance(link.state, RefusedByBroker)
                 assert "another" not in link.state.why
                 await journal.commit(a_batch(an_event(1)))
                 assert journal.sent == 1

@@ -8,22 +8,25 @@ import time
 from typing import Any
 
 from faults.life import Alive, Orders
-from hypnocast.app.rounds import Deadlines, Rounds
-from hypnocast.app.vigil import Vigil, keep_watch
-from hypnocast.ports.journal_store import Store
+from hypnocast.live.service.health_report import Deadlines, HealthReport
+from hypnocast.live.service.watchdog import Watchdog, keep_watch
+from hypnocast.ports.journal.store import Store
 from hypnocast.ports.system import Notifier, leave_in
 
 ORDERLY_S = 1.0
 
 
-def rounds_of(alive: Alive, orders: Orders) -> Rounds:
+def health_report_of(alive: Alive, orders: Orders) -> HealthReport:
     """Go round a ward's parts with deadlines that a test can wait for."""
     s = orders.deadline_s
     # The journal turns once in 2 s where there is nothing to write.
     # The pages of a night at speed come much more often than every 30 s.
     deadlines = Deadlines(s, s + 2.0, s, s, s, close_slack=s - 31.0, worker=s)
-    return Rounds(
-        alive.ward, reading=lambda: alive.ward.tracer.beats, closing_s=1.0, deadlines=deadlines
+    return HealthReport(
+        alive.ward,
+        reading=lambda: alive.ward.signal_thread.beats,
+        closing_s=1.0,
+        deadlines=deadlines,
     )
 
 
@@ -37,8 +40,8 @@ async def watched(alive: Alive, orders: Orders) -> None:
         "WATCHDOG_USEC": str(round(orders.watchdog_s * 1e6)),
         "WATCHDOG_PID": str(os.getpid()),
     }
-    vigil = Vigil(
-        rounds_of(alive, orders),
+    watchdog = Watchdog(
+        health_report_of(alive, orders),
         Notifier(environment),
         patience_s=orders.patience_s,
         every_s=0.05,
@@ -46,7 +49,7 @@ async def watched(alive: Alive, orders: Orders) -> None:
     alive.source.after_first_page = lambda: stand_still(orders.hang, alive)
     await keep_watch(
         alive.ward.run(),
-        vigil,
+        watchdog,
         alive.ward.ready,
         stop=alive.ward.stop,
         leave=lambda _, code: leave_in(ORDERLY_S, code),
@@ -62,7 +65,7 @@ def stand_still(part: str, alive: Alive) -> None:
 
     match part:
         case "judge":
-            model = alive.kit.judge._stager
+            model = alive.parts.judge._stager
             assert model is not None
             model.judge = wait  # type: ignore[method-assign]
         case "journal":

@@ -12,8 +12,8 @@ from typing import Any
 import edfio
 import numpy as np
 
-from hypnocast.app.config_file import load_config
-from hypnocast.core.montage import choose_montage
+from hypnocast.config.file import load_config
+from hypnocast.core.montage.choice import choose_montage
 from hypnocast.core.types import (
     ChannelInfo,
     Chunk,
@@ -23,14 +23,14 @@ from hypnocast.core.types import (
     StreamLost,
     StreamOpened,
 )
-from hypnocast.ports import xdf_encode as xdf
-from hypnocast.ports.files import open_recording
-from hypnocast.ports.mqtt_commands import CommandDesk
+from hypnocast.ports.mqtt.command_inbox import CommandInbox
+from hypnocast.ports.recordings import xdf_encode as xdf
+from hypnocast.ports.recordings.files import open_recording
+from hypnocast.ports.recordings.tape import Tape
 from hypnocast.ports.stream_xml import parse_header, write_header
-from hypnocast.ports.tape import Tape
-from hypnocast.stagers.onnxfile import inspect_onnx
-from hypnocast.stagers.pack import verify_pack
-from packs import make_tiny_pack
+from hypnocast.stagers.onnx.inspection import inspect_onnx
+from hypnocast.stagers.packs.pack import verify_pack
+from support.packs import make_tiny_pack
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 MOST_ARRIVALS = 2000
@@ -82,7 +82,7 @@ def _lsl_header() -> Target:
 def _command() -> Target:
     replies: list[bytes] = []
     nothing: Any = None
-    desk = CommandDesk(nothing, nothing, lambda _, reply: replies.append(reply))
+    desk = CommandInbox(nothing, nothing, lambda _, reply: replies.append(reply))
 
     def read(data: bytes) -> object:
         desk._budgets.clear()

@@ -12,20 +12,26 @@ import edfio
 import numpy as np
 import pytest
 
-from hypnocast.app.simulate import Night
-from hypnocast.app.simulate.montages import CLINICAL
 from hypnocast.core.types import STAGES, Reason
 from hypnocast.errors import CommandError
-from hypnocast.stagers.local import LocalStager
-from hypnocast.stagers.manifest import Context
-from hypnocast.stagers.pack import load_pack
-from hypnocast_models.archive import Plan, drawing_plan, run_archive, staging_plan, work_on
+from hypnocast.simulate import SimulatedNight
+from hypnocast.simulate.montages import CLINICAL
+from hypnocast.stagers.onnx.local import LocalStager
+from hypnocast.stagers.packs.manifest import Context
+from hypnocast.stagers.packs.pack import load_pack
 from hypnocast_models.compare.hypnogram import read_hypnogram
-from hypnocast_models.readers.datasets import Found, find_nights, open_night
-from hypnocast_models.staging import stage_night
-from models_cli import run
-from needs import need_module
-from packs import make_tiny_pack
+from hypnocast_models.readers.datasets import FoundRecording, find_nights, open_night
+from hypnocast_models.staging.archive import (
+    ArchivePlan,
+    drawing_plan,
+    run_archive,
+    staging_plan,
+    work_on,
+)
+from hypnocast_models.staging.night import stage_night
+from support.models_cli import run
+from support.needs import need_module
+from support.packs import make_tiny_pack
 
 RATE = 64
 
@@ -37,7 +43,7 @@ def pack(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def record(path: Path, seed: int, pages: int = 2, hole: bool = False) -> None:
     """Write a simulated night as EDF+."""
-    night = Night(seed, stages=[STAGES[(seed + page) % 5] for page in range(pages)])
+    night = SimulatedNight(seed, stages=[STAGES[(seed + page) % 5] for page in range(pages)])
     samples = night.samples(0.0, pages * 30.0, leads=CLINICAL, rate=RATE).astype(np.float64)
     if hole:
         samples[: 30 * RATE] = 0.0
@@ -143,7 +149,7 @@ def test_pages_are_staged_among_their_neighbours_and_bad_ones_are_withheld(
 ) -> None:
     pack = load_pack(make_tiny_pack(tmp_path / "pack", context=Context(before=before, after=after)))
     record(tmp_path / "p.edf", 3, pages=5, hole=True)
-    night = open_night(Found("edf", "p", "p", tmp_path / "p.edf"))
+    night = open_night(FoundRecording("edf", "p", "p", tmp_path / "p.edf"))
     looks = []
     stager = LocalStager(pack, "cpu", threads=1)
 
@@ -171,6 +177,6 @@ def test_pages_are_staged_among_their_neighbours_and_bad_ones_are_withheld(
 
 
 def test_a_plan_says_where_each_night_goes(tmp_path: Path) -> None:
-    night = Found("edf", "p", "p", tmp_path / "p.edf")
-    assert Plan(str(tmp_path), pack="x").path(night) == tmp_path / "p.csv"
-    assert Plan(str(tmp_path)).path(night) == tmp_path / "p.npz"
+    night = FoundRecording("edf", "p", "p", tmp_path / "p.edf")
+    assert ArchivePlan(str(tmp_path), pack="x").path(night) == tmp_path / "p.csv"
+    assert ArchivePlan(str(tmp_path)).path(night) == tmp_path / "p.npz"

@@ -17,7 +17,7 @@ from hypnocast.errors import CommandError, TapeError
 from hypnocast_models.compare.comparison import agree_on, compare, differences
 from hypnocast_models.compare.consensus import consensus, density_agreement, hypnodensity
 from hypnocast_models.compare.hypnogram import (
-    Hypnogram,
+    ScoredHypnogram,
     align,
     night_name,
     read_hypnogram,
@@ -34,9 +34,9 @@ from hypnocast_models.compare.measures import (
     transitions_per_hour,
 )
 from hypnocast_models.data.recordings import open_recording
-from hypnocast_models.yasa_baseline import written
-from models_cli import run
-from needs import need_module
+from hypnocast_models.scorers.yasa import written
+from support.models_cli import run
+from support.needs import need_module
 
 START = datetime(2026, 3, 1, 22, 0, tzinfo=UTC)
 stages = st.sampled_from(STAGES)
@@ -45,10 +45,10 @@ scorings = st.lists(st.tuples(stages, stages), min_size=2, max_size=120)
 
 def night(
     letters: str, scorer: str = "expert", name: str = "n1", start: datetime | None = None
-) -> Hypnogram:
+) -> ScoredHypnogram:
     """``W12 3R?``: one letter a page."""
     table = dict(zip("W123R", STAGES, strict=True))
-    return Hypnogram(scorer, name, name, tuple(table.get(x) for x in letters), start)
+    return ScoredHypnogram(scorer, name, name, tuple(table.get(x) for x in letters), start)
 
 
 @settings(deadline=None, max_examples=60)
@@ -209,7 +209,7 @@ def test_a_hypnogram_written_as_csv_is_read_back(
 ) -> None:
     path = tmp_path_factory.mktemp("csv") / "sub-07_night.csv"
     chances = np.random.default_rng(1).dirichlet(np.ones(5), len(letters)) if with_chances else None
-    given_night = Hypnogram("x", "n", "s", night(letters).stages, START, chances)
+    given_night = ScoredHypnogram("x", "n", "s", night(letters).stages, START, chances)
     path.write_text(write_hypnogram(given_night))
     read = read_hypnogram(path)
     assert read.stages == given_night.stages
@@ -329,7 +329,9 @@ def test_an_expert_in_arrays_yasa_and_a_pack_meet_in_one_table(tmp_path: Path) -
     said = truth.astype(np.int64)
     said[:6] = (said[:6] + 1) % 5
     (folders[1] / "subject01.csv").write_text(written("subject01", recording, said))
-    pack = Hypnogram("pack", "subject01", "subject01", tuple(STAGES[k] for k in [0, 0, *truth]))
+    pack = ScoredHypnogram(
+        "pack", "subject01", "subject01", tuple(STAGES[k] for k in [0, 0, *truth])
+    )
     (folders[2] / "subject01.csv").write_text(write_hypnogram(pack))
     scorers = [read_scorer(str(folder)) for folder in folders]
     yasa, ours = (compare(scorers[0], other) for other in scorers[1:])

@@ -10,17 +10,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from app.taped_nights import tape_nights
-from brokers import free_port
-from hypnocast.app.nights.view import open_night
-from hypnocast.app.simulate import SimulatedSource
 from hypnocast.cli import run
-from hypnocast.core.recipe import builtin
-from hypnocast.core.render import picture_digest
+from hypnocast.core.pictures.recipe import builtin
+from hypnocast.core.pictures.render import picture_digest
 from hypnocast.core.types import Stage
 from hypnocast.errors import CommandError, RecipeError, TapeError
-from needs import need_module
-from packs import make_tiny_pack
+from hypnocast.nights.night_view import open_night
+from hypnocast.simulate import SimulatedSource
+from support.brokers import free_port
+from support.needs import need_module
+from support.packs import make_tiny_pack
+from support.taped_nights import tape_nights
 
 for name in ("torch", "transformers", "peft", "accelerate", "onnx", "onnxscript", "onnxruntime"):
     need_module(name)

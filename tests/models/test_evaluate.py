@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from made_up_nights import night
-from models_cli import run
-from needs import need_module
+from support.made_up_nights import night
+from support.models_cli import run
+from support.needs import need_module
 
 for name in ("torch", "matplotlib", "sklearn"):
     need_module(name)

@@ -10,13 +10,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hypnocast.app.simulate import Night
-from hypnocast.app.simulate.montages import CLINICAL
-from hypnocast.app.simulate.waves import RATE as SIMULATED
-from hypnocast.core.calibration import Calibration, HiddenMarkov
-from hypnocast.core.filter import run_filter
 from hypnocast.core.types import STAGES, FloatArray, Page, Role
+from hypnocast.core.verdicts.calibration import Calibration, HiddenMarkov
+from hypnocast.core.verdicts.sequence_filter import run_filter
 from hypnocast.errors import ConfigError
+from hypnocast.simulate import SimulatedNight
+from hypnocast.simulate.montages import CLINICAL
+from hypnocast.simulate.waves import RATE as SIMULATED
 from hypnocast_models.data.recordings import page_of
 from hypnocast_models.experiments.corrupt import STRETCH_S, corrupt
 from hypnocast_models.experiments.look_ahead import WHOLE_NIGHT, follow
@@ -24,9 +24,9 @@ from hypnocast_models.experiments.part import Part
 from hypnocast_models.experiments.plan import Kind, read_experiment
 from hypnocast_models.experiments.run import fold_of_each, run_experiment, steps
 from hypnocast_models.readers.datasets import find_nights, open_night
-from models_cli import run
-from needs import need_module
-from packs import make_tiny_pack
+from support.models_cli import run
+from support.needs import need_module
+from support.packs import make_tiny_pack
 
 RATE = 100
 KINDS: tuple[Kind, ...] = ("noise", "dropout", "drift", "mains", "clipping", "detached")
@@ -110,7 +110,7 @@ def _arrays(folder: Path, subjects: int, pages: int = 40) -> None:
     """Write simulated nights of one EEG, 5 s of each page, as the reader's arrays."""
     folder.mkdir(parents=True)
     for subject in range(subjects):
-        night = Night(subject, stages=[STAGES[page // 4 % 5] for page in range(pages)])
+        night = SimulatedNight(subject, stages=[STAGES[page // 4 % 5] for page in range(pages)])
         whole = night.samples(0.0, pages * 30.0, leads=CLINICAL[1:2])[:, 0]
         np.savez(
             folder / f"subject{subject:02d}.npz",

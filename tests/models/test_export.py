@@ -9,8 +9,8 @@ import pytest
 from typer.testing import CliRunner
 
 from hypnocast.errors import PackError
-from hypnocast.stagers.pack import load_pack, verify_pack
-from needs import need_module
+from hypnocast.stagers.packs.pack import load_pack, verify_pack
+from support.needs import need_module
 
 for name in ("torch", "transformers", "onnx", "onnxscript", "onnxruntime"):
     need_module(name)

@@ -8,19 +8,19 @@ from typing import Any
 import numpy as np
 import pytest
 
-from hypnocast.core.calibration import Calibration
-from hypnocast.core.recipe import builtin
-from hypnocast.core.render import draw
+from hypnocast.core.pictures.recipe import builtin
+from hypnocast.core.pictures.render import draw
 from hypnocast.core.types import Look, Role
-from hypnocast.stagers.local import LocalStager
-from hypnocast.stagers.manifest import Provenance
-from hypnocast.stagers.pack import verify_pack
-from needs import need_module
+from hypnocast.core.verdicts.calibration import Calibration
+from hypnocast.stagers.onnx.local import LocalStager
+from hypnocast.stagers.packs.manifest import Provenance
+from hypnocast.stagers.packs.pack import verify_pack
+from support.needs import need_module
 
 for name in ("torch", "transformers", "peft", "accelerate", "onnx", "onnxscript", "onnxruntime"):
     need_module(name)
 
-from hypnocast_models.data import Recording  # noqa: E402 - after what it needs was found
+from hypnocast_models.data import ScoredRecording  # noqa: E402 - after what it needs was found
 from hypnocast_models.readers.night import ArrayNight  # noqa: E402
 from hypnocast_models.tune.contrastive import ContrastiveStudent  # noqa: E402
 from hypnocast_models.tune.deliver import Label, deliver  # noqa: E402
@@ -32,7 +32,7 @@ from hypnocast_models.tune.families import (  # noqa: E402
     tiny,
 )
 from hypnocast_models.tune.generative import GenerativeStudent, add_lora  # noqa: E402
-from hypnocast_models.tune.lessons import Lessons  # noqa: E402
+from hypnocast_models.tune.lessons import TrainingPages  # noqa: E402
 from hypnocast_models.tune.loop import Course, train  # noqa: E402
 
 RECIPE = builtin("clinical-448x224")
@@ -45,7 +45,7 @@ LABEL = Label(
 )
 
 
-def two_stage_night(pages: int = 24) -> Recording:
+def two_stage_night(pages: int = 24) -> ScoredRecording:
     """Slow large waves in N3, fast small ones in W: what any eye can tell apart."""
     rng = np.random.default_rng(0)
     at = np.arange(3000) / 100
@@ -55,7 +55,7 @@ def two_stage_night(pages: int = 24) -> Recording:
         + rng.normal(0, 2, at.size)
         for stage in stages
     ]
-    return Recording(
+    return ScoredRecording(
         database="made-up",
         subject="subject00",
         night=1,
@@ -70,7 +70,7 @@ def two_stage_night(pages: int = 24) -> Recording:
 def tune(kind: str, folder: Path) -> tuple[Any, Any, list[float]]:
     tiny(kind, folder / "weights")
     model, tokenizer = load(folder / "weights")
-    lessons = Lessons([ArrayNight(two_stage_night())], RECIPE)
+    lessons = TrainingPages([ArrayNight(two_stage_night())], RECIPE)
     course = Course(steps=20, batch=4, accumulate=2, learning_rate=5e-3, perception_steps=0)
     student: Any
     if kind in CONTRASTIVE:

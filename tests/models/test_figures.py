@@ -7,22 +7,27 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hypnocast.core.calibration import Calibration
-from hypnocast.core.filter import run_filter
-from hypnocast_models import figures
-from hypnocast_models.figures import Scored
-from hypnocast_models.sequence import Judged, fit_logistic, fit_temperature, fit_transitions
-from needs import need_module
+from hypnocast.core.verdicts.calibration import Calibration
+from hypnocast.core.verdicts.sequence_filter import run_filter
+from hypnocast_models.compare import figures
+from hypnocast_models.compare.figures import ScoredPages
+from hypnocast_models.export.sequence import (
+    JudgedNight,
+    fit_logistic,
+    fit_temperature,
+    fit_transitions,
+)
+from support.needs import need_module
 
 need_module("sklearn")
 
 
-def scored(expert: list[int], ours: list[int], subject: str = "a") -> Scored:
+def scored(expert: list[int], ours: list[int], subject: str = "a") -> ScoredPages:
     said = np.asarray(ours)
     chances = np.full((len(ours), 5), 0.05)
     chances[np.arange(len(ours)), np.maximum(said, 0)] = 0.8
     chances[said < 0] = np.nan
-    return Scored("night", subject, np.asarray(expert), said, chances)
+    return ScoredPages("night", subject, np.asarray(expert), said, chances)
 
 
 @given(st.lists(st.tuples(st.integers(0, 4), st.integers(0, 4)), min_size=2, max_size=60))
@@ -76,7 +81,7 @@ def test_a_fitted_calibration_follows_a_night_better_than_the_page_alone() -> No
         logits[np.arange(stages.size), stages] += 1.0
         rows = 3.0 * (logits - np.logaddexp.reduce(logits, axis=1, keepdims=True))
         rows -= np.logaddexp.reduce(rows, axis=1, keepdims=True)
-        nights.append(Judged(str(subject), rows, stages))
+        nights.append(JudgedNight(str(subject), rows, stages))
     train, test = nights[:5], nights[5]
     temperature = fit_temperature(train)
     assert 2.0 < temperature < 4.0

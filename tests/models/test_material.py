@@ -8,25 +8,25 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from hypnocast.core.recipe import builtin
+from hypnocast.core.pictures.recipe import builtin
 from hypnocast.core.types import Picture, Role
-from hypnocast.stagers.manifest import Context
-from made_up_archives import ARCHIVES, make_archive
-from models_cli import run
-from needs import need_module
-from packs import make_tiny_pack
+from hypnocast.stagers.packs.manifest import Context
+from support.made_up_archives import ARCHIVES, make_archive
+from support.models_cli import run
+from support.needs import need_module
+from support.packs import make_tiny_pack
 
 for name in ("torch", "transformers", "accelerate", "onnxruntime"):
     need_module(name)
 
-from hypnocast_models.archive import drawing_plan, work_on  # noqa: E402 - after what it needs
 from hypnocast_models.data.recordings import lane_of  # noqa: E402
 from hypnocast_models.experiments.plan import Data  # noqa: E402
 from hypnocast_models.experiments.run import chosen_nights  # noqa: E402
 from hypnocast_models.readers.datasets import find_nights, open_night  # noqa: E402
 from hypnocast_models.readers.material import open_material  # noqa: E402
-from hypnocast_models.staging import pictures_of  # noqa: E402
-from hypnocast_models.tune.lessons import Lessons  # noqa: E402
+from hypnocast_models.staging.archive import drawing_plan, work_on  # noqa: E402 - after what it needs
+from hypnocast_models.staging.night import pictures_of  # noqa: E402
+from hypnocast_models.tune.lessons import TrainingPages  # noqa: E402
 
 RECIPE = builtin("clinical-448x224")
 
@@ -64,7 +64,7 @@ def test_a_page_is_taught_judged_and_drawn_alike(kind: str, tmp_path: Path) -> N
     assert found.dataset == kind
     night = open_night(found)
     judged = [one.rgb for one in pictures_of(night, RECIPE) if isinstance(one, Picture)]
-    lessons = Lessons([night], RECIPE)
+    lessons = TrainingPages([night], RECIPE)
     taught = lessons.draw(np.arange(len(lessons)), np.random.default_rng(0), 1.0).pictures
     work_on(drawing_plan(RECIPE.name, tmp_path), found)
     with np.load(tmp_path / f"{found.name}.npz") as kept:

@@ -19,9 +19,9 @@ from hypnocast.core.types import PAGE_S, STAGES, FloatArray, Role, Stage
 from hypnocast.errors import CommandError, HypnocastError, TapeError
 from hypnocast_models.readers.datasets import DATASETS, find_nights, open_night
 from hypnocast_models.readers.night import ScoredNight
-from hypnocast_models.readers.scoring import RK_TO_AASM, Scoring, digits_scoring, nsrr_scoring
-from models_cli import run
-from needs import need_module
+from hypnocast_models.readers.scoring import RK_TO_AASM, ExpertScoring, digits_scoring, nsrr_scoring
+from support.models_cli import run
+from support.needs import need_module
 
 W, N1, N2, N3, R = STAGES
 PAGES = 6
@@ -405,7 +405,7 @@ def test_no_damage_to_an_xml_or_a_text_gives_anything_but_a_clear_error(
     path = tmp_path_factory.mktemp("damage") / "a.xml"
     whole = XML.format(events=STAGE.format("Wake|0", 0, 60)).encode()
     path.write_bytes(whole[:at] + damage + whole[at + len(damage) :])
-    readers: tuple[Callable[[Path], Scoring], ...] = (nsrr_scoring, digits_scoring)
+    readers: tuple[Callable[[Path], ExpertScoring], ...] = (nsrr_scoring, digits_scoring)
     for read in readers:
         try:
             scoring = read(path)

@@ -10,20 +10,20 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from brokers import free_port
-from hypnocast.app.simulate import SimulatedSource
 from hypnocast.errors import ConfigError
-from hypnocast.stagers.manifest import Context, Generative
-from hypnocast.stagers.pack import load_pack, verify_pack
-from needs import need_module
-from ward_lab import HandDriven, night, running_ward
+from hypnocast.simulate import SimulatedSource
+from hypnocast.stagers.packs.manifest import Context, Generative
+from hypnocast.stagers.packs.pack import load_pack, verify_pack
+from support.brokers import free_port
+from support.needs import need_module
+from support.ward_lab import HandDriven, night, running_ward
 
 for name in ("torch", "transformers", "onnx", "onnxscript", "onnxruntime", "llguidance"):
     need_module(name)
 
 from hypnocast_models.cli import app  # noqa: E402 - after what it needs was found
 from hypnocast_models.export import graphs, precision  # noqa: E402
-from hypnocast_models.packing import write_pack  # noqa: E402
+from hypnocast_models.export.packing import write_pack  # noqa: E402
 from hypnocast_models.tune.families import describe, load, tiny  # noqa: E402
 from hypnocast_models.tune.sleepvlm import as_sleepvlm  # noqa: E402
 

@@ -11,21 +11,21 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from hypnocast.core.calibration import Calibration
-from hypnocast.core.recipe import builtin
-from hypnocast.core.render import draw
+from hypnocast.core.pictures.recipe import builtin
+from hypnocast.core.pictures.render import draw
 from hypnocast.core.types import Look, Picture, Role
+from hypnocast.core.verdicts.calibration import Calibration
 from hypnocast.errors import RecipeError
-from hypnocast.stagers.local import LocalStager
-from hypnocast.stagers.pack import verify_pack
-from needs import need_module
+from hypnocast.stagers.onnx.local import LocalStager
+from hypnocast.stagers.packs.pack import verify_pack
+from support.needs import need_module
 
 for name in ("torch", "transformers", "onnx", "onnxscript", "onnxruntime"):
     need_module(name)
 
 import torch  # noqa: E402 - after what it needs was found
 
-from hypnocast_models.pages import (  # noqa: E402
+from hypnocast_models.data.pages import (  # noqa: E402
     ROWS,
     WHOLE,
     PageSet,
@@ -37,21 +37,21 @@ from hypnocast_models.pages import (  # noqa: E402
 from hypnocast_models.small.assembly import PAGES_BEFORE, Size, build  # noqa: E402
 from hypnocast_models.small.choose import Tried, choose, pick  # noqa: E402
 from hypnocast_models.small.crossval import GAINS, evidence  # noqa: E402
+from hypnocast_models.small.drawn_nights import DrawnNights, louder  # noqa: E402
 from hypnocast_models.small.regimen import WAYS  # noqa: E402
-from hypnocast_models.small.shelf import Shelf, louder  # noqa: E402
 from hypnocast_models.small.ship import Shipment, provenance, ship  # noqa: E402
 from hypnocast_models.small.train import Diet, TrainPlan, judge, off_page, train  # noqa: E402
-from made_up_nights import night  # noqa: E402
+from support.made_up_nights import night  # noqa: E402
 
 RECIPE = builtin("spectral-448")
 SMALL = Size(width=32, trace_channels=8, spectrum_channels=16, latents=2, dropout=0.0)
 
 
 @pytest.fixture(scope="module")
-def shelf(tmp_path_factory: pytest.TempPathFactory) -> Shelf:
+def shelf(tmp_path_factory: pytest.TempPathFactory) -> DrawnNights:
     folder = tmp_path_factory.mktemp("cache")
     fill_cache([night(20)], WHOLE, RECIPE, folder, seed=0)
-    return Shelf("whole", read_cache(folder, WHOLE, RECIPE, 0), WHOLE.variants)
+    return DrawnNights("whole", read_cache(folder, WHOLE, RECIPE, 0), WHOLE.variants)
 
 
 def pictures_of(pages: int, gain: float = 1.0) -> list[Picture]:
@@ -104,7 +104,7 @@ def test_a_cache_goes_on_where_it_stopped_and_refuses_other_seeds(tmp_path: Path
 
 
 @pytest.mark.parametrize("gain", [0.4, 0.8, 1.7, 2.8])
-def test_training_sees_a_gain_as_the_daemon_draws_it(shelf: Shelf, gain: float) -> None:
+def test_training_sees_a_gain_as_the_daemon_draws_it(shelf: DrawnNights, gain: float) -> None:
     drawn = pictures_of(12, gain)
     wanted = [strips(picture.rgb, RECIPE, (Role.C4,), 448) for picture in drawn]
     ink, power = shelf.take(shelf.places(0)[:12], np.full(1, gain))
@@ -127,7 +127,7 @@ def test_a_louder_spectrogram_is_the_one_drawn_at_that_gain() -> None:
 
 
 def test_training_that_was_interrupted_ends_where_it_would_have(
-    shelf: Shelf, tmp_path: Path
+    shelf: DrawnNights, tmp_path: Path
 ) -> None:
     diets = [Diet(shelf, np.array([0]), batch=1, share=1.0)]
     weights = torch.ones(5)
@@ -148,7 +148,7 @@ def test_training_that_was_interrupted_ends_where_it_would_have(
         torch.testing.assert_close(resumed[key], value, msg=key)
 
 
-def test_the_daemon_says_of_a_page_what_training_said(shelf: Shelf, tmp_path: Path) -> None:
+def test_the_daemon_says_of_a_page_what_training_said(shelf: DrawnNights, tmp_path: Path) -> None:
     torch.manual_seed(1)
     model = build(SMALL).eval()
     shipment = Shipment("0.0.1", Calibration(prior=(0.2,) * 5), provenance((), "0" * 40, "pytest"))
@@ -178,7 +178,7 @@ def test_a_fold_chooses_by_nothing_that_its_own_subjects_had_a_part_in(tmp_path:
     rng = np.random.default_rng(5)
     pages = 60
     stage = rng.integers(0, 5, (4, pages)).astype(np.uint8)
-    shelf = Shelf("rows", _four_subjects(stage), 1)
+    shelf = DrawnNights("rows", _four_subjects(stage), 1)
     # What is known lies where the first fold may look, and nowhere else: a choice that wanted
     # more, a model's word on a pair without the fold or on the fold itself, would find no model.
     for way in WAYS:
@@ -194,7 +194,7 @@ def test_a_fold_chooses_by_nothing_that_its_own_subjects_had_a_part_in(tmp_path:
     # The subjects of the fold itself could have had any stages.
     stage[0] = 0
     (tmp_path / "choices" / "fold0.json").unlink()
-    assert choose(tmp_path, 0, Shelf("rows", _four_subjects(stage), 1)) == choice
+    assert choose(tmp_path, 0, DrawnNights("rows", _four_subjects(stage), 1)) == choice
     with pytest.raises(FileNotFoundError, match="pair01"):
         choose(tmp_path, 1, shelf)
 

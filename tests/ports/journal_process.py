@@ -17,10 +17,10 @@ TESTS = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(TESTS), str(TESTS.parent / "daemon")]
 
 from hypnocast.errors import JournalError  # noqa: E402
-from hypnocast.ports.journal import Journal  # noqa: E402
-from hypnocast.ports.journal_reader import JournalReader  # noqa: E402
-from nights import a_batch, a_session, an_event  # noqa: E402
-from orphans import die_with_parent  # noqa: E402
+from hypnocast.ports.journal.journal import Journal  # noqa: E402
+from hypnocast.ports.journal.reader import JournalReader  # noqa: E402
+from support.nights import a_batch, a_session, an_event  # noqa: E402
+from support.orphans import die_with_parent  # noqa: E402
 
 BEDS = ("bed1", "bed2")
 

@@ -9,11 +9,11 @@ from pathlib import Path
 TESTS = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(TESTS), str(TESTS.parent / "daemon")]
 
-from hypnocast.ports.journal import Journal  # noqa: E402
-from hypnocast.ports.mqtt_settings import BrokerSettings  # noqa: E402
-from mqtt_lab import linked  # noqa: E402
-from nights import a_batch, a_session, an_event  # noqa: E402
-from orphans import die_with_parent  # noqa: E402
+from hypnocast.ports.journal.journal import Journal  # noqa: E402
+from hypnocast.ports.mqtt.settings import BrokerSettings  # noqa: E402
+from support.mqtt_lab import linked  # noqa: E402
+from support.nights import a_batch, a_session, an_event  # noqa: E402
+from support.orphans import die_with_parent  # noqa: E402
 
 
 async def main(port: int, path: Path) -> None:

@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from brokers import Mosquitto, running_mosquitto
-from hypnocast.app.simulate import SimulatedSource
-from hypnocast.core.topics import Topics
 from hypnocast.core.types import PAGE_S
-from mqtt_lab import kept_by_broker, listening, until
-from packs import make_tiny_pack
-from ward_lab import HandDriven, night, running_ward
+from hypnocast.core.wire.topics import Topics
+from hypnocast.simulate import SimulatedSource
+from support.brokers import Mosquitto, running_mosquitto
+from support.mqtt_lab import kept_by_broker, listening, until
+from support.packs import make_tiny_pack
+from support.ward_lab import HandDriven, night, running_ward
 
 EXAMPLE = Path(__file__).parents[2] / "docs" / "examples" / "mosquitto-bridge.conf"
 BED = "bed-01"
@@ -33,7 +33,7 @@ def centre(tmp_path: Path) -> Iterator[Mosquitto]:
 
 
 @pytest.fixture
-def bedside(tmp_path: Path, centre: Mosquitto) -> Iterator[Mosquitto]:
+def pipeline(tmp_path: Path, centre: Mosquitto) -> Iterator[Mosquitto]:
     folder = tmp_path / "bedside"
     folder.mkdir()
     with running_mosquitto(folder, bridge_to(centre.port, folder)) as running:
@@ -57,14 +57,14 @@ def bridge_to(port: int, folder: Path) -> str:
 
 
 async def test_the_centre_hears_every_event_once_by_id_though_it_was_down(
-    tmp_path: Path, centre: Mosquitto, bedside: Mosquitto
+    tmp_path: Path, centre: Mosquitto, pipeline: Mosquitto
 ) -> None:
     pack = make_tiny_pack(tmp_path / "pack")
     source = HandDriven(night(SimulatedSource([BED], seed=3, pages=PAGES, truth=False)))
     async with contextlib.AsyncExitStack() as stack:
         before = await stack.enter_async_context(listening(centre.port))
         running = await stack.enter_async_context(
-            running_ward(tmp_path / "ward", pack, source, bedside.port)
+            running_ward(tmp_path / "ward", pack, source, pipeline.port)
         )
         await running.go_to(CLOCK_0 + 3 * PAGE_S + 2.0, BED, 3)
         await until(lambda: len(before.json_of(TOPICS.events(BED))) >= 3, "three events")
@@ -87,13 +87,13 @@ async def test_the_centre_hears_every_event_once_by_id_though_it_was_down(
 
 
 async def test_a_command_given_at_the_centre_is_obeyed_at_the_bed(
-    tmp_path: Path, centre: Mosquitto, bedside: Mosquitto
+    tmp_path: Path, centre: Mosquitto, pipeline: Mosquitto
 ) -> None:
     pack = make_tiny_pack(tmp_path / "pack")
     source = HandDriven(night(SimulatedSource([BED], seed=3, pages=2, truth=False)))
     async with (
         listening(centre.port) as listener,
-        running_ward(tmp_path / "ward", pack, source, bedside.port, auto=False),
+        running_ward(tmp_path / "ward", pack, source, pipeline.port, auto=False),
     ):
         source.go_to(CLOCK_0 + 10.0)
         await until(lambda: listener.of(TOPICS.status(BED)), "the bed")

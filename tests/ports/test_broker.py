@@ -10,12 +10,12 @@ import pytest
 from paho.mqtt.enums import CallbackAPIVersion
 
 from hypnocast.errors import BrokerError
-from hypnocast.ports.broker import embedded_broker
-from hypnocast.ports.journal import Journal
-from hypnocast.ports.mqtt import Connected
-from hypnocast.ports.mqtt_settings import BrokerSettings
-from mqtt_lab import TOPICS, kept_by_broker, linked, listening, until
-from nights import a_batch, a_session, an_event
+from hypnocast.ports.journal.journal import Journal
+from hypnocast.ports.mqtt.embedded_broker import embedded_broker
+from hypnocast.ports.mqtt.link import Connected
+from hypnocast.ports.mqtt.settings import BrokerSettings
+from support.mqtt_lab import TOPICS, kept_by_broker, linked, listening, until
+from support.nights import a_batch, a_session, an_event
 
 
 async def test_it_retains_and_says_the_last_will(caplog: pytest.LogCaptureFixture) -> None:

@@ -24,9 +24,9 @@ from hypnocast.core.types import (
     StreamOpened,
 )
 from hypnocast.errors import ConfigError, TapeError
-from hypnocast.ports import xdf_encode as xdf
-from hypnocast.ports.files import open_recording
-from hypnocast.ports.recording import (
+from hypnocast.ports.recordings import xdf_encode as xdf
+from hypnocast.ports.recordings.files import open_recording
+from hypnocast.ports.recordings.recording import (
     Annotation,
     Recording,
     pseudonym,

@@ -19,11 +19,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from hypnocast.core.wire import NightMark
+from hypnocast.core.wire.payloads import NightMark
 from hypnocast.errors import JournalError
-from hypnocast.ports.journal import Journal
-from hypnocast.ports.journal_reader import JournalReader
-from hypnocast.ports.journal_records import (
+from hypnocast.ports.journal.journal import Journal
+from hypnocast.ports.journal.reader import JournalReader
+from hypnocast.ports.journal.records import (
     Batch,
     ClockAnchor,
     Correction,
@@ -33,7 +33,7 @@ from hypnocast.ports.journal_records import (
     PageRecord,
     StoredReply,
 )
-from nights import T0, a_batch, a_session, an_event, instant
+from support.nights import T0, a_batch, a_session, an_event, instant
 
 PROCESS = Path(__file__).with_name("journal_process.py")
 

@@ -14,10 +14,10 @@ from pathlib import Path
 import pytest
 
 from hypnocast.errors import JournalError
-from hypnocast.ports.journal import Journal
-from hypnocast.ports.journal_reader import JournalReader
-from needs import need_program
-from nights import a_batch, a_session, an_event
+from hypnocast.ports.journal.journal import Journal
+from hypnocast.ports.journal.reader import JournalReader
+from support.needs import need_program
+from support.nights import a_batch, a_session, an_event
 
 PROCESS = Path(__file__).with_name("journal_process.py")
 

@@ -10,14 +10,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hypnocast.core import wire
-from hypnocast.ports.journal import Journal
-from hypnocast.ports.journal_held import Held
-from hypnocast.ports.journal_reader import JournalReader
-from hypnocast.ports.journal_records import Batch, EventDraft, StoredEvent
-from hypnocast.ports.journal_store import Store
-from lsl_lab import wait_until
-from nights import a_batch, a_session, an_event
+from hypnocast.core.wire import payloads
+from hypnocast.ports.journal.held import Held
+from hypnocast.ports.journal.journal import Journal
+from hypnocast.ports.journal.reader import JournalReader
+from hypnocast.ports.journal.records import Batch, EventDraft, StoredEvent
+from hypnocast.ports.journal.store import Store
+from support.lsl_lab import wait_until
+from support.nights import a_batch, a_session, an_event
 
 ROOM = 40_000
 """Bytes: about a dozen events."""
@@ -134,7 +134,7 @@ async def test_another_try_writes_the_same_bytes(tmp_path: Path) -> None:
         insert = storage.store._insert_event
         failed: list[bytes] = []
 
-        def refused_once(event: wire.StageEvent, row: StoredEvent) -> None:
+        def refused_once(event: payloads.StageEvent, row: StoredEvent) -> None:
             insert(event, row)
             if not failed:
                 failed.append(row.payload)

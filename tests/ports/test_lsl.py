@@ -11,16 +11,16 @@ import pyxdf
 
 from hypnocast.core.types import Chunk, ClockReading, Mark, StreamLost, StreamOpened
 from hypnocast.errors import ConfigError
-from hypnocast.ports.lsl import LslSource
-from hypnocast.ports.lsl_beds import BedStreams, Selector
-from hypnocast.ports.lsl_slot import Timing
-from hypnocast.ports.stream_problem import ProblemKind
-from hypnocast.ports.tape_deck import TapeDeck
-from hypnocast.ports.tape_reader import read_tape
-from lsl_hanging import HangingPeer
-from lsl_lab import Collector, Outlets, Stream, gaps, outlets, unique, wait_until
+from hypnocast.ports.lsl.beds import BedStreams, Selector
+from hypnocast.ports.lsl.problems import ProblemKind
+from hypnocast.ports.lsl.source import LslSource
+from hypnocast.ports.lsl.stream_slot import LslTimings
+from hypnocast.ports.recordings.tape_reader import read_tape
+from hypnocast.ports.recordings.tape_recorder import TapeRecorder
+from support.lsl_hanging import HangingPeer
+from support.lsl_lab import Collector, Outlets, Stream, gaps, outlets, unique, wait_until
 
-QUICK = Timing(resolve_every_s=0.2, clock_every_s=1.0, silent_after_s=1.0)
+QUICK = LslTimings(resolve_every_s=0.2, clock_every_s=1.0, silent_after_s=1.0)
 
 
 def by_name(bed: str, *names: str) -> BedStreams:
@@ -39,7 +39,7 @@ def opened_names(sink: Collector, source: LslSource) -> set[str]:
 def test_streams_of_one_bed_at_different_rates_are_read_whole_and_taped(tmp_path: Path) -> None:
     eeg, emg, marks = unique("eeg"), unique("emg"), unique("marks")
     sink = Collector()
-    deck = TapeDeck(tmp_path)
+    deck = TapeRecorder(tmp_path)
 
     def record(bed: str, arrival: object) -> None:
         deck.write(bed, arrival)  # type: ignore[arg-type]  # a sink takes arrivals only

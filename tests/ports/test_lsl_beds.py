@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hypnocast.ports.lsl_beds import (
-    Seen,
+from hypnocast.ports.lsl.beds import (
+    AnnouncedStream,
     Selector,
     auto_bed,
     auto_selector,
@@ -21,9 +21,11 @@ from hypnocast.ports.lsl_beds import (
 UIDS = st.sampled_from("abcde")
 
 
-def seen(uid: str, name: str = "PSG", host: str = "pc1", **facts: str) -> Seen:
+def seen(uid: str, name: str = "PSG", host: str = "pc1", **facts: str) -> AnnouncedStream:
     source_id = facts.get("source_id", uid)
-    return Seen(uid, name, facts.get("type", "EEG"), source_id, host, 256.0, 8, "float32")
+    return AnnouncedStream(
+        uid, name, facts.get("type", "EEG"), source_id, host, 256.0, 8, "float32"
+    )
 
 
 @given(st.sets(UIDS), st.one_of(st.none(), UIDS), st.frozensets(UIDS))

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from hypnocast.ports.lsl_beds import BedStreams, Selector
-from hypnocast.ports.lsl_discover import Found, discover
-from hypnocast.ports.stream_problem import ProblemKind
-from lsl_hanging import HangingPeer
-from lsl_lab import Stream, outlets, unique
+from hypnocast.ports.lsl.beds import BedStreams, Selector
+from hypnocast.ports.lsl.discovery import FoundStream, discover
+from hypnocast.ports.lsl.problems import ProblemKind
+from support.lsl_hanging import HangingPeer
+from support.lsl_lab import Stream, outlets, unique
 
 
-def kinds(found: Found) -> set[ProblemKind]:
+def kinds(found: FoundStream) -> set[ProblemKind]:
     return {problem.kind for problem in found.problems}
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from hypnocast.errors import ConfigError
-from hypnocast.ports.lsl_library import LslNetwork, configure_lsl
+from hypnocast.ports.lsl.library import LslNetwork, configure_lsl
 
 
 def run(code: str, **env: str) -> subprocess.CompletedProcess[str]:
@@ -29,7 +29,7 @@ def test_without_liblsl_one_line_says_what_to_do(tmp_path: Path) -> None:
     broken.write_text("no library")
     code = (
         "from hypnocast.errors import InstallError\n"
-        "from hypnocast.ports.lsl import LslSource\n"
+        "from hypnocast.ports.lsl.source import LslSource\n"
         "try:\n    LslSource()\nexcept InstallError as error:\n    print(error)\n"
     )
     told = run(code, PYLSL_LIB=str(broken))
@@ -41,7 +41,7 @@ def test_without_liblsl_one_line_says_what_to_do(tmp_path: Path) -> None:
 
 def test_settings_reach_liblsl_before_its_first_use() -> None:
     code = (
-        "from hypnocast.ports.lsl_library import *\n"
+        "from hypnocast.ports.lsl.library import *\n"
         "network = LslNetwork(base_port=31000, port_range=40, scope='machine', ipv6=False)\n"
         "configure_lsl(network)\n"
         "configure_lsl(network)\n"

@@ -10,14 +10,14 @@ from pathlib import Path
 
 import pytest
 
-from brokers import Mosquitto, free_port, running_mosquitto
 from hypnocast.errors import BrokerError
-from hypnocast.ports.journal import Journal
-from hypnocast.ports.mqtt import Connected, Refused, Waiting
-from hypnocast.ports.mqtt_settings import BrokerSettings, login
-from mqtt_lab import TOPICS, kept_by_broker, linked, listening, proxied, until
-from needs import need_program
-from nights import a_batch, a_session, an_event
+from hypnocast.ports.journal.journal import Journal
+from hypnocast.ports.mqtt.link import Connected, RefusedByBroker, Waiting
+from hypnocast.ports.mqtt.settings import BrokerSettings, login
+from support.brokers import Mosquitto, free_port, running_mosquitto
+from support.mqtt_lab import TOPICS, kept_by_broker, linked, listening, proxied, until
+from support.needs import need_program
+from support.nights import a_batch, a_session, an_event
 
 
 @pytest.fixture
@@ -234,7 +234,7 @@ async def test_a_refused_login_is_no_connection(
             version="5" if version == "5" else "3.1.1",
         )
         async with linked(settings, journal, wait=False) as link:
-            await until(lambda: isinstance(link.state, Refused))
+            await until(lambda: isinstance(link.state, RefusedByBroker))
             assert link.connections == 0
             assert "user name and password" in link.problems[0]
             assert "wrong" not in link.problems[0]

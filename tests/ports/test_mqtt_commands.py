@@ -10,14 +10,14 @@ from typing import Any
 import pytest
 from jsonschema import Draft202012Validator
 
-from brokers import Mosquitto, running_mosquitto
-from hypnocast.core import commands, schema
-from hypnocast.core.commands import Command, Reply
+from hypnocast.core.wire import commands, schema
+from hypnocast.core.wire.commands import Command, Reply
 from hypnocast.errors import CommandError
-from hypnocast.ports.journal import Journal
-from hypnocast.ports.mqtt_settings import BrokerSettings
-from mqtt_lab import TOPICS, Listener, linked, listening, nobody, until
-from nights import a_batch, a_session, an_event
+from hypnocast.ports.journal.journal import Journal
+from hypnocast.ports.mqtt.settings import BrokerSettings
+from support.brokers import Mosquitto, running_mosquitto
+from support.mqtt_lab import TOPICS, Listener, linked, listening, nobody, until
+from support.nights import a_batch, a_session, an_event
 
 COMMAND, REPLY = TOPICS.command("bed1"), TOPICS.reply("bed1")
 NOTE = {"command": "note", "request": "n1", "session": "bed1-night", "text": "snores"}
@@ -69,26 +69,26 @@ async def _replies(listener: Listener, count: int) -> list[Any]:
 async def test_a_repeated_command_is_obeyed_once_and_answered_each_time(
     broker: Mosquitto, journal: Journal, listener: Listener
 ) -> None:
-    bedside = Bedside()
-    async with linked(BrokerSettings(port=broker.port), journal, bedside):
+    pipeline = Bedside()
+    async with linked(BrokerSettings(port=broker.port), journal, pipeline):
         for _ in range(3):
             listener.tell(COMMAND, NOTE)
         assert len(await _replies(listener, 3)) == 3
-    async with linked(BrokerSettings(port=broker.port), journal, bedside):  # after a restart
+    async with linked(BrokerSettings(port=broker.port), journal, pipeline):  # after a restart
         listener.tell(COMMAND, NOTE)
         replies = await _replies(listener, 4)
         assert all(reply == replies[0] for reply in replies)
-        assert len(bedside.told) == 1
+        assert len(pipeline.told) == 1
         listener.tell(COMMAND, {**NOTE, "text": "something else"})
         assert "another command" in (await _replies(listener, 5))[4]["error"]
-        assert len(bedside.told) == 1
+        assert len(pipeline.told) == 1
 
 
 async def test_what_cannot_be_obeyed_is_answered_and_may_be_tried_again(
     broker: Mosquitto, journal: Journal, listener: Listener
 ) -> None:
-    bedside = Bedside()
-    async with linked(BrokerSettings(port=broker.port), journal, bedside):
+    pipeline = Bedside()
+    async with linked(BrokerSettings(port=broker.port), journal, pipeline):
         end = {"command": "end_session", "request": "e1", "session": "old"}
         listener.tell(COMMAND, end)
         listener.tell(COMMAND, end)
@@ -117,13 +117,13 @@ async def test_what_cannot_be_obeyed_is_answered_and_may_be_tried_again(
 async def test_what_is_no_command_is_refused_in_words(
     broker: Mosquitto, journal: Journal, listener: Listener, payload: bytes, words: str
 ) -> None:
-    bedside = Bedside()
-    async with linked(BrokerSettings(port=broker.port), journal, bedside):
+    pipeline = Bedside()
+    async with linked(BrokerSettings(port=broker.port), journal, pipeline):
         listener.tell(COMMAND, payload)
         (reply,) = await _replies(listener, 1)
         assert words in reply["error"]
         assert reply["request"] == ("r7" if b"r7" in payload else "")
-        assert bedside.told == []
+        assert pipeline.told == []
 
 
 async def test_a_retained_command_is_ignored(
@@ -131,12 +131,12 @@ async def test_a_retained_command_is_ignored(
 ) -> None:
     listener.tell(COMMAND, NOTE, retain=True)
     await until(lambda: listener.of(COMMAND))
-    bedside = Bedside()
-    async with linked(BrokerSettings(port=broker.port), journal, bedside) as link:
+    pipeline = Bedside()
+    async with linked(BrokerSettings(port=broker.port), journal, pipeline) as link:
         await until(lambda: link._desk.ignored)
         listener.tell(COMMAND, {**NOTE, "request": "n2"})
         await _replies(listener, 1)
-        assert [command.request for command in bedside.told] == ["n2"]
+        assert [command.request for command in pipeline.told] == ["n2"]
         assert link._desk.ignored == {"retained": 1}
 
 

@@ -14,14 +14,14 @@ import aiomqtt
 import paho.mqtt.client as paho
 import pytest
 
-from brokers import Mosquitto, free_port, running_mosquitto
 from hypnocast.dashboard.feed import Feed, ended
 from hypnocast.dashboard.ward import Incoming
-from hypnocast.ports.mqtt_client import BrokerRefused, BrokerSilent, Client
+from hypnocast.ports.mqtt.client import BrokerRefused, BrokerSilent, Client
+from hypnocast.ports.mqtt.probe import probe
+from hypnocast.ports.mqtt.settings import BrokerSettings
 from hypnocast.ports.mqtt_connector import LONGEST_PAUSE_S, Connector
-from hypnocast.ports.mqtt_probe import probe
-from hypnocast.ports.mqtt_settings import BrokerSettings
-from mqtt_lab import listening, until
+from support.brokers import Mosquitto, free_port, running_mosquitto
+from support.mqtt_lab import listening, until
 
 ROOT = Path(__file__).resolve().parents[2]
 HAYSTACK = "daemon"

@@ -13,13 +13,13 @@ import aiomqtt
 import pytest
 from structlog.testing import capture_logs
 
-from brokers import DEADLINE_S, Mosquitto, running_mosquitto
-from hypnocast.ports.journal import Journal
-from hypnocast.ports.mqtt import Connected, MqttLink, Waiting
-from hypnocast.ports.mqtt_client import IN_FLIGHT, Client
-from hypnocast.ports.mqtt_settings import BrokerSettings
-from mqtt_lab import TOPICS, linked, until
-from nights import a_batch, a_session, an_event
+from hypnocast.ports.journal.journal import Journal
+from hypnocast.ports.mqtt.client import IN_FLIGHT, Client
+from hypnocast.ports.mqtt.link import Connected, MqttLink, Waiting
+from hypnocast.ports.mqtt.settings import BrokerSettings
+from support.brokers import DEADLINE_S, Mosquitto, running_mosquitto
+from support.mqtt_lab import TOPICS, linked, until
+from support.nights import a_batch, a_session, an_event
 
 CUTS = 6
 

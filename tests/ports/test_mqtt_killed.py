@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from brokers import running_mosquitto
-from hypnocast.ports.journal import Journal
-from hypnocast.ports.mqtt_settings import BrokerSettings
-from mqtt_lab import TOPICS, Listener, kept_by_broker, linked, listening, until
+from hypnocast.ports.journal.journal import Journal
+from hypnocast.ports.mqtt.settings import BrokerSettings
+from support.brokers import running_mosquitto
+from support.mqtt_lab import TOPICS, Listener, kept_by_broker, linked, listening, until
 
 PROCESS = Path(__file__).with_name("link_process.py")
 

@@ -16,12 +16,12 @@ import pytest
 import pyxdf
 
 from hypnocast import cli
-from hypnocast.app.config_file import load_config
-from hypnocast.app.onepage import draw_page
+from hypnocast.config.file import load_config
+from hypnocast.core.montage.units import microvolts_per
 from hypnocast.core.types import Chunk, ClockReading, Role, StreamLost, StreamOpened
-from hypnocast.core.units import microvolts_per
-from hypnocast.ports.files import open_recording
-from hypnocast.ports.recording import Recording
+from hypnocast.nights.one_page import draw_page
+from hypnocast.ports.recordings.files import open_recording
+from hypnocast.ports.recordings.recording import Recording
 from hypnocast.ports.stream_xml import parse_header
 
 RATE = 64.0

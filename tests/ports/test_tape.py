@@ -27,12 +27,12 @@ from hypnocast.core.types import (
     StreamOpened,
 )
 from hypnocast.errors import TapeError
-from hypnocast.ports.files import open_recording
-from hypnocast.ports.tape import Tape
-from hypnocast.ports.tape_deck import TapeDeck, TapeLimits, expired
-from hypnocast.ports.tape_reader import Note, read_tape, tape_facts
-from hypnocast.ports.xdf_decode import Damage
-from lsl_lab import wait_until
+from hypnocast.ports.recordings.files import open_recording
+from hypnocast.ports.recordings.tape import Tape
+from hypnocast.ports.recordings.tape_reader import TapeDecision, read_tape, tape_facts
+from hypnocast.ports.recordings.tape_recorder import TapeLimits, TapeRecorder, expired
+from hypnocast.ports.recordings.xdf_decode import Damage
+from support.lsl_lab import wait_until
 
 RATE = 200.0
 
@@ -177,8 +177,8 @@ def test_decisions_are_kept_verbatim_beside_the_arrivals(tmp_path: Path) -> None
         tape.write(arrival)
     tape.close()
     read = list(read_tape(tape.path))
-    assert read[4] == Note('{"type":"page","epoch":0}', 107.5)
-    assert_same([one for one in read if not isinstance(one, Note)], arrivals)
+    assert read[4] == TapeDecision('{"type":"page","epoch":0}', 107.5)
+    assert_same([one for one in read if not isinstance(one, TapeDecision)], arrivals)
     recording = open_recording(tape.path)
     assert recording.format == "tape"
     assert recording.decisions == ('{"type":"page","epoch":0}',)
@@ -189,7 +189,7 @@ _WRITER = """
 import sys, numpy as np
 from pathlib import Path
 from hypnocast.core.types import *
-from hypnocast.ports.tape_deck import TapeDeck, TapeLimits
+from hypnocast.ports.recordings.tape_recorder import TapeDeck, TapeLimits
 deck = TapeDeck(Path(sys.argv[1]), limits=TapeLimits(sync_every_s=0.05))
 head = StreamHeader("k", "k", "EEG", "k", "u", "", 100.0, (ChannelInfo("F4-M1", "uV"),))
 deck.write("bed", StreamOpened(head, 0.0))
@@ -216,9 +216,9 @@ def test_kill_9_in_the_middle_of_writing_leaves_a_tape_that_all_can_read(tmp_pat
     assert len(other["time_stamps"]) >= 20_000
 
 
-def _when(one: Arrival | Note) -> tuple[str, str, str]:
+def _when(one: Arrival | TapeDecision) -> tuple[str, str, str]:
     at = one.arrived if isinstance(one, Chunk | Mark) else one.at
-    return type(one).__name__, one.text if isinstance(one, Note) else "", repr(at)
+    return type(one).__name__, one.text if isinstance(one, TapeDecision) else "", repr(at)
 
 
 @settings(
@@ -275,7 +275,7 @@ def test_a_hostile_length_allocates_nothing_and_no_tape_is_a_clear_error(tmp_pat
 def test_a_new_tape_begins_with_what_is_told_and_misses_nothing_that_came_meanwhile(
     tmp_path: Path,
 ) -> None:
-    deck = TapeDeck(tmp_path, clock=lambda: 100.0)
+    deck = TapeRecorder(tmp_path, clock=lambda: 100.0)
     arrivals = night(4)
     for arrival in arrivals:
         deck.write("bed", arrival)
@@ -295,7 +295,7 @@ def test_a_new_tape_begins_with_what_is_told_and_misses_nothing_that_came_meanwh
 
 
 def test_a_tape_goes_on_where_what_came_meanwhile_is_not_known(tmp_path: Path) -> None:
-    deck = TapeDeck(tmp_path)
+    deck = TapeRecorder(tmp_path)
     arrivals = night(4)
     assert not deck.change("bed", arrivals)
     for arrival in arrivals:
@@ -312,7 +312,7 @@ def test_a_tape_goes_on_where_what_came_meanwhile_is_not_known(tmp_path: Path) -
 def test_a_disk_that_refuses_never_stops_the_reader_and_is_told(tmp_path: Path) -> None:
     (tmp_path / "tapes").write_text("a file where the folder should be")
     now = [1000.0]
-    deck = TapeDeck(tmp_path / "tapes", now=lambda: now[0])
+    deck = TapeRecorder(tmp_path / "tapes", now=lambda: now[0])
     arrivals = night(2)
     for arrival in arrivals[:3]:
         deck.write("bed", arrival)
@@ -344,7 +344,7 @@ def test_retention_runs_but_spares_the_running_tape(tmp_path: Path) -> None:
     old = tmp_path / "old_001.xdf"
     old.write_bytes(b"XDF:")
     os.utime(old, (1.0, 1.0))
-    deck = TapeDeck(tmp_path, limits=TapeLimits(keep_bytes=0, sync_every_s=0.01))
+    deck = TapeRecorder(tmp_path, limits=TapeLimits(keep_bytes=0, sync_every_s=0.01))
     deck.write("bed", StreamOpened(header(), 1.0))
     deck._retain()
     path = deck.path("bed")
@@ -371,7 +371,7 @@ def test_without_a_descriptor_to_spare_tapes_go_on_being_kept_safe(
         return dup(number)
 
     monkeypatch.setattr(os, "dup", scarce)
-    deck = TapeDeck(tmp_path, limits=TapeLimits(sync_every_s=0.01))
+    deck = TapeRecorder(tmp_path, limits=TapeLimits(sync_every_s=0.01))
     for arrival in night(2):
         deck.write("bed1", arrival)
     assert asked.wait(10.0)

@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 
 from hypnocast.core.types import Chunk, ClockReading, StreamOpened
-from hypnocast.ports.lsl import LslSource
-from hypnocast.ports.lsl_beds import BedStreams, Selector
-from lsl_lab import Collector, unique, wait_until
+from hypnocast.ports.lsl.beds import BedStreams, Selector
+from hypnocast.ports.lsl.source import LslSource
+from support.lsl_lab import Collector, unique, wait_until
 
 EXAMPLE = Path(__file__).parents[2] / "docs" / "examples" / "vendor_outlet.py"
 

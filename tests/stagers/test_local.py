@@ -15,16 +15,16 @@ import onnxruntime as ort
 import pytest
 from tokenizers import Tokenizer
 
-from hypnocast.core.filter import log_normalise
 from hypnocast.core.types import FloatArray, Look, Picture
+from hypnocast.core.verdicts.sequence_filter import log_normalise
 from hypnocast.errors import InferenceError, InstallError, PackError
-from hypnocast.stagers.engine import Engine, Graph, Provider, installed_runtime
-from hypnocast.stagers.ladder import Ladder
-from hypnocast.stagers.local import LocalStager
-from hypnocast.stagers.manifest import Context, Contrastive, Generative
-from hypnocast.stagers.pack import Pack, load_pack
-from hypnocast.stagers.pixels import prepare
-from packs import FAVOUR, make_tiny_pack, tiny_picture
+from hypnocast.stagers.fallback import FallbackStager
+from hypnocast.stagers.onnx.engine import Engine, Graph, Provider, installed_runtime
+from hypnocast.stagers.onnx.local import LocalStager
+from hypnocast.stagers.onnx.pixels import prepare
+from hypnocast.stagers.packs.manifest import Context, Contrastive, Generative
+from hypnocast.stagers.packs.pack import Pack, load_pack
+from support.packs import FAVOUR, make_tiny_pack, tiny_picture
 
 PICTURES = tuple(tiny_picture(epoch, seed=epoch) for epoch in range(5))
 ALONE = tuple(Look((picture,)) for picture in PICTURES)
@@ -347,7 +347,9 @@ def test_a_gpu_that_fails_in_the_night_is_replaced_by_the_cpu_and_no_page_is_los
     assert providers == sorted(providers, reverse=True)
     assert stager.provider == providers[-1] == "cpu"
     assert stager.failure is not None
-    assert Ladder([stager], on_step=lambda _: None).degraded == (f"model: {stager.failure}",)
+    assert FallbackStager([stager], on_step=lambda _: None).degraded == (
+        f"model: {stager.failure}",
+    )
     expected = LocalStager(pack, "cpu").judge(ALONE * 3)
     for opinion, right in zip(opinions, expected, strict=True):
         np.testing.assert_allclose(opinion.log_probabilities, right.log_probabilities, atol=1e-5)

@@ -19,11 +19,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from hypnocast.errors import PackError
-from hypnocast.stagers.manifest import Generative, Manifest, Preprocess
-from hypnocast.stagers.onnxfile import inspect_onnx
-from hypnocast.stagers.pack import load_pack, read_manifest, verify_pack
-from hypnocast.stagers.shelf import check_pack, find_packs, resolve_pack, show_pack
-from packs import make_tiny_pack, to_toml, write_manifest
+from hypnocast.stagers.onnx.inspection import inspect_onnx
+from hypnocast.stagers.packs.catalogue import check_pack, find_packs, resolve_pack, show_pack
+from hypnocast.stagers.packs.manifest import Generative, Manifest, Preprocess
+from hypnocast.stagers.packs.pack import load_pack, read_manifest, verify_pack
+from support.packs import make_tiny_pack, to_toml, write_manifest
 
 
 @pytest.fixture(scope="module")

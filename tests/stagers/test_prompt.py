@@ -15,12 +15,12 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
 from hypnocast.errors import PackError
-from hypnocast.stagers.answers import AnswerTree
-from hypnocast.stagers.manifest import Generative, Preprocess
-from hypnocast.stagers.partial import lead_to
-from hypnocast.stagers.pixels import prepare
-from hypnocast.stagers.prompt import build_prompt, encode_answers, load_tokenizer
-from needs import need_module
+from hypnocast.stagers.generative.answers import AnswerTree
+from hypnocast.stagers.generative.prompt import build_prompt, encode_answers, load_tokenizer
+from hypnocast.stagers.generative.unfinished_json import lead_to
+from hypnocast.stagers.onnx.pixels import prepare
+from hypnocast.stagers.packs.manifest import Generative, Preprocess
+from support.needs import need_module
 
 RGB = np.random.default_rng(7).integers(0, 256, (224, 448, 3)).astype(np.uint8)
 PATCHES = Preprocess(layout="patches", width=448, height=224, mean=(0.48,) * 3, std=(0.27,) * 3)

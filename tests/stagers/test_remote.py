@@ -9,22 +9,22 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from hypnocast.app.bench.room import Watch, run_room
-from hypnocast.app.config import Config
-from hypnocast.app.config import Pack as PackConfig
-from hypnocast.app.simulate import SimulatedSource
+from hypnocast.bench.watched_ward import WardWatch, run_room
+from hypnocast.config.tables import Config
+from hypnocast.config.tables import PackTable as PackConfig
 from hypnocast.core.types import Arrival, Look
 from hypnocast.errors import InferenceError, PackError
-from hypnocast.stagers import ladder
-from hypnocast.stagers.local import LocalStager
-from hypnocast.stagers.manifest import Context
-from hypnocast.stagers.pack import load_pack
-from hypnocast.stagers.remote import RemoteStager, served_name
-from hypnocast.stagers.triton import write_repository
-from inference_servers import ProtocolServer, Server, Triton
-from needs import need_module
-from packs import make_tiny_pack, tiny_picture
-from ward_lab import time_of
+from hypnocast.simulate import SimulatedSource
+from hypnocast.stagers import fallback
+from hypnocast.stagers.onnx.local import LocalStager
+from hypnocast.stagers.packs.manifest import Context
+from hypnocast.stagers.packs.pack import load_pack
+from hypnocast.stagers.remote.open_inference import RemoteStager, served_name
+from hypnocast.stagers.remote.triton_repository import write_repository
+from support.inference_servers import ProtocolServer, Server, Triton
+from support.needs import need_module
+from support.packs import make_tiny_pack, tiny_picture
+from support.ward_lab import time_of
 
 Start = Callable[[Path], Server]
 LONG_ENOUGH = 600
@@ -78,13 +78,13 @@ def test_a_verdict_does_not_depend_on_where_it_was_computed(serve: Start, tmp_pa
 def test_no_page_is_lost_when_the_server_is_killed_and_comes_back(
     serve: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(ladder, "RETRY_AFTER_S", 0.5)
+    monkeypatch.setattr(fallback, "RETRY_AFTER_S", 0.5)
     folder = make_tiny_pack(tmp_path / "pack", seed=3)
     server = serve(folder)
     config = Config(pack=PackConfig(name=str(folder), remote=(server.address,), provider="cpu"))
     beds, ends = 8, [LONG_ENOUGH]
 
-    def night(watch: Watch) -> Iterator[tuple[str, Arrival]]:
+    def night(watch: WardWatch) -> Iterator[tuple[str, Arrival]]:
         """Kill the server, start it again, and go on until it judges and some pages longer."""
         todo = [(8, server.kill, "remote:"), (16, server.start, "cpu")]
         for bed, arrival in SimulatedSource(beds, seed=2, pages=LONG_ENOUGH, truth=False):
@@ -114,7 +114,7 @@ def test_no_page_is_lost_when_the_server_is_killed_and_comes_back(
     assert used[-1] == "remote"
 
 
-def is_judged_by(watch: Watch, provider: str, epoch: int) -> bool:
+def is_judged_by(watch: WardWatch, provider: str, epoch: int) -> bool:
     """Whether a page from here on was judged there."""
     return any(
         page >= epoch and (used or "").startswith(provider)
@@ -122,7 +122,7 @@ def is_judged_by(watch: Watch, provider: str, epoch: int) -> bool:
     )
 
 
-def wait_for_provider(watch: Watch, provider: str, epoch: int) -> None:
+def wait_for_provider(watch: WardWatch, provider: str, epoch: int) -> None:
     """Wait until a page about here was judged where it should be by now."""
     deadline = time.monotonic() + 30.0
     while not is_judged_by(watch, provider, epoch):
@@ -180,8 +180,8 @@ def test_the_ladder_says_that_it_stands_lower_than_it_should(
     server, folder = silent
     pack = load_pack(folder)
     remote = RemoteStager(pack, server.address, deadline_s=1.0)
-    steps: list[ladder.Step] = []
-    rungs = ladder.Ladder([remote, LocalStager(pack, "cpu")], on_step=steps.append)
+    steps: list[fallback.FallbackStep] = []
+    rungs = fallback.FallbackStager([remote, LocalStager(pack, "cpu")], on_step=steps.append)
     rungs.judge(looks_of(1))
     assert list(rungs.degraded) == []
     server.kill()
@@ -199,7 +199,7 @@ def test_a_server_that_talks_nonsense_costs_no_page_its_stage(
     pack = load_pack(folder)
     server.say = lambda _: said
     remote = RemoteStager(pack, server.address)
-    rungs = ladder.Ladder([remote, LocalStager(pack, "cpu")], on_step=lambda _: None)
+    rungs = fallback.FallbackStager([remote, LocalStager(pack, "cpu")], on_step=lambda _: None)
     assert [opinion.provider for opinion in rungs.judge(looks_of(2))] == ["cpu", "cpu"]
     rungs.close()
 

@@ -11,12 +11,12 @@ import msgspec
 import pytest
 from paho.mqtt import publish
 
-from brokers import running_mosquitto
-from hypnocast.core import commands, wire
-from hypnocast.core.night import NightTitle, build_night
-from mqtt_lab import TOPICS
-from needs import need_program
-from nights import an_event, instant
+from hypnocast.core.night.ledger import NightTitle, build_night
+from hypnocast.core.wire import commands, payloads
+from support.brokers import running_mosquitto
+from support.mqtt_lab import TOPICS
+from support.needs import need_program
+from support.nights import an_event, instant
 
 TEXT = (Path(__file__).parents[2] / "docs" / "mqtt.md").read_text()
 LINES = re.findall(r"^mosquitto_sub .*$", TEXT, flags=re.MULTILINE)
@@ -27,7 +27,7 @@ NIGHT = build_night(
     [an_event(0, stage="W"), an_event(1)],
     at=instant(60),
 )
-STATUS = wire.BedStatus(
+STATUS = payloads.BedStatus(
     at=instant(),
     site="lab",
     bed="bed1",
@@ -47,7 +47,7 @@ STATUS = wire.BedStatus(
     provider="cpu",
     pack="p",
 )
-STATE = wire.DaemonState(
+STATE = payloads.DaemonState(
     at=instant(),
     site="lab",
     node="node1",
@@ -61,9 +61,9 @@ STATE = wire.DaemonState(
     uptime_s=1.0,
     beds=("bed1",),
     counters={},
-    outbox=wire.OutboxCounters(waiting=3, oldest_s=1.0, sent=0),
+    outbox=payloads.OutboxCounters(waiting=3, oldest_s=1.0, sent=0),
 )
-EXPLAINED = wire.Explained(
+EXPLAINED = payloads.Explained(
     epoch=7,
     stage="R",
     sentence="R rests on E1-M2 and Chin",
@@ -77,7 +77,7 @@ EXPLAINED = wire.Explained(
     source="live",
     event="bed1-night/7/1",
 )
-SAID: dict[str, tuple[wire.Message, str]] = {
+SAID: dict[str, tuple[payloads.Message, str]] = {
     "stage": (EVENT, "bed1 7 N2 0.8"),
     "events": (EVENT, '"bed1","bed1-night",7,"2026-03-01T22:03:30.000Z","final","N2",'),
     "status": (STATUS, "bed1: amp1 has sent nothing for 40 s: check its cable"),
@@ -96,7 +96,7 @@ def test_a_documented_one_liner_prints_what_it_promises(line: str, tmp_path: Pat
     topic = TOPICS.daemon("node1") if kind == "state" else f"{TOPICS.prefix}/bed/bed1/{kind}"
     with running_mosquitto(tmp_path) as broker:
         # Retained here, so that the subscriber cannot come too late.
-        publish.single(topic, wire.encode(message), qos=1, retain=True, port=broker.port)
+        publish.single(topic, payloads.encode(message), qos=1, retain=True, port=broker.port)
         listen = line.replace("mosquitto_sub", f"mosquitto_sub -p {broker.port} -C 1 -W 10", 1)
         done = subprocess.run(["sh", "-c", listen], check=True, capture_output=True, text=True)
     assert expected in done.stdout
@@ -107,7 +107,7 @@ def test_every_topic_has_its_one_liner() -> None:
 
 
 def test_every_reason_and_command_is_documented() -> None:
-    for reason in get_args(wire.ReasonName):
+    for reason in get_args(payloads.ReasonName):
         assert f"`{reason}`" in TEXT
     for command in get_args(commands.Command):
         assert f"`{command.__struct_config__.tag}`" in TEXT

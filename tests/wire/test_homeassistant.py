@@ -11,15 +11,15 @@ from typing import Any
 import msgspec
 import pytest
 
-from app.taped_nights import tape_nights
-from brokers import Mosquitto, running_mosquitto
-from hypnocast.app.homeassistant import discovery, discovery_topic
-from hypnocast.app.simulate import SimulatedSource
-from hypnocast.core import wire
-from hypnocast.core.topics import HOME_ASSISTANT_STATUS, Topics
 from hypnocast.core.types import PAGE_S, Stage
-from needs import need_module
-from packs import make_tiny_pack
+from hypnocast.core.wire import payloads
+from hypnocast.core.wire.topics import HOME_ASSISTANT_STATUS, Topics
+from hypnocast.live.publishing.home_assistant import discovery, discovery_topic
+from hypnocast.simulate import SimulatedSource
+from support.brokers import Mosquitto, running_mosquitto
+from support.needs import need_module
+from support.packs import make_tiny_pack
+from support.taped_nights import tape_nights
 from wire.listening import Listener
 
 TOPICS = Topics("lab")
@@ -137,7 +137,7 @@ def test_the_templates_give_what_the_topics_say(listener: Listener) -> None:
 def test_a_bad_electrode_is_a_problem(listener: Listener) -> None:
     template = document(listener)["components"]["problem"]["value_template"]
     newest = json.loads(listener.said(TOPICS.status("bed-01"))[-1])
-    channel = wire.ChannelHealth(derivation="F4-M1", unit="uV", flags=("flat",), words="flat")
+    channel = payloads.ChannelHealth(derivation="F4-M1", unit="uV", flags=("flat",), words="flat")
     good = newest | {"state": "live", "problems": [], "channels": {}}
     flat = good | {"channels": {"F4-M1": msgspec.to_builtins(channel)}}
     assert rendered(template, json.dumps(good).encode()) == "OFF"

@@ -10,10 +10,10 @@ from typing import Any
 import msgspec
 import pytest
 
-from brokers import running_mosquitto
-from hypnocast.core import wire
-from nights import an_event
-from node_red import running_node_red
+from hypnocast.core.wire import payloads
+from support.brokers import running_mosquitto
+from support.nights import an_event
+from support.node_red import running_node_red
 from wire.listening import Listener
 
 FLOW = Path(__file__).parents[2] / "examples" / "node-red" / "flow.json"
@@ -27,14 +27,14 @@ def flow_for(port: int) -> str:
     return json.dumps(nodes)
 
 
-def night() -> list[wire.StageEvent]:
+def night() -> list[payloads.StageEvent]:
     """Three pages with a stage, four without, two with; each provisional first, one repeated."""
     events = []
     for epoch, stage in enumerate(["W", "N1", "N2", None, None, None, None, "N2", "R"]):
         if stage is None:
             events.append(an_event(epoch, stage=None, reason="detached"))
         else:
-            name: wire.StageName = msgspec.convert(stage, wire.StageName)
+            name: payloads.StageName = msgspec.convert(stage, payloads.StageName)
             events.append(an_event(epoch, stage=name, provisional=True))
             events.append(an_event(epoch, stage=name))
     numbered = [msgspec.structs.replace(e, sequence=k + 1) for k, e in enumerate(events)]
@@ -50,7 +50,7 @@ def test_the_example_flow_runs_in_node_red(tmp_path: Path) -> None:
             [gone] = listener.wait("nodered/hypnocast/lab/daemon-node1/attention", 1)
             assert json.loads(gone)["attention"] is True
             for event in night():
-                listener.say("hypnocast/lab/bed/bed1/events", wire.encode(event))
+                listener.say("hypnocast/lab/bed/bed1/events", payloads.encode(event))
             first, then = (json.loads(one) for one in listener.wait(ATTENTION, 2))
             assert "error" not in log.read_text().lower()
         listener.close()

@@ -14,20 +14,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 from jsonschema import Draft7Validator, Draft202012Validator, ValidationError
 
-from hypnocast.app.events import instant as written
-from hypnocast.core import commands, schema, wire
-from hypnocast.core.night import NightTitle, build_night
-from nights import an_event, instant
+from hypnocast.core.night.ledger import NightTitle, build_night
+from hypnocast.core.wire import commands, payloads, schema
+from hypnocast.live.staging.stage_events import instant as written
+from support.nights import an_event, instant
 
 HERE = Path(__file__).parent
 DOCS = HERE.parent.parent / "docs"
 
 
-def _as_sent(message: wire.Message) -> Any:
-    return json.loads(wire.encode(message))
+def _as_sent(message: payloads.Message) -> Any:
+    return json.loads(payloads.encode(message))
 
 
-def _numbered(event: wire.StageEvent) -> wire.StageEvent:
+def _numbered(event: payloads.StageEvent) -> payloads.StageEvent:
     return msgspec.structs.replace(event, sequence=1)
 
 
@@ -78,7 +78,7 @@ def test_every_reference_in_the_asyncapi_document_resolves() -> None:
 
 
 @pytest.mark.parametrize("event", EVENTS, ids=lambda event: str(event.status))
-def test_an_event_is_valid_and_every_key_is_required(event: wire.StageEvent) -> None:
+def test_an_event_is_valid_and_every_key_is_required(event: payloads.StageEvent) -> None:
     validator = Draft202012Validator(schema.json_schemas()["event"])
     sent = _as_sent(event)
     validator.validate(sent)
@@ -112,7 +112,7 @@ def test_what_is_not_in_a_closed_list_is_invalid(key: str, value: object) -> Non
 
 def test_a_night_is_valid() -> None:
     title = NightTitle("lab", "bed1", "bed1-night", None, "live", instant())
-    marks = [wire.NightMark(at=instant(10), kind="lights_off", text="")]
+    marks = [payloads.NightMark(at=instant(10), kind="lights_off", text="")]
     for events in ([], EVENTS):
         night = build_night(title, events, marks, at=instant(90))
         Draft202012Validator(schema.json_schemas()["night"]).validate(_as_sent(night))
@@ -121,7 +121,7 @@ def test_a_night_is_valid() -> None:
 @given(st.floats(-6.2e10, 2.5e11))
 def test_every_time_there_is_can_be_said_and_read_back(utc: float) -> None:
     said = written(utc)
-    msgspec.convert(said, wire.Instant)
+    msgspec.convert(said, payloads.Instant)
     assert datetime.fromisoformat(said).timestamp() == pytest.approx(utc, abs=2e-3)
 
 

@@ -10,7 +10,7 @@ import typer
 from hypnocast.commands.common import Json, print_json, say
 
 if TYPE_CHECKING:
-    from hypnocast.app.bench.figures import Figure
+    from hypnocast.bench.figures import Figure
 
 Groups = Annotated[
     list[str] | None,
@@ -40,12 +40,12 @@ def bench(
     import json as text
     import tempfile
 
-    from hypnocast.app.bench.run import GROUPS, SHORT, Effort, run
-    from hypnocast.app.config import Config
-    from hypnocast.app.logs import set_up_logs
+    from hypnocast.bench.run import GROUPS, SHORT, Effort, run
+    from hypnocast.config.tables import Config
     from hypnocast.errors import ConfigError
-    from hypnocast.stagers.pack import load_pack
-    from hypnocast.stagers.shelf import resolve_pack
+    from hypnocast.live.service.logs import set_up_logs
+    from hypnocast.stagers.packs.catalogue import resolve_pack
+    from hypnocast.stagers.packs.pack import load_pack
 
     set_up_logs(quiet=True)
     named = groups or (GROUPS if long else SHORT)

@@ -16,8 +16,8 @@ def streams(
     json: Json = False,
 ) -> None:
     """Show what is on the network: rates, channels, units, the montage chosen and why."""
-    from hypnocast.app.config_file import load_config
-    from hypnocast.app.survey import survey
+    from hypnocast.config.file import load_config
+    from hypnocast.live.service.stream_survey import survey
 
     found = survey(load_config(config), wait_s=wait)
     if json:
@@ -29,8 +29,8 @@ def streams(
 
 def check(config: ConfigFile = None, *, json: Json = False) -> None:
     """Say what ``run`` would do with this configuration, and what is wrong; exit code 1 if so."""
-    from hypnocast.app.check import check_all
-    from hypnocast.app.config_file import load_config
+    from hypnocast.config.file import load_config
+    from hypnocast.live.service.check import check_all
 
     findings = check_all(load_config(config))
     if json:
@@ -44,8 +44,8 @@ def check(config: ConfigFile = None, *, json: Json = False) -> None:
 
 def doctor(config: ConfigFile = None, *, json: Json = False) -> None:
     """Print one page about this installation, to paste into a report."""
-    from hypnocast.app.check import installation
-    from hypnocast.app.config_file import load_config
+    from hypnocast.config.file import load_config
+    from hypnocast.live.service.check import installation
 
     told = installation(load_config(config))
     if json:

@@ -17,10 +17,10 @@ from hypnocast.commands.common import ConfigFile, say
 from hypnocast.errors import ConfigError
 
 if TYPE_CHECKING:
-    from hypnocast.app.config import Config
-    from hypnocast.app.demo import DemoAddress
+    from hypnocast.config.tables import Config
     from hypnocast.core.types import StreamHeader
-    from hypnocast.core.wire import StageEvent
+    from hypnocast.core.wire.payloads import StageEvent
+    from hypnocast.live.service.demo import DemoAddress
 
 Beds = Annotated[int, typer.Option(min=1, max=512, help="How many beds.")]
 OtherBroker = Annotated[
@@ -49,9 +49,9 @@ def event_line(event: StageEvent) -> str:
 
 def run(config: ConfigFile = None) -> None:
     """Serve beds: streams in, stage events out, until told to end."""
-    from hypnocast.app.config_file import load_config
-    from hypnocast.app.logs import set_up_logs
-    from hypnocast.app.serve import serve
+    from hypnocast.config.file import load_config
+    from hypnocast.live.service.logs import set_up_logs
+    from hypnocast.live.service.serve import serve
 
     set_up_logs()
     asyncio.run(serve(load_config(config), config))
@@ -75,8 +75,8 @@ def demo(
     ] = False,
 ) -> None:
     """Show everything at once, with simulated beds, on this machine only."""
-    from hypnocast.app.demo import DemoSettings, run_demo
-    from hypnocast.app.logs import set_up_logs
+    from hypnocast.live.service.demo import DemoSettings, run_demo
+    from hypnocast.live.service.logs import set_up_logs
 
     set_up_logs(quiet=True)
 
@@ -102,7 +102,7 @@ def demo(
             say(line)
 
     def view(address: DemoAddress) -> asyncio.Task[None]:
-        from hypnocast.app.watch import WatchSettings, watch
+        from hypnocast.dashboard.terminal import WatchSettings, watch
 
         # What was said before lies behind the view.
         settings = WatchSettings(address.broker, address.prefix, below=addresses(address))
@@ -137,8 +137,8 @@ def simulate(
     seed: Seed = 1,
 ) -> None:
     """Send simulated polysomnography over LSL in real time, one or more beds."""
-    from hypnocast.app.simulate import SimulatedSource
-    from hypnocast.app.simulate.outlets import run_outlets
+    from hypnocast.simulate import SimulatedSource
+    from hypnocast.simulate.outlets import run_outlets
 
     source = SimulatedSource(beds, seed=seed, hours=hours, montage=montage, faults=fault or ())
     stop = threading.Event()
@@ -166,10 +166,10 @@ def dashboard(
     ] = None,
 ) -> None:
     """Serve the ward page: a browser's view of what the broker has."""
-    from hypnocast.app.build import broker_settings
-    from hypnocast.app.config_file import load_config
+    from hypnocast.config.file import load_config
     from hypnocast.dashboard.server import serve
     from hypnocast.dashboard.settings import DashboardSettings
+    from hypnocast.live.service.build import broker_settings
 
     loaded = load_config(config)
     if add_user is not None:
@@ -229,10 +229,10 @@ def watch(
     once: Annotated[bool, typer.Option("--once", help="Print the ward once and end.")] = False,
 ) -> None:
     """Watch the ward in this terminal, from MQTT alone."""
-    from hypnocast.app.build import broker_settings
-    from hypnocast.app.config_file import load_config
-    from hypnocast.app.watch import WatchSettings
-    from hypnocast.app.watch import watch as look
+    from hypnocast.config.file import load_config
+    from hypnocast.dashboard.terminal import WatchSettings
+    from hypnocast.dashboard.terminal import watch as look
+    from hypnocast.live.service.build import broker_settings
 
     loaded = _pointed(load_config(config), broker, site)
     settings = WatchSettings(
@@ -245,7 +245,7 @@ def schema(
     folder: Annotated[Path | None, typer.Argument(help="Write the documents there.")] = None,
 ) -> None:
     """Print the AsyncAPI document, or write it and the JSON Schemas to a folder."""
-    from hypnocast.core.schema import documents
+    from hypnocast.core.wire.schema import documents
 
     written = documents()
     if folder is None:

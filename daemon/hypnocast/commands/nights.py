@@ -29,8 +29,8 @@ def nights(
     from dataclasses import asdict
     from zoneinfo import ZoneInfo
 
-    from hypnocast.app.config_file import load_config
-    from hypnocast.app.nights.listing import as_text, list_nights
+    from hypnocast.config.file import load_config
+    from hypnocast.nights.listing import as_text, list_nights
 
     loaded = load_config(config)
     lines = list_nights(loaded, bed=bed, limit=limit)
@@ -53,9 +53,9 @@ def export(
     """Write a night's hypnogram as files for other people's software."""
     from zoneinfo import ZoneInfo
 
-    from hypnocast.app.config_file import load_config
-    from hypnocast.app.nights.export import export_night
-    from hypnocast.app.nights.view import open_night
+    from hypnocast.config.file import load_config
+    from hypnocast.nights.export import export_night
+    from hypnocast.nights.night_view import open_night
 
     loaded = load_config(config)
     view = open_night(loaded, night)
@@ -75,11 +75,11 @@ def report(
     """Write a night's report: the course of the night, its statistics, what to look at again."""
     from zoneinfo import ZoneInfo
 
-    from hypnocast.app.config_file import load_config
-    from hypnocast.app.nights.export import file_stem
-    from hypnocast.app.nights.report import report as make_report
-    from hypnocast.app.nights.sheet import check_form, save
-    from hypnocast.app.nights.view import open_night
+    from hypnocast.config.file import load_config
+    from hypnocast.nights.export import file_stem
+    from hypnocast.nights.night_view import open_night
+    from hypnocast.nights.report import report as make_report
+    from hypnocast.nights.sheet import check_form, save
 
     check_form(form)
     loaded = load_config(config)
@@ -109,12 +109,12 @@ def why(
     """Say why a page got its stage; exit code 1 if it cannot be drawn as the model saw it."""
     from zoneinfo import ZoneInfo
 
-    from hypnocast.app.config_file import load_config
-    from hypnocast.app.nights.export import file_stem
-    from hypnocast.app.nights.sheet import check_form, save
-    from hypnocast.app.nights.view import open_night
-    from hypnocast.app.nights.why import answer, depth_called, told
-    from hypnocast.app.nights.why_sheet import why_sheet
+    from hypnocast.config.file import load_config
+    from hypnocast.nights.export import file_stem
+    from hypnocast.nights.night_view import open_night
+    from hypnocast.nights.sheet import check_form, save
+    from hypnocast.nights.why import answer, depth_called, told
+    from hypnocast.nights.why_sheet import why_sheet
 
     check_form(form)
     loaded = load_config(config)
@@ -157,9 +157,9 @@ def corrections(
     json: Json = False,
 ) -> None:
     """Lay what scorers say beside the night: agreement, kappa, confusion; add a scored file."""
-    from hypnocast.app.config_file import load_config
-    from hypnocast.app.nights.corrections import add_scoring, as_text, comparisons
-    from hypnocast.app.nights.view import open_night
+    from hypnocast.config.file import load_config
+    from hypnocast.nights.corrections import add_scoring, as_text, comparisons
+    from hypnocast.nights.night_view import open_night
 
     loaded = load_config(config)
     view = open_night(loaded, night)
@@ -170,9 +170,9 @@ def corrections(
             say(f"{added.pages} pages of {scorer}, from page {added.offset_pages:g} on{outside}")
         view = open_night(loaded, view.session.id)
     if pages is not None:
-        from hypnocast.app.nights.lesson import write_lesson
+        from hypnocast.nights.training_pages import write_training_pages
 
-        count = write_lesson(loaded, view, pages, scorer=scorer, tape=tape)
+        count = write_training_pages(loaded, view, pages, scorer=scorer, tape=tape)
         if not json:
             say(f"{pages}: {count} pages with the stages of {scorer}")
     if json:

@@ -23,7 +23,7 @@ def list_packs(*, json: Json = False) -> None:
     """List the packs there are."""
     import msgspec
 
-    from hypnocast.stagers.shelf import find_packs
+    from hypnocast.stagers.packs.catalogue import find_packs
 
     found = find_packs()
     if json:
@@ -38,7 +38,7 @@ def list_packs(*, json: Json = False) -> None:
 @packs.command("show")
 def show(pack: Wanted, *, json: Json = False) -> None:
     """Show what a pack says of itself, after verifying it."""
-    from hypnocast.stagers.shelf import resolve_pack, show_pack
+    from hypnocast.stagers.packs.catalogue import resolve_pack, show_pack
 
     told = show_pack(resolve_pack(pack))
     if json:
@@ -57,7 +57,7 @@ def show(pack: Wanted, *, json: Json = False) -> None:
 @packs.command("verify")
 def verify(pack: Wanted, *, json: Json = False) -> None:
     """Verify a pack's every file; exit code 1 where there is a fault."""
-    from hypnocast.stagers.shelf import check_pack, resolve_pack
+    from hypnocast.stagers.packs.catalogue import check_pack, resolve_pack
 
     told = check_pack(resolve_pack(pack))
     if json:
@@ -77,9 +77,9 @@ def to_triton(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="The model repository.")],
 ) -> None:
     """Write a pack into a model repository of Triton Inference Server."""
-    from hypnocast.stagers.pack import load_pack
-    from hypnocast.stagers.shelf import resolve_pack
-    from hypnocast.stagers.triton import write_repository
+    from hypnocast.stagers.packs.catalogue import resolve_pack
+    from hypnocast.stagers.packs.pack import load_pack
+    from hypnocast.stagers.remote.triton_repository import write_repository
 
     model = write_repository(load_pack(resolve_pack(pack)), folder)
     say(f"{model}  serve it with: tritonserver --model-repository {folder}")

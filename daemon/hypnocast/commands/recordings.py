@@ -28,9 +28,9 @@ def replay(
     json: Json = False,
 ) -> None:
     """Send a recorded night through the pipeline, as fast as it goes."""
-    from hypnocast.app.config_file import load_config
-    from hypnocast.app.logs import set_up_logs
-    from hypnocast.app.replay import ReplaySettings, replay_with_progress
+    from hypnocast.config.file import load_config
+    from hypnocast.live.service.logs import set_up_logs
+    from hypnocast.nights.replay import ReplaySettings, replay_with_progress
 
     set_up_logs(quiet=True)
     settings = ReplaySettings(
@@ -63,8 +63,8 @@ def page(
     ] = False,
 ) -> None:
     """Draw one page of a recording to a PNG, exactly as a model sees it."""
-    from hypnocast.app.config_file import load_config
-    from hypnocast.app.onepage import draw_page
+    from hypnocast.config.file import load_config
+    from hypnocast.nights.one_page import draw_page
 
     target = output or Path(f"page-{epoch}.png")
     told = draw_page(load_config(config), recording, epoch, recipe, bed=bed)

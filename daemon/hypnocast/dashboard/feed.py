@@ -13,12 +13,12 @@ from dataclasses import dataclass
 import aiomqtt
 import msgspec
 
-from hypnocast.core.commands import Command, Reply
+from hypnocast.core.wire.commands import Command, Reply
 from hypnocast.dashboard.ward import MAX_PICTURE_BYTES, TOPICS, Incoming, bed_of, read_reply
 from hypnocast.errors import BrokerError
-from hypnocast.ports.mqtt_client import Client
+from hypnocast.ports.mqtt.client import Client
+from hypnocast.ports.mqtt.settings import BrokerSettings
 from hypnocast.ports.mqtt_connector import Connector
-from hypnocast.ports.mqtt_settings import BrokerSettings
 
 _LONGEST_PAUSE_S = 5.0
 _MOST_WAITING = 4096

@@ -15,12 +15,12 @@ from zlib import crc32
 import msgspec
 
 from hypnocast import __version__
-from hypnocast.core.commands import Command, Reply
+from hypnocast.core.wire.commands import Command, Reply
 from hypnocast.dashboard.feed import BrokerLink, Feed, ended
 from hypnocast.dashboard.pictures import Scale, scale_of
 from hypnocast.dashboard.settings import DashboardSettings
 from hypnocast.dashboard.view import Card, card
-from hypnocast.dashboard.ward import Bed, Incoming, Ward, absorb, bed_of
+from hypnocast.dashboard.ward import BedView, Incoming, WardView, absorb, bed_of
 
 PULSE_S = 2.0
 """How often a browser hears that the server lives."""
@@ -65,7 +65,7 @@ class Hub:
 
     def __init__(self, settings: DashboardSettings) -> None:
         """Take the settings; nothing is connected before :meth:`start`."""
-        self.ward = Ward()
+        self.ward = WardView()
         self.feed = Feed(
             settings.broker, settings.prefix, on_message=self._take, on_link=self._link
         )
@@ -100,7 +100,7 @@ class Hub:
         """Send a command to a bed and wait for its reply."""
         return await self.feed.ask(bed, command, patience_s=self.patience_s)
 
-    def room(self, bed: Bed) -> Room:
+    def room(self, bed: BedView) -> Room:
         """Return everything about one bed."""
         node = self.ward.node_of(bed)
         return Room(

@@ -10,8 +10,8 @@ from io import BytesIO
 
 from msgspec import Struct
 
-from hypnocast.core.recipe import Band, Recipe, builtin, builtin_names
-from hypnocast.core.wire import DaemonState, StageEvent
+from hypnocast.core.pictures.recipe import Band, Recipe, builtin, builtin_names
+from hypnocast.core.wire.payloads import DaemonState, StageEvent
 from hypnocast.dashboard.ward import MAX_PICTURE_BYTES
 from hypnocast.errors import BrokerError
 

@@ -11,8 +11,8 @@ from collections.abc import Callable, Iterator
 import uvicorn
 from starlette.applications import Starlette
 
-from hypnocast.dashboard.desk import Desk
 from hypnocast.dashboard.guard import LARGEST_HEAD, PatientProtocol
+from hypnocast.dashboard.handlers import Handlers
 from hypnocast.dashboard.hub import Hub
 from hypnocast.dashboard.settings import DashboardSettings
 from hypnocast.errors import ConfigError
@@ -24,7 +24,7 @@ _MOST_CONNECTIONS = 400
 
 def create_app(settings: DashboardSettings) -> Starlette:
     """Return the application; it listens to the broker while its lifespan runs."""
-    return Desk(settings).app
+    return Handlers(settings).app
 
 
 class _Server(uvicorn.Server):
@@ -52,7 +52,7 @@ async def serve(
     settings: DashboardSettings, *, started: Callable[[str], None] = lambda _: None
 ) -> None:
     """Serve the ward page until cancelled; ``started`` is told its address once it listens."""
-    desk = Desk(settings)
+    desk = Handlers(settings)
     config = uvicorn.Config(
         desk.app,
         http=PatientProtocol,

@@ -5,9 +5,9 @@ from __future__ import annotations
 import ipaddress
 from dataclasses import dataclass, field
 
-from hypnocast.app.config import Config
+from hypnocast.config.tables import Config
 from hypnocast.errors import ConfigError
-from hypnocast.ports.mqtt_settings import BrokerSettings
+from hypnocast.ports.mqtt.settings import BrokerSettings
 
 SESSION_S = 16 * 3600.0
 """A login lasts a night shift and its handing over."""

@@ -11,7 +11,7 @@ from typing import Literal
 from msgspec import Struct
 
 from hypnocast.core.types import PAGE_S
-from hypnocast.core.wire import (
+from hypnocast.core.wire.payloads import (
     BedState,
     BedStatus,
     FlagName,
@@ -23,7 +23,7 @@ from hypnocast.core.wire import (
     StageEvent,
     StageName,
 )
-from hypnocast.dashboard.ward import Bed, Ward, seconds
+from hypnocast.dashboard.ward import BedView, WardView, seconds
 
 RECENT = 60
 """Pages in a card's small hypnogram: the last 30 minutes."""
@@ -106,7 +106,7 @@ class Card(Struct, frozen=True, kw_only=True):
     node_available: bool | None
 
 
-def card(bed: Bed, ward: Ward) -> Card:
+def card(bed: BedView, ward: WardView) -> Card:
     """Return what is shown of a bed."""
     status = bed.status
     session = _session(bed)
@@ -178,7 +178,7 @@ def _letter(letter: str) -> Literal["f", "p", "w", " "]:
             return " "
 
 
-def _session(bed: Bed) -> str | None:
+def _session(bed: BedView) -> str | None:
     """Return the session the bed is about: a new one outdates what is still retained of the old."""
     if bed.status is not None and bed.status.session is not None:
         return bed.status.session
@@ -187,7 +187,7 @@ def _session(bed: Bed) -> str | None:
     return bed.night.session if bed.night is not None else None
 
 
-def _source(bed: Bed) -> SourceName:
+def _source(bed: BedView) -> SourceName:
     for word in (bed.status, bed.stage, bed.night):
         if word is not None:
             return word.source

@@ -1,6 +1,6 @@
 """What the public topics say of a ward, folded message by message; pure.
 
-A :class:`Ward` is never changed: :func:`absorb` gives the next one. The browser's page and the
+A :class:`WardView` is never changed: :func:`absorb` gives the next one. The browser's page and the
 terminal's table are both drawn from it, so they cannot disagree.
 """
 
@@ -15,8 +15,8 @@ from typing import TypeVar
 
 import msgspec
 
-from hypnocast.core.commands import Reply
-from hypnocast.core.wire import BedStatus, DaemonState, Explained, Night, StageEvent
+from hypnocast.core.wire.commands import Reply
+from hypnocast.core.wire.payloads import BedStatus, DaemonState, Explained, Night, StageEvent
 
 MAX_PICTURE_BYTES = 4 << 20
 """A page is some 100 kB; a megabyte-long one is not a page."""
@@ -52,7 +52,7 @@ class Incoming:
 
 
 @dataclass(frozen=True, slots=True)
-class Bed:
+class BedView:
     """The newest word on everything about one bed."""
 
     name: str
@@ -77,17 +77,17 @@ class Node:
 
 
 @dataclass(frozen=True, slots=True)
-class Ward:
+class WardView:
     """All beds and daemons of a site, as far as the broker told."""
 
-    beds: Mapping[str, Bed] = field(default_factory=lambda: MappingProxyType({}))
+    beds: Mapping[str, BedView] = field(default_factory=lambda: MappingProxyType({}))
     nodes: Mapping[str, Node] = field(default_factory=lambda: MappingProxyType({}))
     refused: int = 0
     """Messages that do not keep the contract; they change nothing else."""
     refusal: str = ""
     """What was wrong with the last of them."""
 
-    def node_of(self, bed: Bed) -> Node | None:
+    def node_of(self, bed: BedView) -> Node | None:
         """Return the daemon that serves a bed, where it is known."""
         return self.nodes.get(bed.status.node) if bed.status is not None else None
 
@@ -103,13 +103,13 @@ def bed_of(topic: str) -> str | None:
     return words[1] if len(words) == 3 and words[0] == "bed" else None
 
 
-def absorb(ward: Ward, message: Incoming) -> Ward:
+def absorb(ward: WardView, message: Incoming) -> WardView:
     """Return the ward after a message; one that breaks the contract is counted and named."""
     kind, _, rest = message.topic.partition("/")
     name, _, leaf = rest.partition("/")
     try:
         if kind == "bed" and leaf in _BED_LEAVES and (message.payload or name in ward.beds):
-            bed = _BED_LEAVES[leaf](ward.beds.get(name, Bed(name)), message)
+            bed = _BED_LEAVES[leaf](ward.beds.get(name, BedView(name)), message)
             return replace(ward, beds=_with(ward.beds, name, bed))
         if kind == "daemon" and leaf in _NODE_LEAVES:
             node = _NODE_LEAVES[leaf](ward.nodes.get(name, Node(name)), message)
@@ -138,27 +138,27 @@ def _by_number(entry: tuple[str, object]) -> list[tuple[int, str]]:
     return [(int(word), "") if word.isdecimal() else (-1, word) for word in _WORD.split(entry[0])]
 
 
-def _heard(bed: Bed, message: Incoming, said: str, source: str) -> float:
+def _heard(bed: BedView, message: Incoming, said: str, source: str) -> float:
     """Return when the bed spoke: live retained words carry their age, data time does not."""
     at = min(seconds(said), message.at) if message.retained and source == "live" else message.at
     return max(bed.heard, at)
 
 
-def _status(bed: Bed, message: Incoming) -> Bed | None:
+def _status(bed: BedView, message: Incoming) -> BedView | None:
     if not message.payload:
         return None
     status = msgspec.json.decode(message.payload, type=BedStatus)
     return replace(bed, status=status, heard=_heard(bed, message, status.at, status.source))
 
 
-def _stage(bed: Bed, message: Incoming) -> Bed:
+def _stage(bed: BedView, message: Incoming) -> BedView:
     if not message.payload:
         return replace(bed, stage=None)
     event = msgspec.json.decode(message.payload, type=StageEvent)
     return replace(bed, stage=event, heard=_heard(bed, message, event.end, event.source))
 
 
-def _night(bed: Bed, message: Incoming) -> Bed:
+def _night(bed: BedView, message: Incoming) -> BedView:
     if not message.payload:
         return replace(bed, night=None)
     night = msgspec.json.decode(message.payload, type=Night)
@@ -168,7 +168,7 @@ def _night(bed: Bed, message: Incoming) -> Bed:
     return replace(bed, night=night, heard=_heard(bed, message, night.at, night.source))
 
 
-def _page(bed: Bed, message: Incoming) -> Bed:
+def _page(bed: BedView, message: Incoming) -> BedView:
     if not message.payload:
         return replace(bed, page=None)
     if not message.payload.startswith(_PNG):
@@ -180,7 +180,7 @@ def _page(bed: Bed, message: Incoming) -> Bed:
     return replace(bed, page=message.payload)
 
 
-def _explanation(bed: Bed, message: Incoming) -> Bed:
+def _explanation(bed: BedView, message: Incoming) -> BedView:
     if not message.payload:
         return replace(bed, explanation=None)
     return replace(bed, explanation=msgspec.json.decode(message.payload, type=Explained))

@@ -14,14 +14,14 @@ from typing import Final
 import aiomqtt
 import structlog
 
-from hypnocast.ports.mqtt_client import (
+from hypnocast.ports.mqtt.client import (
     INCOMING_BYTES,
     BrokerRefused,
     BrokerSilent,
     Client,
     Protocol,
 )
-from hypnocast.ports.mqtt_settings import BrokerSettings
+from hypnocast.ports.mqtt.settings import BrokerSettings
 
 FIRST_PAUSE_S: Final = 0.5
 LONGEST_PAUSE_S: Final = 30.0

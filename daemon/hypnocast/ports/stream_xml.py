@@ -24,7 +24,7 @@ _SCALE_TAGS = ("scaling_factor", "scale", "resolution")
 
 
 @dataclass(frozen=True, slots=True)
-class Described:
+class ParsedHeader:
     """A header, and what in it could not be believed."""
 
     header: StreamHeader
@@ -37,7 +37,7 @@ class Described:
         return self.labels_found not in (0, len(self.header.channels))
 
 
-def parse_header(xml: str, *, key: str | None = None) -> Described:
+def parse_header(xml: str, *, key: str | None = None) -> ParsedHeader:
     """Read a header; what is missing is left empty, what contradicts itself is not believed."""
     root = _parse(xml)
     name = _text(root, "name")
@@ -65,7 +65,7 @@ def parse_header(xml: str, *, key: str | None = None) -> Described:
         created_at=_number(root, "created_at", low=0.0, high=1e18, default=0.0),
         xml=xml,
     )
-    return Described(header, labels_found)
+    return ParsedHeader(header, labels_found)
 
 
 def write_header(header: StreamHeader) -> str:

@@ -102,7 +102,7 @@ def leave_in(seconds: float, code: int) -> Callable[[], None]:
 
 
 @dataclass(frozen=True, slots=True)
-class Reading:
+class MetricValue:
     """One number for Prometheus."""
 
     name: str
@@ -115,7 +115,7 @@ class Reading:
 class MetricsServer:
     """Serves numbers to Prometheus, by default to this host only."""
 
-    def __init__(self, host: str, port: int, read: Callable[[], Iterable[Reading]]) -> None:
+    def __init__(self, host: str, port: int, read: Callable[[], Iterable[MetricValue]]) -> None:
         """Take where to listen, and who has the numbers (asked on the server's thread)."""
         self._host, self._port, self._read = host, port, read
         self._close: Callable[[], None] | None = None

@@ -11,7 +11,7 @@ from hypnocast.stagers.pace import Pace
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Reading:
+class ModelOutput:
     """What a model reads from one look: an opinion that does not know yet who computed it."""
 
     log_probabilities: FloatArray

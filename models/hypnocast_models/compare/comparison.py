@@ -11,7 +11,8 @@ import numpy as np
 from hypnocast.core.types import STAGES
 from hypnocast.errors import CommandError
 from hypnocast_models.compare.consensus import consensus, density_agreement
-from hypnocast_models.compare.hypnogram import Hypnogram, align
+from hypnocast_models.compare.figures import Interval
+from hypnocast_models.compare.hypnogram import ScoredHypnogram, align
 from hypnocast_models.compare.measures import (
     FIGURES,
     BlandAltman,
@@ -26,9 +27,8 @@ from hypnocast_models.compare.measures import (
     table_of,
     transitions_per_hour,
 )
-from hypnocast_models.figures import Interval
 
-Nights = Mapping[str, Hypnogram]
+Nights = Mapping[str, ScoredHypnogram]
 
 
 @dataclass(frozen=True, eq=False)
@@ -117,7 +117,7 @@ def compare(reference: Nights, other: Nights) -> Comparison:
     Two single nights are compared whatever they are called.
     """
     names = _matched(reference, other)
-    by_subject: dict[str, list[tuple[Hypnogram, Hypnogram]]] = {}
+    by_subject: dict[str, list[tuple[ScoredHypnogram, ScoredHypnogram]]] = {}
     lost = 0
     for mine, theirs in names:
         one, two, fell = align(reference[mine], other[theirs])
@@ -174,7 +174,7 @@ def differences(reference: Nights, ours: Nights, theirs: Nights) -> dict[str, In
     return {name: paired_difference(mine, other, figure) for name, figure in FIGURES.items()}
 
 
-def agree_on(experts: Sequence[Nights]) -> dict[str, Hypnogram]:
+def agree_on(experts: Sequence[Nights]) -> dict[str, ScoredHypnogram]:
     """Give the experts' consensus for each night that all of them scored."""
     if all(len(nights) == 1 for nights in experts):
         only = [next(iter(nights.values())) for nights in experts]
@@ -198,11 +198,11 @@ def _matched(reference: Nights, other: Nights) -> list[tuple[str, str]]:
     return [(name, name) for name in names]
 
 
-def _scored(pairs: Sequence[tuple[Hypnogram, Hypnogram]]) -> bool:
+def _scored(pairs: Sequence[tuple[ScoredHypnogram, ScoredHypnogram]]) -> bool:
     return any(stage is not None for a, _ in pairs for stage in a.stages)
 
 
-def _table(pairs: Sequence[tuple[Hypnogram, Hypnogram]]) -> Table:
+def _table(pairs: Sequence[tuple[ScoredHypnogram, ScoredHypnogram]]) -> Table:
     total: Table = np.sum([table_of(a.numbers, b.numbers) for a, b in pairs], axis=0)
     return total
 
@@ -223,7 +223,7 @@ def _mean_of_all(parts: Sequence[Sequence[float]]) -> float:
     return float(np.mean(values)) if values else float("nan")
 
 
-def _density(pairs: Sequence[tuple[Hypnogram, Hypnogram]]) -> float | None:
+def _density(pairs: Sequence[tuple[ScoredHypnogram, ScoredHypnogram]]) -> float | None:
     both = [
         (a.probabilities, b.probabilities)
         for a, b in pairs

@@ -9,10 +9,10 @@ import numpy as np
 
 from hypnocast.core.types import STAGES, FloatArray, Stage
 from hypnocast.errors import CommandError
-from hypnocast_models.compare.hypnogram import Hypnogram, cut, pages_behind
+from hypnocast_models.compare.hypnogram import ScoredHypnogram, cut, pages_behind
 
 
-def hypnodensity(experts: Sequence[Hypnogram]) -> FloatArray:
+def hypnodensity(experts: Sequence[ScoredHypnogram]) -> FloatArray:
     """Give (pages, 5): the share of experts for each stage; NaN where none scored the page."""
     numbers = np.stack([expert.numbers for expert in experts])
     counts = np.stack([(numbers == place).sum(axis=0) for place in range(len(STAGES))], axis=1)
@@ -20,7 +20,7 @@ def hypnodensity(experts: Sequence[Hypnogram]) -> FloatArray:
     return np.where(total > 0, counts / np.maximum(total, 1), np.nan)
 
 
-def consensus(experts: Sequence[Hypnogram]) -> Hypnogram:
+def consensus(experts: Sequence[ScoredHypnogram]) -> ScoredHypnogram:
     """Give the stage that most experts gave each page.
 
     A tie goes to the expert who agrees best with the density of all the others over the night:
@@ -59,7 +59,7 @@ def density_agreement(ours: FloatArray, theirs: FloatArray) -> float:
     return float(((a * b).sum(axis=1) / np.maximum(lengths, 1e-12)).mean())
 
 
-def _common(experts: Sequence[Hypnogram]) -> tuple[int, list[Hypnogram]]:
+def _common(experts: Sequence[ScoredHypnogram]) -> tuple[int, list[ScoredHypnogram]]:
     """Cut all to the pages that every one has; the first of them, as the first expert counts."""
     behind = [pages_behind(experts[0], each) for each in experts]
     first = max(behind)
@@ -73,7 +73,7 @@ def _common(experts: Sequence[Hypnogram]) -> tuple[int, list[Hypnogram]]:
     return first, [cut(e, first - b, last - b) for b, e in zip(behind, experts, strict=True)]
 
 
-def _agreement_with_rest(experts: Sequence[Hypnogram], place: int) -> float:
+def _agreement_with_rest(experts: Sequence[ScoredHypnogram], place: int) -> float:
     rest = hypnodensity([e for k, e in enumerate(experts) if k != place])
     numbers = experts[place].numbers
     known = (numbers >= 0) & np.isfinite(rest).all(axis=1)

@@ -18,9 +18,9 @@ import numpy as np
 
 from hypnocast.core.types import PAGE_S, STAGES, FloatArray, Stage
 from hypnocast.errors import CommandError, TapeError
-from hypnocast.ports.edf_file import EdfFile
-from hypnocast.ports.journal_reader import JournalReader, NightRecord
-from hypnocast.ports.recording import utc_of
+from hypnocast.ports.journal.reader import JournalReader, NightRecord
+from hypnocast.ports.recordings.edf_file import EdfFile
+from hypnocast.ports.recordings.recording import utc_of
 from hypnocast_models.data.recordings import open_recording
 from hypnocast_models.readers.night import ArrayNight
 from hypnocast_models.readers.scoring import (
@@ -42,7 +42,7 @@ _SLEEP_EDF = re.compile(r"^((?:SC4|ST7)\d\d)(\d)[A-Z]?.?$")
 
 
 @dataclass(frozen=True, eq=False)
-class Hypnogram:
+class ScoredHypnogram:
     """One scorer's night."""
 
     scorer: str
@@ -74,7 +74,7 @@ def subject_name(night: str) -> str:
     return found[1] if found is not None else night
 
 
-def read_scorer(source: str, scorer: str = "", timezone: str = "UTC") -> dict[str, Hypnogram]:
+def read_scorer(source: str, scorer: str = "", timezone: str = "UTC") -> dict[str, ScoredHypnogram]:
     """Read all nights of a scorer: a file, a folder of files, or ``journal.sqlite[#session]``."""
     text, _, session = source.partition("#")
     path = Path(text)
@@ -88,7 +88,7 @@ def read_scorer(source: str, scorer: str = "", timezone: str = "UTC") -> dict[st
         nights = _journal_nights(path, session, name)
     else:
         nights = [read_hypnogram(path, name, timezone)]
-    found: dict[str, Hypnogram] = {}
+    found: dict[str, ScoredHypnogram] = {}
     for night in nights:
         if night.night in found:
             raise CommandError(
@@ -100,10 +100,10 @@ def read_scorer(source: str, scorer: str = "", timezone: str = "UTC") -> dict[st
     return found
 
 
-def read_hypnogram(path: Path, scorer: str = "", timezone: str = "UTC") -> Hypnogram:
+def read_hypnogram(path: Path, scorer: str = "", timezone: str = "UTC") -> ScoredHypnogram:
     """Read one file: CSV, EDF+ annotations, NSRR or Profusion XML, or ISRUC's digits."""
     night = night_name(path)
-    plain = Hypnogram(scorer or path.stem, night, subject_name(night), ())
+    plain = ScoredHypnogram(scorer or path.stem, night, subject_name(night), ())
     match path.suffix.lower():
         case ".xml":
             return replace(plain, stages=nsrr_scoring(path).stages)
@@ -124,7 +124,7 @@ def read_hypnogram(path: Path, scorer: str = "", timezone: str = "UTC") -> Hypno
     )
 
 
-def from_journal(night: NightRecord, scorer: str) -> Hypnogram:
+def from_journal(night: NightRecord, scorer: str) -> ScoredHypnogram:
     """Take a journal's night: of each page its terminal verdict."""
     last = {event.epoch: event for event in night.events if event.revision == 1}
     pages = max(last, default=-1) + 1
@@ -136,7 +136,7 @@ def from_journal(night: NightRecord, scorer: str) -> Hypnogram:
             shares = event.probabilities
             probabilities[epoch] = [shares.W, shares.N1, shares.N2, shares.N3, shares.R]
     begun = night.session.start
-    return Hypnogram(
+    return ScoredHypnogram(
         scorer,
         night.session.id,
         night.session.subject or night.session.id,
@@ -146,7 +146,7 @@ def from_journal(night: NightRecord, scorer: str) -> Hypnogram:
     )
 
 
-def write_hypnogram(hypnogram: Hypnogram, statuses: Mapping[int, str] | None = None) -> str:
+def write_hypnogram(hypnogram: ScoredHypnogram, statuses: Mapping[int, str] | None = None) -> str:
     """Give a hypnogram as CSV, as :func:`read_hypnogram` reads it back."""
     out = io.StringIO()
     table = csv.writer(out, lineterminator="\n")
@@ -160,7 +160,9 @@ def write_hypnogram(hypnogram: Hypnogram, statuses: Mapping[int, str] | None = N
     return out.getvalue()
 
 
-def align(reference: Hypnogram, other: Hypnogram) -> tuple[Hypnogram, Hypnogram, int]:
+def align(
+    reference: ScoredHypnogram, other: ScoredHypnogram
+) -> tuple[ScoredHypnogram, ScoredHypnogram, int]:
     """Bring two scorers' nights to common pages; give both, and how many pages fell away.
 
     Where both know when they began, pages are matched by time (a page of the other counts for
@@ -179,14 +181,14 @@ def align(reference: Hypnogram, other: Hypnogram) -> tuple[Hypnogram, Hypnogram,
     return cut(reference, first, last), cut(other, first - shift, last - shift), lost
 
 
-def pages_behind(reference: Hypnogram, other: Hypnogram) -> int:
+def pages_behind(reference: ScoredHypnogram, other: ScoredHypnogram) -> int:
     """Give the page of the reference that another scorer's first page is, by time or by number."""
     if reference.start is None or other.start is None:
         return 0
     return round((other.start - reference.start).total_seconds() / PAGE_S)
 
 
-def cut(hypnogram: Hypnogram, first: int, last: int) -> Hypnogram:
+def cut(hypnogram: ScoredHypnogram, first: int, last: int) -> ScoredHypnogram:
     """Give the pages from ``first`` to before ``last`` alone, without a time."""
     chances = hypnogram.probabilities
     return replace(
@@ -205,13 +207,13 @@ def _is_journal(path: Path) -> bool:
         raise CommandError(f"cannot be opened ({error.strerror})", where=str(path)) from error
 
 
-def _journal_nights(path: Path, session: str, scorer: str) -> list[Hypnogram]:
+def _journal_nights(path: Path, session: str, scorer: str) -> list[ScoredHypnogram]:
     with JournalReader(path) as journal:
         chosen = [session] if session else [night.id for night in journal.nights()]
         return [from_journal(journal.night(each), scorer) for each in chosen]
 
 
-def _from_table(path: Path, plain: Hypnogram) -> Hypnogram:
+def _from_table(path: Path, plain: ScoredHypnogram) -> ScoredHypnogram:
     text = read_text(path)
     lines = text.splitlines()
     head = lines[0].casefold() if lines else ""
@@ -229,7 +231,9 @@ def _from_table(path: Path, plain: Hypnogram) -> Hypnogram:
     return _from_rows(path, plain, named)
 
 
-def _from_rows(path: Path, plain: Hypnogram, rows: Sequence[Mapping[str, str]]) -> Hypnogram:
+def _from_rows(
+    path: Path, plain: ScoredHypnogram, rows: Sequence[Mapping[str, str]]
+) -> ScoredHypnogram:
     found: dict[int, Stage | None] = {}
     chances: dict[int, list[float]] = {}
     start = None

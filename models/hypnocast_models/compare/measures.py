@@ -1,7 +1,7 @@
 """What is measured of two scorers: agreement, borders, restlessness, the night's statistics.
 
-Tables and the figures over them are those of :mod:`hypnocast_models.figures`; a page that the
-other scorer gave no stage agrees with nothing, a page that the reference gave none is left out.
+Tables and the figures over them are those of :mod:`hypnocast_models.compare.figures`; a page that
+the other scorer gave no stage agrees with nothing, a page that the reference gave none is left out.
 """
 
 from __future__ import annotations
@@ -13,10 +13,17 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from hypnocast.core.night import statistics
+from hypnocast.core.night.ledger import statistics
 from hypnocast.core.types import PAGE_S, STAGES, FloatArray, Stage
-from hypnocast.core.wire import StageName
-from hypnocast_models.figures import Interval, accuracy, confusion, kappa, macro_f1, stage_f1
+from hypnocast.core.wire.payloads import StageName
+from hypnocast_models.compare.figures import (
+    Interval,
+    accuracy,
+    confusion,
+    kappa,
+    macro_f1,
+    stage_f1,
+)
 
 Numbers = NDArray[np.int64]
 Table = NDArray[np.int64]

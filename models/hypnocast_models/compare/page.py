@@ -13,7 +13,7 @@ import numpy as np
 
 from hypnocast.core.types import STAGES
 from hypnocast_models.compare.comparison import Comparison
-from hypnocast_models.figures import Interval
+from hypnocast_models.compare.figures import Interval
 
 _STYLE = (
     "body{font:15px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem}"

@@ -2,7 +2,7 @@
 
 from hypnocast_models.data.pictures import PictureNight, open_corrected, open_drawn
 from hypnocast_models.data.recordings import (
-    Recording,
+    ScoredRecording,
     database_files,
     open_recording,
     open_recordings,
@@ -10,7 +10,7 @@ from hypnocast_models.data.recordings import (
 
 __all__ = [
     "PictureNight",
-    "Recording",
+    "ScoredRecording",
     "database_files",
     "open_corrected",
     "open_drawn",

@@ -22,7 +22,7 @@ import numpy as np
 from numpy.lib import format as npy
 from numpy.typing import NDArray
 
-from hypnocast.core.recipe import Recipe
+from hypnocast.core.pictures.recipe import Recipe
 from hypnocast.core.types import STAGES, Pixels, Stage
 from hypnocast.errors import RecipeError, TapeError
 from hypnocast_models.data.recordings import MOST_PAGES

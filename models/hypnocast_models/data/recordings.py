@@ -22,7 +22,7 @@ import numpy as np
 from numpy.lib.npyio import NpzFile
 from numpy.typing import NDArray
 
-from hypnocast.core.montage import choose_montage
+from hypnocast.core.montage.choice import choose_montage
 from hypnocast.core.types import (
     EEG_ROLES,
     PAGE_S,
@@ -60,7 +60,7 @@ def lane_of(channel: str, rate: float) -> Role:
 
 
 @dataclass(frozen=True, eq=False)
-class Recording:
+class ScoredRecording:
     """One night of one person, one EEG, scored in 30-s epochs."""
 
     database: str
@@ -155,7 +155,7 @@ def database_files(folder: Path) -> list[Path]:
     return files
 
 
-def open_recording(path: Path) -> Recording:
+def open_recording(path: Path) -> ScoredRecording:
     """Read one recording."""
     named = _NAME.match(path.stem)
     if named is None:
@@ -165,7 +165,7 @@ def open_recording(path: Path) -> Recording:
             remedy="Name recordings by subject, so that they can be split by subject.",
         )
     with _arrays(path) as file:
-        return Recording(
+        return ScoredRecording(
             database=path.parent.name,
             subject=named["subject"],
             night=int(named["night"] or 1),
@@ -173,7 +173,7 @@ def open_recording(path: Path) -> Recording:
         )
 
 
-def open_recordings(folder: Path, without: frozenset[str] = frozenset()) -> list[Recording]:
+def open_recordings(folder: Path, without: frozenset[str] = frozenset()) -> list[ScoredRecording]:
     """Read a database, without the subjects named."""
     recordings = [open_recording(path) for path in database_files(folder)]
     return [r for r in recordings if r.subject not in without]

@@ -10,9 +10,9 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from hypnocast.app.simulate.montages import CLINICAL
-from hypnocast.app.simulate.night import Night
 from hypnocast.core.types import PAGE_S, STAGES, FloatArray, Page, Role, Stage
+from hypnocast.simulate.montages import CLINICAL
+from hypnocast.simulate.night import SimulatedNight
 from hypnocast_models.data.recordings import page_of
 
 ROLES = (Role.F4, Role.C4, Role.O2, Role.E1, Role.E2, Role.CHIN)
@@ -20,16 +20,18 @@ RATE = 128
 DATABASE = "simulated"
 
 
-def stretch(seed: int, pages: int) -> Night:
+def stretch(seed: int, pages: int) -> SimulatedNight:
     """Simulate a stretch of one person's night in which every stage is as likely as another."""
     rng = np.random.default_rng([seed, 0xB0])
     stages: list[Stage] = []
     while len(stages) < pages:
         stages += [STAGES[rng.integers(len(STAGES))]] * int(rng.integers(2, 9))
-    return Night(seed, stages=stages[:pages])
+    return SimulatedNight(seed, stages=stages[:pages])
 
 
-def pages(night: Night, context_s: float, tail_s: float, gains: FloatArray) -> Iterator[Page]:
+def pages(
+    night: SimulatedNight, context_s: float, tail_s: float, gains: FloatArray
+) -> Iterator[Page]:
     """Give the pages of a simulated stretch, each channel at its gain."""
     for epoch in range(len(night.stages)):
         start = epoch * PAGE_S

@@ -10,13 +10,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hypnocast.core.condition import condition
-from hypnocast.core.recipe import builtin
-from hypnocast.core.render import render
+from hypnocast.core.pictures.conditioning import condition
+from hypnocast.core.pictures.recipe import builtin
+from hypnocast.core.pictures.render import render
 from hypnocast.core.types import EEG_ROLES, PAGE_S, STAGES, FloatArray, Page, Pixels
-from hypnocast_models.baseline import baseline_features
-from hypnocast_models.data.recordings import Recording
+from hypnocast_models.data.recordings import ScoredRecording
 from hypnocast_models.experiments.plan import Arm
+from hypnocast_models.scorers.gradient_boosting import baseline_features
 
 TILE = 8
 NET_ROUNDS = 15
@@ -24,7 +24,7 @@ _GREY = np.array([0.299, 0.587, 0.114])
 
 
 @dataclass(frozen=True, eq=False)
-class Seen:
+class ArmInput:
     """What an arm sees of one stretch of a night."""
 
     night: str
@@ -79,7 +79,7 @@ def signal_features(pages: Sequence[Page], width: int) -> NDArray[np.float32]:
     shaped[:, : min(width, rows.shape[1])] = rows[:, :width]
     count = len(rows)
     nothing = np.zeros(count, np.uint8)
-    recording = Recording("", "", 1, rate, "", shaped, nothing, np.arange(count))
+    recording = ScoredRecording("", "", 1, rate, "", shaped, nothing, np.arange(count))
     return baseline_features(recording).astype(np.float32)
 
 
@@ -105,7 +105,7 @@ class Fitted:
     prior: FloatArray
     transitions: FloatArray
 
-    def judge(self, seen: Seen) -> FloatArray:
+    def judge(self, seen: ArmInput) -> FloatArray:
         """Give log-probabilities (pages, 5)."""
         given = with_context(seen.features, self.arm.context)
         scaled = (given[:, self.varying] - self.mean) / self.spread
@@ -116,7 +116,7 @@ class Fitted:
         return normal
 
 
-def fit(arm: Arm, train: Sequence[Seen], seed: int) -> Fitted:
+def fit(arm: Arm, train: Sequence[ArmInput], seed: int) -> Fitted:
     """Train an arm on some nights."""
     kept = [seen.stages >= 0 for seen in train]
     inputs = np.vstack(

@@ -13,13 +13,13 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from hypnocast.core.recipe import builtin
+from hypnocast.core.pictures.recipe import builtin
 from hypnocast.core.types import STAGES, Page
 from hypnocast.stagers.base import Stager
-from hypnocast.stagers.pack import Pack, load_pack
+from hypnocast.stagers.packs.pack import Pack, load_pack
 from hypnocast_models.experiments.corrupt import corrupt
 from hypnocast_models.experiments.families import (
-    Seen,
+    ArmInput,
     fit,
     only_channels,
     picture_features,
@@ -28,16 +28,16 @@ from hypnocast_models.experiments.families import (
 )
 from hypnocast_models.experiments.part import Part
 from hypnocast_models.experiments.plan import Arm, Data, Kind
-from hypnocast_models.experiments.simulated import SIMULATED, SimulatedNight
-from hypnocast_models.readers.datasets import Found, open_night
+from hypnocast_models.experiments.simulated import SIMULATED, SimulatedScoredNight
+from hypnocast_models.readers.datasets import FoundRecording, open_night
 from hypnocast_models.readers.night import ScoredNight
-from hypnocast_models.staging import stage_night
+from hypnocast_models.staging.night import stage_night
 
 SOUND = "sound"
 
 
 @dataclass(frozen=True, slots=True)
-class Condition:
+class TestCondition:
     """A state of the test pages."""
 
     name: str = SOUND
@@ -88,9 +88,9 @@ def work_off(jobs: Sequence[Job], workers: int, advance: Callable[[int], None]) 
 class _OfNight:
     """What is made of a night under a condition, once, and kept in a file."""
 
-    night: Found
+    night: FoundRecording
     data: Data
-    condition: Condition
+    condition: TestCondition
     mains_hz: int
     path: Path
 
@@ -103,7 +103,9 @@ class _OfNight:
         """Open the night, or simulate it, and take so many pages of it."""
         found = self.night
         whole: ScoredNight
-        whole = SimulatedNight(found.name) if found.dataset == SIMULATED else open_night(found)
+        whole = (
+            SimulatedScoredNight(found.name) if found.dataset == SIMULATED else open_night(found)
+        )
         return Part.of(whole, self.data.pages)
 
 
@@ -119,10 +121,10 @@ class See(_OfNight):
         stages = np.array([-1 if s is None else STAGES.index(s) for s in night.stages])
         keep(self.path, features=self._features(night), stages=stages)
 
-    def load(self) -> Seen:
+    def load(self) -> ArmInput:
         """Give what was seen."""
         with np.load(self.path) as kept:
-            return Seen(self.night.name, self.night.subject, kept["features"], kept["stages"])
+            return ArmInput(self.night.name, self.night.subject, kept["features"], kept["stages"])
 
     def _features(self, night: ScoredNight) -> NDArray[np.float32]:
         arm, mains, recipe = self.arm, self.mains_hz, builtin(self.arm.recipe)
@@ -159,7 +161,7 @@ class Trial:
 
 
 @dataclass(frozen=True)
-class Stage(_OfNight):
+class StagePart(_OfNight):
     """Let a pack stage a night under a condition."""
 
     pack: Path
@@ -180,7 +182,7 @@ class Stage(_OfNight):
 
 @lru_cache(maxsize=1)
 def _open(pack: Path) -> tuple[Pack, Stager]:
-    from hypnocast.stagers.local import LocalStager
+    from hypnocast.stagers.onnx.local import LocalStager
 
     loaded = load_pack(pack)
     return loaded, LocalStager(loaded, "cpu", threads=1)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from hypnocast.core.types import Page, Role
 from hypnocast_models.readers.night import ScoredNight
-from hypnocast_models.readers.scoring import Scoring, Stages
+from hypnocast_models.readers.scoring import ExpertScoring, Stages
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,7 +48,7 @@ class Part:
         return self.whole.subject
 
     @property
-    def scorings(self) -> tuple[Scoring, ...]:
+    def scorings(self) -> tuple[ExpertScoring, ...]:
         """What each expert scored of the part."""
         end = self.first + self.count
         return tuple(

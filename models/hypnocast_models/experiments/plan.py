@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta, Struct
 
-from hypnocast.core.recipe import builtin
+from hypnocast.core.pictures.recipe import builtin
 from hypnocast.core.types import Role
 from hypnocast.errors import ConfigError, RecipeError
 

@@ -9,9 +9,10 @@ from typing import Any
 
 import numpy as np
 
+from hypnocast_models.compare.figures import Interval
 from hypnocast_models.compare.page import csv_of, html_page, html_table, new_figure
 from hypnocast_models.experiments.plan import Experiment
-from hypnocast_models.experiments.run import Judged
+from hypnocast_models.experiments.run import JudgedStretch
 from hypnocast_models.experiments.simulated import SIMULATED
 from hypnocast_models.experiments.tables import (
     LOOKS,
@@ -22,10 +23,9 @@ from hypnocast_models.experiments.tables import (
     cross_table,
     differences_table,
 )
-from hypnocast_models.figures import Interval
 
 
-def write_report(plan: Experiment, judged: Sequence[Judged], folder: Path) -> list[str]:
+def write_report(plan: Experiment, judged: Sequence[JudgedStretch], folder: Path) -> list[str]:
     """Write the report, and give the names of its files."""
     folder.mkdir(parents=True, exist_ok=True)
     parts = [f"<p>{escape(line)}</p>" for line in _facts(plan, judged)]
@@ -58,7 +58,7 @@ def write_report(plan: Experiment, judged: Sequence[Judged], folder: Path) -> li
     return sorted(path.name for path in folder.iterdir())
 
 
-def _facts(plan: Experiment, judged: Sequence[Judged]) -> list[str]:
+def _facts(plan: Experiment, judged: Sequence[JudgedStretch]) -> list[str]:
     sound = [one for one in judged if one.condition == "sound" and one.arm == plan.arm[0].name]
     subjects = {one.subject for one in sound}
     pages = sum(int((one.stages >= 0).sum()) for one in sound) // len({s.seed for s in sound})

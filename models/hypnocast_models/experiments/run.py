@@ -18,20 +18,28 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from hypnocast.core.recipe import builtin
+from hypnocast.core.pictures.recipe import builtin
 from hypnocast.core.types import FloatArray
 from hypnocast.errors import ConfigError
-from hypnocast.stagers.pack import load_pack
-from hypnocast_models.experiments.jobs import SOUND, Condition, Job, See, Stage, Trial, work_off
+from hypnocast.stagers.packs.pack import load_pack
+from hypnocast_models.experiments.jobs import (
+    SOUND,
+    Job,
+    See,
+    StagePart,
+    TestCondition,
+    Trial,
+    work_off,
+)
 from hypnocast_models.experiments.plan import Arm, Data, Experiment
 from hypnocast_models.experiments.simulated import SIMULATED, simulated_nights
-from hypnocast_models.readers.datasets import Found, find_nights
+from hypnocast_models.readers.datasets import FoundRecording, find_nights
 from hypnocast_models.readers.material import without_subjects
 from hypnocast_models.taught import told_of_taught
 
 
 @dataclass(frozen=True, eq=False)
-class Judged:
+class JudgedStretch:
     """One arm's judgement of one stretch of a night under one condition."""
 
     arm: str
@@ -48,26 +56,26 @@ class Judged:
     """Whether these are verdicts already: a pack's own."""
 
 
-def conditions(plan: Experiment) -> list[Condition]:
+def conditions(plan: Experiment) -> list[TestCondition]:
     """Give every damaged state of an experiment."""
     if plan.corruption is None:
         return []
     return [
-        Condition(f"{kind}-{share:g}", kind, share)
+        TestCondition(f"{kind}-{share:g}", kind, share)
         for kind in plan.corruption.kinds
         for share in plan.corruption.shares
         if share > 0
     ]
 
 
-def chosen_nights(data: Data, root: Path) -> list[Found]:
+def chosen_nights(data: Data, root: Path) -> list[FoundRecording]:
     """Find the nights that an experiment is about."""
     if data.kind == SIMULATED:
         return simulated_nights(data.subjects)
     found = without_subjects(find_nights(root / data.folder, data.kind), data.without)
     subjects = list(dict.fromkeys(night.subject for night in found))
     kept = set(subjects[: data.subjects] if data.subjects else subjects)
-    nights: list[Found] = []
+    nights: list[FoundRecording] = []
     for night in found:
         of_subject = sum(one.subject == night.subject for one in nights)
         if night.subject in kept and of_subject < data.nights:
@@ -114,7 +122,7 @@ def run_experiment(
     *,
     packs: Path = Path(),
     workers: int = 1,
-) -> list[Judged]:
+) -> list[JudgedStretch]:
     """Run all of an experiment that is not done yet, and give every judgement.
 
     ``packs`` is where the packs of a plan lie.
@@ -168,7 +176,7 @@ class _Bench:
         """Give all that is trained."""
         return [trial for arm in self.plan.arm for _, trial in self._trials(arm)]
 
-    def judgements(self) -> Iterator[Judged]:
+    def judgements(self) -> Iterator[JudgedStretch]:
         """Read what was judged, in the order of the plan."""
         for arm in self.plan.arm:
             if arm.family == "pack":
@@ -178,7 +186,7 @@ class _Bench:
                     condition = "cross" if name == "all" else one.condition.name
                     seen = one.load()
                     with np.load(path) as kept:
-                        yield Judged(
+                        yield JudgedStretch(
                             arm.name, condition, trial.seed, seen.night, seen.subject,
                             seen.stages, kept["log"], kept["prior"], kept["transitions"],
                         )  # fmt: skip
@@ -186,7 +194,7 @@ class _Bench:
     def _trials(self, arm: Arm) -> Iterator[tuple[str, Trial]]:
         if arm.family == "pack":
             return
-        sound = [self._see(arm, night, Condition()) for night in self.nights]
+        sound = [self._see(arm, night, TestCondition()) for night in self.nights]
         for seed in self.plan.seeds:
             for fold in range(self.plan.folds):
                 test = [
@@ -209,35 +217,35 @@ class _Bench:
         files = tuple((one, place / f"{one.night.name}-{one.condition.name}.npz") for one in test)
         return Trial(arm, seed, tuple(train), files)
 
-    def _tests(self, arm: Arm) -> list[Condition]:
+    def _tests(self, arm: Arm) -> list[TestCondition]:
         """Give the states in which an arm is judged."""
         wanted = self.plan.corruption
         if wanted is None or arm.name not in wanted.arms:
-            return [Condition()]
-        return [Condition(), Condition("sound-0"), *conditions(self.plan)]
+            return [TestCondition()]
+        return [TestCondition(), TestCondition("sound-0"), *conditions(self.plan)]
 
-    def _data(self, condition: Condition) -> Data:
+    def _data(self, condition: TestCondition) -> Data:
         """Give how much of a night is taken: of damaged ones less."""
         wanted = self.plan.corruption
         if wanted is None or condition.name == SOUND:
             return self.plan.data
         return msgspec.structs.replace(self.plan.data, pages=wanted.pages or self.plan.data.pages)
 
-    def _see(self, arm: Arm, night: Found, condition: Condition) -> See:
+    def _see(self, arm: Arm, night: FoundRecording, condition: TestCondition) -> See:
         return self._seen(arm, night, self._data(condition), condition)
 
-    def _cross(self, arm: Arm, night: Found) -> See:
+    def _cross(self, arm: Arm, night: FoundRecording) -> See:
         assert self.plan.cross is not None  # noqa: S101 - there are others only of another data set
-        return self._seen(arm, night, self.plan.cross, Condition("cross"))
+        return self._seen(arm, night, self.plan.cross, TestCondition("cross"))
 
-    def _seen(self, arm: Arm, night: Found, data: Data, condition: Condition) -> See:
+    def _seen(self, arm: Arm, night: FoundRecording, data: Data, condition: TestCondition) -> See:
         what = (arm.family, arm.recipe, arm.channels, arm.grey, self.plan.mains_hz, data.pages)
         key = _digest(what, builtin(arm.recipe).digest)
         file = f"{key}-{data.folder or data.kind}-{night.name}-{condition.name}.npz"
         path = self.out / "seen" / file
         return See(night, data, condition, self.plan.mains_hz, path, arm)
 
-    def stagings(self, arm: Arm) -> Iterator[Stage]:
+    def stagings(self, arm: Arm) -> Iterator[StagePart]:
         for fold in range(self.plan.folds):
             folder = self.packs / arm.pack.replace("{fold}", str(fold))
             digest = load_pack(folder).digest
@@ -249,15 +257,15 @@ class _Bench:
                     key = _digest(digest, data.pages, self.plan.mains_hz)
                     file = f"{key}-{arm.name}-{night.name}-{condition.name}.npz"
                     path = self.out / "judged" / file
-                    yield Stage(night, data, condition, self.plan.mains_hz, path, folder)
+                    yield StagePart(night, data, condition, self.plan.mains_hz, path, folder)
 
 
-def _staged(arm: str) -> Callable[[Stage], Judged]:
+def _staged(arm: str) -> Callable[[StagePart], JudgedStretch]:
     """Give what reads a pack's judgement: it decides itself."""
 
-    def read(one: Stage) -> Judged:
+    def read(one: StagePart) -> JudgedStretch:
         with np.load(one.path) as kept:
-            return Judged(
+            return JudgedStretch(
                 arm, one.condition.name, 0, one.night.name, one.night.subject,
                 kept["stages"], kept["log"], np.full(5, 0.2), np.full((5, 5), 0.2), decides=True,
             )  # fmt: skip

@@ -11,31 +11,31 @@ from pathlib import Path
 
 import numpy as np
 
-from hypnocast.app.simulate.montages import CLINICAL
 from hypnocast.core.types import PAGE_S, Page, Role
+from hypnocast.simulate.montages import CLINICAL
 from hypnocast_models.data.recordings import page_of
 from hypnocast_models.data.simulated import RATE, ROLES, stretch
-from hypnocast_models.readers.datasets import Found
-from hypnocast_models.readers.scoring import Scoring, Stages
+from hypnocast_models.readers.datasets import FoundRecording
+from hypnocast_models.readers.scoring import ExpertScoring, Stages
 
 SIMULATED = "simulated"
 FIRST, PAGES = 9000, 160
 
 
-def simulated_nights(subjects: int) -> list[Found]:
+def simulated_nights(subjects: int) -> list[FoundRecording]:
     """Name so many simulated people, one night each."""
     names = [f"person{FIRST + number}" for number in range(subjects)]
-    return [Found(SIMULATED, name, name, Path(SIMULATED)) for name in names]
+    return [FoundRecording(SIMULATED, name, name, Path(SIMULATED)) for name in names]
 
 
-class SimulatedNight:
+class SimulatedScoredNight:
     """A night of one simulated person, in which every stage is as likely as another."""
 
     def __init__(self, name: str) -> None:
         """Take the person's name, which is the seed."""
         self.name = self.subject = name
         self._night = stretch(int(name.removeprefix("person")), PAGES)
-        self.scorings = (Scoring(tuple(self._night.stages), "AASM"),)
+        self.scorings = (ExpertScoring(tuple(self._night.stages), "AASM"),)
         self.channels: Mapping[Role, str] = {
             role: lead.label for role, lead in zip(ROLES, CLINICAL, strict=True)
         }

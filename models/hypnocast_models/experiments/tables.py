@@ -18,7 +18,7 @@ from hypnocast_models.compare.measures import (
 from hypnocast_models.experiments.jobs import SOUND
 from hypnocast_models.experiments.look_ahead import WHOLE_NIGHT, follow
 from hypnocast_models.experiments.plan import Experiment
-from hypnocast_models.experiments.run import Judged
+from hypnocast_models.experiments.run import JudgedStretch
 
 ALONE = "each page alone"
 LOOKS = {
@@ -32,7 +32,7 @@ TOLD = ("kappa", "balanced_accuracy", "accuracy", "macro_f1")
 Row = list[object]
 
 
-def decided(one: Judged, look: str) -> NDArray[np.int64]:
+def decided(one: JudgedStretch, look: str) -> NDArray[np.int64]:
     """Give the stages that a way to decide makes of an arm's judgement; −1 where there is none.
 
     A pack decides itself: what it published stands, whatever the way.
@@ -46,7 +46,9 @@ def decided(one: Judged, look: str) -> NDArray[np.int64]:
     return np.where(known, shares.argmax(axis=1), -1).astype(np.int64)
 
 
-def tables(judged: Sequence[Judged], arm: str, condition: str, look: str) -> dict[str, Table]:
+def tables(
+    judged: Sequence[JudgedStretch], arm: str, condition: str, look: str
+) -> dict[str, Table]:
     """Count pages by subject, all seeds together."""
     found: dict[str, Table] = {}
     for one in judged:
@@ -56,7 +58,7 @@ def tables(judged: Sequence[Judged], arm: str, condition: str, look: str) -> dic
     return {subject: table for subject, table in found.items() if table.sum()}
 
 
-def arms_table(plan: Experiment, judged: Sequence[Judged]) -> list[Row]:
+def arms_table(plan: Experiment, judged: Sequence[JudgedStretch]) -> list[Row]:
     """Give the figures of every arm on sound pages, each way to decide."""
     rows: list[Row] = []
     for arm in plan.arm:
@@ -68,7 +70,7 @@ def arms_table(plan: Experiment, judged: Sequence[Judged]) -> list[Row]:
     return rows
 
 
-def differences_table(plan: Experiment, judged: Sequence[Judged]) -> list[Row]:
+def differences_table(plan: Experiment, judged: Sequence[JudgedStretch]) -> list[Row]:
     """Give each arm minus the first, and each way to decide minus the causal one."""
     rows: list[Row] = []
     first = plan.arm[0].name
@@ -86,7 +88,7 @@ def differences_table(plan: Experiment, judged: Sequence[Judged]) -> list[Row]:
     return rows
 
 
-def corruption_table(plan: Experiment, judged: Sequence[Judged]) -> list[Row]:
+def corruption_table(plan: Experiment, judged: Sequence[JudgedStretch]) -> list[Row]:
     """Give balanced accuracy under each damage, how much of it is lost, and what is withheld.
 
     Pages alone. What is withheld counts as wrong.
@@ -114,7 +116,7 @@ def _withheld(counted: Mapping[str, Table]) -> float:
     return float(whole[:, len(STAGES)].sum() / whole.sum())
 
 
-def cross_table(plan: Experiment, judged: Sequence[Judged]) -> list[Row]:
+def cross_table(plan: Experiment, judged: Sequence[JudgedStretch]) -> list[Row]:
     """Give the figures of arms trained on one data set and judged on another."""
     rows: list[Row] = []
     for arm in plan.arm if plan.cross is not None else ():

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from hypnocast.errors import PackError
-from hypnocast.stagers.manifest import Preprocess
-from hypnocast.stagers.pixels import patch_grid
+from hypnocast.stagers.onnx.pixels import patch_grid
+from hypnocast.stagers.packs.manifest import Preprocess
 from hypnocast_models.export.graphs import (
     KEEP,
     GraphFile,
@@ -22,7 +22,7 @@ from hypnocast_models.export.graphs import (
     read_shapes,
     write_graph,
 )
-from hypnocast_models.export.parts import Decoder, Embed, vision_part
+from hypnocast_models.export.parts import DecoderModule, Embed, vision_part
 
 VISION, EMBED, DECODER = (
     "vision_encoder.onnx",
@@ -155,7 +155,7 @@ def _write(model: Any, preprocess: Preprocess, shape: Shape, folder: Path) -> li
             free=[two],
         ),
         write_graph(
-            Decoder(model),
+            DecoderModule(model),
             (
                 torch.randn(batch, new, text.hidden_size),
                 torch.ones(batch, before + new, dtype=torch.int64),

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from transformers.cache_utils import DynamicCache
 
 from hypnocast.errors import PackError
-from hypnocast_models.tower import PageTower
+from hypnocast_models.small.tower import PageTower
 
 FAMILIES = ("llava", "llava_next", "smolvlm", "idefics3", "qwen2_5_vl")
 
@@ -35,7 +35,7 @@ class Embed(nn.Module):  # type: ignore[misc]  # torch is passed over by mypy
         return cast("Tensor", self.words(input_ids))
 
 
-class Decoder(nn.Module):  # type: ignore[misc]  # torch is passed over by mypy
+class DecoderModule(nn.Module):  # type: ignore[misc]  # torch is passed over by mypy
     """The language model with its head; key-values of the past in, of past and present out."""
 
     def __init__(self, model: Any) -> None:

@@ -12,11 +12,11 @@ import numpy as np
 
 from hypnocast.core.types import Look, Picture
 from hypnocast.errors import ConfigError
-from hypnocast.stagers.local import LocalStager
-from hypnocast.stagers.manifest import Contrastive
-from hypnocast.stagers.pack import Pack
+from hypnocast.stagers.onnx.local import LocalStager
+from hypnocast.stagers.packs.manifest import Contrastive
+from hypnocast.stagers.packs.pack import Pack
 from hypnocast_models.export.graphs import LARGEST_FILE, save_graph, weigh
-from hypnocast_models.packing import write_pack
+from hypnocast_models.export.packing import write_pack
 
 PRECISIONS = ("fp16", "int8", "int4")
 _INT4_BLOCK = 32

@@ -13,7 +13,7 @@ from pathlib import Path
 from types import MappingProxyType
 
 from hypnocast.errors import CommandError, TapeError
-from hypnocast.ports.edf_file import EdfFile
+from hypnocast.ports.recordings.edf_file import EdfFile
 from hypnocast_models.data.pictures import holds_pictures
 from hypnocast_models.data.recordings import open_recording
 from hypnocast_models.readers.night import (
@@ -24,7 +24,7 @@ from hypnocast_models.readers.night import (
     need,
 )
 from hypnocast_models.readers.scoring import (
-    Scoring,
+    ExpertScoring,
     digits_scoring,
     edf_annotations,
     nsrr_scoring,
@@ -35,7 +35,7 @@ from hypnocast_models.readers.scoring import (
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class FoundRecording:
     """A recording of a data set: where it lies. Nothing of it is opened yet."""
 
     dataset: str
@@ -52,12 +52,12 @@ class Dataset:
     about: str
     find: Callable[[Path], Iterator[tuple[str, str, Path]]]
     """Give (name, subject, signals) of each recording under a folder."""
-    score: Callable[[Path, EdfFile], tuple[Scoring, ...]]
+    score: Callable[[Path, EdfFile], tuple[ExpertScoring, ...]]
     alias: Mapping[str, str] = field(default_factory=dict)
     units: Callable[[Path], Mapping[str, str]] = lambda _: {}
 
 
-def find_nights(root: Path, kind: str = "") -> list[Found]:
+def find_nights(root: Path, kind: str = "") -> list[FoundRecording]:
     """Find the recordings of a local copy; ``kind`` names the data set where it is not plain."""
     if not root.is_dir():
         raise CommandError("is no folder", where=str(root))
@@ -66,7 +66,7 @@ def find_nights(root: Path, kind: str = "") -> list[Found]:
             f"there is no reader {kind!r}", remedy=f"There are {', '.join(DATASETS)}."
         )
     for name in [kind] if kind else DATASETS:
-        found = [Found(name, *one) for one in DATASETS[name].find(root)]
+        found = [FoundRecording(name, *one) for one in DATASETS[name].find(root)]
         if found:
             return sorted(found, key=lambda one: one.name)
     raise CommandError(
@@ -76,7 +76,7 @@ def find_nights(root: Path, kind: str = "") -> list[Found]:
     )
 
 
-def open_night(found: Found) -> ScoredNight:
+def open_night(found: FoundRecording) -> ScoredNight:
     """Open a recording with its stages; what is wrong is raised as one clear line."""
     if found.dataset == ARRAYS:
         return ArrayNight(open_recording(found.signals))
@@ -149,7 +149,7 @@ def _arrays(root: Path) -> Iterator[tuple[str, str, Path]]:
 # --- where stages lie -----------------------------------------------------------------------------
 
 
-def _beside(signals: EdfFile, scoring: Path) -> tuple[Scoring, ...]:
+def _beside(signals: EdfFile, scoring: Path) -> tuple[ExpertScoring, ...]:
     """Read a second EDF+ file whose clock may begin at another time."""
     file = EdfFile(scoring)
     shift = 0.0
@@ -158,18 +158,18 @@ def _beside(signals: EdfFile, scoring: Path) -> tuple[Scoring, ...]:
     return (scoring_of(edf_annotations(file), str(scoring), shift=shift),)
 
 
-def _sleep_edf_stages(path: Path, signals: EdfFile) -> tuple[Scoring, ...]:
+def _sleep_edf_stages(path: Path, signals: EdfFile) -> tuple[ExpertScoring, ...]:
     there = sorted(path.parent.glob(f"{path.name[:7]}*-Hypnogram.edf"))
     missing = path.with_name(f"{path.name[:7]}?-Hypnogram.edf")
     return _beside(signals, there[0] if there else need(missing, "its hypnogram"))
 
 
-def _mass_stages(path: Path, signals: EdfFile) -> tuple[Scoring, ...]:
+def _mass_stages(path: Path, signals: EdfFile) -> tuple[ExpertScoring, ...]:
     base = path.with_name(path.name.replace(" PSG.edf", " Base.edf"))
     return _beside(signals, need(base, "its Base file with the stages"))
 
 
-def _hmc_stages(path: Path, signals: EdfFile) -> tuple[Scoring, ...]:
+def _hmc_stages(path: Path, signals: EdfFile) -> tuple[ExpertScoring, ...]:
     scored = path.with_name(f"{path.stem}_sleepscoring.edf")
     if scored.is_file():
         return _beside(signals, scored)
@@ -178,7 +178,7 @@ def _hmc_stages(path: Path, signals: EdfFile) -> tuple[Scoring, ...]:
     return (scoring_of(table_annotations(table, **names, delimiter=","), str(table)),)
 
 
-def _shhs_stages(path: Path, _: EdfFile) -> tuple[Scoring, ...]:
+def _shhs_stages(path: Path, _: EdfFile) -> tuple[ExpertScoring, ...]:
     name = f"{path.stem}-nsrr.xml"
     parts = path.parts
     places = [path.with_name(name)]
@@ -190,14 +190,14 @@ def _shhs_stages(path: Path, _: EdfFile) -> tuple[Scoring, ...]:
     return (nsrr_scoring(first_there(places, "its XML with the stages")),)
 
 
-def _isruc_stages(path: Path, _: EdfFile) -> tuple[Scoring, ...]:
+def _isruc_stages(path: Path, _: EdfFile) -> tuple[ExpertScoring, ...]:
     first = need(path.with_name(f"{path.stem}_1.txt"), "the first expert's scoring")
     second = path.with_name(f"{path.stem}_2.txt")
     experts = [first, second] if second.is_file() else [first]
     return tuple(digits_scoring(expert) for expert in experts)
 
 
-def _bids_stages(path: Path, _: EdfFile) -> tuple[Scoring, ...]:
+def _bids_stages(path: Path, _: EdfFile) -> tuple[ExpertScoring, ...]:
     events = need(path.with_name(path.stem.removesuffix("_eeg") + "_events.tsv"), "its events.tsv")
     head = read_text(events).partition("\n")[0].strip().split("\t")
     for column in ("trial_type", "stage_hum", "stage", "sleep_stage", "value"):
@@ -223,7 +223,7 @@ def _bids_units(path: Path) -> Mapping[str, str]:
     }
 
 
-def _plain_stages(path: Path, signals: EdfFile) -> tuple[Scoring, ...]:
+def _plain_stages(path: Path, signals: EdfFile) -> tuple[ExpertScoring, ...]:
     for ending in ("-Hypnogram", "_hypnogram", "_sleepscoring"):
         for form in (path.suffix, ".edf"):
             beside = path.with_name(path.stem + ending + form)
@@ -232,7 +232,7 @@ def _plain_stages(path: Path, signals: EdfFile) -> tuple[Scoring, ...]:
     return (scoring_of(edf_annotations(signals), str(path)),)
 
 
-def _no_stages(path: Path, _: EdfFile) -> tuple[Scoring, ...]:
+def _no_stages(path: Path, _: EdfFile) -> tuple[ExpertScoring, ...]:
     raise TapeError("is an EDF file in a data set of arrays", where=str(path))
 
 

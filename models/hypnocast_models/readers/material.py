@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Protocol, TypeVar
 
-from hypnocast.core.recipe import Recipe
+from hypnocast.core.pictures.recipe import Recipe
 from hypnocast.errors import CommandError
 from hypnocast_models.data.pictures import (
     LESSON,

@@ -16,7 +16,7 @@ from typing import Protocol
 
 import numpy as np
 
-from hypnocast.core.montage import Montage, choose_montage
+from hypnocast.core.montage.choice import Montage, choose_montage
 from hypnocast.core.types import (
     PAGE_S,
     STEPS_PER_MICROVOLT,
@@ -28,9 +28,9 @@ from hypnocast.core.types import (
     StreamHeader,
 )
 from hypnocast.errors import TapeError
-from hypnocast.ports.edf_file import EdfFile
-from hypnocast_models.data.recordings import Recording, page_of
-from hypnocast_models.readers.scoring import Scoring, Stages
+from hypnocast.ports.recordings.edf_file import EdfFile
+from hypnocast_models.data.recordings import ScoredRecording, page_of
+from hypnocast_models.readers.scoring import ExpertScoring, Stages
 
 
 class ScoredNight(Protocol):
@@ -47,7 +47,7 @@ class ScoredNight(Protocol):
         ...
 
     @property
-    def scorings(self) -> tuple[Scoring, ...]:
+    def scorings(self) -> tuple[ExpertScoring, ...]:
         """What each expert scored; the first one counts where one is wanted."""
         ...
 
@@ -78,7 +78,7 @@ class EdfNight:
     name: str
     subject: str
     file: EdfFile
-    scorings: tuple[Scoring, ...]
+    scorings: tuple[ExpertScoring, ...]
     alias: Mapping[str, str] = field(default_factory=dict)
     """Label in the file → what the data set's documentation says it is."""
     units: Mapping[str, str] = field(default_factory=dict)
@@ -199,7 +199,7 @@ class EdfNight:
 class ArrayNight:
     """A night of the ``.npz`` kind: one EEG, perhaps only the beginning of each page."""
 
-    recording: Recording
+    recording: ScoredRecording
 
     @property
     def name(self) -> str:
@@ -212,7 +212,7 @@ class ArrayNight:
         return self.recording.subject
 
     @cached_property
-    def scorings(self) -> tuple[Scoring, ...]:
+    def scorings(self) -> tuple[ExpertScoring, ...]:
         """The expert's stages; pages that the file lacks have none."""
         from hypnocast.core.types import STAGES
 
@@ -221,7 +221,7 @@ class ArrayNight:
             STAGES[self.recording.stages[rows[epoch]]] if epoch in rows else None
             for epoch in range(int(self.recording.epochs.max()) + 1)
         )
-        return (Scoring(stages, "R&K"),)
+        return (ExpertScoring(stages, "R&K"),)
 
     @property
     def stages(self) -> Stages:

@@ -19,8 +19,8 @@ from xml.etree import ElementTree as ET
 
 from hypnocast.core.types import PAGE_S, Stage
 from hypnocast.errors import TapeError
-from hypnocast.ports.edf_file import EdfFile
-from hypnocast.ports.recording import Annotation, scored_pages, stage_of
+from hypnocast.ports.recordings.edf_file import EdfFile
+from hypnocast.ports.recordings.recording import Annotation, scored_pages, stage_of
 
 Rules = Literal["AASM", "R&K"]
 Stages = tuple[Stage | None, ...]
@@ -63,7 +63,7 @@ _MAX_PAGES = 7 * 2880
 
 
 @dataclass(frozen=True, slots=True)
-class Scoring:
+class ExpertScoring:
     """One expert's night on 30-s pages."""
 
     stages: Stages
@@ -90,7 +90,7 @@ def stage_word(word: str, where: str) -> Stage | None:
     return stage
 
 
-def edf_scoring(path: Path) -> Scoring:
+def edf_scoring(path: Path) -> ExpertScoring:
     """Read the stages in the annotations of an EDF+ or BDF+ file."""
     return scoring_of(edf_annotations(EdfFile(path)), str(path))
 
@@ -104,7 +104,9 @@ def edf_annotations(file: EdfFile) -> tuple[Annotation, ...]:
     )
 
 
-def scoring_of(annotations: Sequence[Annotation], where: str, *, shift: float = 0.0) -> Scoring:
+def scoring_of(
+    annotations: Sequence[Annotation], where: str, *, shift: float = 0.0
+) -> ExpertScoring:
     """Lay annotated stages on pages.
 
     Pages keep step with the first epoch scored, which need not begin where the recording does.
@@ -128,7 +130,7 @@ def scoring_of(annotations: Sequence[Annotation], where: str, *, shift: float = 
     odd = list(_unlike_30_s(staged))
     if shift:
         odd.append(f"its scoring begins {shift:+g} s from its signals")
-    return Scoring(
+    return ExpertScoring(
         stages=scored_pages(staged, anchor=anchor, epochs=pages),
         rules="R&K" if any(_RK.fullmatch(one.text.strip()) for one in staged) else "AASM",
         anchor=anchor,
@@ -138,7 +140,7 @@ def scoring_of(annotations: Sequence[Annotation], where: str, *, shift: float = 
     )
 
 
-def nsrr_scoring(path: Path) -> Scoring:
+def nsrr_scoring(path: Path) -> ExpertScoring:
     """Read the stages of an NSRR or a Profusion XML file."""
     root = _xml(path)
     if root.tag == "CMPStudyConfig":
@@ -156,10 +158,10 @@ def nsrr_scoring(path: Path) -> Scoring:
         stage = _NSRR[code]
         marks.append(Annotation(start, duration, "?" if stage is None else stage.value))
     pages = _pages(max(m.onset + (m.duration or PAGE_S) for m in marks), str(path))
-    return Scoring(scored_pages(marks, anchor=0.0, epochs=pages), "R&K")
+    return ExpertScoring(scored_pages(marks, anchor=0.0, epochs=pages), "R&K")
 
 
-def digits_scoring(path: Path) -> Scoring:
+def digits_scoring(path: Path) -> ExpertScoring:
     """Read ISRUC's text: a line a page, 0 W, 1 N1, 2 N2, 3 N3, 5 R."""
     stages: list[Stage | None] = []
     for number, line in enumerate(read_text(path).splitlines(), start=1):
@@ -171,7 +173,7 @@ def digits_scoring(path: Path) -> Scoring:
         stages.append(_ISRUC[code])
     if not stages:
         raise TapeError("holds no sleep stages", where=str(path))
-    return Scoring(tuple(stages), "AASM")
+    return ExpertScoring(tuple(stages), "AASM")
 
 
 def table_annotations(

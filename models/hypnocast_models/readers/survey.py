@@ -10,7 +10,7 @@ from typing import Any
 from hypnocast.core.quality import assess
 from hypnocast.core.types import PAGE_S, Role
 from hypnocast.errors import HypnocastError
-from hypnocast_models.readers.datasets import Found, open_night
+from hypnocast_models.readers.datasets import FoundRecording, open_night
 from hypnocast_models.readers.night import ScoredNight
 
 _LOOKED_AT = 3
@@ -19,7 +19,7 @@ MAINS_HZ = 50
 
 
 @dataclass
-class Survey:
+class ArchiveSurvey:
     """What was found, night by night."""
 
     dataset: str = ""
@@ -86,9 +86,11 @@ class Survey:
             yield f"  {len(self.broken)} recordings could not be read"
 
 
-def survey(found: Sequence[Found], advance: Callable[[int], None] = lambda _done: None) -> Survey:
+def survey(
+    found: Sequence[FoundRecording], advance: Callable[[int], None] = lambda _done: None
+) -> ArchiveSurvey:
     """Open every recording; one that is broken is a line of the answer, and the next follows."""
-    told = Survey(dataset=found[0].dataset if found else "")
+    told = ArchiveSurvey(dataset=found[0].dataset if found else "")
     for one in found:
         try:
             told.add(open_night(one))

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from transformers import LlamaConfig, LlavaConfig, LlavaForConditionalGeneration
 
-from hypnocast_models.tower import PageTowerConfig
+from hypnocast_models.small.tower import PageTowerConfig
 
 WORDS = (
     "<pad>", "<s>", "</s>", "<unk>", "<image>", "W", "N1", "N2", "N3", "R", "stage",

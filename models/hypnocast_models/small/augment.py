@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from hypnocast_models.pages import SPECTRUM_STEP_PX
+from hypnocast_models.data.pages import SPECTRUM_STEP_PX
 
 DARKEST = 1 / 255
 _WAVES = 4

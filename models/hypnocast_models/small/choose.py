@@ -14,10 +14,10 @@ from pathlib import Path
 import msgspec
 import numpy as np
 
-from hypnocast_models import figures
+from hypnocast_models.compare import figures
 from hypnocast_models.small.crossval import GAINS, WEIGHTS, apply, calibration_from, unseen, weighed
+from hypnocast_models.small.drawn_nights import DrawnNights
 from hypnocast_models.small.regimen import WAYS, Way, prior_without
-from hypnocast_models.small.shelf import Shelf
 from hypnocast_models.small.sources import FOLDS
 
 WITHIN = 0.05
@@ -34,7 +34,7 @@ class Tried(msgspec.Struct, frozen=True, kw_only=True):
     """At each of :data:`GAINS`."""
 
 
-class Choice(msgspec.Struct, frozen=True, kw_only=True):
+class FoldChoice(msgspec.Struct, frozen=True, kw_only=True):
     """What was chosen, and among what."""
 
     way: str
@@ -47,21 +47,21 @@ class Choice(msgspec.Struct, frozen=True, kw_only=True):
         return next(way for way in WAYS if way.name == self.way)
 
 
-def choose(runs: Path, fold: int | None, shelf: Shelf) -> Choice:
+def choose(runs: Path, fold: int | None, shelf: DrawnNights) -> FoldChoice:
     """Choose for a fold by its training folds; for the pack that ships, by all four choices.
 
     A choice is kept, and read back when it is there.
     """
     kept = runs / "choices" / f"{'final' if fold is None else f'fold{fold}'}.json"
     if kept.exists():
-        return msgspec.json.decode(kept.read_bytes(), type=Choice)
+        return msgspec.json.decode(kept.read_bytes(), type=FoldChoice)
     if fold is None:
         tables = [choose(runs, each, shelf).tried for each in range(FOLDS)]
         tried = tuple(_mean(same) for same in zip(*tables, strict=True))
     else:
         tried = tuple(_try(runs, way, fold, shelf, weights) for way in WAYS for weights in WEIGHTS)
     best = pick(tried)
-    choice = Choice(way=best.way, weights=best.weights, tried=tried)
+    choice = FoldChoice(way=best.way, weights=best.weights, tried=tried)
     kept.parent.mkdir(parents=True, exist_ok=True)
     kept.write_bytes(msgspec.json.format(msgspec.json.encode(choice), indent=1))
     return choice
@@ -80,10 +80,10 @@ def _spread(kappa: Sequence[float]) -> float:
     return max(kappa) - min(kappa)
 
 
-def _try(runs: Path, way: Way, fold: int, shelf: Shelf, weights: str) -> Tried:
+def _try(runs: Path, way: Way, fold: int, shelf: DrawnNights, weights: str) -> Tried:
     said = unseen(runs, way, fold, shelf)
     prior = prior_without(shelf, (fold,))
-    judged: Mapping[float, list[figures.Scored]] = {gain: [] for gain in GAINS}
+    judged: Mapping[float, list[figures.ScoredPages]] = {gain: [] for gain in GAINS}
     for held in said:
         nights = [n for other in said if other != held for n in weighed(said[other], weights)]
         calibration = calibration_from(nights, prior, _STRENGTHS)

@@ -16,14 +16,14 @@ from pathlib import Path
 import msgspec
 import numpy as np
 
-from hypnocast.core.calibration import Calibration
-from hypnocast.core.filter import run_filter
 from hypnocast.core.types import FloatArray
-from hypnocast_models.figures import Scored, review_threshold
-from hypnocast_models.sequence import STRENGTHS, fit_logistic, fit_temperature
-from hypnocast_models.sequence import Judged as Evidence
-from hypnocast_models.small.regimen import Way, nights_in, open_shelf, prior_without, recall
-from hypnocast_models.small.shelf import Shelf
+from hypnocast.core.verdicts.calibration import Calibration
+from hypnocast.core.verdicts.sequence_filter import run_filter
+from hypnocast_models.compare.figures import ScoredPages, review_threshold
+from hypnocast_models.export.sequence import STRENGTHS, fit_logistic, fit_temperature
+from hypnocast_models.export.sequence import JudgedNight as Evidence
+from hypnocast_models.small.drawn_nights import DrawnNights
+from hypnocast_models.small.regimen import Way, nights_in, open_drawn_nights, prior_without, recall
 from hypnocast_models.small.sources import FOLDS
 from hypnocast_models.small.train import judge
 
@@ -52,7 +52,11 @@ def pair_folder(runs: Path, way: Way, one: int, other: int) -> Path:
 
 
 def evidence(
-    folder: Path, without: Sequence[int], judged: int, shelf: Shelf, gains: Sequence[float] = GAINS
+    folder: Path,
+    without: Sequence[int],
+    judged: int,
+    shelf: DrawnNights,
+    gains: Sequence[float] = GAINS,
 ) -> ByGain:
     """Give what a model says, at some gains, of a fold that it was not trained on.
 
@@ -79,7 +83,7 @@ def evidence(
         }
 
 
-def unseen(runs: Path, way: Way, fold: int, shelf: Shelf) -> dict[int, ByGain]:
+def unseen(runs: Path, way: Way, fold: int, shelf: DrawnNights) -> dict[int, ByGain]:
     """Give, for each other fold, what a model said of it that saw neither it nor this fold."""
     return {
         other: evidence(pair_folder(runs, way, fold, other), (fold, other), other, shelf)
@@ -98,7 +102,9 @@ def weighed(said: ByGain, weights: str) -> list[Evidence]:
     ]
 
 
-def calibrate_fold(runs: Path, way: Way, weights: str, fold: int, shelf: Shelf) -> Calibration:
+def calibrate_fold(
+    runs: Path, way: Way, weights: str, fold: int, shelf: DrawnNights
+) -> Calibration:
     """Fit temperature and sequence model for a fold without any use of its subjects."""
     nights = [
         night
@@ -116,7 +122,7 @@ def calibrate_final(cache: Path, runs: Path, way: Way, weights: str) -> Calibrat
     kept = runs / way.name / "final" / "calibration.json"
     if kept.exists():
         return msgspec.json.decode(kept.read_bytes(), type=Calibration)
-    rows, stitched = open_shelf(cache, "rows"), open_shelf(cache, "stitched")
+    rows, stitched = open_drawn_nights(cache, "rows"), open_drawn_nights(cache, "stitched")
     nights: list[Evidence] = []
     for fold in range(FOLDS):
         folder = fold_folder(runs, way, fold)
@@ -144,17 +150,17 @@ def calibration_from(
     )
 
 
-def apply(calibration: Calibration, night: Evidence, name: str) -> Scored:
+def apply(calibration: Calibration, night: Evidence, name: str) -> ScoredPages:
     """Run the daemon's filter over a night."""
     probabilities = run_filter(calibration, night.log_probabilities, np.ones(len(night.stages)))
     known = night.stages >= 0
     there = ~np.isnan(probabilities).any(axis=1)
     ours = np.full(len(probabilities), -1)
     ours[there] = probabilities[there].argmax(axis=1)
-    return Scored(name, night.subject, night.stages[known], ours[known], probabilities[known])
+    return ScoredPages(name, night.subject, night.stages[known], ours[known], probabilities[known])
 
 
-def _evidence(shelf: Shelf, night: int, said: FloatArray) -> Evidence:
+def _evidence(shelf: DrawnNights, night: int, said: FloatArray) -> Evidence:
     places = shelf.places(night)
     stages = np.where(places >= 0, shelf.pages.stage[places], -1).astype(np.int64)
     return Evidence(shelf.pages.nights[night].rsplit("-", 1)[0], said, stages)

@@ -14,11 +14,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from hypnocast.core.recipe import builtin
+from hypnocast.core.pictures.recipe import builtin
 from hypnocast.core.types import STAGES, FloatArray
-from hypnocast_models.pages import ROWS, SIMULATED, STITCHED, WHOLE, Plan, read_cache
+from hypnocast_models.data.pages import ROWS, SIMULATED, STITCHED, WHOLE, DrawingPlan, read_cache
 from hypnocast_models.small.assembly import Size, build
-from hypnocast_models.small.shelf import Shelf
+from hypnocast_models.small.drawn_nights import DrawnNights
 from hypnocast_models.small.ship import RECIPE
 from hypnocast_models.small.sources import FOLDS, fold_of
 from hypnocast_models.small.train import W_N3, Diet, TrainPlan, class_weights, train
@@ -26,7 +26,7 @@ from hypnocast_models.small.train import W_N3, Diet, TrainPlan, class_weights, t
 SEED = 0
 SIMULATED_PEOPLE = range(1000, 1060)
 SIMULATED_PAGES = 24
-PLANS: dict[str, Plan] = {
+PLANS: dict[str, DrawingPlan] = {
     "rows": ROWS,
     "stitched": STITCHED,
     "whole": WHOLE,
@@ -64,13 +64,13 @@ _BATCH = {"rows": 11, "stitched": 2, "whole": 2, "simulated": 1}
 _SHARE = {"rows": 0.75, "stitched": 0.1, "whole": 0.09, "simulated": 0.06}
 
 
-def open_shelf(cache: Path, kind: str) -> Shelf:
+def open_drawn_nights(cache: Path, kind: str) -> DrawnNights:
     """Open the drawn pages of one kind."""
     plan = PLANS[kind]
-    return Shelf(kind, read_cache(cache / kind, plan, builtin(RECIPE), SEED), plan.variants)
+    return DrawnNights(kind, read_cache(cache / kind, plan, builtin(RECIPE), SEED), plan.variants)
 
 
-def nights_in(shelf: Shelf, folds: Sequence[int]) -> NDArray[np.int64]:
+def nights_in(shelf: DrawnNights, folds: Sequence[int]) -> NDArray[np.int64]:
     """Give the nights whose subjects belong to some folds."""
     names = [name.rsplit("-", 1)[0] for name in shelf.pages.nights]
     return np.flatnonzero([fold_of(name) in folds for name in names])
@@ -84,7 +84,7 @@ def recall(folder: Path) -> Any:
     return model.eval()
 
 
-def prior_without(shelf: Shelf, without: Sequence[int]) -> FloatArray:
+def prior_without(shelf: DrawnNights, without: Sequence[int]) -> FloatArray:
     """Give the stage shares that training on all but some folds makes a model see."""
     return _class_weights(shelf, without)[1]
 
@@ -106,7 +106,7 @@ def train_without(
     diets = []
     weights = torch.ones(len(STAGES))
     for kind in kinds:
-        shelf = open_shelf(cache, kind)
+        shelf = open_drawn_nights(cache, kind)
         if kind == "rows":
             weights, _ = _class_weights(shelf, without)
         diets.append(
@@ -124,6 +124,6 @@ def train_without(
     (folder / "checkpoint.pt").unlink()
 
 
-def _class_weights(shelf: Shelf, without: Sequence[int]) -> tuple[torch.Tensor, FloatArray]:
+def _class_weights(shelf: DrawnNights, without: Sequence[int]) -> tuple[torch.Tensor, FloatArray]:
     nights = nights_in(shelf, [fold for fold in range(FOLDS) if fold not in without])
     return class_weights(shelf.pages.stage[np.isin(shelf.pages.night, nights)])

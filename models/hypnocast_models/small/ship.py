@@ -11,11 +11,11 @@ from typing import Any
 
 import msgspec
 
-from hypnocast.core.calibration import Calibration
-from hypnocast.core.recipe import builtin
-from hypnocast.stagers.manifest import Metric, Preprocess, Provenance, Source
-from hypnocast.stagers.pack import Pack
-from hypnocast_models.data import Recording
+from hypnocast.core.pictures.recipe import builtin
+from hypnocast.core.verdicts.calibration import Calibration
+from hypnocast.stagers.packs.manifest import Metric, Preprocess, Provenance, TrainingSource
+from hypnocast.stagers.packs.pack import Pack
+from hypnocast_models.data import ScoredRecording
 from hypnocast_models.export.generative import (
     DECODER,
     EMBED,
@@ -23,7 +23,7 @@ from hypnocast_models.export.generative import (
     Parity,
     export_generative,
 )
-from hypnocast_models.packing import write_pack
+from hypnocast_models.export.packing import write_pack
 from hypnocast_models.small.assembly import (
     ANSWERS,
     IMAGE_TOKEN,
@@ -32,7 +32,7 @@ from hypnocast_models.small.assembly import (
     tokenizer_json,
 )
 from hypnocast_models.small.sources import ATTRIBUTION, LICENCE
-from hypnocast_models.tower import PAGE_PX
+from hypnocast_models.small.tower import PAGE_PX
 
 NAME = "hypnocast-small"
 RECIPE = "spectral-448"
@@ -54,13 +54,13 @@ class Shipment:
 
 
 def provenance(
-    databases: Sequence[Sequence[Recording]], commit: str, command: str, notes: str = ""
+    databases: Sequence[Sequence[ScoredRecording]], commit: str, command: str, notes: str = ""
 ) -> Provenance:
     """Say where a small model comes from: its nights by database, code and command."""
     return Provenance(
         base="from scratch",
         sources=tuple(
-            Source(
+            TrainingSource(
                 name=nights[0].database,
                 licence=LICENCE,
                 attribution=ATTRIBUTION[nights[0].database],

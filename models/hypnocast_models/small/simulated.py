@@ -11,14 +11,14 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from hypnocast.app.simulate.montages import CLINICAL
-from hypnocast.app.simulate.night import Night
-from hypnocast.core.decide import Decider, NightState
-from hypnocast.core.render import draw
+from hypnocast.core.pictures.render import draw
 from hypnocast.core.types import STAGES, Look, Picture, Role
-from hypnocast.stagers.local import LocalStager
-from hypnocast.stagers.pack import Pack
-from hypnocast_models import figures
+from hypnocast.core.verdicts.decider import Decider, NightState
+from hypnocast.simulate.montages import CLINICAL
+from hypnocast.simulate.night import SimulatedNight
+from hypnocast.stagers.onnx.local import LocalStager
+from hypnocast.stagers.packs.pack import Pack
+from hypnocast_models.compare import figures
 from hypnocast_models.data.recordings import page_of
 from hypnocast_models.data.simulated import RATE, ROLES
 
@@ -42,7 +42,7 @@ def judge_montages(
     stager = LocalStager(pack, "cpu", threads=1)
     tables = {name: np.zeros((5, 6), dtype=np.int64) for name in MONTAGES}
     for person in people:
-        night = Night(person, hours=8)
+        night = SimulatedNight(person, hours=8)
         for name, roles in MONTAGES.items():
             truth, ours = _stage(night, roles, pack, stager)
             tables[name] += figures.confusion(truth, ours)
@@ -52,7 +52,7 @@ def judge_montages(
 
 
 def _stage(
-    night: Night, roles: Sequence[Role], pack: Pack, stager: LocalStager
+    night: SimulatedNight, roles: Sequence[Role], pack: Pack, stager: LocalStager
 ) -> tuple[figures.Stages, figures.Stages]:
     recipe, before = pack.recipe, pack.manifest.context.before
     recent: deque[Picture | None] = deque([None] * (before + 1), maxlen=before + 1)

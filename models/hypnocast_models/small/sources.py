@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from hypnocast_models.data import Recording, open_recordings
+from hypnocast_models.data import ScoredRecording, open_recordings
 
 SLEEP_EDF = "sleepedf20-5s"
 UCDDB = "ucddb"
@@ -34,6 +34,6 @@ def fold_of(subject: str) -> int:
     return int(subject.rsplit("subject", 1)[1]) % FOLDS
 
 
-def open_sources(data: Path) -> tuple[list[Recording], list[Recording]]:
+def open_sources(data: Path) -> tuple[list[ScoredRecording], list[ScoredRecording]]:
     """Open all nights that may be trained on."""
     return open_recordings(data / SLEEP_EDF), open_recordings(data / UCDDB, without=HELD_OUT)

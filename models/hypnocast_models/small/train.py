@@ -17,8 +17,8 @@ from torch import Tensor, nn
 from hypnocast.core.types import STAGES, FloatArray
 from hypnocast_models.small.assembly import PAGES_BEFORE, PICTURES, Size, build, look, read_on
 from hypnocast_models.small.augment import blank_stretch, colour, keep_stretch
-from hypnocast_models.small.shelf import Shelf
-from hypnocast_models.tower import STRIP_ROWS, TRACE_HALF_PX, TRACE_TOPS
+from hypnocast_models.small.drawn_nights import DrawnNights
+from hypnocast_models.small.tower import STRIP_ROWS, TRACE_HALF_PX, TRACE_TOPS
 
 EEG_BANDS = (0, 1, 2)
 STRETCH = 12
@@ -30,7 +30,7 @@ W_N3 = (0, 3)
 class Diet:
     """One kind of pages, and how it is fed."""
 
-    shelf: Shelf
+    shelf: DrawnNights
     nights: NDArray[np.int64]
     """Which of the nights may be used."""
     batch: int
@@ -127,7 +127,7 @@ def train(
     return model.eval()
 
 
-def judge(model: Any, shelf: Shelf, night: int, gain: float, band: int = 1) -> FloatArray:
+def judge(model: Any, shelf: DrawnNights, night: int, gain: float, band: int = 1) -> FloatArray:
     """Give log-probabilities (epochs, 5) of a night of one-EEG pages; NaN where no page is.
 
     Each page is judged with the :data:`PAGES_BEFORE` before it, as the pack's prompt has it.

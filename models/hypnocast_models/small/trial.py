@@ -12,17 +12,17 @@ from typing import Any
 
 import numpy as np
 
-from hypnocast.stagers.local import LocalStager
-from hypnocast.stagers.pack import Pack, load_pack
-from hypnocast_models import figures
-from hypnocast_models.beside import scored
-from hypnocast_models.data import Recording
-from hypnocast_models.evaluate import judge_night, summarise
-from hypnocast_models.figures import Scored
+from hypnocast.stagers.onnx.local import LocalStager
+from hypnocast.stagers.packs.pack import Pack, load_pack
+from hypnocast_models.compare import figures
+from hypnocast_models.compare.evaluate import judge_night, summarise
+from hypnocast_models.compare.figures import ScoredPages
+from hypnocast_models.data import ScoredRecording
 from hypnocast_models.readers.night import ArrayNight
+from hypnocast_models.scorers.beside import scored
 from hypnocast_models.small.choose import choose
 from hypnocast_models.small.crossval import calibrate_fold, fold_folder
-from hypnocast_models.small.regimen import open_shelf, recall
+from hypnocast_models.small.regimen import open_drawn_nights, recall
 from hypnocast_models.small.ship import Shipment, provenance, ship
 from hypnocast_models.small.sources import FOLDS, fold_of
 
@@ -35,7 +35,7 @@ def fold_pack(cache: Path, runs: Path, fold: int, commit: str) -> Pack:
     folder = runs / "packs" / f"fold{fold}"
     if (folder / "pack.toml").exists():
         return load_pack(folder)
-    shelf = open_shelf(cache, "rows")
+    shelf = open_drawn_nights(cache, "rows")
     choice = choose(runs, fold, shelf)
     model = recall(fold_folder(runs, choice.trained, fold))
     calibration = calibrate_fold(runs, choice.trained, choice.weights, fold, shelf)
@@ -48,7 +48,7 @@ def judge_fold(
     cache: Path,
     runs: Path,
     fold: int,
-    nights: Sequence[Recording],
+    nights: Sequence[ScoredRecording],
     *,
     gains: Sequence[float],
     commit: str,
@@ -79,8 +79,8 @@ def judge_fold(
 
 
 def read_fold_nights(
-    runs: Path, nights: Sequence[Recording], gain: float
-) -> tuple[list[Scored], list[Scored]]:
+    runs: Path, nights: Sequence[ScoredRecording], gain: float
+) -> tuple[list[ScoredPages], list[ScoredPages]]:
     """Give what the packs said, and what their models alone said without any filter."""
     filtered, alone = [], []
     for night in nights:
@@ -94,7 +94,7 @@ def read_fold_nights(
     return filtered, alone
 
 
-def report(nights: Sequence[Scored]) -> dict[str, Any]:
+def report(nights: Sequence[ScoredPages]) -> dict[str, Any]:
     """Give the figures of the trial: those of any evaluation, and every fold."""
     by_fold = {
         str(fold): [night for night in nights if fold_of(night.subject) == fold]
@@ -108,5 +108,5 @@ def report(nights: Sequence[Scored]) -> dict[str, Any]:
     return {**summarise(nights), "folds": folds}
 
 
-def _path(runs: Path, night: Recording, gain: float) -> Path:
+def _path(runs: Path, night: ScoredRecording, gain: float) -> Path:
     return runs / "judged" / f"x{gain:g}" / f"{night.subject}-night{night.night}.npz"

@@ -12,12 +12,12 @@ from torch import Tensor, nn
 
 from hypnocast.core.types import Pixels
 from hypnocast.errors import PackError
-from hypnocast.stagers.manifest import Contrastive, Preprocess
-from hypnocast.stagers.pixels import prepare
+from hypnocast.stagers.onnx.pixels import prepare
+from hypnocast.stagers.packs.manifest import Contrastive, Preprocess
 from hypnocast_models.export.generative import BOUND_FP32, use_eager_attention
 from hypnocast_models.export.graphs import write_graph
 from hypnocast_models.tune.families import CLIP_MEAN, CLIP_STD, HALF
-from hypnocast_models.tune.lessons import Lesson
+from hypnocast_models.tune.lessons import TrainingPage
 
 PROMPTS = (
     "a polysomnogram of wakefulness",
@@ -53,7 +53,7 @@ class ContrastiveStudent(nn.Module):  # type: ignore[misc]  # torch is passed ov
         vectors = self.model.get_text_features(input_ids=self._ids.to(device), **mask)
         return nn.functional.normalize(vectors, dim=-1)
 
-    def loss(self, lesson: Lesson) -> Tensor:
+    def loss(self, lesson: TrainingPage) -> Tensor:
         """Cross-entropy over the five descriptions."""
         scale = self.model.logit_scale.exp()
         cosines = _image_vectors(self.model, self._pixels(lesson.pictures)) @ self.texts().T

@@ -10,12 +10,12 @@ from typing import Any
 
 import msgspec
 
-from hypnocast.core.calibration import Calibration
-from hypnocast.core.recipe import Recipe
-from hypnocast.stagers.manifest import Context, Contrastive, Generative, Provenance
-from hypnocast.stagers.pack import Pack
+from hypnocast.core.pictures.recipe import Recipe
+from hypnocast.core.verdicts.calibration import Calibration
+from hypnocast.stagers.packs.manifest import Context, Contrastive, Generative, Provenance
+from hypnocast.stagers.packs.pack import Pack
 from hypnocast_models.export.generative import export_generative
-from hypnocast_models.packing import write_pack
+from hypnocast_models.export.packing import write_pack
 from hypnocast_models.tune.contrastive import export_contrastive
 from hypnocast_models.tune.families import CONTRASTIVE, describe
 
@@ -34,7 +34,7 @@ class Label:
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class AnswerForm:
     """How a generative model is asked, where that is not how this project asks its own."""
 
     table: Generative
@@ -43,7 +43,7 @@ class Asked:
     """Name → text of what goes into the pack along with it."""
 
 
-Ask = Callable[[Generative], Asked]
+Ask = Callable[[Generative], AnswerForm]
 
 
 def plain_label(name: str, version: str, recipe: Recipe, commit: str) -> Label:
@@ -66,7 +66,7 @@ def deliver(
     label: Label,
     folder: Path,
     *,
-    ask: Ask = Asked,
+    ask: Ask = AnswerForm,
     say: Callable[[str], None] = lambda _: None,
 ) -> Pack:
     """Export a model of any family in fp32, prove parity, and write the pack around it.

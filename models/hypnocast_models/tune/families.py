@@ -14,7 +14,7 @@ from typing import Any
 import transformers as hf
 
 from hypnocast.errors import ConfigError
-from hypnocast.stagers.manifest import PICTURE_MARK, TILE_MARK, Generative, Preprocess
+from hypnocast.stagers.packs.manifest import PICTURE_MARK, TILE_MARK, Generative, Preprocess
 from hypnocast_models.export.generative import DECODER, EMBED, VISION, Shape
 
 GENERATIVE = ("llava", "llava_next", "qwen2_5_vl", "smolvlm")

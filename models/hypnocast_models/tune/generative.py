@@ -11,11 +11,11 @@ import torch
 from torch import Tensor, nn
 
 from hypnocast.core.types import Pixels
-from hypnocast.stagers.manifest import Generative
-from hypnocast.stagers.pixels import prepare
-from hypnocast.stagers.prompt import build_prompt, encode_answers, load_tokenizer
+from hypnocast.stagers.generative.prompt import build_prompt, encode_answers, load_tokenizer
+from hypnocast.stagers.onnx.pixels import prepare
+from hypnocast.stagers.packs.manifest import Generative
 from hypnocast_models.export.parts import vision_part
-from hypnocast_models.tune.lessons import PERCEIVED_HZ, Lesson
+from hypnocast_models.tune.lessons import PERCEIVED_HZ, TrainingPage
 
 LORA_TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 _PERCEIVED = 30 * (len(PERCEIVED_HZ) + 1)
@@ -45,7 +45,7 @@ class GenerativeStudent(nn.Module):  # type: ignore[misc]  # torch is passed ove
         self._vision = [vision_part(model, self._how.height, self._how.width)]
         self.perceive = nn.Linear(model.config.get_text_config().hidden_size, _PERCEIVED)
 
-    def loss(self, lesson: Lesson) -> Tensor:
+    def loss(self, lesson: TrainingPage) -> Tensor:
         """Mean cross-entropy of the answers' tokens."""
         features = self._see(lesson.pictures)
         answers = [self._answers[int(stage)] for stage in lesson.stages]
@@ -71,7 +71,7 @@ class GenerativeStudent(nn.Module):  # type: ignore[misc]  # torch is passed ove
         weights = asked.flatten().to(device)
         return (each * weights).sum() / weights.sum()
 
-    def perception_loss(self, lesson: Lesson) -> Tensor:
+    def perception_loss(self, lesson: TrainingPage) -> Tensor:
         """How badly band power and amplitude of each second are read from the picture."""
         features = self._see(lesson.pictures).mean(1)
         wanted = torch.from_numpy(lesson.perceived).to(features)

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from hypnocast.core.condition import condition
-from hypnocast.core.recipe import Recipe
-from hypnocast.core.render import render
+from hypnocast.core.pictures.conditioning import condition
+from hypnocast.core.pictures.recipe import Recipe
+from hypnocast.core.pictures.render import render
 from hypnocast.core.types import EEG_ROLES, PAGE_S, STAGES, FloatArray, Page, Pixels
 from hypnocast_models.data.pictures import PictureNight
 from hypnocast_models.readers.material import Material
@@ -24,7 +24,7 @@ PERCEIVED_HZ = ((0.5, 4.0), (4.0, 8.0), (8.0, 12.0), (12.0, 16.0), (16.0, 35.0))
 
 
 @dataclass(frozen=True, eq=False)
-class Lesson:
+class TrainingPage:
     """A batch of pages."""
 
     pictures: list[Pixels]
@@ -34,7 +34,7 @@ class Lesson:
     a page has no samples."""
 
 
-class Lessons:
+class TrainingPages:
     """All staged pages of some nights."""
 
     def __init__(self, nights: Sequence[Material], recipe: Recipe, mains_hz: int = 50) -> None:
@@ -52,7 +52,9 @@ class Lessons:
     def __len__(self) -> int:
         return len(self._index)
 
-    def draw(self, places: NDArray[np.int64], rng: np.random.Generator, jitter: float) -> Lesson:
+    def draw(
+        self, places: NDArray[np.int64], rng: np.random.Generator, jitter: float
+    ) -> TrainingPage:
         """Draw some pages, each at a gain jittered log-uniformly by up to ``jitter``."""
         pictures, stages, perceived = [], [], []
         for place in places:
@@ -67,7 +69,7 @@ class Lessons:
             pictures.append(self._drawn(page))
             perceived.append(_perceive(page))
         seen = np.stack(perceived) if len(perceived) == len(pictures) else None
-        return Lesson(pictures, np.asarray(stages, np.int64), seen)
+        return TrainingPage(pictures, np.asarray(stages, np.int64), seen)
 
     def _drawn(self, page: Page) -> Pixels:
         return render(condition(page, self._recipe, self._mains_hz), self._recipe)

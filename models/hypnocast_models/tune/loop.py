@@ -15,13 +15,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from hypnocast_models.tune.lessons import Lesson, Lessons
+from hypnocast_models.tune.lessons import TrainingPage, TrainingPages
 
 
 class Student(Protocol):
     """A module that can tell how wrong it is on a lesson."""
 
-    def loss(self, lesson: Lesson) -> Tensor:
+    def loss(self, lesson: TrainingPage) -> Tensor:
         """Loss to be minimised."""
         ...
 
@@ -49,7 +49,7 @@ class Course:
 
 def train(
     student: Any,
-    lessons: Lessons,
+    lessons: TrainingPages,
     course: Course,
     folder: Path,
     advance: Callable[[int, float], None] = lambda _step, _loss: None,
@@ -110,7 +110,7 @@ class _Runner(nn.Module):  # type: ignore[misc]  # torch is passed over by mypy
         super().__init__()
         self.student = student
 
-    def forward(self, lesson: Lesson, perceiving: bool) -> Tensor:  # noqa: FBT001 - wrapped by DDP
+    def forward(self, lesson: TrainingPage, perceiving: bool) -> Tensor:  # noqa: FBT001 - wrapped by DDP
         if perceiving:
             return self.student.perception_loss(lesson)
         return self.student.loss(lesson)

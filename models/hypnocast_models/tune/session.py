@@ -6,16 +6,16 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from hypnocast.core.recipe import Recipe
+from hypnocast.core.pictures.recipe import Recipe
 from hypnocast.errors import TapeError
 from hypnocast_models.tune.contrastive import ContrastiveStudent
 from hypnocast_models.tune.families import CONTRASTIVE, describe, load
 from hypnocast_models.tune.generative import GenerativeStudent, add_lora
-from hypnocast_models.tune.lessons import Lessons
+from hypnocast_models.tune.lessons import TrainingPages
 from hypnocast_models.tune.loop import Course, train
 
 
-class Session:
+class TuningSession:
     """A model and its student, ready to be trained."""
 
     def __init__(self, weights: Path, recipe: Recipe, lora_rank: int) -> None:
@@ -33,7 +33,7 @@ class Session:
 
     def train(
         self,
-        lessons: Lessons,
+        lessons: TrainingPages,
         course: Course,
         out: Path,
         advance: Callable[[int, float], None] = lambda _step, _loss: None,

@@ -15,8 +15,8 @@ from typing import Any
 import msgspec
 
 from hypnocast.errors import ConfigError
-from hypnocast.stagers.manifest import PICTURE_MARK, Context, Generative
-from hypnocast_models.tune.deliver import Asked
+from hypnocast.stagers.packs.manifest import PICTURE_MARK, Context, Generative
+from hypnocast_models.tune.deliver import AnswerForm
 
 SCHEMA = "answer.schema.json"
 STAGES = ("W", "N1", "N2", "N3", "R")
@@ -33,7 +33,7 @@ _MOST_TOKENS = 1024
 """As many as their own configuration lets them write."""
 
 
-def as_sleepvlm(described: Generative, tokenizer: Any, system_prompt: Path) -> Asked:
+def as_sleepvlm(described: Generative, tokenizer: Any, system_prompt: Path) -> AnswerForm:
     """Ask a Qwen2.5-VL as SleepVLM was asked; the prompt's file says which of its two ways."""
     if described.rope != "mrope" or not {_TURN, _OVER} <= set(tokenizer.get_vocab()):
         raise ConfigError(
@@ -57,7 +57,7 @@ def as_sleepvlm(described: Generative, tokenizer: Any, system_prompt: Path) -> A
         bos_token=None,
         max_tokens=_MOST_TOKENS,
     )
-    return Asked(table, Context(before=1, after=1), {SCHEMA: answer_schema(reasoned=reasoned)})
+    return AnswerForm(table, Context(before=1, after=1), {SCHEMA: answer_schema(reasoned=reasoned)})
 
 
 def answer_schema(*, reasoned: bool) -> str:

@@ -1,0 +1,35 @@
+"""Pages to measure with: what a simulated sleeper's headbox gives."""
+
+from __future__ import annotations
+
+from itertools import islice
+
+from hypnocast.core.pictures.recipe import Recipe
+from hypnocast.core.pictures.render import draw
+from hypnocast.core.quality import assess
+from hypnocast.core.types import Page, Picture
+from hypnocast.nights.one_page import pages_from
+from hypnocast.simulate import SimulatedSource
+
+MAINS_HZ = 50
+
+
+def simulated_pages(recipe: Recipe, count: int, seed: int = 1) -> list[Page]:
+    """Return whole pages of 6 channels at 256 Hz."""
+    source = SimulatedSource(1, seed=seed, pages=count + 4, truth=False, chunk_s=5.0)
+    pages = pages_from((arrival for _, arrival in source), recipe)
+    return list(islice(pages, 2, 2 + count))
+
+
+def simulated_pictures(recipe: Recipe, count: int, seed: int = 1) -> list[Picture]:
+    """Return pages, drawn."""
+    return [
+        draw(
+            page,
+            recipe,
+            MAINS_HZ,
+            assess(page, recipe.roles, MAINS_HZ),
+            {role: signal.derivation.name for role, signal in page.signals.items()},
+        )
+        for page in simulated_pages(recipe, count, seed)
+    ]

@@ -1,0 +1,208 @@
+"""Group *ward*: many beds in real time, over the network.
+
+Everything is as in a hospital: ``hypnocast run`` in one process, real LSL outlets in another,
+mosquitto in a third, and a subscriber that notes when events come in.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections import defaultdict
+from collections.abc import Generator, Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+
+import msgspec
+
+from hypnocast.bench.figures import Figure, Target
+from hypnocast.bench.machine import cpu_s, resident_mb
+from hypnocast.bench.watched_ward import PATIENCE_S, any_broker
+from hypnocast.core.types import PAGE_S
+from hypnocast.core.wire import payloads
+from hypnocast.core.wire.topics import Topics
+from hypnocast.errors import HypnocastError
+from hypnocast.ports.lsl.library import LslNetwork
+from hypnocast.ports.mqtt.settings import BrokerSettings
+from hypnocast.stagers.packs.pack import Pack
+
+BEDS, FEW = 64, 10
+IN_TIME = (Target("at most", 3.0, "worst"),)
+NOTHING = (Target("at most", 0.0, "worst"),)
+SERVICE = {
+    "OMP_NUM_THREADS": "1",
+    "MALLOC_ARENA_MAX": "2",
+    "MALLOC_MMAP_THRESHOLD_": "131072",
+    "MALLOC_TRIM_THRESHOLD_": "131072",
+}
+"""What the unit in ``systemd`` sets: the daemon is measured as it is shipped."""
+_SITE = "bench"
+_SETTLED_S = 40.0
+"""The processor is watched from so long after the first bed was seen."""
+_FULL_S = 330.0
+"""By then a bed keeps all the pages that a pack looks back at."""
+
+
+@dataclass(slots=True)
+class Heard:
+    """What a subscriber heard."""
+
+    first: dict[tuple[str, int], float] = field(default_factory=dict)
+    """Seconds from each page's end until its first verdict came in."""
+    terminal: dict[tuple[str, int], float] = field(default_factory=dict)
+    withheld: int = 0
+
+    def take(self, event: payloads.StageEvent) -> None:
+        """Take note of an event."""
+        late = datetime.now(UTC).timestamp() - datetime.fromisoformat(event.end).timestamp()
+        key = (event.bed, event.epoch)
+        self.first.setdefault(key, late)
+        if event.status == "provisional":
+            return
+        self.terminal[key] = late
+        self.withheld += event.status == "withheld" and event.reason != "session_end"
+
+    @property
+    def lost(self) -> int:
+        """Count pages that are missing before a bed's newest one."""
+        newest: dict[str, int] = defaultdict(lambda: -1)
+        for bed, epoch in self.terminal:
+            newest[bed] = max(newest[bed], epoch)
+        return sum(newest.values()) + len(newest) - len(self.terminal)
+
+
+@dataclass(frozen=True, slots=True)
+class Used:
+    """What a daemon used."""
+
+    cpu: float
+    """In % of a core."""
+    resident_mb: list[float]
+    """Over the last page: pictures are drawn in it, and folded ten seconds later."""
+
+
+def measure(pack: Pack, folder: Path, *, long: bool) -> Iterator[Figure]:
+    """Measure 64 beds over LSL; with ``long`` for 20 minutes, and what a further bed costs."""
+    folder.mkdir()
+    many = over_lsl(pack, folder / "many", BEDS, 1200.0 if long else 100.0)
+    memory = yield from many
+    if not long:
+        return
+    less = yield from over_lsl(pack, folder / "few", FEW, _FULL_S)
+    each = (memory - less) / (BEDS - FEW)
+    small = (Target("at most", 2.0),)
+    yield Figure("ward", "memory of a further bed over LSL", "MB", [each], small)
+
+
+def over_lsl(pack: Pack, folder: Path, beds: int, seconds: float) -> Generator[Figure, None, float]:
+    """Serve beds over real LSL for some time; return the daemon's memory over the last page."""
+    folder.mkdir()
+    heard = Heard()
+    used = asyncio.run(_over_lsl(pack, folder, beds, seconds, heard))
+    name = f"{beds} beds over LSL"
+    yield Figure("ward", f"{name}: first verdict", "s", list(heard.first.values()), IN_TIME)
+    yield Figure("ward", f"{name}: terminal verdict", "s", list(heard.terminal.values()))
+    missing = beds - len({bed for bed, _ in heard.terminal})
+    yield Figure("ward", f"{name}: beds without a page", "beds", [missing], NOTHING)
+    yield Figure("ward", f"{name}: pages lost", "pages", [heard.lost], NOTHING)
+    yield Figure("ward", f"{name}: pages withheld", "pages", [heard.withheld])
+    yield Figure("ward", f"{name}: processor", "% of a core per bed", [used.cpu / beds])
+    memory = Figure("ward", f"{name}: memory of the daemon", "MB", used.resident_mb)
+    yield memory
+    return memory.statistic("median")
+
+
+async def _over_lsl(pack: Pack, folder: Path, beds: int, seconds: float, heard: Heard) -> Used:
+    network = LslNetwork(
+        scope="machine", port_range=4 * beds + 64, session_id=f"bench-{os.getpid()}"
+    )
+    lsl = folder / "lsl_api.cfg"
+    lsl.write_text(network.content(), encoding="utf-8")
+    environment = os.environ | {"LSLAPICFG": str(lsl)}
+    async with any_broker(folder) as broker:
+        config = folder / "hypnocast.toml"
+        config.write_text(config_text(pack, folder, broker), encoding="utf-8")
+        subscriber = asyncio.create_task(_listen(broker, heard))
+        run = [sys.executable, "-c", RUN, "run", "--config", str(config)]
+        send = [sys.executable, "-m", "hypnocast.bench.outlets", str(beds), str(lsl)]
+        with _process(run, environment | SERVICE) as daemon, _process(send, environment):
+            try:
+                return await _watch(daemon, subscriber, seconds, heard)
+            finally:
+                subscriber.cancel()
+                await asyncio.gather(subscriber, return_exceptions=True)
+
+
+async def _watch(
+    daemon: subprocess.Popen[bytes], subscriber: asyncio.Task[None], seconds: float, heard: Heard
+) -> Used:
+    """Let it run; return what the daemon used once all beds were there."""
+    began = time.monotonic()
+    cpu = since = 0.0
+    resident: list[float] = []
+    while time.monotonic() - began < seconds:
+        await asyncio.sleep(0.5)
+        if daemon.poll() is not None or subscriber.done():
+            raise HypnocastError("the daemon or the subscriber ended early", where="bench ward")
+        if not since and time.monotonic() - began > _SETTLED_S:
+            cpu, since = cpu_s(daemon.pid), time.monotonic()
+        if time.monotonic() - began > seconds - PAGE_S:
+            resident.append(resident_mb(daemon.pid))
+    if not heard.terminal:
+        raise HypnocastError("no page came", where="bench ward", remedy="Look at its log.")
+    return Used(100.0 * (cpu_s(daemon.pid) - cpu) / (time.monotonic() - since), resident)
+
+
+async def _listen(broker: BrokerSettings, heard: Heard) -> None:
+    import aiomqtt
+
+    topics = Topics(_SITE)
+    decoder = msgspec.json.Decoder(payloads.StageEvent)
+    async with aiomqtt.Client(broker.host, broker.port) as client:
+        await client.subscribe(topics.events("+"), qos=1)
+        async for message in client.messages:
+            heard.take(decoder.decode(bytes(message.payload)))
+
+
+def config_text(pack: Pack, folder: Path, broker: BrokerSettings) -> str:
+    """Return the configuration of a daemon that serves whatever beds it finds."""
+
+    def text(value: object) -> str:
+        return json.dumps(str(value))
+
+    return f"""
+[site]
+id = {text(_SITE)}
+[daemon]
+state_dir = {text(folder / "state")}
+[broker]
+host = {text(broker.host)}
+port = {broker.port}
+[pack]
+name = {text(pack.folder)}
+"""
+
+
+RUN = "from hypnocast.cli import main; main()"
+
+
+@contextlib.contextmanager
+def _process(command: list[str], environment: dict[str, str]) -> Iterator[subprocess.Popen[bytes]]:
+    with subprocess.Popen(
+        command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    ) as process:
+        try:
+            yield process
+        finally:
+            process.send_signal(signal.SIGTERM)
+            try:
+                process.wait(PATIENCE_S)
+            except subprocess.TimeoutExpired:
+                process.kill()

@@ -1,0 +1,1 @@
+"""What can be configured, read strictly from a file."""

@@ -1,0 +1,260 @@
+"""What can be configured, table by table.
+
+``docs/hypnocast.toml`` is the commented example; a test loads it. With no file at all the
+defaults serve whatever polysomnography is found on the network, with a broker on localhost.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated, Literal
+
+from msgspec import Meta, Struct
+
+from hypnocast.core.wire.payloads import TopicWord
+
+Port = Annotated[int, Meta(ge=1, le=65535)]
+Seconds = Annotated[float, Meta(gt=0.0, le=86400.0)]
+Share = Annotated[float, Meta(ge=0.0, le=1.0)]
+Days = Annotated[int, Meta(ge=1, le=3650)]
+
+LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
+"""Names of this host that nobody else can reach."""
+
+
+class ConfigTable(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """A table of the configuration file."""
+
+
+class SiteTable(ConfigTable, frozen=True, kw_only=True):
+    """Where this is."""
+
+    id: TopicWord = "lab"
+    timezone: str = "UTC"
+    """For files, whose times are local and zoneless. LSL needs none."""
+
+
+class DaemonTable(ConfigTable, frozen=True, kw_only=True):
+    """This daemon among others of the site."""
+
+    node: TopicWord = "hypnocast"
+    state_dir: str = ""
+    """Journal and tapes; empty: systemd's StateDirectory, else the user's state folder."""
+
+
+class BrokerTable(ConfigTable, frozen=True, kw_only=True):
+    """The MQTT broker."""
+
+    host: Annotated[str, Meta(min_length=1, max_length=255)] = "127.0.0.1"
+    port: Port | None = None
+    """Default 8883 with TLS, 1883 without."""
+    tls: bool | None = None
+    """Default: on, unless the broker is on this host."""
+    ca_file: str | None = None
+    cert_file: str | None = None
+    key_file: str | None = None
+    username_file: str | None = None
+    password_file: str | None = None
+    version: Literal["auto", "5", "3.1.1"] = "auto"
+    topic_root: Annotated[str, Meta(pattern=r"^[A-Za-z0-9_/-]{1,64}$")] = "hypnocast"
+
+    @property
+    def loopback(self) -> bool:
+        """Whether the broker is on this host."""
+        return self.host in LOOPBACK or self.host.startswith("127.")
+
+    @property
+    def uses_tls(self) -> bool:
+        """Whether to speak TLS: by default wherever the words leave this host."""
+        return self.tls if self.tls is not None else not self.loopback
+
+    @property
+    def address(self) -> tuple[str, int]:
+        """Host and port."""
+        return self.host, self.port or (8883 if self.uses_tls else 1883)
+
+
+class PackTable(ConfigTable, frozen=True, kw_only=True):
+    """The model, and what runs it."""
+
+    name: str = "hypnocast-small"
+    """A pack that ships, or the path of a pack folder."""
+    provider: Literal["auto", "cuda", "tensorrt", "cpu"] = "auto"
+    threads: Annotated[int, Meta(ge=1, le=64)] = 1
+    review_below: Share | None = None
+    """Pages less sure than this are marked for review; default: the pack's own."""
+    explain: Literal["off", "channels", "patches"] = "off"
+    remote: tuple[str, ...] = ()
+    """Open Inference Protocol servers (``grpc://host:port``), tried in this order before the
+    local model."""
+
+
+class SignalTable(ConfigTable, frozen=True, kw_only=True):
+    """How signals are read."""
+
+    mains_hz: Literal[50, 60] = 50
+    grace_s: Annotated[float, Meta(ge=0.0, le=25.0)] = 1.0
+    """How long a page waits for samples that are late."""
+
+
+class SessionTable(ConfigTable, frozen=True, kw_only=True):
+    """When nights begin and end."""
+
+    auto: bool | None = None
+    """Begin a session as soon as a bed's needed channels flow. Default: only without a file."""
+    timeout_s: Seconds = 5400.0
+    """A session ends after this long without streams: people go to the bathroom."""
+
+
+class LslTable(ConfigTable, frozen=True, kw_only=True):
+    """Where liblsl looks for streams; what is not given here its own lsl_api.cfg says."""
+
+    peers: tuple[str, ...] = ()
+    scope: Literal["machine", "link", "site", "organization", "global"] | None = None
+    base_port: Port | None = None
+    port_range: Annotated[int, Meta(ge=16, le=4096)] | None = None
+
+
+class TapeTable(ConfigTable, frozen=True, kw_only=True):
+    """The record of what came in, as it came."""
+
+    enabled: bool = True
+    folder: str = ""
+    """Default: ``tapes`` in the state folder."""
+    part_mb: Annotated[int, Meta(ge=1, le=65536)] = 2048
+    keep_days: Days = 30
+    keep_gb: Annotated[float, Meta(gt=0.0)] = 200.0
+
+
+class JournalTable(ConfigTable, frozen=True, kw_only=True):
+    """The durable record of sessions, verdicts and events."""
+
+    keep_days: Days = 400
+
+
+class PublishTable(ConfigTable, frozen=True, kw_only=True):
+    """What else goes out over MQTT."""
+
+    page: bool = False
+    """The picture of every page, retained on ``page``."""
+    hop_s: Annotated[float, Meta(ge=1.0, le=30.0)] | None = None
+    """Verdicts on the last 30 s every so many seconds, on ``rolling``."""
+    home_assistant: bool = False
+    evidence: bool = False
+
+
+class MetricsTable(ConfigTable, frozen=True, kw_only=True):
+    """Prometheus metrics."""
+
+    port: Port | None = None
+    host: str = "127.0.0.1"
+
+
+class DashboardTable(ConfigTable, frozen=True, kw_only=True):
+    """The ward page, inside the daemon."""
+
+    enabled: bool = False
+    host: str = "127.0.0.1"
+    port: Port = 8080
+    users_file: str | None = None
+    cert_file: str | None = None
+    key_file: str | None = None
+
+
+class StreamSelector(ConfigTable, frozen=True, kw_only=True):
+    """Which stream; all that is given must hold."""
+
+    source_id: str | None = None
+    name: str | None = None
+    type: str | None = None
+    host: str | None = None
+    predicate: str | None = None
+    """XPath over the stream's header, as LSL has it."""
+    labels: tuple[str, ...] = ()
+    """Names for all channels, where the stream gives none or wrong ones."""
+    rate: Annotated[float, Meta(gt=0.0, le=100_000.0)] | None = None
+    """The nominal rate, where the stream gives none."""
+
+
+class BedTable(ConfigTable, frozen=True, kw_only=True):
+    """One bed and its streams."""
+
+    id: TopicWord
+    streams: Annotated[tuple[StreamSelector, ...], Meta(min_length=1)]
+    roles: dict[str, str] = {}
+    """Role → derivation by electrode names, where the labels do not tell: ``{"F4-M1" =
+    "EEG 3-REF"}``."""
+    units: dict[str, str] = {}
+    """Channel label (or ``*``) → unit, where the stream does not tell."""
+    reference: str | None = None
+    """What lone electrodes are measured against, where the labels do not tell."""
+
+
+class Config(ConfigTable, frozen=True, kw_only=True):
+    """The whole configuration."""
+
+    site: SiteTable = SiteTable()
+    daemon: DaemonTable = DaemonTable()
+    broker: BrokerTable = BrokerTable()
+    pack: PackTable = PackTable()
+    signal: SignalTable = SignalTable()
+    session: SessionTable = SessionTable()
+    lsl: LslTable = LslTable()
+    tape: TapeTable = TapeTable()
+    journal: JournalTable = JournalTable()
+    publish: PublishTable = PublishTable()
+    metrics: MetricsTable = MetricsTable()
+    dashboard: DashboardTable = DashboardTable()
+    bed: tuple[BedTable, ...] = ()
+
+    @property
+    def auto_session(self) -> bool:
+        """Whether sessions begin by themselves."""
+        return self.session.auto if self.session.auto is not None else not self.bed
+
+    @property
+    def prefix(self) -> str:
+        """What every topic of this site begins with."""
+        return f"{self.broker.topic_root}/{self.site.id}"
+
+    @property
+    def state_dir(self) -> Path:
+        """Where journal and tapes lie."""
+        if self.daemon.state_dir:
+            return Path(self.daemon.state_dir).expanduser()
+        given = os.environ.get("STATE_DIRECTORY", "").split(":")[0]
+        if given:
+            return Path(given)
+        base = os.environ.get("XDG_STATE_HOME") or "~/.local/state"
+        return Path(base).expanduser() / "hypnocast"
+
+    @property
+    def tape_dir(self) -> Path:
+        """Where tapes lie."""
+        return Path(self.tape.folder).expanduser() if self.tape.folder else self.state_dir / "tapes"
+
+
+def changed_keys(old: Config, new: Config) -> tuple[str, ...]:
+    """Name every key in which two configurations differ."""
+    keys: list[str] = []
+    for table in Config.__struct_fields__:
+        before, after = getattr(old, table), getattr(new, table)
+        if before == after:
+            continue
+        if not isinstance(before, ConfigTable) or not isinstance(after, ConfigTable):
+            keys.append(table)
+            continue
+        names = before.__struct_fields__
+        keys += [f"{table}.{k}" for k in names if getattr(before, k) != getattr(after, k)]
+    return tuple(keys)
+
+
+def credential(name: str | None) -> Path | None:
+    """Return the path of a credential file; a bare name lies among systemd's credentials."""
+    if name is None:
+        return None
+    folder = os.environ.get("CREDENTIALS_DIRECTORY")
+    if folder and "/" not in name:
+        return Path(folder) / name
+    return Path(name).expanduser()

@@ -1,0 +1,1 @@
+"""Channel labels, units, and which derivation takes which role."""

@@ -1,0 +1,1 @@
+"""A night: its session, its markers, its stages and statistics."""

@@ -1,0 +1,106 @@
+"""Rendering: from a conditioned page to pixels, by a recipe and nothing else."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from functools import lru_cache
+
+import numpy as np
+
+from hypnocast.core.pictures.conditioning import Conditioned, Filtered, condition
+from hypnocast.core.pictures.lines import draw_grid, draw_traces, rgb
+from hypnocast.core.pictures.recipe import Band, Recipe, Spectrum
+from hypnocast.core.pictures.spectrogram import spectrograms
+from hypnocast.core.types import PAGE_S, FloatArray, Page, Picture, Pixels, Quality, Role
+
+
+def draw(
+    page: Page,
+    recipe: Recipe,
+    mains_hz: int,
+    quality: Quality,
+    channels: Mapping[Role, str],
+) -> Picture:
+    """Condition and draw a page: the one way from samples to a picture."""
+    pixels = render(condition(page, recipe, mains_hz), recipe)
+    return Picture(
+        epoch=page.epoch,
+        rgb=pixels,
+        digest=picture_digest(pixels),
+        recipe=recipe.digest,
+        quality=quality,
+        channels=channels,
+    )
+
+
+def render(page: Conditioned, recipe: Recipe) -> Pixels:
+    """Draw a conditioned page. A channel that is not there leaves its band empty."""
+    picture = _blank(recipe.height, recipe.width, recipe.ground).copy()
+    _draw_traces(picture[: recipe.trace.height], page, recipe)
+    _draw_spectrograms(picture, page, recipe)
+    return picture
+
+
+def picture_digest(pixels: Pixels) -> str:
+    """``sha256:`` and 64 hex digits over the RGB bytes, row by row."""
+    return "sha256:" + hashlib.sha256(np.ascontiguousarray(pixels).data).hexdigest()
+
+
+@lru_cache(maxsize=16)
+def _blank(height: int, width: int, ground: str) -> Pixels:
+    return np.broadcast_to(np.array(rgb(ground), np.uint8), (height, width, 3)).copy()
+
+
+def _draw_traces(picture: Pixels, page: Conditioned, recipe: Recipe) -> None:
+    px_per_s = recipe.width / PAGE_S
+    bands = [(place, band) for place, band in enumerate(recipe.bands) if band.role in page.traces]
+    if bands:
+        draw_traces(
+            picture,
+            np.stack([_heights(page.traces[b.role], b, place, recipe) for place, b in bands]),
+            px_per_s / recipe.rate,
+            recipe.trace.width_px,
+            [band.colour for _, band in bands],
+        )
+    if recipe.grid is not None:
+        draw_grid(picture, recipe.grid, px_per_s, len(recipe.bands))
+
+
+def _heights(trace: FloatArray, band: Band, place: int, recipe: Recipe) -> FloatArray:
+    """Rows from the top at which the samples of a band lie."""
+    room = recipe.trace.height / len(recipe.bands)
+    if band.half_span_uv is not None and recipe.trace.scaling == "fixed":
+        return (place + 0.5) * room - trace * (room / 2 / band.half_span_uv)
+    known = trace[np.isfinite(trace)]
+    if known.size == 0:
+        return trace
+    low, high = float(known.min()), float(known.max())
+    if low == high:
+        return np.where(np.isfinite(trace), (place + 0.5) * room, np.nan)
+    return (place + 1) * room - (trace - low) * (room / (high - low))
+
+
+def _draw_spectrograms(picture: Pixels, page: Conditioned, recipe: Recipe) -> None:
+    look = recipe.spectrogram
+    if look is None:
+        return
+    columns = recipe.width // look.column_px
+    alike: dict[tuple[Spectrum, float, float], list[tuple[int, Filtered]]] = {}
+    for place, band in enumerate(recipe.bands):
+        signal = page.filtered.get(band.role)
+        if signal is not None and band.spectrum is not None:
+            kind = (band.spectrum, signal.rate, signal.start_s)
+            alike.setdefault(kind, []).append((place, signal))
+    for (spectrum, *_), bands in alike.items():
+        greys = spectrograms([signal for _, signal in bands], look, spectrum, columns)
+        for (place, _), grey in zip(bands, greys, strict=True):
+            top = spectrogram_top(recipe, place)
+            lines = picture[top : top + look.rows].reshape(look.rows, -1)
+            lines[...] = np.repeat(grey, 3 * look.column_px, axis=1)
+
+
+def spectrogram_top(recipe: Recipe, place: int) -> int:
+    """First row of the spectrogram of a band."""
+    room = (recipe.height - recipe.trace.height) / len(recipe.bands)
+    return recipe.trace.height + round(place * room)

@@ -1,0 +1,1 @@
+"""What crosses the wire: payloads, commands, topics, and the schemas made from them."""

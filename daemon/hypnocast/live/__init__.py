@@ -1,0 +1,1 @@
+"""The running daemon: from streams to published stage events."""

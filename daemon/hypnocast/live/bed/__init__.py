@@ -1,0 +1,1 @@
+"""One bed, from its streams to drawn pages."""

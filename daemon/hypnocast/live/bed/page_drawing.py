@@ -1,0 +1,70 @@
+"""From a page to its picture, or to why it has none, and what is measured on it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from hypnocast.core.pages.page_builder import PageNeeds
+from hypnocast.core.pictures.conditioning import load_filters
+from hypnocast.core.pictures.recipe import Recipe
+from hypnocast.core.pictures.render import draw
+from hypnocast.core.quality import assess, verdict_on
+from hypnocast.core.types import PAGE_S, Gap, Page, Picture, Reason, Role
+from hypnocast.core.wire.payloads import Evidence
+
+
+@dataclass(frozen=True, slots=True)
+class PageTrace:
+    """How every bed is traced."""
+
+    recipe: Recipe
+    needed: tuple[tuple[Role, ...], ...]
+    min_coverage: float
+    mains_hz: int
+    grace_s: float
+    hop_s: float | None = None
+    """Between two glimpses of the last 30 s; None: there are none."""
+    measure: bool = False
+    """Whether evidence is measured on every page."""
+
+    @property
+    def needs(self) -> PageNeeds:
+        """What pages must carry."""
+        spare_s = PAGE_S if self.hop_s is not None else 0.0
+        return PageNeeds(self.recipe.roles, self.recipe.context_s, self.recipe.tail_s, spare_s)
+
+
+class PageDrawing:
+    """Draws the pages of one bed."""
+
+    def __init__(self, tracing: PageTrace) -> None:
+        """Take how pages are traced."""
+        load_filters()
+        self._tracing = tracing
+        self._tones: list[float] = []
+
+    def begin(self) -> None:
+        """Begin another night: what was learnt of the last person's chin is forgotten."""
+        self._tones.clear()
+
+    def draw(self, page: Page, against: Reason | None = None) -> Picture | Gap:
+        """Draw a page, unless there is something against it."""
+        tracing = self._tracing
+        quality = assess(page, tracing.recipe.roles, tracing.mains_hz)
+        channels = {role: signal.derivation.name for role, signal in page.signals.items()}
+        reason = against or verdict_on(quality, tracing.needed, tracing.min_coverage)
+        if reason is not None:
+            return Gap(page.epoch, reason, quality, channels)
+        return draw(page, tracing.recipe, tracing.mains_hz, quality, channels)
+
+    def measure(self, page: Page, drawn: Picture | Gap) -> Evidence | None:
+        """Measure the evidence on a page that was drawn, if that is wanted."""
+        if not self._tracing.measure or isinstance(drawn, Gap):
+            return None
+        from hypnocast.core.evidence.measures import chin_tone, measure
+
+        evidence = measure(page, self._tones, drawn.quality)
+        tone = chin_tone(page, drawn.quality)
+        if tone is not None:
+            self._tones.append(tone)
+        return evidence

@@ -1,0 +1,72 @@
+"""How a bed's signals do just now, for its status: channels, streams, what is wrong with them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from hypnocast.core.montage.choice import Montage
+from hypnocast.core.pages.page_builder import PageBuilder
+from hypnocast.core.quality import health
+from hypnocast.core.types import Flag, Role, Signal, StreamHeader
+from hypnocast.live.bed.bed_updates import ChannelSeen, SignalsSeen
+
+Needed = Sequence[Sequence[Role]]
+"""Of each group one role must be filled."""
+
+
+def see(
+    builder: PageBuilder,
+    headers: Mapping[str, StreamHeader],
+    montage: Montage | None,
+    *,
+    needed: Needed,
+    mains_hz: int,
+    now: float,
+    at_utc: float,
+) -> SignalsSeen:
+    """Look at a bed at a local time, which is ``at_utc``."""
+    channels = {
+        role: _channel(role, signal, headers, mains_hz)
+        for role, signal in builder.recent(now).items()
+    }
+    states = {state.stream: state for state in builder.states()}
+    return SignalsSeen(
+        at_utc=at_utc,
+        streams=tuple((header, states.get(key)) for key, header in headers.items()),
+        channels=channels,
+        ready=_ready(channels, needed),
+        problems=_problems(montage, needed),
+        late_samples=builder.late,
+        local=now,
+    )
+
+
+def _channel(
+    role: Role, signal: Signal, headers: Mapping[str, StreamHeader], mains_hz: int
+) -> ChannelSeen:
+    derivation = signal.derivation
+    header = headers.get(derivation.stream)
+    unit = header.channels[derivation.positive].unit if header is not None else None
+    return ChannelSeen(derivation, unit, health(signal.samples, signal.rate, mains_hz, role))
+
+
+def _problems(montage: Montage | None, needed: Needed) -> tuple[str, ...]:
+    """Return what is wrong with the montage, as far as it is used or lacking."""
+    if montage is None:
+        return ()
+    filled = montage.derivations
+    lacking = {
+        role for group in needed if not any(role in filled for role in group) for role in group
+    }
+    return tuple(
+        f"{what}: {problem}"
+        for what, problem in montage.problems.items()
+        if what in filled or what in lacking
+    )
+
+
+def _ready(channels: Mapping[Role, ChannelSeen], needed: Needed) -> bool:
+    return all(
+        any(role in channels and Flag.MISSING not in channels[role].flags for role in group)
+        for group in needed
+    )

@@ -1,0 +1,1 @@
+"""What a stage rests on, while the night runs, and its pages gone by."""

@@ -1,0 +1,141 @@
+"""The picture store: the pictures of past pages, for whoever leafs back through a night that runs.
+
+Pictures are kept as PNG files below the state folder and are forgotten, the oldest night first,
+when there are too many. They are a convenience: the tape has everything, and a disk that refuses
+costs a page its picture and nothing else.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import re
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from types import MappingProxyType
+
+import numpy as np
+import structlog
+
+from hypnocast.core.pictures.render import picture_digest
+from hypnocast.core.types import Look, Picture, Role
+from hypnocast.live.publishing.bed_publisher import png
+
+PAGES = "pages"
+"""Where pictures lie in the state folder."""
+
+KEEP_BYTES = 1_000_000_000
+"""About a dozen nights of a ward of ten beds."""
+
+_MOST_WAITING = 64
+_FORGET_EVERY = 200
+_PNG_END = b"IEND\xaeB`\x82"
+
+_log = structlog.get_logger("gallery")
+
+
+class PictureStore:
+    """Keeps pictures by session and epoch; written on a thread of its own."""
+
+    def __init__(self, folder: Path, recipe: str, *, keep_bytes: int = KEEP_BYTES) -> None:
+        """Take where pictures lie, the digest of the recipe that draws them, how much to keep."""
+        self._folder = folder
+        self._recipe = recipe
+        self._keep_bytes = keep_bytes
+        self._writer = ThreadPoolExecutor(1, thread_name_prefix="gallery")
+        self._room = threading.BoundedSemaphore(_MOST_WAITING)
+        self._written = 0
+
+    def keep(self, session: str, picture: Picture) -> None:
+        """Keep a picture; never waits, and gives up where the disk is far behind."""
+        if self._room.acquire(blocking=False):
+            self._writer.submit(self._write, session, picture)
+
+    def close(self) -> None:
+        """Write what waits."""
+        self._writer.shutdown()
+
+    async def png(self, session: str, epoch: int) -> bytes | None:
+        """Return a page as a PNG file, or None where it is not kept (any more)."""
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._writer, self._png, session, epoch)
+
+    async def look(self, session: str, epoch: int, *, before: int, after: int) -> Look | None:
+        """Return a page among its neighbours, or None where the page is not kept."""
+
+        def find() -> Look | None:
+            around = range(epoch - before, epoch + after + 1)
+            pictures = tuple(
+                self._picture(session, number) if number >= 0 else None for number in around
+            )
+            return Look(pictures, before) if pictures[before] is not None else None
+
+        return await asyncio.get_running_loop().run_in_executor(self._writer, find)
+
+    # --- on its own thread: whoever asks sees all that was kept before ---------------------------
+
+    def _png(self, session: str, epoch: int) -> bytes | None:
+        try:
+            return self._path(session, epoch).read_bytes() or None
+        except OSError:
+            return None
+
+    def _picture(self, session: str, epoch: int) -> Picture | None:
+        from PIL import Image
+
+        kept = self._png(session, epoch)
+        if kept is None:
+            return None
+        # Pictures are not synced: of the newest a power cut may leave half, or nothing.
+        error: Exception | None = None
+        try:
+            with Image.open(io.BytesIO(kept), formats=("PNG",)) as image:
+                rgb = np.asarray(image.convert("RGB"))
+        except (OSError, SyntaxError) as why:
+            error = why
+        if error is not None or not kept.endswith(_PNG_END):
+            _log.warning(
+                "a kept page is damaged", session=session, page=epoch, error=str(error or "no end")
+            )
+            return None
+        return Picture(
+            epoch=epoch,
+            rgb=rgb,
+            digest=picture_digest(rgb),
+            recipe=self._recipe,
+            quality=MappingProxyType({}),
+            channels=MappingProxyType(dict[Role, str]()),
+        )
+
+    def _path(self, session: str, epoch: int) -> Path:
+        word = re.sub(r"[^A-Za-z0-9_-]+", "-", session)
+        recipe = self._recipe.removeprefix("sha256:")[:12]  # another one's pages are no use to us
+        return self._folder / f"{word}.{recipe}" / f"{epoch:06d}.png"
+
+    def _write(self, session: str, picture: Picture) -> None:
+        self._room.release()
+        path = self._path(session, picture.epoch)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            half = path.with_suffix(".part")
+            half.write_bytes(png(picture.rgb))
+            half.replace(path)
+            self._written += 1
+            if self._written % _FORGET_EVERY == 1:
+                self._forget()
+        except OSError as error:
+            _log.warning("a page is not kept", path=str(path), error=error.strerror)
+
+    def _forget(self) -> None:
+        """Forget the oldest pages until the rest is no more than may be kept."""
+        kept = [(path.stat(), path) for path in self._folder.glob("*/*.png")]
+        kept.sort(key=lambda one: one[0].st_mtime)
+        total = sum(facts.st_size for facts, _ in kept)
+        for facts, path in kept:
+            if total <= self._keep_bytes:
+                break
+            path.unlink(missing_ok=True)
+            total -= facts.st_size
+            if not any(path.parent.iterdir()):
+                path.parent.rmdir()

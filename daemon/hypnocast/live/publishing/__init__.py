@@ -1,0 +1,1 @@
+"""From events and states to the broker."""

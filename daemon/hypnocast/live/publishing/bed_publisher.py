@@ -1,0 +1,343 @@
+"""The board of one bed: what late subscribers see of it, kept up to date on the broker.
+
+Everything here is retained state. It follows the journal: nothing is shown that is not durable.
+"""
+
+from __future__ import annotations
+
+import io
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import msgspec
+
+from hypnocast.core.night.ledger import NightLedger, NightTitle
+from hypnocast.core.night.session import Session
+from hypnocast.core.pages.aligned_stream import AlignedStreamState
+from hypnocast.core.types import Flag, Pixels, StreamHeader
+from hypnocast.core.wire import payloads
+from hypnocast.core.wire.topics import Topics
+from hypnocast.live.bed.bed_updates import ChannelSeen, SignalsSeen
+from hypnocast.live.staging.bed_stager import StagedEvent
+from hypnocast.live.staging.stage_events import instant
+from hypnocast.ports.journal.reader import NightRecord
+from hypnocast.ports.journal.records import Committed, StoredEvent
+from hypnocast.ports.mqtt.link import MqttLink
+
+STALE_S = 10.0
+"""A session whose needed channels have been silent for so long is ``stale``."""
+
+NIGHT_EVERY_S = 1.0
+"""The night is shown at most this often, however fast pages come."""
+
+_WORDS = {
+    Flag.MISSING: "no signal",
+    Flag.DETACHED: "detached",
+    Flag.FLAT: "flat",
+    Flag.CLIPPED: "clipped",
+    Flag.OUT_OF_SCALE: "out of scale",
+    Flag.LINE_NOISE: "mains hum",
+    Flag.UNKNOWN_UNIT: "unit unknown",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class SiteStates:
+    """What the boards of all beds have in common."""
+
+    topics: Topics
+    node: str
+    source: payloads.SourceName
+    pack: str
+    show_pages: bool
+    done: Callable[[payloads.StageEvent], None]
+    """Told of every event that has become durable."""
+    problems: Callable[[str], tuple[str, ...]]
+    """What else is wrong with a bed, beyond what its signals show."""
+
+
+class BedPublisher:
+    """Shows one bed."""
+
+    def __init__(self, bed: str, house: SiteStates, link: MqttLink) -> None:
+        """Take the bed, the house, and the link to the broker."""
+        self.bed = bed
+        self._house = house
+        self._link = link
+        self._session: Session | None = None
+        self._over = False
+        self._seen: SignalsSeen | None = None
+        self._ledger: NightLedger | None = None
+        self._ended: str | None = None
+        self._night_due = False
+        self._night_at = float("-inf")
+        self._shown: payloads.BedStatus | None = None
+        self._problems: tuple[str, ...] = ()
+        """What the source knew to be wrong when the status was made."""
+        self._last: payloads.StageEvent | None = None
+        self._provider: str | None = None
+        self.counts: Counter[str] = Counter()
+        link.serve(bed)
+        # A night that ended while the broker was away may still be shown there.
+        link.session_ended(bed)
+
+    @property
+    def session(self) -> Session | None:
+        """The session shown, if one runs."""
+        return None if self._over else self._session
+
+    @property
+    def latency_ms(self) -> float | None:
+        """From the end of the newest page to its event being durable."""
+        return self._last.timing.journaled if self._last is not None else None
+
+    # --- what happens --------------------------------------------------------------------------
+
+    def begin(self, session: Session) -> None:
+        """Show a session that was opened, or entered another phase."""
+        if self._session is None or self._session.id != session.id:
+            self._last = None
+            self._ledger = None
+            self._ended = None
+        self._session, self._over = session, False
+        if self._ledger is None and session.anchor_utc is not None:
+            self._ledger = NightLedger(_title(session))
+            self._night_due = True
+        self.refresh()
+
+    def recall(self, night: NightRecord) -> None:
+        """Take over what the journal has of the session."""
+        if self._ledger is None:
+            return
+        for event in night.events:
+            self._ledger.add(event)
+            self._last = event
+        for mark in night.marks:
+            self._ledger.mark(mark)
+        if self._last is not None:
+            last = self._last
+            self._link.stage(StoredEvent(self.bed, last.sequence, last.id, payloads.encode(last)))
+        self._night_due = True
+        self.refresh_now()
+
+    def event(self, scored: StagedEvent, committed: Committed) -> None:
+        """Show an event that has become durable."""
+        event = committed.events[0]
+        if committed.stored:
+            self._link.stage(committed.stored[0])
+        if scored.picture is not None and self._house.show_pages:
+            self._link.retain_bytes(
+                self._house.topics.page(self.bed),
+                png(scored.picture.rgb),
+                content_type="image/png",
+            )
+        self._last = event
+        self._provider = event.provider or self._provider
+        self._count(event)
+        if self._ledger is not None:
+            self._ledger.add(event)
+            self._night_due = True
+        self._house.done(event)
+        self.refresh()
+
+    def roll(self, verdict: payloads.Rolling) -> None:
+        """Send a verdict between page closes."""
+        self._link.rolling(verdict)
+
+    def explained(self, told: payloads.Explained | None) -> None:
+        """Show what a page's stage rests on; None: an explanation was left out."""
+        if told is None:
+            self.counts["explanations_shed"] += 1
+            return
+        self.counts["explained"] += 1
+        if self.session is not None and self.session.id == told.session:
+            self._link.retain(self._house.topics.explanation(self.bed), told)
+
+    def mark(self, mark: payloads.NightMark) -> None:
+        """Show a marker or note."""
+        if self._ledger is not None:
+            self._ledger.mark(mark)
+            self._night_due = True
+        self.refresh()
+
+    def end(self, session: Session) -> None:
+        """Show that the night is over, and clear what must not outlive it."""
+        self._session, self._over = session, True
+        if self._ledger is not None and session.ended_utc is not None:
+            self._ended = instant(session.ended_utc)
+            self._show_night()
+        self._link.session_ended(self.bed)
+        self.refresh()
+
+    def seen(self, seen: SignalsSeen) -> None:
+        """Show how the bed's signals do."""
+        self._seen = seen
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Publish what has changed."""
+        status = self.status()
+        if self._shown is None or _differ(status, self._shown):
+            self._shown = status
+            self._link.retain(self._house.topics.status(self.bed), status)
+        if self._night_due and time.monotonic() - self._night_at >= NIGHT_EVERY_S:
+            self._show_night()
+
+    def tick(self) -> None:
+        """Publish what no happening at the bed publishes: the night, and what the source found.
+
+        Asked of every bed every second, so a status is only made where it would say something.
+        """
+        if self._night_due or self._house.problems(self.bed) != self._problems:
+            self.refresh()
+
+    def refresh_now(self) -> None:
+        """Publish everything, however little time has passed."""
+        self._night_at = float("-inf")
+        self.refresh()
+
+    def _count(self, event: payloads.StageEvent) -> None:
+        if event.status == "provisional":
+            self.counts["provisional"] += 1
+            return
+        self.counts["pages"] += 1
+        self.counts[event.status] += 1
+        if event.reason is not None:
+            self.counts[f"withheld_{event.reason}"] += 1
+
+    def _show_night(self) -> None:
+        if self._ledger is not None:
+            self._night_due = False
+            self._night_at = time.monotonic()
+            night = self._ledger.night(at=instant(time.time()), ended=self._ended)
+            self._link.retain(self._house.topics.night(self.bed), night)
+
+    # --- the status ----------------------------------------------------------------------------
+
+    def status(self) -> payloads.BedStatus:
+        """Return the bed's status as it stands."""
+        session, seen, last = self._session, self._seen, self._last
+        anchored = session is not None and session.anchor_utc is not None
+        self._problems = self._house.problems(self.bed)
+        problems = (*(seen.problems if seen else ()), *self._problems)
+        return payloads.BedStatus(
+            at=instant(time.time()),
+            site=self._house.topics.site,
+            bed=self.bed,
+            node=self._house.node,
+            state=self._state(),
+            phase=session.phase.value if session is not None else None,
+            session=session.id if session is not None else None,
+            subject=session.subject if session is not None else None,
+            source=self._house.source,
+            since=instant(session.start_of(0)) if session is not None and anchored else None,
+            epoch=last.epoch if last is not None else None,
+            lights=self._lights(),
+            streams=tuple(_stream(seen, header, state) for header, state in seen.streams)
+            if seen
+            else (),
+            channels={role.value: _channel(channel) for role, channel in seen.channels.items()}
+            if seen
+            else {},
+            problems=tuple(dict.fromkeys(problems)),
+            latency_ms=last.timing.journaled if last is not None else None,
+            provider=self._provider,
+            pack=self._house.pack,
+        )
+
+    def _state(self) -> payloads.BedState:
+        session, seen = self._session, self._seen
+        if session is None:
+            return "waiting"
+        if self._over:
+            return "ended"
+        silent = seen is not None and _silence(seen) >= STALE_S
+        if seen is not None and (silent or not seen.ready):
+            return "stale"
+        return "live" if self._last is not None else "warming_up"
+
+    def _lights(self) -> payloads.LightsName:
+        session = self._session
+        if session is None or not session.lights:
+            return "unknown"
+        return session.lights[-1].to
+
+    def lights(self, session: Session) -> None:
+        """Take over a session whose lights were marked."""
+        self._session = session
+
+
+def _title(session: Session) -> NightTitle:
+    return NightTitle(
+        site=session.site,
+        bed=session.bed,
+        session=session.id,
+        subject=session.subject,
+        source=session.source,
+        start=instant(session.start_of(0)),
+    )
+
+
+def png(pixels: Pixels) -> bytes:
+    """Return a picture as a PNG file; the pixels are those that the digest is of.
+
+    A ward keeps every page of every bed: the quickest level is worth an eighth more bytes.
+    """
+    from PIL import Image
+
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, format="PNG", compress_level=1)
+    return file.getvalue()
+
+
+def _differ(new: payloads.BedStatus, shown: payloads.BedStatus) -> bool:
+    """Tell whether a status says something new, the passing of time aside."""
+    at = shown.at
+    aged = tuple(msgspec.structs.replace(stream, age_s=None) for stream in shown.streams)
+    fresh = tuple(msgspec.structs.replace(stream, age_s=None) for stream in new.streams)
+    return msgspec.structs.replace(new, at=at, streams=fresh) != msgspec.structs.replace(
+        shown, streams=aged
+    )
+
+
+def _silence(seen: SignalsSeen) -> float:
+    """Seconds since the newest sample of any stream that fills a role."""
+    latest = [state.latest for _, state in seen.streams if state and state.latest is not None]
+    return seen.local - max(latest) if latest else float("inf")
+
+
+def _stream(
+    seen: SignalsSeen, header: StreamHeader, state: AlignedStreamState | None
+) -> payloads.StreamHealth:
+    age = None
+    if state is not None and state.latest is not None:
+        age = max(0.0, round(seen.local - state.latest, 1))
+    return payloads.StreamHealth(
+        name=header.name,
+        source_id=header.source_id,
+        host=header.host,
+        rate=header.rate,
+        state=_stream_state(state, age),
+        age_s=age,
+        problem=None,
+    )
+
+
+def _stream_state(state: AlignedStreamState | None, age: float | None) -> payloads.StreamState:
+    if state is None:
+        return "live"
+    if not state.open:
+        return "lost"
+    return "silent" if age is None or age >= STALE_S else "live"
+
+
+def _channel(seen: ChannelSeen) -> payloads.ChannelHealth:
+    words = ", ".join(_WORDS[flag] for flag in sorted(seen.flags)) or "good"
+    return payloads.ChannelHealth(
+        derivation=seen.derivation.name,
+        unit=seen.unit,
+        flags=tuple(sorted(flag.value for flag in seen.flags)),
+        words=words,
+    )

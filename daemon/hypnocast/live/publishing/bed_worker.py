@@ -1,0 +1,226 @@
+"""The desk of one bed, in the event loop: what the signal thread hands over becomes events.
+
+Items are worked off strictly in their order. The judge is asked the moment a page comes, so
+that pages of many beds meet in one batch; everything after that waits its turn.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import msgspec
+import structlog
+
+from hypnocast.core.night.session import Phase, Session, SessionChange
+from hypnocast.core.quality import coverage_of
+from hypnocast.core.types import ChannelQuality, FloatArray, Opinion, Role
+from hypnocast.core.verdicts.decider import Decider, NightState
+from hypnocast.core.wire import payloads
+from hypnocast.live.bed.bed_updates import Changed, Glimpsed, Item, Noted, SignalsSeen, TracedPage
+from hypnocast.live.bed.signal_health import Needed
+from hypnocast.live.publishing.bed_publisher import BedPublisher
+from hypnocast.live.staging.bed_stager import AskedPage, BedStager, StagedEvent
+from hypnocast.live.staging.committing import EventCommitter
+from hypnocast.live.staging.judging import Judge
+from hypnocast.live.staging.rolling import RollingStager
+from hypnocast.live.staging.stage_events import Origin, instant
+from hypnocast.ports.journal.journal import Journal
+from hypnocast.ports.journal.reader import NightRecord
+from hypnocast.ports.journal.records import Committed
+from hypnocast.stagers.packs.manifest import Context
+
+_log = structlog.get_logger("desk")
+
+
+@dataclass(frozen=True, slots=True)
+class EventOrigin:
+    """What this daemon puts on every event of every bed."""
+
+    site: str
+    pack_digest: str
+    recipe_digest: str
+    review_below: float
+
+    def origin(self, session: Session) -> Origin:
+        """Return what the events of a session have in common."""
+        return Origin(
+            site=self.site,
+            bed=session.bed,
+            session=session.id,
+            subject=session.subject,
+            source=session.source,
+            start_utc=session.start_of(0),
+            pack_digest=self.pack_digest,
+            recipe_digest=self.recipe_digest,
+            review_below=self.review_below,
+        )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class BedParts:
+    """What every desk works with."""
+
+    journal: Journal
+    judge: Judge
+    decider: Decider
+    context: Context
+    needed: Needed
+    """Which channels the pack needs: how much of a page came is told by them."""
+    stamp: EventOrigin
+    deadline_s: float | None
+    """How long after its close a page may wait for an opinion; None: as long as it takes."""
+
+
+_Work = AskedPage | Changed | Noted | asyncio.Future[None]
+"""What waits its turn; a future is told when its turn has come and all before it is durable."""
+
+
+class BedWorker:
+    """Works off what happens at one bed."""
+
+    def __init__(self, parts: BedParts, board: BedPublisher) -> None:
+        """Take what to work with, and the board that shows the bed."""
+        self._parts = parts
+        self._board = board
+        self._committer = EventCommitter(parts.journal, parts.stamp.pack_digest, self._durable)
+        self._scorer = BedStager(
+            parts.judge,
+            parts.decider,
+            parts.context,
+            self._committer.emit,
+            deadline_s=parts.deadline_s,
+        )
+        self._rolling = RollingStager(
+            parts.judge, parts.decider, self._scorer, board.roll, board.counts
+        )
+        self._work: asyncio.Queue[_Work | None] = asyncio.Queue()
+        self.done = 0
+        """Items worked off."""
+
+    @property
+    def waiting(self) -> int:
+        """Items that wait to be worked off."""
+        return self._work.qsize()
+
+    def take(self, item: Item) -> None:
+        """Take what the signal thread hands over."""
+        match item:
+            case TracedPage():
+                self._work.put_nowait(self._scorer.ask(item))
+            case SignalsSeen():
+                self._board.seen(item)
+            case Glimpsed():
+                self._rolling.take(item)
+            case Changed() | Noted():
+                self._work.put_nowait(item)
+
+    async def run(self) -> None:
+        """Work until :meth:`finish`, and until all of it is durable."""
+        try:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self._committer.run())
+                while (item := await self._work.get()) is not None:
+                    await self._work_off(item)
+                    self.done += 1
+                await self._committer.finish()
+        except ExceptionGroup as failed:
+            # What went wrong can be told in a line; a group of what went wrong cannot.
+            raise failed.exceptions[0] from failed
+
+    def finish(self) -> None:
+        """Let :meth:`run` return once everything handed over so far is durable."""
+        self._work.put_nowait(None)
+
+    async def durable(self) -> None:
+        """Return once everything handed over so far is durable."""
+        reached: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._work.put_nowait(reached)
+        await reached
+
+    async def resume(
+        self,
+        session: Session,
+        night: NightRecord,
+        evidence: Iterable[tuple[int, FloatArray | None]],
+        provisional: Iterable[tuple[payloads.StageEvent, FloatArray | None]],
+    ) -> None:
+        """Go on with a session that the journal has: the filter's state is followed again."""
+        self._board.begin(session)
+        self._board.recall(night)
+        events = {event.epoch: event for event in night.events}
+        state = self._parts.decider.rebuild(
+            (epoch, None if said is None else self._opinion(events[epoch], said))
+            for epoch, said in evidence
+        )
+        for event, log_probabilities in provisional:
+            state = await self._settle(event, log_probabilities, state)
+        if session.anchor_utc is not None:
+            self._scorer.begin(self._parts.stamp.origin(session), state)
+
+    async def _settle(
+        self, event: payloads.StageEvent, log_probabilities: FloatArray | None, state: NightState
+    ) -> NightState:
+        """Make a page terminal that was provisional when the daemon went down, as it was told."""
+        if log_probabilities is None:
+            return state
+        opinion = self._opinion(event, log_probabilities)
+        state, staged = self._parts.decider.step(state, opinion)
+        if staged.provisional:
+            state, _ = self._parts.decider.settle(state)
+        terminal = msgspec.structs.replace(
+            event, id=payloads.event_id(event.session, event.epoch, 1), revision=1, status="final"
+        )
+        await self._committer.emit(StagedEvent(terminal, log_probabilities, None))
+        return state
+
+    def _opinion(self, event: payloads.StageEvent, log_probabilities: FloatArray) -> Opinion:
+        """Return what was said of a page, as it was before the daemon went down."""
+        quality = {
+            Role(role): ChannelQuality(report.coverage) for role, report in event.quality.items()
+        }
+        return Opinion(
+            event.epoch,
+            log_probabilities,
+            provider=event.provider or "",
+            coverage=coverage_of(quality, self._parts.needed),
+        )
+
+    async def _work_off(self, item: _Work) -> None:
+        match item:
+            case AskedPage():
+                await self._scorer.score(item)
+            case Changed():
+                await self._change(item.change)
+            case Noted():
+                await self._note(item.session.id, item.at_utc, item.text)
+            case asyncio.Future():
+                await self._committer.reach(item)
+
+    async def _change(self, change: SessionChange) -> None:
+        session, board = change.session, self._board
+        match change.change:
+            case "opened" | "phase":
+                await self._committer.session(session, lambda: board.begin(session))
+                if session.phase is Phase.RECORDING:
+                    self._scorer.begin(self._parts.stamp.origin(session), NightState())
+            case "lights" if (lights := change.lights) is not None:
+                await self._committer.session(session, lambda: board.lights(session))
+                kind: payloads.MarkKind = "lights_off" if lights.to == "off" else "lights_on"
+                mark = payloads.NightMark(at=instant(lights.at), kind=kind, text=change.why)
+                await self._committer.mark(session.id, mark, lambda: board.mark(mark))
+            case "reanchored":
+                _log.warning(change.why, bed=session.bed, session=session.id)
+                await self._committer.session(session)
+                await self._note(session.id, change.at.utc, change.why)
+            case "ended":
+                await self._scorer.end()
+                await self._committer.session(session, lambda: board.end(session))
+
+    async def _note(self, session: str, at_utc: float, text: str) -> None:
+        mark = payloads.NightMark(at=instant(at_utc), kind="note", text=text)
+        await self._committer.mark(session, mark, lambda: self._board.mark(mark))
+
+    def _durable(self, scored: StagedEvent, committed: Committed) -> None:
+        self._board.event(scored, committed)

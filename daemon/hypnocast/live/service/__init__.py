@@ -1,0 +1,1 @@
+"""The daemon put together, watched over, checked and shown."""

@@ -1,0 +1,197 @@
+"""From a configuration to a ward: every part made as configured."""
+
+from __future__ import annotations
+
+import functools
+import re
+import secrets
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from hypnocast.config.tables import BedTable, BrokerTable, Config, credential
+from hypnocast.core.montage.choice import Montage, choose_montage
+from hypnocast.core.night.session import SessionKeeper
+from hypnocast.core.timing.decisions import Decision
+from hypnocast.core.types import Arrival, Role, StreamHeader
+from hypnocast.core.verdicts.decider import Decider
+from hypnocast.live.bed.bed_pipeline import BedPipeline
+from hypnocast.live.bed.bed_updates import Item
+from hypnocast.live.bed.page_drawing import PageTrace
+from hypnocast.live.bed.signal_thread import MakePipeline
+from hypnocast.live.bed.sources import ArrivalSource
+from hypnocast.live.publishing.bed_worker import BedParts, EventOrigin
+from hypnocast.live.staging.capacity import LIVE_DEADLINE_S
+from hypnocast.live.staging.judging import Judge
+from hypnocast.ports.journal.journal import Journal
+from hypnocast.ports.mqtt.settings import BrokerSettings
+from hypnocast.stagers.base import Stager
+from hypnocast.stagers.fallback import FallbackStager, FallbackStep
+from hypnocast.stagers.onnx.local import LocalStager
+from hypnocast.stagers.onnx.vision_encoder import SEEN_AT_ONCE
+from hypnocast.stagers.packs.catalogue import resolve_pack
+from hypnocast.stagers.packs.pack import Pack, load_pack
+from hypnocast.stagers.remote.open_inference import RemoteStager
+
+JOURNAL = "journal.sqlite"
+
+Decided = Callable[[str, Sequence[Decision]], None]
+ChangeTape = Callable[[str, Sequence[Arrival]], bool]
+
+
+@dataclass(frozen=True, slots=True)
+class WardDecisions:
+    """The decisions of a tape, bed by bed, for a replay that obeys them."""
+
+    decisions: dict[str, tuple[Decision, ...]]
+
+
+def open_pack(config: Config) -> Pack:
+    """Load and verify the configured pack."""
+    return load_pack(resolve_pack(config.pack.name))
+
+
+def broker_settings(broker: BrokerTable) -> BrokerSettings:
+    """Return how to reach the configured broker."""
+    host, port = broker.address
+    return BrokerSettings(
+        host=host,
+        port=port,
+        tls=broker.uses_tls,
+        ca_file=credential(broker.ca_file),
+        cert_file=credential(broker.cert_file),
+        key_file=credential(broker.key_file),
+        username_file=credential(broker.username_file),
+        password_file=credential(broker.password_file),
+        version=broker.version,
+    )
+
+
+def stager_builder(
+    config: Config, pack: Pack, on_step: Callable[[FallbackStep], None]
+) -> Callable[[], Stager]:
+    """Return what builds the stager: anew each time, for a model that hung."""
+
+    def build() -> Stager:
+        remote = [RemoteStager(pack, server) for server in config.pack.remote]
+        local = LocalStager(pack, config.pack.provider, config.pack.threads)
+        return FallbackStager([*remote, local], on_step=on_step)
+
+    return build
+
+
+def make_parts(
+    config: Config,
+    pack: Pack,
+    journal: Journal,
+    *,
+    live: bool,
+    on_step: Callable[[FallbackStep], None],
+) -> BedParts:
+    """Return what every desk works with; unless ``live``, pages are judged several at once."""
+    manifest = pack.manifest
+    review = config.pack.review_below
+    return BedParts(
+        journal=journal,
+        judge=Judge(
+            stager_builder(config, pack, on_step),
+            gather=1 if live else SEEN_AT_ONCE,
+        ),
+        decider=Decider(manifest.calibration, context_after=manifest.context.after > 0),
+        context=manifest.context,
+        needed=manifest.montage.needed,
+        stamp=EventOrigin(
+            site=config.site.id,
+            pack_digest=pack.digest,
+            recipe_digest=pack.recipe.digest,
+            review_below=manifest.calibration.review_below if review is None else review,
+        ),
+        deadline_s=LIVE_DEADLINE_S if live else None,
+    )
+
+
+def tracing_for(config: Config, pack: Pack, *, rolling: bool = False) -> PageTrace:
+    """Return how pages are traced for a pack; ``rolling``: with what is configured of it."""
+    montage = pack.manifest.montage
+    return PageTrace(
+        recipe=pack.recipe,
+        needed=tuple(tuple(Role(role) for role in group) for group in montage.needed),
+        min_coverage=montage.min_coverage,
+        mains_hz=config.signal.mains_hz,
+        grace_s=config.signal.grace_s,
+        measure=config.publish.evidence,
+        hop_s=config.publish.hop_s if rolling else None,
+    )
+
+
+def pipeline_maker(
+    config: Config,
+    pack: Pack,
+    source: ArrivalSource,
+    *,
+    boot_id: str,
+    auto: bool,
+    site: str | None = None,
+    decided: Decided | None = None,
+    change_tape: ChangeTape | None = None,
+    script: WardDecisions | None = None,
+) -> MakePipeline:
+    """Return what makes the bedside of a bed when it is first heard of."""
+    tracing = tracing_for(config, pack, rolling=source.kind != "replay")
+    beds = {bed.id: bed for bed in config.bed}
+
+    def make(bed: str, send: Callable[[Item], None]) -> BedPipeline:
+        keeper = SessionKeeper(
+            site or config.site.id,
+            bed,
+            source=source.kind,
+            boot_id=boot_id,
+            auto=auto,
+            timeout_s=config.session.timeout_s,
+        )
+        tell = None if decided is None else lambda decisions: decided(bed, decisions)
+        change = None if change_tape is None else lambda told: change_tape(bed, told)
+        return BedPipeline(
+            keeper,
+            tracing,
+            chooser(beds.get(bed)),
+            send,
+            utc_of=source.utc_of,
+            auto=auto,
+            decided=tell,
+            change_tape=change,
+            obey=script.decisions.get(bed) if script is not None else None,
+        )
+
+    return make
+
+
+def topic_word(name: str) -> str:
+    """Return a bed's name as one level of a topic."""
+    return re.sub(r"[^A-Za-z0-9_-]+", "-", name).strip("-")[:64] or "bed"
+
+
+@functools.cache
+def boot_id() -> str:
+    """Return what tells this boot of the host from any other.
+
+    Where the host does not tell, every start counts as a boot: a grid found again by UTC is
+    good, one that follows a clock which began anew is not.
+    """
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+    except OSError:
+        return f"unknown-{secrets.token_hex(4)}"
+
+
+def chooser(bed: BedTable | None) -> Callable[[Sequence[StreamHeader]], Montage]:
+    """Return how a bed's montage is chosen."""
+    if bed is None:
+        return choose_montage
+
+    def choose(headers: Sequence[StreamHeader]) -> Montage:
+        return choose_montage(
+            headers, overrides=bed.roles, units=bed.units, reference=bed.reference
+        )
+
+    return choose

@@ -1,0 +1,99 @@
+"""What people tell the beds to do: done, and durable before it is answered."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from datetime import datetime
+from typing import Literal, TypeVar
+
+from hypnocast.core.night.session import Phase
+from hypnocast.core.wire import commands
+from hypnocast.errors import CommandError
+from hypnocast.live.bed.bed_pipeline import BedPipeline
+from hypnocast.live.bed.signal_thread import SignalThread
+from hypnocast.live.explaining.past_pages import PastPages
+
+T = TypeVar("T")
+
+Durable = Callable[[str], Awaitable[None]]
+"""Returns once everything that happened at a bed so far is in the journal."""
+
+
+class CommandHandler:
+    """Obeys the commands of all beds."""
+
+    def __init__(
+        self, signal_thread: SignalThread, durable: Durable, past: PastPages | None
+    ) -> None:
+        """Take who does it, who knows when it is durable, and who answers of past pages."""
+        self._signal_thread = signal_thread
+        self._durable = durable
+        self._past = past
+
+    async def obey(self, bed: str, command: commands.Command) -> commands.Reply:
+        """Obey a command at a bed."""
+        match command:
+            case commands.StartSession():
+                phase = Phase(command.phase)
+                session = await self._do(
+                    bed, lambda pipeline, now: pipeline.start(command.subject, phase, now)
+                )
+                return _done(command, session.id)
+            case commands.EndSession():
+                await self._do(bed, lambda pipeline, now: pipeline.end(command.session, now))
+                return _done(command, command.session)
+            case commands.LightsOff() | commands.LightsOn():
+                return await self._mark_lights(bed, command)
+            case commands.Note():
+                return await self._note(bed, command)
+            case commands.PageCommand() | commands.Explain() if self._past is not None:
+                return await self._past.answer(bed, command)
+            case _:
+                raise CommandError(
+                    "this daemon keeps no pictures of past pages",
+                    where=f"bed {bed}",
+                    remedy="Use hypnocast why on the tape.",
+                )
+
+    async def _note(self, bed: str, command: commands.Note) -> commands.Reply:
+        at = None if command.at is None else _utc(command.at)
+
+        def note(pipeline: BedPipeline, now: float) -> None:
+            pipeline.expect(command.session)
+            pipeline.note(at, command.text, now)
+
+        await self._do(bed, note)
+        return _done(command, command.session)
+
+    async def _mark_lights(
+        self, bed: str, command: commands.LightsOff | commands.LightsOn
+    ) -> commands.Reply:
+        at = None if command.at is None else _utc(command.at)
+        to: Literal["off", "on"] = "off" if isinstance(command, commands.LightsOff) else "on"
+
+        def mark(pipeline: BedPipeline, now: float) -> None:
+            pipeline.expect(command.session)
+            pipeline.lights(to, at, now)
+
+        await self._do(bed, mark)
+        return _done(command, command.session)
+
+    async def _do(self, bed: str, act: Callable[[BedPipeline, float], T]) -> T:
+        done = await asyncio.wrap_future(self._signal_thread.post(bed, act))
+        await self._durable(bed)
+        return done
+
+
+def _done(command: commands.Command, session: str) -> commands.Reply:
+    name = commands.command_name(command)
+    return commands.Reply(request=command.request, command=name, ok=True, session=session)
+
+
+def _utc(at: str) -> float:
+    try:
+        return datetime.fromisoformat(at).timestamp()
+    except ValueError as error:
+        raise CommandError(
+            f"there is no time {at}: {error}", where="at", remedy="Give a day and hour there are."
+        ) from None

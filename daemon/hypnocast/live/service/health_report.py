@@ -1,0 +1,172 @@
+"""What every part of a ward does just now, for the watchdog and for Prometheus."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from hypnocast.core.night.session import Phase
+from hypnocast.core.types import PAGE_S
+from hypnocast.live.service.watchdog import Pulse
+from hypnocast.ports.mqtt.link import Connected, RefusedByBroker, Waiting
+from hypnocast.ports.system import MetricValue
+
+if TYPE_CHECKING:
+    from hypnocast.live.service.ward import Ward
+
+
+@dataclass(frozen=True, slots=True)
+class Deadlines:
+    """How long each part may stand still while it has something to do, in seconds."""
+
+    turn: float = 20.0
+    """Loops that turn many times a second."""
+    disk: float = 30.0
+    """A disk may take its time over a sync."""
+    judge: float = 60.0
+    """The judge's own deadline is 25 s, unless its model's steps were measured to be slower."""
+    desk: float = 90.0
+    """An item waits for the opinions of two pages at most, 25 s each."""
+    outbox: float = 60.0
+    """A connection that acknowledges nothing is given up after 10 s, and a new one made."""
+    close_slack: float = 20.0
+    """Beyond the page's 30 s, its tail and the grace for late samples."""
+    worker: float | None = None
+    """Of every thread and task, instead of its own; None: its own."""
+
+
+class HealthReport:
+    """Goes round a ward's parts."""
+
+    def __init__(
+        self,
+        ward: Ward,
+        *,
+        reading: Callable[[], int],
+        closing_s: float,
+        deadlines: Deadlines | None = None,
+    ) -> None:
+        """Take the ward, how often its streams were looked at, and ``tail_s`` + ``grace_s``."""
+        self._may = deadlines or Deadlines()
+        self._ward = ward
+        self._reading = reading
+        self._closing_s = PAGE_S + closing_s + self._may.close_slack
+        self._readings: tuple[MetricValue, ...] = ()
+
+    def refresh(self) -> None:
+        """Take the numbers down as they are now."""
+        self._readings = tuple(self._measure())
+
+    # --- pulses --------------------------------------------------------------------------------
+
+    def pulses(self) -> list[Pulse]:
+        """Return the pulse of every part: reading, closing, drawing, judging, journal, outbox."""
+        ward, may = self._ward, self._may
+        judge, journal, link = ward.judge.state(), ward.journal, ward.link
+        # A broker that is away, or forbids a topic, is a known outage and said so.
+        known = isinstance(link.state, Waiting | RefusedByBroker) or bool(link.problems)
+        return [
+            Pulse("reading", self._reading(), busy=True, deadline_s=may.turn),
+            *self._closing(),
+            Pulse(
+                "judging",
+                judge.judged + judge.failed + judge.rebuilt + judge.beats,
+                busy=judge.waiting > 0 or judge.busy_s > 0.0 or judge.hung,
+                deadline_s=max(may.judge, judge.may_take_s + may.turn),
+            ),
+            *(
+                Pulse(f"desk {bed}", desk.done, busy=desk.waiting > 0, deadline_s=may.desk)
+                for bed, desk in ward.workers.items()
+            ),
+            Pulse("journal", journal.rounds, busy=True, deadline_s=may.disk),
+            Pulse(
+                "outbox",
+                journal.sent + link.connections,
+                busy=ward.outbox.waiting > 0 and not known,
+                deadline_s=may.outbox,
+            ),
+            *self._workers(),
+        ]
+
+    def _workers(self) -> Iterator[Pulse]:
+        for health in self._ward.supervisor.health():
+            if health.deadline_s is not None:
+                deadline_s = self._may.worker or health.deadline_s
+                yield Pulse(health.name, health.beats, health.busy, deadline_s)
+
+    def _closing(self) -> Iterator[Pulse]:
+        for bed, board in self._ward.boards.items():
+            session = board.session
+            recording = session is not None and session.phase is Phase.RECORDING
+            yield Pulse(
+                f"closing {bed}", self._ward.signal_thread.pages[bed], recording, self._closing_s
+            )
+
+    # --- words ---------------------------------------------------------------------------------
+
+    def words(self) -> str:
+        """Say in a line what goes on."""
+        ward = self._ward
+        judge, condition = ward.judge.state(), ward.journal.condition
+        recording = sum(board.session is not None for board in ward.boards.values())
+        link = ward.link.state
+        broker = "connected" if isinstance(link, Connected) else type(link).__name__.lower()
+        why = f" ({link.why})" if isinstance(link, Waiting | RefusedByBroker) else ""
+        parts = [
+            f"{recording} of {len(ward.boards)} beds in a session",
+            f"model on {judge.provider}",
+            f"broker {broker}{why}",
+            f"{ward.outbox.waiting} events wait",
+            f"journal {condition.health}" + (f" ({condition.why})" if condition.why else ""),
+        ]
+        return "; ".join(parts)
+
+    # --- numbers -------------------------------------------------------------------------------
+
+    def readings(self) -> tuple[MetricValue, ...]:
+        """Return the newest numbers; may be asked from any thread."""
+        return self._readings
+
+    def _measure(self) -> Iterator[MetricValue]:
+        ward, outbox = self._ward, self._ward.outbox
+        judge, condition = ward.judge.state(), ward.journal.condition
+        for bed, board in ward.boards.items():
+            for what, count in sorted(board.counts.items()):
+                labels = {"bed": bed, "status": what}
+                yield MetricValue(
+                    "pages", "Events by what became of them", count, "counter", labels
+                )
+            latency = board.latency_ms
+            if latency is not None:
+                yield MetricValue(
+                    "page_latency_ms",
+                    "From the end of the newest page to its event being durable",
+                    latency,
+                    labels={"bed": bed},
+                )
+            yield MetricValue(
+                "in_session",
+                "1 while a session runs",
+                board.session is not None,
+                labels={"bed": bed},
+            )
+        yield MetricValue(
+            "outbox_waiting", "Events the broker has not acknowledged", outbox.waiting
+        )
+        yield MetricValue("outbox_oldest_s", "Age of the oldest of them", outbox.oldest_s or 0.0)
+        yield MetricValue("sent", "Events the broker has acknowledged", outbox.sent, "counter")
+        connected = isinstance(ward.link.state, Connected)
+        yield MetricValue("broker_connected", "1 while the broker is there", connected)
+        yield MetricValue("connections", "Connections made", ward.link.connections, "counter")
+        yield MetricValue("judge_waiting", "Pages that wait for the model", judge.waiting)
+        yield MetricValue("judge_busy_s", "How long the present batch has run", judge.busy_s)
+        yield MetricValue("judged", "Pages judged", judge.judged, "counter")
+        yield MetricValue("judge_failed", "Pages the model failed on", judge.failed, "counter")
+        why = "Looks that could not have been judged in time"
+        yield MetricValue("judge_given_up", why, judge.given_up, "counter")
+        yield MetricValue(
+            "judge_rebuilt", "Times the model was built anew", judge.rebuilt, "counter"
+        )
+        durable = condition.health != "degraded"
+        yield MetricValue("journal_durable", "1 while what is committed is durable", durable)

@@ -1,0 +1,42 @@
+"""What a configuration says of Lab Streaming Layer."""
+
+from __future__ import annotations
+
+from hypnocast.config.tables import Config
+from hypnocast.ports.lsl.beds import BedStreams, Selector
+from hypnocast.ports.lsl.library import LslNetwork
+
+
+def network_of(config: Config) -> LslNetwork:
+    """Return how LSL is to search."""
+    lsl = config.lsl
+    return LslNetwork(
+        peers=lsl.peers,
+        scope=lsl.scope,
+        base_port=lsl.base_port,
+        port_range=lsl.port_range,
+    )
+
+
+def beds_of(config: Config) -> tuple[BedStreams, ...] | None:
+    """Return the configured beds; None: find them."""
+    if not config.bed:
+        return None
+    return tuple(
+        BedStreams(
+            bed.id,
+            tuple(
+                Selector(
+                    source_id=wanted.source_id,
+                    name=wanted.name,
+                    type=wanted.type,
+                    host=wanted.host,
+                    predicate=wanted.predicate,
+                    labels=wanted.labels,
+                    rate=wanted.rate,
+                )
+                for wanted in bed.streams
+            ),
+        )
+        for bed in config.bed
+    )

@@ -1,0 +1,420 @@
+"""The daemon put together: one source, one judge, one journal, one broker, any number of beds."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import Counter
+from collections.abc import Callable, Coroutine
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any, Protocol
+
+import structlog
+
+from hypnocast import __version__
+from hypnocast.core.night.session import LightsMark, Phase, Session
+from hypnocast.core.wire import payloads
+from hypnocast.core.wire.payloads import OutboxCounters
+from hypnocast.core.wire.topics import Topics
+from hypnocast.errors import HypnocastError, JournalError
+from hypnocast.live.bed.bed_updates import Item
+from hypnocast.live.bed.signal_thread import MakePipeline, SignalThread
+from hypnocast.live.bed.sources import ArrivalSource
+from hypnocast.live.explaining.past_pages import PastPages
+from hypnocast.live.publishing.bed_publisher import BedPublisher, SiteStates
+from hypnocast.live.publishing.bed_worker import BedParts, BedWorker
+from hypnocast.live.publishing.home_assistant import discovery, discovery_topic
+from hypnocast.live.service.command_handler import CommandHandler
+from hypnocast.live.staging.stage_events import instant
+from hypnocast.ports.journal.reader import JournalReader, NightRecord
+from hypnocast.ports.mqtt.link import Connected, MqttLink
+from hypnocast.ports.mqtt.settings import BrokerSettings
+from hypnocast.ports.supervision import Supervisor
+from hypnocast.ports.worker import Worker
+from hypnocast.stagers.packs.pack import Pack
+
+STATE_EVERY_S = 30.0
+REFRESH_S = 1.0
+STATUS_S = 0.5
+"""What is degraded is looked at so often, and published where it has changed."""
+STATUS_DEADLINE_S = 20.0
+"""Nothing it does waits for a disk, a model or a broker."""
+COUNT_DEADLINE_S = 30.0
+"""A disk may take its time over a question."""
+DRAIN_S = 10.0
+"""How long a daemon that ends waits for the broker to acknowledge what is still to be sent."""
+
+_log = structlog.get_logger("ward")
+
+
+class Watcher(Protocol):
+    """Wants to know of everything that becomes durable: a terminal view, metrics, a test."""
+
+    def event(self, event: payloads.StageEvent) -> None:
+        """Take note of an event."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class WardParts:
+    """Everything a ward is made of."""
+
+    source: ArrivalSource
+    pack: Pack
+    parts: BedParts
+    topics: Topics
+    node: str
+    broker: BrokerSettings | None
+    """None: nobody is told; what there is lies in the journal."""
+    make_pipeline: MakePipeline
+    beds: tuple[str, ...] = ()
+    """Shown from the beginning, whether anything is heard of them or not."""
+    show_pages: bool = False
+    boot_id: str = ""
+    """Of this boot: sessions that run are taken up on the grid they had in it."""
+    problems: Callable[[str], tuple[str, ...]] = lambda _: ()
+    """What the source knows to be wrong with a bed."""
+    watchers: tuple[Watcher, ...] = ()
+    home_assistant: bool = False
+    """Announce every bed as a device of Home Assistant."""
+    past: PastPages | None = None
+    """Keeps past pages and answers ``page`` and ``explain``; None: both are refused."""
+    supervisor: Supervisor = field(default_factory=Supervisor)
+    """Of every thread and task."""
+
+
+class Ward:
+    """Runs all beds until the source ends or it is stopped."""
+
+    def __init__(self, plan: WardParts) -> None:
+        """Put the parts together; nothing runs yet."""
+        self._plan = plan
+        self.judge = plan.parts.judge
+        self.journal = plan.parts.journal
+        self.supervisor = plan.supervisor
+        self.signal_thread = SignalThread(
+            plan.source, plan.make_pipeline, self._deliver, self.supervisor
+        )
+        self.orders = CommandHandler(self.signal_thread, self._durable, plan.past)
+        self.link = MqttLink(
+            plan.broker,
+            plan.topics,
+            plan.node,
+            self.journal,
+            self.orders.obey,
+            supervisor=self.supervisor,
+        )
+        self._house = SiteStates(
+            topics=plan.topics,
+            node=plan.node,
+            source=plan.source.kind,
+            pack=f"{plan.pack.manifest.name} {plan.pack.manifest.version}",
+            show_pages=plan.show_pages,
+            done=self._event_done,
+            problems=plan.problems,
+        )
+        self.workers: dict[str, BedWorker] = {}
+        self.boards: dict[str, BedPublisher] = {}
+        self._desk_tasks: dict[str, asyncio.Task[None]] = {}
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._began = time.monotonic()
+        self.outbox = OutboxCounters(waiting=0, oldest_s=None, sent=0)
+        """What waits for the broker, as it was last counted."""
+        self._uncounted = ""
+        """Why the outbox cannot be counted."""
+        self._stop = asyncio.Event()
+        self._failure: BaseException | None = None
+        """Of a desk."""
+        self.ready = asyncio.Event()
+        """Set once the model is warm and everything is read."""
+
+    # --- life ----------------------------------------------------------------------------------
+
+    def stop(self) -> None:
+        """Let :meth:`run` end in good order. Sessions stay open and can be resumed."""
+        self._stop.set()
+
+    async def run(self) -> None:
+        """Serve until the source ends or :meth:`stop`."""
+        self._loop = asyncio.get_running_loop()
+        for bed in self._plan.beds:
+            self.desk(bed)
+        await self._resume()
+        link = self.link.start()
+        care = self.supervisor.task("model care", self._care_for_model)
+        others = [care, self._again("outbox count", self._count_outbox_again, COUNT_DEADLINE_S)]
+        try:
+            # Samples are read, and taped, while the model warms up: it may take its time.
+            self.signal_thread.start()
+            await self.judge.start(self.supervisor)
+            self._log_capacity()
+            self.ready.set()
+            others.append(self._again("status", self._show_status, STATUS_DEADLINE_S))
+            await self._until_over(link, care)
+        finally:
+            await asyncio.to_thread(self.signal_thread.stop)
+            await self._finish_workers(care)
+            await self._drain(link)
+            for task in others:
+                task.cancel()
+            self.link.stop()
+            await asyncio.gather(link, *others, return_exceptions=True)
+            self.judge.stop()
+        for desk in self._desk_tasks.values():
+            if desk.done() and not desk.cancelled():
+                desk.result()  # one may have failed only while the others finished
+
+    def _again(
+        self, name: str, run: Callable[[Worker], Coroutine[Any, Any, None]], deadline_s: float
+    ) -> asyncio.Task[None]:
+        """Start what turns for ever, and turns again after a failure."""
+        task = self.supervisor.task
+        return task(name, run, deadline_s=deadline_s, on_failure="restart")
+
+    async def _until_over(self, *tasks: asyncio.Task[None]) -> None:
+        """Wait for the end of the source or a stop; a part that fails is raised."""
+        ended = asyncio.wrap_future(self.signal_thread.ended)
+        stopped = asyncio.create_task(self._stop.wait())
+        parts: set[asyncio.Future[object]] = {ended, stopped, *tasks}  # type: ignore[arg-type]  # futures of several results
+        try:
+            while not {ended, stopped} - parts:
+                done, parts = await asyncio.wait(parts, return_when=asyncio.FIRST_COMPLETED)
+                for part in done:
+                    if not part.cancelled():
+                        part.result()
+            if self._failure is not None:
+                raise self._failure
+        finally:
+            stopped.cancel()
+
+    def _desk_over(self, desk: asyncio.Task[None]) -> None:
+        """End where a desk has failed: its bed would be served no longer."""
+        if not desk.cancelled() and (error := desk.exception()) is not None:
+            self._failure = self._failure or error
+            self._stop.set()
+
+    def _log_capacity(self) -> None:
+        """Say what the warm model takes, and which beds are too many for it."""
+        capacity, plan = self.judge.capacity, self._plan
+        if capacity is None:
+            return
+        _log.info("the model is warm", model=plan.pack.manifest.name, takes=capacity.line())
+        beyond = capacity.beyond(plan.beds)
+        if beyond and plan.source.kind == "live":
+            _log.error("these beds will not always be served in time", beds=list(beyond))
+
+    async def _finish_workers(self, care: asyncio.Task[None]) -> None:
+        await asyncio.sleep(0)
+        for desk in self.workers.values():
+            desk.finish()
+        # A recording that was read to its end has all its pages judged, however long that takes.
+        whole = self._plan.source.kind != "live" and self.signal_thread.ended.done()
+        until = time.monotonic() + DRAIN_S
+        left: set[asyncio.Task[None]] = {*self._desk_tasks.values()}
+        while left and not care.done() and (whole or time.monotonic() < until):
+            await asyncio.wait({*left, care}, timeout=0.2, return_when=asyncio.FIRST_COMPLETED)
+            left = {task for task in left if not task.done()}
+        for board in self.boards.values():
+            board.refresh_now()
+
+    async def _drain(self, link: asyncio.Task[None]) -> None:
+        """Give the broker a moment to acknowledge what is left; the rest stays in the outbox."""
+        deadline = time.monotonic() + DRAIN_S
+        while (
+            not link.done()
+            and isinstance(self.link.state, Connected)
+            and time.monotonic() < deadline
+        ):
+            if not await self.journal.waiting():
+                return
+            await asyncio.sleep(0.02)
+
+    async def _show_status(self, worker: Worker) -> None:
+        """Publish how beds and daemon do: when that changes, and now and then."""
+        state_at = tick_at = time.monotonic()
+        shown: tuple[str, ...] = ()
+        while True:
+            now, degraded = time.monotonic(), self.degraded()
+            if now >= state_at or degraded != shown:
+                shown, state_at = degraded, now + STATE_EVERY_S
+                self.link.retain(self._plan.topics.daemon(self._plan.node), self.state())
+            if now >= tick_at:
+                tick_at = now + REFRESH_S
+                for board in self.boards.values():
+                    board.tick()
+            worker.beat()
+            await asyncio.sleep(STATUS_S)
+
+    async def _care_for_model(self, _: Worker) -> None:
+        """Build a model that hangs anew; where that cannot be, the ward ends and begins anew."""
+        while True:
+            await asyncio.sleep(REFRESH_S)
+            await self.judge.rebuild_if_stuck()
+
+    async def _count_outbox_again(self, worker: Worker) -> None:
+        while True:
+            await self.count_outbox()
+            worker.beat()
+            await asyncio.sleep(REFRESH_S)
+
+    async def count_outbox(self) -> None:
+        """Count what waits for the broker; a disk that cannot be read leaves the last count."""
+        try:
+            self.outbox = await self.journal.outbox_counters(datetime.now(UTC))
+        except JournalError as error:
+            if not self._uncounted:
+                _log.warning("the outbox cannot be counted", error=str(error))
+            self._uncounted = f"the outbox cannot be counted: {error}"
+        else:
+            self._uncounted = ""
+
+    # --- beds ----------------------------------------------------------------------------------
+
+    def _deliver(self, bed: str, item: Item) -> None:
+        """Take an item on the signal thread's thread, to the event loop."""
+        if self._loop is not None:
+            self._loop.call_soon_threadsafe(self._take, bed, item)
+
+    def _take(self, bed: str, item: Item) -> None:
+        if self._plan.past is not None:
+            self._plan.past.keep(item)
+        self.desk(bed).take(item)
+
+    def desk(self, bed: str) -> BedWorker:
+        """Return a bed's desk, set up when the bed is first heard of."""
+        desk = self.workers.get(bed)
+        if desk is None:
+            board = BedPublisher(bed, self._house, self.link)
+            desk = BedWorker(self._plan.parts, board)
+            self.workers[bed], self.boards[bed] = desk, board
+            working = self.supervisor.task(f"desk {bed}", lambda _: desk.run())
+            working.add_done_callback(self._desk_over)
+            self._desk_tasks[bed] = working
+            board.refresh()
+            if self._plan.home_assistant:
+                self._announce(bed)
+        return desk
+
+    async def _durable(self, bed: str) -> None:
+        await self.desk(bed).durable()
+
+    def _announce(self, bed: str) -> None:
+        plan = self._plan
+        document = discovery(plan.topics, plan.node, bed, pages=plan.show_pages)
+        topic = discovery_topic(plan.topics, bed)
+        self.link.retain_bytes(topic, document, content_type="application/json")
+
+    def _event_done(self, event: payloads.StageEvent) -> None:
+        if event.status != "provisional":
+            self.signal_thread.page_done()
+        for watcher in self._plan.watchers:
+            watcher.event(event)
+
+    # --- after a restart -----------------------------------------------------------------------
+
+    async def _resume(self) -> None:
+        """Take up the sessions that ran when the daemon went down."""
+        if self._plan.source.kind != "live":
+            return
+        for record in await self.journal.read(JournalReader.open_sessions):
+            if record.site != self._plan.topics.site or record.source != "live":
+                continue
+            await self._resume_one(record.id)
+
+    async def _resume_one(self, session_id: str) -> None:
+        def look(reader: JournalReader) -> NightRecord:
+            return reader.night(session_id)
+
+        night = await self.journal.read(look)
+        evidence = await self.journal.read(lambda reader: reader.evidence(session_id))
+        provisional = await self.journal.read(lambda reader: reader.provisional(session_id))
+        session = _session_of(night, self._plan.boot_id)
+        last = max((event.epoch for event in night.events), default=-1)
+        seen = max([session.opened_utc, *(_utc(page.end) for page in night.events)])
+        _log.info("session taken up again", bed=session.bed, session=session.id, epoch=last + 1)
+        await self.desk(session.bed).resume(session, night, evidence, provisional)
+        taken_up = self.signal_thread.post(
+            session.bed,
+            lambda pipeline, now: pipeline.resume(
+                session, next_epoch=last + 1, last_seen_utc=seen, now=now
+            ),
+        )
+        taken_up.add_done_callback(_complain)
+
+    # --- the daemon's own state ----------------------------------------------------------------
+
+    def degraded(self) -> tuple[str, ...]:
+        """Return what is not as it should be, a line each."""
+        condition = self.journal.condition
+        lines = (
+            *self.judge.state().degraded,
+            *(("journal_degraded",) if condition.health == "degraded" else ()),
+            *(words for words in (condition.why, condition.lost, self._uncounted) if words),
+            *self.link.problems,
+            *self.supervisor.problems(),
+        )
+        return tuple(dict.fromkeys(lines))
+
+    def state(self) -> payloads.DaemonState:
+        """Return how the daemon does; waits for nothing, so that it can be told at any time."""
+        plan, judge = self._plan, self.judge.state()
+        counters: Counter[str] = Counter()
+        for board in self.boards.values():
+            counters.update(board.counts)
+        counters.update({"judged": judge.judged, "failed": judge.failed, "rebuilt": judge.rebuilt})
+        counters["given_up"] += judge.given_up
+        return payloads.DaemonState(
+            at=instant(time.time()),
+            site=plan.topics.site,
+            node=plan.node,
+            version=__version__,
+            pack=plan.pack.manifest.name,
+            pack_version=plan.pack.manifest.version,
+            pack_digest=plan.pack.digest,
+            recipe=plan.pack.recipe.name,
+            provider=judge.provider,
+            degraded=self.degraded(),
+            uptime_s=round(time.monotonic() - self._began, 1),
+            beds=tuple(self.boards),
+            counters=dict(counters),
+            outbox=self.outbox,
+        )
+
+
+def _session_of(night: NightRecord, boot_id: str) -> Session:
+    """Return a session as it stood in the journal, on the grid of this boot if it has one."""
+    record = night.session
+    anchor = night.anchors[-1] if night.anchors else None
+    anchor = next((each for each in night.anchors if each.boot_id == boot_id), anchor)
+    lights = tuple(
+        LightsMark("off" if mark.kind == "lights_off" else "on", _utc(mark.at))
+        for mark in night.marks
+        if mark.kind in ("lights_off", "lights_on")
+    )
+    return Session(
+        id=record.id,
+        site=record.site,
+        bed=record.bed,
+        subject=record.subject,
+        source=record.source,
+        boot_id=anchor.boot_id if anchor is not None else "",
+        opened_utc=_utc(record.opened),
+        phase=Phase(record.phase),
+        anchor_lsl=anchor.lsl_t0 if anchor is not None else None,
+        anchor_utc=anchor.utc_t0 if anchor is not None else None,
+        lights=lights,
+    )
+
+
+def _utc(at: str) -> float:
+    return datetime.fromisoformat(at).timestamp()
+
+
+def _complain(taken_up: Future[None]) -> None:
+    error = taken_up.exception()
+    if isinstance(error, HypnocastError):
+        _log.error("a session cannot be taken up again", error=str(error))
+    elif error is not None:
+        _log.error("a session cannot be taken up again", error=repr(error))

@@ -1,0 +1,1 @@
+"""From drawn pages to stage events in the journal."""

@@ -1,0 +1,152 @@
+"""Looks that wait for the model: in which order they are judged, how many at once, and which not.
+
+Terminal verdicts come before provisional ones, these before what nobody waits for. A look that
+cannot be judged before its deadline is given up, so that those behind it are in time.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import structlog
+
+from hypnocast.core.types import Look, Opinion
+from hypnocast.errors import HypnocastError, InferenceError, TooLateError
+from hypnocast.stagers.onnx.local import MAX_BATCH
+from hypnocast.stagers.pace import Pace
+
+if TYPE_CHECKING:
+    from hypnocast.stagers.base import Stager
+
+TERMINAL, PROVISIONAL, GLANCE, STUDY = range(4)
+"""In the order in which they are judged."""
+
+GLANCES_AT_ONCE = 4
+STUDIES_AT_ONCE = 4
+
+_BATCHES = {
+    TERMINAL: (MAX_BATCH, PROVISIONAL),
+    PROVISIONAL: (MAX_BATCH, PROVISIONAL),
+    GLANCE: (GLANCES_AT_ONCE, GLANCE),
+    STUDY: (STUDIES_AT_ONCE, STUDY),
+}
+"""By the first in order: how many are judged at once, and up to which order.
+
+Glances and studies are never judged along with pages, and few at once: a page may come.
+"""
+
+
+_log = structlog.get_logger("judge")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Question:
+    """A look, and the future that gets the opinion on it."""
+
+    order: tuple[int, int]
+    look: Look
+    answer: asyncio.Future[Opinion]
+    until: float
+    """When an answer is of no use any more, on the monotonic clock."""
+
+
+class Questions:
+    """What waits. Whoever uses it holds the judge's lock."""
+
+    def __init__(self) -> None:
+        """Begin empty."""
+        self._waiting: list[Question] = []
+        self._number = itertools.count()
+
+    def __len__(self) -> int:
+        """Count what waits."""
+        return len(self._waiting)
+
+    def up_to(self, rank: int) -> int:
+        """Count what waits with this rank or one before it."""
+        return sum(each.order[0] <= rank for each in self._waiting)
+
+    def put(self, rank: int, look: Look, answer: asyncio.Future[Opinion], until: float) -> None:
+        """Add one, behind those of its rank."""
+        self._waiting.append(Question((rank, next(self._number)), look, answer, until))
+
+    def forget_answered(self) -> None:
+        """Drop what nobody waits for any more: it came too late, or was cancelled."""
+        self._waiting = [each for each in self._waiting if not each.answer.done()]
+
+    def clear(self) -> list[Question]:
+        """Take everything out."""
+        waiting, self._waiting = self._waiting, []
+        return waiting
+
+    def batch(self, now: float, pace: Pace) -> tuple[list[Question], list[Question]]:
+        """Take out what is judged next, and what is given up for it."""
+        self._waiting.sort(key=lambda question: question.order)
+        most, up_to = _BATCHES[self._waiting[0].order[0]]
+        there = [each for each in self._waiting if each.order[0] <= up_to]
+        in_time = [each for each in there if now + pace.page_s <= each.until]
+        if not in_time:
+            # None can be in time by the estimate. The newest is tried: the estimate may be old.
+            batch, given_up = there[-1:], []
+        else:
+            batch = _fitting(in_time[:most], now, pace)
+            given_up = [each for each in there if each not in in_time]
+        gone = {id(each) for each in (*batch, *given_up)}
+        self._waiting = [each for each in self._waiting if id(each) not in gone]
+        return batch, given_up
+
+
+def _fitting(wanted: list[Question], now: float, pace: Pace) -> list[Question]:
+    """Return as many of the first as can be judged together before the first deadline."""
+    for count in range(len(wanted), 1, -1):
+        first = min(each.until for each in wanted[:count])
+        if now + pace.batch_s(count) <= first:
+            return wanted[:count]
+    return wanted[:1]
+
+
+def give_up(questions: Sequence[Question], pace: Pace) -> None:
+    """Answer what cannot be judged in time."""
+    for question in questions:
+        why = f"the model takes {pace.page_s:.1f} s a page, and others come first"
+        remedy = "Serve fewer beds or use a faster model."
+        answer_one(question, TooLateError(why, where="judge", remedy=remedy))
+
+
+def answer_one(question: Question, given: Opinion | HypnocastError) -> None:
+    """Answer a question, unless nobody waits any more."""
+    if question.answer.done():
+        return
+    if isinstance(given, Opinion):
+        question.answer.set_result(given)
+    else:
+        question.answer.set_exception(given)
+
+
+def answer_all(batch: list[Question], answers: Sequence[Opinion | HypnocastError]) -> None:
+    """Answer a batch."""
+    for question, answer in zip(batch, answers, strict=True):
+        answer_one(question, answer)
+
+
+def answers_of(stager: Stager, looks: Sequence[Look]) -> Sequence[Opinion | HypnocastError]:
+    """Ask the model about a batch; where that fails about each look alone.
+
+    One bed's page, or a batch too large for the memory there is, must not cost the other beds
+    theirs.
+    """
+    failure: HypnocastError
+    try:
+        return stager.judge(looks)
+    except HypnocastError as error:
+        failure = error
+    except Exception as error:  # noqa: BLE001  (a model may raise anything; the night goes on)
+        failure = InferenceError(f"{type(error).__name__}: {error}", where="judge")
+    _log.error("the model failed", error=str(failure), pages=len(looks))
+    if len(looks) == 1:
+        return [failure]
+    return [answer for look in looks for answer in answers_of(stager, [look])]

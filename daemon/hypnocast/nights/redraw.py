@@ -1,0 +1,178 @@
+"""Past pages drawn again, from the tape that the night left."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Container, Generator, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from hypnocast.config.tables import Config
+from hypnocast.core.montage.choice import Montage
+from hypnocast.core.pages.page_builder import PageBuilder, PageNeeds
+from hypnocast.core.pictures.recipe import Recipe, builtin, builtin_names
+from hypnocast.core.pictures.render import draw
+from hypnocast.core.quality import assess
+from hypnocast.core.timing.decisions import Anchored, Ended, PageClosed
+from hypnocast.core.types import (
+    Chunk,
+    ClockReading,
+    Page,
+    Picture,
+    StreamHeader,
+    StreamLost,
+    StreamOpened,
+)
+from hypnocast.errors import TapeError
+from hypnocast.live.service.build import chooser
+from hypnocast.nights.night_view import NightView
+from hypnocast.nights.replay import decisions_of
+from hypnocast.ports.recordings.files import open_recording
+from hypnocast.ports.recordings.recording import Recording
+from hypnocast.ports.recordings.tape_reader import tape_facts
+
+_SAME_S = 1e-6
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Redrawn:
+    """Pages of a night, drawn again."""
+
+    tape: Path
+    recipe: Recipe
+    pictures: dict[int, Picture]
+
+
+def redraw(
+    config: Config,
+    view: NightView,
+    recipe: Recipe,
+    epochs: range,
+    *,
+    needed: int,
+    tape: Path | None = None,
+) -> Redrawn:
+    """Draw pages again; :class:`TapeError` where no tape has page ``needed``."""
+    tried = [tape] if tape is not None else tapes_of(config, view, needed)
+    for path in tried:
+        pictures = {
+            picture.epoch: picture for picture in draw_again(config, view, recipe, path, epochs)
+        }
+        if needed in pictures:
+            return Redrawn(path, recipe, pictures)
+    raise TapeError(
+        f"no tape has page {needed} of {view.session.id}",
+        where=str(tape or config.tape_dir),
+        remedy="Name the recording with --tape, if it lies elsewhere.",
+    )
+
+
+def draw_again(
+    config: Config, view: NightView, recipe: Recipe, tape: Path, epochs: range
+) -> Iterator[Picture]:
+    """Give those pages of a night that a tape has, up to the last that is wanted."""
+    recording = open_recording(tape, timezone=config.site.timezone)
+    beds = {bed.id: bed for bed in config.bed}
+    anchors = [anchor.lsl_t0 for anchor in view.anchors]
+    mains_hz = config.signal.mains_hz
+    for page in _pages(recording, recipe, chooser(beds.get(view.session.bed)), anchors):
+        if page.epoch in epochs:
+            quality = assess(page, recipe.roles, mains_hz)
+            names = {role: signal.derivation.name for role, signal in page.signals.items()}
+            yield draw(page, recipe, mains_hz, quality, names)
+        if page.epoch >= epochs.stop - 1:
+            return
+
+
+def tapes_of(config: Config, view: NightView, epoch: int) -> list[Path]:
+    """Return the tapes that may have a page, the likeliest first."""
+    boots = {anchor.boot_id for anchor in view.anchors}
+    ends = view.begins(epoch + 1)
+    firsts: dict[str, Path] = {}
+    for path in sorted(config.tape_dir.glob("*_*_[0-9][0-9][0-9]*.xdf")):
+        firsts.setdefault(path.name.rpartition("_")[0], path)
+    found = []
+    for stem, path in firsts.items():
+        began = _began(stem)
+        if began is None or (view.session.source == "live" and began > ends):
+            continue
+        facts = tape_facts(path)
+        if facts.get("bed") == view.session.bed and facts.get("boot_id", "") in {*boots, ""}:
+            found.append((began, path))
+    return [path for _, path in sorted(found, reverse=True)]
+
+
+def recipe_of(view: NightView, epoch: int, fallback: Callable[[], Recipe]) -> Recipe:
+    """Return the recipe that drew a page: a built-in one, or that of the configured pack."""
+    digest = view.page(epoch).digests.recipe
+    for name in builtin_names():
+        if builtin(name).digest == digest:
+            return builtin(name)
+    return fallback()
+
+
+def _pages(
+    recording: Recording,
+    recipe: Recipe,
+    choose: Callable[[Sequence[StreamHeader]], Montage],
+    anchors: Sequence[float],
+) -> Iterator[Page]:
+    """Give the pages of the grids that begin at these anchors, as the live run closed them."""
+    needs = PageNeeds(recipe.roles, recipe.context_s, recipe.tail_s)
+    decisions = decisions_of(recording)
+    box = PageBuilder(needs, choose=choose, obey=decisions or None)
+    ours: Container[float] = _Near(anchors)
+    if not decisions and anchors:
+        box.begin(anchors[-1])
+    on_grid = False
+    for arrival in recording.arrivals():
+        match arrival:
+            case Chunk():
+                box.feed(arrival)
+            case ClockReading():
+                box.read_clock(arrival)
+            case StreamOpened():
+                box.open(arrival)
+            case StreamLost():
+                box.lose(arrival)
+        if (now := box.watermark) is not None:
+            closed = box.close_due(now)
+            on_grid = yield from _of_grid(box, closed, ours, on_grid=on_grid)
+    if (now := box.watermark) is not None:
+        yield from _of_grid(box, box.end(now), ours, on_grid=on_grid)
+
+
+@dataclass(frozen=True, slots=True)
+class _Near:
+    """Times that differ by less than any clock can tell are the same."""
+
+    times: Sequence[float]
+
+    def __contains__(self, time: object) -> bool:
+        return isinstance(time, float) and any(abs(time - one) < _SAME_S for one in self.times)
+
+
+def _of_grid(
+    box: PageBuilder, closed: list[Page], ours: Container[float], *, on_grid: bool
+) -> Generator[Page, None, bool]:
+    """Pass the pages that closed on our grid; several grids may lie on one tape."""
+    pages = iter(closed)
+    for decision in box.take_decisions():
+        match decision:
+            case Anchored():
+                on_grid = decision.anchor in ours
+            case PageClosed():
+                page = next(pages)
+                if on_grid:
+                    yield page
+            case Ended():
+                on_grid = False
+    return on_grid
+
+
+def _began(stem: str) -> datetime | None:
+    found = re.search(r"_(\d{8}T\d{6}\.\d+)Z$", stem)
+    if found is None:
+        return None
+    return datetime.strptime(found[1], "%Y%m%dT%H%M%S.%f").replace(tzinfo=UTC)

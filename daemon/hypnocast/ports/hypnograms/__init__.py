@@ -1,0 +1,1 @@
+"""Hypnograms as files: what scorers wrote, and what other software reads."""

@@ -1,0 +1,196 @@
+"""The journal: everything Hypnocast must not lose, durable before anybody is told.
+
+One thread writes; batches that wait together share one fsync. Another reads, so that a reader
+never waits for the disk. An event enters the outbox in the transaction that makes it durable,
+and leaves it when the broker has acknowledged it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Self, TypeVar
+
+from hypnocast.core.wire.payloads import OutboxCounters
+from hypnocast.ports.journal.files import JournalFiles
+from hypnocast.ports.journal.reader import JournalReader
+from hypnocast.ports.journal.records import Batch, Committed, StoredEvent, StoredReply
+from hypnocast.ports.journal.storage import Condition
+from hypnocast.ports.journal.writer import JournalWriter
+
+T = TypeVar("T")
+News = Callable[[tuple[StoredEvent, ...]], None]
+
+
+class Journal:
+    """The daemon's face of the journal: asynchronous, for one event loop."""
+
+    def __init__(self, files: JournalFiles) -> None:
+        """Use :meth:`open`."""
+        self._files = files
+        self._writer = JournalWriter(files, on_anew=self._reopen_reader)
+        self._reader_thread = ThreadPoolExecutor(1, thread_name_prefix="journal-reader")
+        self._reader = JournalReader(files.path)
+        self._news: list[News] = []
+        self._sent = 0
+        self._writer.start()
+
+    @classmethod
+    def open(cls, path: Path) -> Self:
+        """Open the journal, or begin one; :class:`JournalError` where that cannot be.
+
+        A damaged one is set aside and a new one begun: ``condition.set_aside`` says where.
+        """
+        files = JournalFiles(path)
+        try:
+            return cls(files)
+        except BaseException:
+            files.release()
+            raise
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.aclose()
+
+    async def aclose(self) -> None:
+        """Write what waits and let go of the files."""
+        await asyncio.to_thread(self._close)
+
+    def _close(self) -> None:
+        # Who closes last folds the write-ahead log into the file, and only a writer can.
+        self._reader_thread.shutdown()
+        self._reader.close()
+        self._writer.close()
+        self._files.release()
+
+    # --- how it does --------------------------------------------------------------------------
+
+    @property
+    def path(self) -> Path:
+        """The SQLite file."""
+        return self._files.path
+
+    @property
+    def generation(self) -> str:
+        """Tell this journal from one that was there before it."""
+        return self._writer.storage.generation
+
+    @property
+    def condition(self) -> Condition:
+        """Whether what is committed is durable, and if not, why."""
+        return self._writer.storage.condition
+
+    @property
+    def rounds(self) -> int:
+        """Turns of the writing thread: a thread that hangs on the disk does not count."""
+        return self._writer.rounds
+
+    @property
+    def sent(self) -> int:
+        """Events the broker has acknowledged."""
+        return self._sent
+
+    # --- writing ------------------------------------------------------------------------------
+
+    async def commit(self, batch: Batch) -> Committed:
+        """Return once the batch is durable (or held, where ``durable`` is False).
+
+        Cancelling the caller does not withdraw the batch.
+        """
+        waiter = asyncio.wrap_future(self._writer.submit(batch))
+        waiter.add_done_callback(self._tell)
+        return await asyncio.shield(waiter)
+
+    def _tell(self, waiter: asyncio.Future[Committed]) -> None:
+        if waiter.cancelled() or waiter.exception() is not None:
+            return
+        stored = waiter.result().stored
+        if stored:
+            for news in self._news:
+                news(stored)
+
+    def subscribe(self, news: News) -> Callable[[], None]:
+        """Call ``news`` in the event loop with all events just committed; return how to stop."""
+        self._news.append(news)
+        return lambda: self._news.remove(news)
+
+    def acknowledge(self, bed: str, sequence: int) -> None:
+        """Take an event out of the outbox: the broker has it."""
+        self._sent += 1
+        self._writer.delivered(bed, sequence)
+
+    async def forget(self, *, keep_days: int, now: datetime) -> int:
+        """Delete ended nights older than ``keep_days`` that owe the broker nothing; count them."""
+        limit = (now.astimezone(UTC) - timedelta(days=keep_days)).strftime("%Y-%m-%dT%H:%M:%S.000Z")
+        nights = 0
+        while await asyncio.wrap_future(
+            self._writer.chore(lambda store: store.forget_one_before(limit))
+        ):
+            nights += 1
+        return nights
+
+    # --- reading ------------------------------------------------------------------------------
+
+    async def read(self, question: Callable[[JournalReader], T]) -> T:
+        """Ask the tables something off the event loop: ``await journal.read(lambda r: …)``."""
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._reader_thread, lambda: question(self._reader))
+
+    def _reopen_reader(self) -> None:
+        def reopen() -> None:
+            self._reader.close()
+            self._reader = JournalReader(self._files.path)
+
+        self._reader_thread.submit(reopen)
+
+    async def events(self, bed: str, since: int = 0, limit: int = 200) -> tuple[StoredEvent, ...]:
+        """Return a bed's events after a sequence number, those held in memory included."""
+        rows = await self.read(lambda reader: reader.events(bed, since, limit))
+        return self._with_held(bed, rows, since, limit)
+
+    async def outbox(self, bed: str, after: int = 0, limit: int = 200) -> tuple[StoredEvent, ...]:
+        """Return a bed's events that wait for the broker, in their order."""
+        rows = await self.read(lambda reader: reader.outbox(bed, after, limit))
+        held = self._writer.storage.held
+        rows = self._with_held(bed, rows, after, limit)
+        if held is None:
+            return rows
+        return tuple(row for row in rows if (bed, row.sequence) not in held.delivered)
+
+    def _with_held(
+        self, bed: str, rows: tuple[StoredEvent, ...], after: int, limit: int
+    ) -> tuple[StoredEvent, ...]:
+        held = self._writer.storage.held
+        if held is None or len(rows) >= limit:
+            return rows
+        last = rows[-1].sequence if rows else after
+        return (*rows, *held.of_bed(bed, last))[:limit]
+
+    async def waiting(self) -> dict[str, int]:
+        """Count the events of each bed that wait for the broker."""
+        counts = await self.read(JournalReader.waiting)
+        held = self._writer.storage.held
+        for row in held.waiting() if held is not None else ():
+            counts[row.bed] = counts.get(row.bed, 0) + 1
+        return counts
+
+    async def reply(self, bed: str, request: str) -> StoredReply | None:
+        """Return the answer a request got, if it got one."""
+        held = self._writer.storage.held
+        if held is not None and (found := held.replies.get((bed, request))) is not None:
+            return found
+        return await self.read(lambda reader: reader.reply(bed, request))
+
+    async def outbox_counters(self, now: datetime) -> OutboxCounters:
+        """Return what waits for the broker, for the daemon's state."""
+        waiting = sum((await self.waiting()).values())
+        oldest = await self.read(JournalReader.oldest_waiting)
+        age = None
+        if oldest is not None:
+            age = max(0.0, (now - datetime.fromisoformat(oldest)).total_seconds())
+        return OutboxCounters(waiting=waiting, oldest_s=age, sent=self._sent)

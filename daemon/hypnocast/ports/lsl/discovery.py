@@ -1,0 +1,145 @@
+"""What is on the network, for ``hypnocast streams``: headers, problems, and whose bed it is."""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter
+from dataclasses import dataclass, replace
+
+from hypnocast.core.types import StreamHeader
+from hypnocast.errors import StreamError
+from hypnocast.ports.lsl.announcements import Network
+from hypnocast.ports.lsl.beds import (
+    AnnouncedStream,
+    BedStreams,
+    Selector,
+    auto_bed,
+    auto_selector,
+    eeg_like,
+    is_marker,
+    matches,
+)
+from hypnocast.ports.lsl.library import load_pylsl
+from hypnocast.ports.lsl.opening import (
+    OPEN_TIMEOUT_S,
+    Opening,
+    close_later,
+    effective_header,
+    header_problems,
+)
+from hypnocast.ports.lsl.problems import ProblemKind, StreamProblem
+
+
+@dataclass(frozen=True, slots=True)
+class FoundStream:
+    """A stream on the network."""
+
+    seen: AnnouncedStream
+    header: StreamHeader | None
+    """None where the stream did not answer."""
+    bed: str | None
+    """The bed that reads it; None where it is nobody's."""
+    problems: tuple[StreamProblem, ...]
+
+
+def discover(
+    beds: tuple[BedStreams, ...] | None = None, *, wait_s: float = 2.0
+) -> list[FoundStream]:
+    """Look at the network for a while, ask every stream for its header, sort by bed and name.
+
+    With ``beds`` the streams are given to the beds of the config, else to those that
+    :class:`~hypnocast.ports.lsl.source.LslSource` would make by itself.
+    """
+    clock = load_pylsl().local_clock
+    network = Network(s.predicate for bed in beds or () for s in bed.selectors if s.predicate)
+    threading.Event().wait(wait_s)
+    announced = network.announced(clock())
+    by_predicate = network.by_predicate()
+    openings = {
+        uid: Opening.start(entry, now=clock(), buffer_s=1, wake=_nobody, measure=False)
+        for uid, entry in announced.items()
+    }
+    found: list[tuple[FoundStream, Selector]] = []
+    patience = clock() + 3 * OPEN_TIMEOUT_S
+    for uid, opening in openings.items():
+        opening.done.wait(max(0.0, patience - clock()))
+        if opening.inlet is not None:
+            close_later(opening.inlet)
+        seen = announced[uid].seen
+        claims = [
+            (bed.bed, selector)
+            for bed in beds or ()
+            for selector in bed.selectors
+            if matches(selector, seen, by_predicate)
+        ]
+        found.append(_judge(seen, opening, claims, by_itself=beds is None))
+    if beds is None:
+        found = _with_markers(found)
+    told = _with_rivals(found)
+    return sorted(told, key=lambda one: (one.bed is None, one.bed or "", one.seen.name))
+
+
+def _nobody() -> None:
+    """Wake nobody: each opening is waited for."""
+
+
+def _judge(
+    seen: AnnouncedStream, opening: Opening, claims: list[tuple[str, Selector]], *, by_itself: bool
+) -> tuple[FoundStream, Selector]:
+    described = opening.described
+    bed, selector = claims[0] if claims else (None, auto_selector(seen))
+    place = bed or ""
+    if described is None:
+        what = opening.error.what if opening.error else "announced, but gave no answer"
+        problem = StreamProblem(ProblemKind.NO_ANSWER, place, seen.name, what)
+        return FoundStream(seen, None, bed, (problem,)), selector
+    try:
+        header = effective_header(described, selector, described.header.key)
+    except StreamError as error:
+        problem = StreamProblem(
+            ProblemKind.BAD_METADATA, place, seen.name, error.what, error.remedy
+        )
+        return FoundStream(seen, described.header, bed, (problem,)), selector
+    problems = [
+        StreamProblem(kind, place, header.key, text, remedy)
+        for kind, text, remedy in header_problems(described, header)
+    ]
+    names = sorted({name for name, _ in claims})
+    if len(names) > 1:
+        text = f"the beds {', '.join(names)} select it; it is opened for none"
+        problems.append(StreamProblem(ProblemKind.CLAIMED_TWICE, place, header.key, text))
+    if by_itself and not is_marker(seen):
+        labels = (channel.label for channel in header.channels)
+        bed = auto_bed(seen) if seen.is_psg or (seen.rate > 0 and eeg_like(labels)) else None
+    return FoundStream(seen, header, bed, tuple(problems)), selector
+
+
+def _with_markers(found: list[tuple[FoundStream, Selector]]) -> list[tuple[FoundStream, Selector]]:
+    """Give marker streams to the automatic bed whose prefix they share."""
+    beds = {one.bed for one, _ in found}
+    return [
+        (replace(one, bed=auto_bed(one.seen)), selector)
+        if is_marker(one.seen) and auto_bed(one.seen) in beds
+        else (one, selector)
+        for one, selector in found
+    ]
+
+
+def _with_rivals(found: list[tuple[FoundStream, Selector]]) -> list[FoundStream]:
+    """Tell of streams that one selector of one bed fits alike."""
+    places = Counter((one.bed, selector) for one, selector in found)
+    told = []
+    for one, selector in found:
+        count = places[one.bed, selector]
+        if one.bed is not None and count > 1:
+            problem = StreamProblem(
+                ProblemKind.AMBIGUOUS,
+                one.bed,
+                one.seen.source_id or one.seen.name,
+                f"{count} streams fit {selector}; none of them is read",
+                "Name the stream by its source_id or host",
+            )
+            told.append(replace(one, problems=(*one.problems, problem)))
+        else:
+            told.append(one)
+    return told

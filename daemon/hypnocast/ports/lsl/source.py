@@ -1,0 +1,244 @@
+"""Lab Streaming Layer: one supervisor that keeps the streams of all beds open and read.
+
+Three kinds of threads share the work, so that none waits for another's stream:
+
+- one *reader* polls every open inlet and hands arrivals to the sink, in order;
+- one *watcher* looks at the network, decides which streams to open, and measures clocks;
+- one short-lived *opener* per stream that is being opened, because a stream that has just died
+  may let its opener wait for seconds.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+
+from hypnocast.core.types import StreamHeader
+from hypnocast.errors import StreamError
+from hypnocast.ports.lsl.announcements import Announced, Network
+from hypnocast.ports.lsl.beds import (
+    BedStreams,
+    auto_bed,
+    auto_selector,
+    claimed_twice,
+    eeg_like,
+    is_marker,
+    matches,
+)
+from hypnocast.ports.lsl.inlet import Clock, Inlet
+from hypnocast.ports.lsl.library import load_pylsl
+from hypnocast.ports.lsl.live_stream import LiveStream
+from hypnocast.ports.lsl.opening import Opening, close_later
+from hypnocast.ports.lsl.problems import StreamProblem
+from hypnocast.ports.lsl.reader_thread import ReaderThread, Sink
+from hypnocast.ports.lsl.stream_slot import LslTimings, SlotHealth, StreamSlot
+
+
+class LslSource:
+    """All streams of all beds. ``beds=None`` finds polysomnograms by itself."""
+
+    def __init__(
+        self, beds: Sequence[BedStreams] | None = None, *, timing: LslTimings | None = None
+    ) -> None:
+        """Take what to read; nothing is opened before :meth:`start`."""
+        self._pylsl = load_pylsl()
+        self._timing = timing or LslTimings()
+        self._auto = beds is None
+        self._lock = threading.Lock()
+        self._wake = threading.Event()
+        self._stopping = threading.Event()
+        self._probes: dict[str, Opening] = {}
+        self._next_clock = 0.0
+        self._watcher: threading.Thread | None = None
+        self._reader: ReaderThread | None = None
+        now = self._pylsl.local_clock()
+        self._slots = [
+            StreamSlot(bed.bed, selector, timing=self._timing, now=now)
+            for bed in beds or ()
+            for selector in bed.selectors
+        ]
+
+    # -- life ------------------------------------------------------------------------------------
+
+    def start(self, sink: Sink) -> None:
+        """Begin to search, open and read. ``sink`` is called on the reading thread."""
+        if self._reader is not None:
+            raise StreamError("this source was already started", where="lsl")
+        self._reader = ReaderThread(
+            sink,
+            clock=self._pylsl.local_clock,
+            every_s=self._timing.read_every_s,
+            wake=self.wake,
+        )
+        self._reader.start()
+        self._watcher = threading.Thread(target=self._watch, name="lsl-watcher", daemon=True)
+        self._watcher.start()
+
+    def stop(self, timeout_s: float = 5.0) -> None:
+        """Read what is left, then let go of everything. May be called twice."""
+        self._stopping.set()
+        self.wake()
+        if self._watcher is not None:
+            self._watcher.join(timeout_s)
+        if self._reader is not None:
+            self._reader.stop(timeout_s)
+        with self._lock:
+            for slot in self._slots:
+                _close(slot.live)
+                slot.live = None
+
+    @contextmanager
+    def reading(self, sink: Sink) -> Iterator[LslSource]:
+        """Read inside a ``with``."""
+        self.start(sink)
+        try:
+            yield self
+        finally:
+            self.stop()
+
+    # -- what others may know --------------------------------------------------------------------
+
+    def problems(self) -> tuple[StreamProblem, ...]:
+        """Return everything that is wrong now."""
+        with self._lock:
+            return tuple(p for slot in self._slots for p in tuple(slot.problems.values()))
+
+    def health(self) -> tuple[SlotHealth, ...]:
+        """Return how every stream is doing."""
+        with self._lock:
+            return tuple(slot.health() for slot in self._slots)
+
+    def measure_soon(self) -> None:
+        """Ask all senders' clocks now: samples wait for a reading."""
+        self._next_clock = 0.0
+        self.wake()
+
+    @property
+    def turns(self) -> int:
+        """How often all streams were looked at: a reader that hangs does not count."""
+        return 0 if self._reader is None else self._reader.turns
+
+    @property
+    def sink_errors(self) -> int:
+        """How often the sink raised instead of taking an arrival."""
+        return 0 if self._reader is None else self._reader.sink_errors
+
+    # -- what slots need (lsl_slot.Bench) --------------------------------------------------------
+
+    @property
+    def reader(self) -> ReaderThread:
+        """The reading thread."""
+        if self._reader is None:
+            raise StreamError("this source was not started", where="lsl")
+        return self._reader
+
+    def wake(self) -> None:
+        """Make the watcher look again at once."""
+        self._wake.set()
+
+    def free_key(self, slot: StreamSlot, header: StreamHeader) -> str:
+        """Return a name for the stream that no other of its bed has."""
+        used = {other.key for other in self._slots if other.bed == slot.bed and other is not slot}
+        long = f"{header.key}/{header.name}"
+        for key in (header.key, long, *(f"{long}#{n}" for n in range(2, len(used) + 3))):
+            if key not in used:
+                return key
+        raise StreamError("no free name", where=long)
+
+    # -- the watcher -----------------------------------------------------------------------------
+
+    def _watch(self) -> None:
+        network = Network(s.selector.predicate for s in self._slots if s.selector.predicate)
+        while not self._stopping.is_set():
+            now = self._pylsl.local_clock()
+            announced = network.announced(now)
+            by_predicate = network.by_predicate()
+            with self._lock:
+                if self._auto:
+                    self._find_beds(announced, now)
+                self._tend_all(announced, by_predicate, now)
+            if now >= self._next_clock:
+                self._next_clock = now + self._timing.clock_every_s
+                self._measure_clocks()
+            self._close_retired()
+            self._wake.wait(self._timing.resolve_every_s)
+            self._wake.clear()
+        self._close_retired()
+
+    def _tend_all(
+        self,
+        announced: Mapping[str, Announced],
+        by_predicate: Mapping[str, frozenset[str]],
+        now: float,
+    ) -> None:
+        fitting = [
+            [a.seen for a in announced.values() if matches(slot.selector, a.seen, by_predicate)]
+            for slot in self._slots
+        ]
+        wanted: dict[str, set[str]] = {}
+        for slot, seen in zip(self._slots, fitting, strict=True):
+            wanted.setdefault(slot.bed, set()).update(one.uid for one in seen)
+        contested = claimed_twice(wanted)
+        for slot, seen in zip(self._slots, fitting, strict=True):
+            taken = {
+                uid
+                for other in self._slots
+                if other is not slot and other.bed == slot.bed
+                for uid in other.uids
+            }
+            slot.tend(seen, announced, contested=contested, taken=taken, bench=self, now=now)
+
+    def _measure_clocks(self) -> None:
+        for slot in self._slots:
+            live = slot.live
+            if live is None or not isinstance(live.inlet, Inlet):
+                continue
+            if live.inlet.clock is Clock.MEASURED:
+                reading = live.inlet.fresh_reading(live.header.key, timeout_s=0.2)
+                if reading is not None:
+                    live.note_reading(reading)
+
+    def _close_retired(self) -> None:
+        for live in self.reader.retired():
+            _close(live)
+
+    # -- beds nobody configured ------------------------------------------------------------------
+
+    def _find_beds(self, announced: Mapping[str, Announced], now: float) -> None:
+        known = {(slot.bed, slot.selector) for slot in self._slots}
+        for markers in (False, True):
+            beds = {bed for bed, _ in known}
+            for entry in announced.values():
+                place = (auto_bed(entry.seen), auto_selector(entry.seen))
+                if is_marker(entry.seen) is not markers or place in known:
+                    continue
+                if place[0] in beds if markers else self._is_psg(entry, now):
+                    known.add(place)
+                    self._slots.append(StreamSlot(*place, timing=self._timing, now=now))
+
+    def _is_psg(self, entry: Announced, now: float) -> bool:
+        """Tell by its type, or by its labels, which takes a moment to fetch."""
+        if entry.seen.is_psg:
+            return True
+        if entry.seen.rate == 0:
+            return False
+        probe = self._probes.get(entry.seen.uid)
+        if probe is None:
+            self._probes[entry.seen.uid] = Opening.start(
+                entry, now=now, buffer_s=1, wake=self.wake, measure=False
+            )
+            return False
+        if not probe.done.is_set():
+            return False
+        if probe.inlet is not None:
+            close_later(probe.inlet)
+            probe.inlet = None
+        return probe.described is not None and eeg_like(
+            channel.label for channel in probe.described.header.channels
+        )
+
+
+def _close(live: LiveStream | None) -> None:
+    if live is not None and isinstance(live.inlet, Inlet):
+        close_later(live.inlet)

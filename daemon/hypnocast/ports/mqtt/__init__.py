@@ -1,0 +1,1 @@
+"""MQTT: the link to the broker, the outbox, retained states, commands."""

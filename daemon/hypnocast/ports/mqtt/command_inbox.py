@@ -1,0 +1,204 @@
+"""Commands in, replies out: strictly read, bounded, and done once however often they come."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import time
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
+from typing import Final
+
+import msgspec
+import structlog
+
+from hypnocast.core.wire import commands, payloads
+from hypnocast.core.wire.commands import CatchUp, Command, Explain, PageCommand, Reply
+from hypnocast.errors import HypnocastError
+from hypnocast.ports.journal.journal import Journal
+from hypnocast.ports.journal.records import Batch, StoredReply
+from hypnocast.ports.journal.store import decode_event
+
+log = structlog.get_logger(__name__)
+
+Handle = Callable[[str, Command], Awaitable[Reply]]
+"""Obeys a command at a bed. What it cannot obey it says by a :class:`HypnocastError`."""
+
+SendReply = Callable[[str, bytes], None]
+
+COMMAND_BYTES: Final = 8 * 1024
+_BURST: Final = 20
+_PER_SECOND: Final = 2.0
+_QUEUE: Final = 16
+_CATCH_UP_BYTES: Final = 512 * 1024
+_HANDLE_S: Final = 30.0
+_LAST_SEQUENCE: Final = (1 << 63) - 1
+"""SQLite counts no further."""
+
+_QUESTIONS = (CatchUp, Explain, PageCommand)
+"""Change nothing: their answers are not kept, and a repeat is simply answered again."""
+
+
+class CommandInbox:
+    """Takes the commands of all beds. A bed's commands are obeyed one after the other."""
+
+    def __init__(self, journal: Journal, handle: Handle, send_reply: SendReply) -> None:
+        """Take who obeys, and who carries the replies away."""
+        self._journal = journal
+        self._handle = handle
+        self._send_reply = send_reply
+        self._lanes: dict[tuple[str, bool], asyncio.Queue[bytes]] = {}
+        self._budgets: dict[str, _Budget] = {}
+        self._new_lanes: asyncio.Queue[tuple[str, asyncio.Queue[bytes]]] = asyncio.Queue()
+        self.ignored: dict[str, int] = {}
+        """Why commands were not looked at → how many."""
+
+    def take(self, bed: str, payload: bytes, *, retained: bool) -> None:
+        """Look at a message on a command topic; never blocks, never raises."""
+        if retained:
+            # Whoever retains a command would have it obeyed again at every reconnection.
+            self._ignore(bed, "retained")
+            return
+        if not self._budgets.setdefault(bed, _Budget()).spend(time.monotonic()):
+            self._ignore(bed, "too_many")
+            return
+        if len(payload) > COMMAND_BYTES:
+            self._refuse(bed, "", f"a command has at most {COMMAND_BYTES} bytes")
+            return
+        try:
+            command = commands.decode_command(payload)
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+            self._refuse(bed, _request_of(payload), f"no command: {error}")
+            return
+        lane = self._lane(bed, question=isinstance(command, _QUESTIONS))
+        try:
+            lane.put_nowait(payload)
+        except asyncio.QueueFull:
+            self._refuse(bed, command.request, "too many commands wait; try again")
+
+    def _ignore(self, bed: str, why: str) -> None:
+        self.ignored[why] = self.ignored.get(why, 0) + 1
+        log.warning("command ignored", bed=bed, why=why)
+
+    def _refuse(self, bed: str, request: str, why: str) -> None:
+        log.warning("command refused", bed=bed, request=request, why=why)
+        reply = Reply(request=request, command="", ok=False, error=why)
+        self._send_reply(bed, payloads.encode(reply))
+
+    def _lane(self, bed: str, *, question: bool) -> asyncio.Queue[bytes]:
+        """Give questions a lane of their own: a slow answer must not hold up ``lights_off``."""
+        key = (bed, question)
+        if key not in self._lanes:
+            self._lanes[key] = asyncio.Queue(_QUEUE)
+            self._new_lanes.put_nowait((bed, self._lanes[key]))
+        return self._lanes[key]
+
+    async def run(self) -> None:
+        """Obey, whether there is a connection or not, until cancelled."""
+        async with asyncio.TaskGroup() as group:
+            while True:
+                bed, lane = await self._new_lanes.get()
+                group.create_task(self._work(bed, lane))
+
+    async def _work(self, bed: str, lane: asyncio.Queue[bytes]) -> None:
+        while True:
+            payload = await lane.get()
+            command = commands.decode_command(payload)
+            try:
+                answer = await self._answer(bed, command, payload)
+            except HypnocastError as error:
+                answer = payloads.encode(_failed(command, str(error)))
+            except TimeoutError:
+                answer = payloads.encode(_failed(command, f"no answer within {_HANDLE_S:.0f} s"))
+            except Exception as error:  # one bad command must not deafen a bed
+                log.exception("command failed", bed=bed, request=command.request)
+                answer = payloads.encode(
+                    _failed(command, f"internal fault: {type(error).__name__}")
+                )
+            self._send_reply(bed, answer)
+
+    async def _answer(self, bed: str, command: Command, payload: bytes) -> bytes:
+        if isinstance(command, CatchUp):
+            return await self._catch_up(bed, command)
+        if isinstance(command, _QUESTIONS):
+            async with asyncio.timeout(_HANDLE_S):
+                return payloads.encode(await self._handle(bed, command))
+        digest = command_digest(payload)
+        known = await self._journal.reply(bed, command.request)
+        if known is not None:
+            if known.command_digest != digest:
+                return payloads.encode(
+                    _failed(command, "this request id was used for another command before")
+                )
+            return known.payload
+        async with asyncio.timeout(_HANDLE_S):
+            reply = await self._handle(bed, command)
+        answer = payloads.encode(reply)
+        if reply.ok:
+            await self._journal.commit(
+                Batch(replies=(StoredReply(bed, command.request, digest, answer, _now()),))
+            )
+        return answer
+
+    async def _catch_up(self, bed: str, command: CatchUp) -> bytes:
+        since = min(command.since, _LAST_SEQUENCE)
+        rows = await self._journal.events(bed, since, command.limit + 1)
+        events: list[payloads.StageEvent] = []
+        size = 0
+        for row in rows[: command.limit]:
+            size += len(row.payload)
+            if events and size > _CATCH_UP_BYTES:
+                break
+            events.append(decode_event(row.payload))
+        return payloads.encode(
+            Reply(
+                request=command.request,
+                command=commands.command_name(command),
+                ok=True,
+                session=events[-1].session if events else None,
+                events=tuple(events),
+                more=len(events) < len(rows),
+            )
+        )
+
+
+class _Budget:
+    """A token bucket: a burst, then so many a second."""
+
+    def __init__(self) -> None:
+        self._left = float(_BURST)
+        self._at = time.monotonic()
+
+    def spend(self, now: float) -> bool:
+        self._left = min(_BURST, self._left + (now - self._at) * _PER_SECOND)
+        self._at = now
+        if self._left < 1.0:
+            return False
+        self._left -= 1.0
+        return True
+
+
+def command_digest(payload: bytes) -> str:
+    """Return what tells a repeated command from another with the same request id."""
+    command = commands.decode_command(payload)
+    return hashlib.sha256(msgspec.json.encode(command)).hexdigest()
+
+
+def _failed(command: Command, why: str) -> Reply:
+    return Reply(
+        request=command.request, command=commands.command_name(command), ok=False, error=why
+    )
+
+
+def _request_of(payload: bytes) -> str:
+    """Find the request id in what is no valid command, so that the refusal finds its way."""
+    try:
+        loose = msgspec.json.decode(payload, type=dict[str, object])
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return ""
+    request = loose.get("request", "")
+    return request[:64] if isinstance(request, str) else ""
+
+
+def _now() -> str:
+    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%f")[:-3] + "Z"

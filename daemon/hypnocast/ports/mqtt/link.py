@@ -1,0 +1,329 @@
+"""The link to the broker: an outer loop that never gives up, over connections that do.
+
+    connecting ──▶ connected ──▶ waiting ──▶ connecting …
+        ├────────▶ refused (the broker answered no) ──▶ connecting …
+        └────────▶ waiting (no broker there) ──▶ connecting …
+
+On every connection: ``available``, all retained states, the subscriptions, then the outbox.
+States go their own way beside the outbox, so that ``stage`` overtakes a backlog of ``events``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Final
+
+import aiomqtt
+import structlog
+
+from hypnocast.core.wire import payloads
+from hypnocast.core.wire.topics import HOME_ASSISTANT_ROOT, Topics
+from hypnocast.errors import BrokerError
+from hypnocast.ports.journal.journal import Journal
+from hypnocast.ports.journal.records import StoredEvent
+from hypnocast.ports.mqtt.client import BrokerRefused, Client, Protocol
+from hypnocast.ports.mqtt.command_inbox import CommandInbox, Handle
+from hypnocast.ports.mqtt.outbox import Outbox, attributes
+from hypnocast.ports.mqtt.retained import Retained, RetainedStates
+from hypnocast.ports.mqtt.settings import BrokerSettings
+from hypnocast.ports.mqtt.subscriptions import Subscriptions
+from hypnocast.ports.mqtt_connector import Connector
+from hypnocast.ports.supervision import Supervisor
+from hypnocast.ports.worker import Worker
+
+log = structlog.get_logger(__name__)
+
+_WATCH_S: Final = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class Connecting:
+    """A connection is being made."""
+
+
+@dataclass(frozen=True, slots=True)
+class Connected:
+    """The broker has accepted us."""
+
+    protocol: Protocol
+
+
+@dataclass(frozen=True, slots=True)
+class RefusedByBroker:
+    """The broker answered, and said no; tried again after ``seconds``."""
+
+    why: str
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """There is no broker, or no longer; tried again after ``seconds``."""
+
+    why: str
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Closed:
+    """Not begun yet, or over."""
+
+
+LinkState = Connecting | Connected | RefusedByBroker | Waiting | Closed
+
+
+class MqttLink:
+    """Carries everything to and from the broker once started; nothing of it ever blocks."""
+
+    def __init__(
+        self,
+        settings: BrokerSettings | None,
+        topics: Topics,
+        node: str,
+        journal: Journal,
+        handle: Handle,
+        *,
+        supervisor: Supervisor | None = None,
+        on_state: Callable[[LinkState], None] | None = None,
+    ) -> None:
+        """Take whom to reach, as whom, and who obeys commands.
+
+        Without a broker nobody is told, and every event counts as sent: a replay's own journal.
+        """
+        self._alone = settings is None
+        self._settings = settings = settings or BrokerSettings()
+        self._journal = journal
+        self._topics = topics
+        self._available = topics.available(node)
+        self._supervisor = supervisor or Supervisor()
+        self._connector = Connector(
+            settings,
+            lambda: f"hypnocast-{topics.site}-{node}",
+            will=aiomqtt.Will(self._available, b"offline", qos=1, retain=True),
+        )
+        self._on_state = on_state
+        self._states = RetainedStates()
+        self._outbox = Outbox(journal, topics)
+        self._desk = CommandInbox(journal, handle, self._reply)
+        self._listening = Subscriptions(topics, self._desk, self._states)
+        self._client: Client | None = None
+        self._stop = asyncio.Event()
+        self._again = asyncio.Event()
+        self.state: LinkState = Closed()
+        self.connections = 0
+        """How often a connection was made."""
+
+    # --- what the daemon says -----------------------------------------------------------------
+
+    def serve(self, bed: str) -> None:
+        """Take commands for this bed from now on."""
+        self._listening.serve(bed)
+
+    def stage(self, stored: StoredEvent) -> None:
+        """Show an event, already durable, as the bed's newest. ``events`` follows by itself."""
+        if self._alone:
+            self._journal.acknowledge(stored.bed, stored.sequence)
+            return
+        self._states.put(
+            Retained(self._topics.stage(stored.bed), stored.payload, attributes(stored))
+        )
+
+    def retain(self, topic: str, message: payloads.Message) -> None:
+        """Let a message be the topic's newest state."""
+        self._states.put(Retained(topic, payloads.encode(message)))
+
+    def retain_bytes(self, topic: str, payload: bytes, *, content_type: str) -> None:
+        """Let bytes (a picture, a discovery document) be the topic's newest state."""
+        self._states.put(Retained(topic, payload, content_type=content_type))
+        if topic.startswith(HOME_ASSISTANT_ROOT):
+            self._listening.look_again()  # for its birth message
+
+    def clear(self, *topics: str) -> None:
+        """Let the broker forget retained topics."""
+        for topic in topics:
+            self._states.clear(topic)
+
+    def session_ended(self, bed: str) -> None:
+        """Clear what must not outlive a night."""
+        self.clear(self._topics.stage(bed), self._topics.page(bed), self._topics.explanation(bed))
+
+    def rolling(self, message: payloads.Rolling) -> None:
+        """Send a verdict between page closes; without a connection it is forgotten."""
+        if self._client is not None:
+            with contextlib.suppress(aiomqtt.MqttError):
+                self._client.send(
+                    self._topics.rolling(message.bed), payloads.encode(message), qos=0
+                )
+
+    def _reply(self, bed: str, payload: bytes) -> None:
+        # Whoever asked and was cut off asks again with the same request id.
+        if self._client is not None:
+            with contextlib.suppress(aiomqtt.MqttError):
+                self._client.send(self._topics.reply(bed), payload)
+
+    @property
+    def problems(self) -> tuple[str, ...]:
+        """What the broker does not let us do, one line each."""
+        lines = [f"{topic}: {why}" for topic, why in self._states.refused.items()]
+        lines += [f"{topic}: {why}" for topic, why in self._outbox.refused.items()]
+        if isinstance(self.state, RefusedByBroker | Waiting):
+            lines.append(self.state.why)
+        return tuple(lines)
+
+    # --- the outer loop -----------------------------------------------------------------------
+
+    def stop(self) -> None:
+        """Say ``offline``, disconnect and end."""
+        self._stop.set()
+
+    def reconnect(self) -> None:
+        """Connect anew at once, with credentials and certificates as their files are now."""
+        self._again.set()
+
+    def start(self) -> asyncio.Task[None]:
+        """Begin to keep a connection, until stopped."""
+        return self._supervisor.task("mqtt", self._run)
+
+    async def _run(self, worker: Worker) -> None:
+        if self._alone:
+            await self._stop.wait()
+            self._outbox.close()
+            return
+        desk = self._supervisor.task("commands", lambda _: self._desk.run(), on_failure="restart")
+        try:
+            while not self._stop.is_set():
+                await self._one_connection(worker)
+        finally:
+            desk.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await desk
+            self._outbox.close()
+            self._become(Closed())
+
+    async def _one_connection(self, worker: Worker) -> None:
+        self._become(Connecting())
+        loop = asyncio.get_running_loop()
+        begun = loop.time()
+        try:
+            client = await self._connector.connect()
+        except BrokerRefused as error:
+            await self._wait(RefusedByBroker(str(error), self._connector.pause_s()))
+            return
+        except BrokerError as error:
+            await self._wait(Waiting(str(error), self._connector.pause_s()))
+            return
+        try:
+            why = await self._use(client)
+        except Exception as error:  # noqa: BLE001 - a fault of ours costs a connection, not the link
+            worker.failed(error, doing="a connection")
+            why = f"{self._settings.where}: the connection was given up: {error!r}"
+        finally:
+            self._client = None
+            await client.leave()
+        if self._again.is_set():
+            self._connector.begin_anew()
+        if not self._stop.is_set():
+            await self._wait(Waiting(why, self._connector.pause_s(loop.time() - begun)))
+
+    async def _use(self, client: Client) -> str:
+        """Use a connection until it ends or we stop; return why it ended."""
+        try:
+            # Whoever reads ``online`` may send a command at once: listen first.
+            await self._listening.begin(client)
+        except aiomqtt.MqttError as error:
+            return f"{self._settings.where}: the connection ended: {error}"
+        tasks: list[asyncio.Future[object]] = [
+            asyncio.ensure_future(part)
+            for part in (
+                self._listening.receive(client),
+                self._listening.follow(client),
+                self._states.send_all(client),
+                self._outbox.drain(client),
+                self._watch(client),
+                self._stop.wait(),
+                self._again.wait(),
+            )
+        ]
+        try:
+            self._announce(client, b"online")
+            self._client = client
+            self.connections += 1
+            self._become(Connected(client.protocol))
+            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            return self._why(done)
+        finally:
+            self._client = None
+            await _end(tasks)
+            # Disconnecting in good order, the broker keeps the last will to itself.
+            with contextlib.suppress(aiomqtt.MqttError):
+                self._announce(client, b"offline")
+
+    def _why(self, done: Iterable[asyncio.Future[object]]) -> str:
+        """Return why the first part ended; what is no failure of the broker is raised."""
+        why = ""
+        for task in done:
+            error = _innermost(task.exception())
+            if isinstance(error, aiomqtt.MqttError | OSError):
+                why = why or f"{self._settings.where}: the connection ended: {error}"
+            elif error is not None:
+                raise error
+        return why
+
+    def _announce(self, client: Client, word: bytes) -> None:
+        answer = client.send(self._available, word, retain=True, content_type="text/plain")
+        answer.add_done_callback(self._announced)
+
+    def _announced(self, answer: asyncio.Future[None]) -> None:
+        if not answer.cancelled() and (error := answer.exception()) is not None:
+            self._states.refused[self._available] = str(error)
+
+    async def _watch(self, client: Client) -> None:
+        """End a connection on which nothing is acknowledged any more."""
+        silence = 0.0
+        while silence < self._settings.answer_s:
+            await asyncio.sleep(_WATCH_S)
+            silence = client.silence_s
+        msg = f"the broker has acknowledged nothing for {silence:.0f} s"
+        raise aiomqtt.MqttError(msg)
+
+    # --- states -------------------------------------------------------------------------------
+
+    def _become(self, state: LinkState) -> None:
+        self.state = state
+        log.info("mqtt", state=type(state).__name__.lower(), why=getattr(state, "why", None))
+        if self._on_state is not None:
+            self._on_state(state)
+
+    async def _wait(self, state: Waiting | RefusedByBroker) -> None:
+        """Wait until it is time to try again, or somebody asks for it."""
+        self._become(state)
+        asked: list[asyncio.Future[object]] = [
+            asyncio.ensure_future(event.wait()) for event in (self._stop, self._again)
+        ]
+        await asyncio.wait(asked, timeout=state.seconds, return_when=asyncio.FIRST_COMPLETED)
+        await _end(asked)
+        self._again.clear()
+
+
+async def _end(tasks: Iterable[asyncio.Future[object]]) -> None:
+    """Cancel until they are over: ``asyncio.wait_for`` (in aiomqtt) can swallow a cancellation."""
+    tasks = list(tasks)
+    left = {task for task in tasks if not task.done()}
+    while left:
+        for task in left:
+            task.cancel()
+        _, left = await asyncio.wait(left, timeout=0.1)
+    for task in tasks:
+        # Where one part has told why the connection ended, the others need not say it again.
+        error = None if task.cancelled() else _innermost(task.exception())
+        if error is not None and not isinstance(error, aiomqtt.MqttError | OSError):
+            log.error("a part of the link failed", error=repr(error))
+
+
+def _innermost(error: BaseException | None) -> BaseException | None:
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error

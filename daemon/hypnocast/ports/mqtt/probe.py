@@ -1,0 +1,52 @@
+"""A look at the broker: whether it lets us in, and write where we must."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Sequence
+from dataclasses import dataclass
+
+from hypnocast.errors import BrokerError
+from hypnocast.ports.mqtt.client import Protocol
+from hypnocast.ports.mqtt.settings import BrokerSettings
+from hypnocast.ports.mqtt_connector import Connector
+
+
+@dataclass(frozen=True, slots=True)
+class Probed:
+    """What the broker let us do."""
+
+    protocol: Protocol
+    refused: dict[str, str]
+    """Topic → why not."""
+
+
+async def probe(settings: BrokerSettings, prefix: str, node: str, beds: Sequence[str]) -> Probed:
+    """Log in, and try every kind of topic; :class:`BrokerError` where there is no way in.
+
+    What is published is empty and not retained, on topics nobody else writes to; subscribers of
+    ``events`` are spared: the right to it is shown by ``rolling``, which lies beside it.
+    """
+    client = await Connector(settings, lambda: f"hypnocast-check-{node}").connect()
+    refused: dict[str, str] = {}
+    try:
+        for topic in [
+            f"{prefix}/daemon/{node}/check",
+            *(f"{prefix}/bed/{b}/rolling" for b in beds),
+        ]:
+            await _try(refused, topic, client.send(topic, b""))
+        for bed in beds:
+            topic = f"{prefix}/bed/{bed}/command"
+            try:
+                await client.listen(topic)
+            except BrokerError as error:
+                refused[topic] = f"may not be read: {error}"
+    finally:
+        await client.leave()
+    return Probed(client.protocol, refused)
+
+
+async def _try(refused: dict[str, str], topic: str, answer: Awaitable[None]) -> None:
+    try:
+        await answer
+    except BrokerError as error:
+        refused[topic] = f"may not be written: {error}"

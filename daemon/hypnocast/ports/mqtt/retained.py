@@ -1,0 +1,98 @@
+"""What the broker keeps for late subscribers: only the newest of each topic matters."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from typing import Final
+
+from hypnocast.errors import BrokerError
+from hypnocast.ports.mqtt.client import Attributes, Client
+
+_WINDOW: Final = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Retained:
+    """One retained message; an empty payload clears the topic."""
+
+    topic: str
+    payload: bytes
+    attributes: Attributes = ()
+    content_type: str = "application/json"
+
+
+class RetainedStates:
+    """Sends the newest state of each topic, all of them again after each reconnection.
+
+    A slow broker gets fewer states, never old ones; memory is bounded by the number of topics.
+    """
+
+    def __init__(self) -> None:
+        """Begin with nothing to say."""
+        self._states: dict[str, Retained] = {}
+        self._due: dict[str, None] = {}
+        self._under_way: set[str] = set()
+        self._changed = asyncio.Event()
+        self.refused: dict[str, str] = {}
+        """Topic → why the broker did not take it."""
+
+    def put(self, state: Retained) -> None:
+        """Let this be the newest state of its topic."""
+        self._states[state.topic] = state
+        self._mark(state.topic)
+
+    def clear(self, topic: str) -> None:
+        """Let the broker forget the topic."""
+        self.put(Retained(topic, b""))
+
+    def repeat(self, prefix: str = "") -> None:
+        """Send everything again that begins with ``prefix``."""
+        for topic in self._states:
+            if topic.startswith(prefix):
+                self._mark(topic)
+
+    def has(self, prefix: str) -> bool:
+        """Return whether there is a state whose topic begins with ``prefix``."""
+        return any(topic.startswith(prefix) for topic in self._states)
+
+    def _mark(self, topic: str) -> None:
+        self._due[topic] = None
+        self._changed.set()
+
+    async def send_all(self, client: Client) -> None:
+        """Send what there is and what comes, for as long as the connection lasts."""
+        self._under_way.clear()
+        self.repeat()
+        while True:
+            self._changed.clear()
+            for topic in [topic for topic in self._due if topic not in self._under_way]:
+                if len(self._under_way) >= _WINDOW:
+                    break
+                del self._due[topic]
+                self._send(self._states[topic], client)
+            await self._changed.wait()
+
+    def _send(self, state: Retained, client: Client) -> None:
+        answer = client.send(
+            state.topic,
+            state.payload,
+            retain=True,
+            attributes=state.attributes,
+            content_type=state.content_type,
+        )
+        self._under_way.add(state.topic)
+        answer.add_done_callback(lambda answer: self._answered(state, answer))
+
+    def _answered(self, state: Retained, answer: asyncio.Future[None]) -> None:
+        self._under_way.discard(state.topic)
+        self._changed.set()
+        if answer.cancelled():
+            return
+        error = answer.exception()
+        if isinstance(error, BrokerError):
+            self.refused[state.topic] = str(error)
+            return
+        self.refused.pop(state.topic, None)
+        if not state.payload and self._states.get(state.topic) is state:
+            del self._states[state.topic]

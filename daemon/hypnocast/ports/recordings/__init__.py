@@ -1,0 +1,1 @@
+"""Recordings: our own tapes, XDF, EDF and BDF files."""

@@ -1,0 +1,343 @@
+"""XDF, read: a file as a stream of events, in the order in which it was written.
+
+Nothing in a file is trusted: lengths are checked against limits before anything is allocated,
+and damage costs what lies between it and the next boundary, never the rest of the file.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, BinaryIO
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hypnocast.core.types import FloatArray
+from hypnocast.errors import HypnocastError, TapeError
+from hypnocast.ports.recordings.xdf_encode import (
+    BOUNDARY,
+    BOUNDARY_MARK,
+    CLOCK_OFFSET,
+    DTYPES,
+    FILE_HEADER,
+    MAGIC,
+    STREAM_FOOTER,
+    STREAM_HEADER,
+)
+from hypnocast.ports.stream_xml import MAX_HEADER_CHARS, ParsedHeader, parse_header
+
+MAX_CHUNK = 64 * 1024 * 1024
+MAX_STREAMS = 4096
+_BLOCK = 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class FileHeader:
+    """What the file says of itself, as XML."""
+
+    xml: str
+
+
+@dataclass(frozen=True, slots=True)
+class Header:
+    """A stream begins."""
+
+    stream: int
+    described: ParsedHeader
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Samples:
+    """Numeric samples of one stream."""
+
+    stream: int
+    values: NDArray[Any]
+    stamps: FloatArray
+
+
+@dataclass(frozen=True, slots=True)
+class Texts:
+    """Samples of a text stream: a timestamp and one text per channel."""
+
+    stream: int
+    rows: tuple[tuple[float, tuple[str, ...]], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Offset:
+    """A clock reading; ``time`` is on the sender's clock."""
+
+    stream: int
+    time: float
+    offset: float
+
+
+@dataclass(frozen=True, slots=True)
+class Footer:
+    """A stream ends, as XML."""
+
+    stream: int
+    xml: str
+
+
+@dataclass(frozen=True, slots=True)
+class Damage:
+    """Something that could not be read, and where in the file it lies."""
+
+    at_byte: int
+    why: str
+
+
+Event = FileHeader | Header | Samples | Texts | Offset | Footer | Damage
+
+
+class _Malformed(Exception):  # noqa: N818 - becomes a Damage event
+    """What is wrong with the content of one chunk."""
+
+
+@dataclass(slots=True)
+class _Stream:
+    channels: int
+    format: str
+    interval: float
+    last: float = 0.0
+
+
+def read_events(file: BinaryIO, *, name: str, signals: bool = True) -> Iterator[Event]:
+    """Read an open XDF file; raise :class:`TapeError` only where it is no XDF at all.
+
+    Without ``signals``, samples of streams of a steady rate are looked over for damage, and come
+    without values.
+    """
+    if file.read(len(MAGIC)) != MAGIC:
+        raise TapeError("this is no XDF file (it does not begin with 'XDF:')", where=name)
+    return _events(file, _Decoder(signals=signals))
+
+
+def _events(file: BinaryIO, decoder: _Decoder) -> Iterator[Event]:
+    while True:
+        start = file.tell()
+        try:
+            framed = _read_chunk(file)
+            if framed is None:
+                return
+            event = decoder.decode(*framed)
+            if event is not None:
+                yield event
+        except _Malformed as fault:
+            yield Damage(start, str(fault))
+            if not _go_on(file, start):
+                return
+
+
+def _read_chunk(file: BinaryIO) -> tuple[int, bytes] | None:
+    """Return tag and content of the next chunk, or None at the end of the file."""
+    head = file.read(1)
+    if not head:
+        return None
+    length = _frame_length(head[0], file.read(head[0]) if head[0] in (1, 4, 8) else b"")
+    raw = file.read(2)
+    tag = int.from_bytes(raw, "little")
+    if len(raw) < 2 or not FILE_HEADER <= tag <= STREAM_FOOTER:
+        raise _Malformed(f"unknown chunk tag {tag}")
+    content = file.read(length - 2)
+    if len(content) < length - 2:
+        raise _Malformed("the file ends in the middle of a chunk")
+    return tag, content
+
+
+def _frame_length(size: int, raw: bytes) -> int:
+    if size not in (1, 4, 8):
+        raise _Malformed(f"{size} is no number of length bytes")
+    if len(raw) < size:
+        raise _Malformed("the file ends in the middle of a chunk")
+    length = int.from_bytes(raw, "little")
+    if not 2 <= length <= MAX_CHUNK:
+        raise _Malformed(f"a chunk of {length} bytes")
+    return length
+
+
+def _go_on(file: BinaryIO, start: int) -> bool:
+    """Find a place to read on after damage: behind the chunk if that holds, else a boundary."""
+    after = file.tell()
+    try:
+        probe = file.read(16)
+        size = probe[0] if probe else 0
+        if after > start + 2 and size in (1, 4, 8) and len(probe) >= size + 3:
+            _frame_length(size, probe[1 : 1 + size])
+            tag = int.from_bytes(probe[1 + size : 3 + size], "little")
+            if FILE_HEADER <= tag <= STREAM_FOOTER:
+                file.seek(after)
+                return True
+    except _Malformed:
+        pass
+    return _scan(file, start + 1)
+
+
+def _scan(file: BinaryIO, start: int) -> bool:
+    file.seek(start)
+    kept = b""
+    while block := file.read(_BLOCK):
+        window = kept + block
+        found = window.find(BOUNDARY_MARK)
+        if found >= 0:
+            file.seek(found + len(BOUNDARY_MARK) - len(window), 1)
+            return True
+        kept = window[-(len(BOUNDARY_MARK) - 1) :]
+    return False
+
+
+class _Decoder:
+    """Knows the streams seen so far."""
+
+    def __init__(self, *, signals: bool) -> None:
+        self._signals = signals
+        self._streams: dict[int, _Stream] = {}
+
+    def decode(self, tag: int, content: bytes) -> Event | None:
+        if tag == BOUNDARY:
+            return None
+        if tag == FILE_HEADER:
+            return FileHeader(content[:MAX_HEADER_CHARS].decode("utf-8", "replace"))
+        if len(content) < 4:
+            raise _Malformed("a chunk without its stream's number")
+        number, body = int.from_bytes(content[:4], "little"), content[4:]
+        if tag == STREAM_HEADER:
+            return self._header(number, body)
+        stream = self._streams.get(number)
+        if stream is None:
+            raise _Malformed(f"stream {number} has no header")
+        if tag == STREAM_FOOTER:
+            return Footer(number, body[:MAX_HEADER_CHARS].decode("utf-8", "replace"))
+        if tag == CLOCK_OFFSET:
+            if len(body) != 16:
+                raise _Malformed(f"a clock offset of {len(body)} bytes")
+            time, offset = struct.unpack("<dd", body)
+            return Offset(number, time, offset)
+        return self._samples(number, stream, body)
+
+    def _header(self, number: int, body: bytes) -> Header:
+        if len(self._streams) >= MAX_STREAMS:
+            raise _Malformed(f"more than {MAX_STREAMS} streams")
+        try:
+            described = parse_header(body.decode("utf-8", "replace"))
+        except HypnocastError as error:
+            raise _Malformed(f"header of stream {number}: {error}") from error
+        header = described.header
+        self._streams[number] = _Stream(
+            channels=len(header.channels),
+            format=header.format,
+            interval=1.0 / header.rate if header.rate > 0 else 0.0,
+        )
+        return Header(number, described)
+
+    def _samples(self, number: int, stream: _Stream, body: bytes) -> Samples | Texts:
+        count, at = _varint(body, 0)
+        if stream.format == "string":
+            return Texts(number, _texts(stream, body, at, count))
+        dtype = DTYPES[stream.format]
+        width = dtype.itemsize * stream.channels
+        if count * (1 + width) > len(body) - at:
+            raise _Malformed(f"{count} samples announced, fewer there")
+        if not self._signals and stream.interval > 0 and _is_regular(body, at, count, width):
+            return Samples(number, np.empty((0, stream.channels)), np.empty(0))
+        if count == 1 and body[at] == 8 and len(body) == at + 9 + width:
+            # Alone, as every arrival on a tape is noted: read without a detour.
+            (stream.last,) = struct.unpack_from("<d", body, at + 1)
+            alone = np.frombuffer(body, dtype, offset=at + 9).reshape(1, -1)
+            return Samples(number, alone.astype(dtype.newbyteorder("=")), np.array([stream.last]))
+        stamps, rows = _numeric(stream, np.frombuffer(body, np.uint8, offset=at), count, width)
+        values = np.ascontiguousarray(rows).view(dtype)
+        return Samples(number, values.astype(dtype.newbyteorder("="), copy=False), stamps)
+
+
+def _varint(body: bytes, at: int) -> tuple[int, int]:
+    size = body[at] if at < len(body) else 0
+    if size not in (1, 4, 8) or at + 1 + size > len(body):
+        raise _Malformed("a length that is none")
+    return int.from_bytes(body[at + 1 : at + 1 + size], "little"), at + 1 + size
+
+
+def _is_regular(body: bytes, at: int, count: int, width: int) -> bool:
+    """Say whether every sample has a stamp, or the first one alone: the shapes of our tapes."""
+    if len(body) == at + count * (9 + width):
+        return body[at :: 9 + width].count(8) == count
+    behind = body[at + 9 + width :: 1 + width]
+    first_alone = len(body) == at + 8 + count * (1 + width) and body[at] == 8
+    return first_alone and behind.count(0) == count - 1
+
+
+def _numeric(
+    stream: _Stream, data: NDArray[np.uint8], count: int, width: int
+) -> tuple[FloatArray, NDArray[np.uint8]]:
+    """Return timestamps and raw values; the shapes writers make are read without a loop."""
+    if count == 0:
+        return np.empty(0), np.empty((0, width), np.uint8)
+    if len(data) == count * (9 + width):
+        rows = data.reshape(count, 9 + width)
+        if (rows[:, 0] == 8).all():
+            stamps = np.ascontiguousarray(rows[:, 1:9]).view("<f8")[:, 0]
+            stream.last = float(stamps[-1])
+            return stamps.astype(np.float64, copy=False), rows[:, 9:]
+    first = 9 if data[0] == 8 else 1
+    if len(data) == first + width + (count - 1) * (1 + width):
+        # Behind the first stamp, if there is one, every sample is a flag and values.
+        rows = data[first - 1 :].reshape(count, 1 + width)
+        if data[0] in (0, 8) and not rows[1:, 0].any():
+            stamps = np.full(count, stream.interval)
+            stamps[0] = data[1:9].view("<f8")[0] if first == 9 else stream.last + stream.interval
+            np.add.accumulate(stamps, out=stamps)
+            stream.last = float(stamps[-1])
+            return stamps, rows[:, 1:]
+    return _mixed(stream, data, count, width)
+
+
+def _mixed(
+    stream: _Stream, data: NDArray[np.uint8], count: int, width: int
+) -> tuple[FloatArray, NDArray[np.uint8]]:
+    stamps = np.empty(count)
+    values = np.empty((count, width), np.uint8)
+    body, at, last = data.tobytes(), 0, stream.last
+    for index in range(count):
+        last, at = _stamp(body, at, last + stream.interval)
+        stamps[index] = last
+        if at + width > len(body):
+            raise _Malformed("samples end too early")
+        values[index] = data[at : at + width]
+        at += width
+    if at != len(body):
+        raise _Malformed("bytes left over behind the last sample")
+    stream.last = last
+    return stamps, values
+
+
+def _stamp(body: bytes, at: int, deduced: float) -> tuple[float, int]:
+    flag = body[at] if at < len(body) else -1
+    if flag == 0:
+        return deduced, at + 1
+    if flag != 8 or at + 9 > len(body):
+        raise _Malformed("a timestamp that is none")
+    return float(struct.unpack_from("<d", body, at + 1)[0]), at + 9
+
+
+def _texts(
+    stream: _Stream, body: bytes, at: int, count: int
+) -> tuple[tuple[float, tuple[str, ...]], ...]:
+    if count * (1 + 2 * stream.channels) > len(body) - at:
+        raise _Malformed(f"{count} texts announced, fewer there")
+    rows = []
+    last = stream.last
+    for _ in range(count):
+        last, at = _stamp(body, at, last + stream.interval)
+        values = []
+        for _channel in range(stream.channels):
+            size, at = _varint(body, at)
+            if at + size > len(body):
+                raise _Malformed("a text ends too early")
+            values.append(body[at : at + size].decode("utf-8", "replace"))
+            at += size
+        rows.append((last, tuple(values)))
+    stream.last = last
+    return tuple(rows)

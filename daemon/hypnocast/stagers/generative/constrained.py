@@ -1,0 +1,200 @@
+"""A model that writes its answer: greedily, within the answer's JSON Schema, within limits.
+
+The stage is not taken from the text alone: once the answer stands, the likelihoods of all five
+stages are read at the place where the stage is written. An answer that runs into a limit is
+closed there, and the stage is read behind what was written so far.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hypnocast.core.types import FloatArray
+from hypnocast.errors import InferenceError, PackError
+from hypnocast.stagers.base import ModelOutput
+from hypnocast.stagers.generative.answers import AnswerTree
+from hypnocast.stagers.generative.decoder import Decoder, KeyValues
+from hypnocast.stagers.generative.prompt import token_id
+from hypnocast.stagers.generative.unfinished_json import lead_to
+from hypnocast.stagers.packs.manifest import Generative
+from hypnocast.stagers.packs.pack import Pack
+
+if TYPE_CHECKING:
+    from llguidance import LLMatcher, LLTokenizer
+    from tokenizers import Tokenizer
+
+
+_BLANKS = r"[ \n]{0,8}"
+"""What may stand between the parts of an answer: without a bound a model can write nothing else."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class AnswerOpening:
+    """Where an answer begins."""
+
+    logits: NDArray[Any]
+    """(beds, vocabulary): for its first token."""
+    length: int
+    """Tokens read before it."""
+    position: int
+    """Its first position; less than ``length`` where pictures spread in rows and columns."""
+
+
+class ConstrainedAnswer:
+    """Takes down the answers of one pack's model."""
+
+    def __init__(
+        self, pack: Pack, model: Generative, decoder: Decoder, tokenizer: Tokenizer
+    ) -> None:
+        """Read the schema of the answer and make it the grammar of what may be written."""
+        self._model = model
+        self._decoder = decoder
+        self._tokenizer = tokenizer
+        self._tokenizer_file = pack.path(model.tokenizer)
+        assert model.schema is not None  # noqa: S101 - the manifest demands it for generate
+        assert model.eos_token is not None  # noqa: S101 - likewise
+        self._eos = token_id(tokenizer, model.eos_token, "eos_token")
+        self._answers = tuple(answer.encode() for answer in model.answers)
+        self._grammar = _grammar(pack.path(model.schema), model)
+        self._guide: LLTokenizer | None = None
+
+    def read(self, logits: NDArray[Any], memory: KeyValues, position: int) -> list[ModelOutput]:
+        """Take down one answer for each bed after a prompt, and read the stages in it."""
+        opening = AnswerOpening(logits, memory.length, position)
+        written: list[list[int]] = [[] for _ in logits]
+        matchers = [self._matcher(logits.shape[-1]) for _ in logits]
+        finished = [False] * len(matchers)
+        deadline = time.monotonic() + self._model.max_seconds
+        for count in range(self._model.max_tokens):
+            tokens = [
+                self._eos if done else self._choose(matcher, row)
+                for done, matcher, row in zip(finished, matchers, logits, strict=True)
+            ]
+            for bed, token in enumerate(tokens):
+                if not finished[bed] and token != self._eos:
+                    written[bed].append(token)
+                finished[bed] = finished[bed] or token == self._eos or matchers[bed].is_stopped()
+            if all(finished) or time.monotonic() > deadline:
+                break
+            embeds = self._decoder.embed(np.asarray(tokens, dtype=np.int64)[:, None])
+            places = self._decoder.positions_from(position + count, 1)
+            steps, memory = self._decoder.read(embeds, places, memory)
+            logits = steps[:, -1]
+        return [self._conclude(tokens, bed, memory, opening) for bed, tokens in enumerate(written)]
+
+    def _conclude(
+        self, tokens: list[int], bed: int, memory: KeyValues, opening: AnswerOpening
+    ) -> ModelOutput:
+        """Read the stages at their place in an answer, and the rest of the answer."""
+        guide = self._guide_for(opening.logits.shape[-1])
+        text = guide.decode_bytes(tokens)
+        keep, more = lead_to(text, self._model.answer_key)
+        kept = len(tokens)
+        while len(guide.decode_bytes(tokens[:kept])) > keep:
+            kept -= 1
+        lead = text[len(guide.decode_bytes(tokens[:kept])) : keep] + more
+        tree = AnswerTree.grow([self._encode(lead + answer) for answer in self._answers])
+        # The last kept token is read once more: the logits behind it were not kept.
+        before = memory.pick(bed, opening.length + max(kept - 1, 0))
+        after: dict[tuple[int, ...], NDArray[Any]] = {(): opening.logits[bed : bed + 1]}
+        if kept:
+            embeds = self._decoder.embed(np.asarray([[tokens[kept - 1]]], dtype=np.int64))
+            places = self._decoder.positions_from(opening.position + kept - 1, 1)
+            logits, before = self._decoder.read(embeds, places, before)
+            after[()] = logits[:, -1]
+        after |= self._decoder.read_paths(before, opening.position + kept, tree.paths)
+        row = tree.score(after)[0]
+        return self._reading(row, text, text[:keep] + more)
+
+    def _reading(self, row: FloatArray, text: bytes, lead: bytes) -> ModelOutput:
+        best = self._answers[int(row.argmax())]
+        try:
+            answer = json.loads(text)
+        except ValueError:
+            answer = json.loads(lead + best + b'"}')
+        rationale = answer.get(self._model.rationale_key)
+        rules = answer.get(self._model.rules_key)
+        listed = rules if isinstance(rules, list) else [rules]
+        return ModelOutput(
+            row,
+            rationale=None if rationale is None else _plain(rationale),
+            rules=None if rules is None else tuple(_plain(rule) for rule in listed),
+        )
+
+    def _encode(self, text: bytes) -> list[int]:
+        ids: list[int] = self._tokenizer.encode(text.decode(), add_special_tokens=False).ids
+        return ids
+
+    def _choose(self, matcher: LLMatcher, logits: NDArray[Any]) -> int:
+        """Take the likeliest token that the schema allows here."""
+        bits = np.unpackbits(np.frombuffer(matcher.compute_bitmask(), np.uint8), bitorder="little")[
+            : len(logits)
+        ]
+        token = int(np.where(bits, logits, -np.inf).argmax())
+        if not bits[token] or not matcher.consume_token(token):
+            raise InferenceError(
+                f"the answer's schema allows no token: {matcher.get_error()[:200]}",
+                where=str(self._model.schema),
+                remedy="Check the schema of the pack.",
+            )
+        return token
+
+    def _matcher(self, vocabulary: int) -> LLMatcher:
+        import llguidance
+
+        return llguidance.LLMatcher(self._guide_for(vocabulary), self._grammar)
+
+    def _guide_for(self, vocabulary: int) -> LLTokenizer:
+        import llguidance
+
+        if self._guide is None:
+            self._guide = llguidance.LLTokenizer(
+                self._tokenizer_file.read_text(encoding="utf-8"),
+                n_vocab=vocabulary,
+                eos_token=self._eos,
+            )
+        return self._guide
+
+
+def _grammar(path: Path, model: Generative) -> str:
+    """Read the schema; refuse one whose stage is not a choice of the five answers."""
+    import llguidance
+
+    try:
+        schema = json.loads(path.read_text(encoding="utf-8"))
+        fits = (
+            schema["type"] == "object"
+            and model.answer_key in schema["required"]
+            and set(schema["properties"][model.answer_key]["enum"]) == set(model.answers)
+        )
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise _wrong(path, f"has no choice {model.answer_key!r}: {error!r}") from error
+    if not fits:
+        raise _wrong(
+            path, f"is no object in which {model.answer_key!r} is required and an enum of answers"
+        )
+    if any(one != two and two.startswith(one) for one in model.answers for two in model.answers):
+        raise _wrong(path, "an answer is the beginning of another")
+    grammar: str = llguidance.LLMatcher.grammar_from_json_schema(
+        schema, overrides={"whitespace_pattern": _BLANKS}
+    )
+    problem = llguidance.LLMatcher.validate_grammar(grammar)
+    if problem:
+        raise _wrong(path, problem[:200])
+    return grammar
+
+
+def _plain(value: object) -> str:
+    """Give what a model wrote as text that any encoder takes: no half characters."""
+    return str(value).encode("utf-8", "replace").decode()
+
+
+def _wrong(path: Path, what: str) -> PackError:
+    return PackError(what, where=str(path), remedy="See `generate` in docs/packs.md.")

@@ -1,0 +1,121 @@
+"""LLaVA and its kin: a prompt with pictures in it, and how likely each answer is after it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hypnocast.core.types import FloatArray, Look, Picture
+from hypnocast.errors import PackError
+from hypnocast.stagers.base import ModelOutput
+from hypnocast.stagers.generative.answers import AnswerTree, Path
+from hypnocast.stagers.generative.constrained import ConstrainedAnswer
+from hypnocast.stagers.generative.decoder import Decoder, KeyValues
+from hypnocast.stagers.generative.prompt import build_prompt, encode_answers, load_tokenizer
+from hypnocast.stagers.onnx.engine import Engine
+from hypnocast.stagers.onnx.vision_encoder import VisionEncoder
+from hypnocast.stagers.packs.manifest import Generative
+from hypnocast.stagers.packs.pack import Pack
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Opened:
+    """A prompt that the decoder has read for some beds."""
+
+    logits: NDArray[np.generic]
+    """(beds, kept, vocabulary): after the prompt, and after what was appended to it."""
+    memory: KeyValues
+
+
+class GenerativeModel:
+    """Vision tower, token embeddings and decoder of one pack, and its prompt made ready."""
+
+    def __init__(self, pack: Pack, model: Generative, engine: Engine) -> None:
+        """Open the graphs, tokenise the prompt, and read the part before the first picture."""
+        self._model = model
+        context = pack.manifest.context
+        self._eye = VisionEncoder(
+            pack, model.vision_encoder, model.preprocess, engine, remember=context.pictures > 1
+        )
+        self._decoder = Decoder(pack, model, engine)
+        tokenizer = load_tokenizer(pack.path(model.tokenizer))
+        self._prompt = build_prompt(tokenizer, model)
+        self._tree = AnswerTree.grow(encode_answers(tokenizer, model))
+        self._read_lead()
+        black = np.zeros((pack.recipe.height, pack.recipe.width, 3), dtype=np.uint8)
+        self._black = Picture(0, black, "black", pack.recipe.digest, quality={}, channels={})
+        self._constrained: ConstrainedAnswer | None = None
+        if model.scoring == "generate":
+            self._constrained = ConstrainedAnswer(pack, model, self._decoder, tokenizer)
+
+    def read(self, looks: Sequence[Look]) -> list[ModelOutput]:
+        """Give a reading of each look."""
+        if self._constrained is not None:
+            opened = self._open(looks, ())
+            return self._constrained.read(
+                opened.logits[:, -1], opened.memory, self._prompt.next_position
+            )
+        return [ModelOutput(row) for row in self._score(looks)]
+
+    def _score(self, looks: Sequence[Look]) -> FloatArray:
+        paths = self._tree.paths
+        if len(paths) <= 1:
+            # One shared beginning, or none: it is read together with the prompt.
+            path = paths[0] if paths else ()
+            opened = self._open(looks, path)
+            after = {path[:at]: opened.logits[:, at] for at in range(len(path) + 1)}
+            return self._tree.score(after)
+        opened = self._open(looks, ())
+        after = {(): opened.logits[:, -1]}
+        after |= self._decoder.read_paths(opened.memory, self._prompt.next_position, paths)
+        return self._tree.score(after)
+
+    def _read_lead(self) -> None:
+        """Read the fixed text before the first picture, once for the whole night."""
+        prompt, lead = self._prompt, self._prompt.lead
+        embeds = self._decoder.embed(prompt.ids[None])
+        self._rest = embeds[0, lead:]
+        self._slots = prompt.slots - lead
+        self._lead = self._decoder.nothing
+        if lead:
+            _, self._lead = self._decoder.read(
+                embeds[:, :lead], prompt.positions[..., :lead], self._decoder.nothing
+            )
+        self._leads = self._lead
+
+    def _open(self, looks: Sequence[Look], path: Path) -> Opened:
+        """Read the prompt with every look's pictures in it, and ``path`` behind it."""
+        beds, prompt = len(looks), self._prompt
+        pictures = [
+            self._black if picture is None else picture
+            for look in looks
+            for picture in look.pictures
+        ]
+        features = np.stack(self._eye.see(pictures))
+        if features.size != beds * len(self._slots) * self._rest.shape[-1]:
+            raise PackError(
+                f"gives {features.shape[1:]} for a picture, not "
+                f"({self._model.tokens_per_picture}, {self._rest.shape[-1]})",
+                where=self._model.vision_encoder,
+                remedy="Correct tokens_per_picture in pack.toml.",
+            )
+        embeds = np.repeat(self._rest[None], beds, axis=0)
+        embeds[:, self._slots] = features.reshape(beds, len(self._slots), -1)
+        positions = prompt.positions[..., prompt.lead :]
+        if path:
+            behind = self._decoder.embed(np.asarray([path], dtype=np.int64))
+            embeds = np.concatenate([embeds, np.repeat(behind, beds, axis=0)], axis=1)
+            places = self._decoder.positions_from(prompt.next_position, len(path))
+            positions = np.concatenate([positions, places], axis=-1)
+        logits, memory = self._decoder.read(
+            embeds, positions, self._lead_for(beds), keep=1 + len(path)
+        )
+        return Opened(logits, memory)
+
+    def _lead_for(self, beds: int) -> KeyValues:
+        if self._leads.beds != beds:
+            self._leads = self._decoder.place(self._lead.repeat(beds))
+        return self._leads

@@ -1,0 +1,1 @@
+"""Packs on ONNX Runtime: files inspected, sessions opened, pictures judged."""

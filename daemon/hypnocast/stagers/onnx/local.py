@@ -1,0 +1,187 @@
+"""The local stager: a pack on ONNX Runtime, on the bedside GPU or the CPU."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+import numpy as np
+
+from hypnocast.core.quality import coverage_of
+from hypnocast.core.types import Look, Opinion, Picture
+from hypnocast.errors import InferenceError
+from hypnocast.stagers.base import ModelOutput
+from hypnocast.stagers.generative.model import GenerativeModel
+from hypnocast.stagers.onnx.contrastive import ContrastiveModel
+from hypnocast.stagers.onnx.engine import Engine, Provider
+from hypnocast.stagers.pace import Pace
+from hypnocast.stagers.packs.manifest import Contrastive
+from hypnocast.stagers.packs.pack import Pack
+
+MAX_BATCH = 16
+"""Pages judged in one run: more would only cost memory."""
+
+QUICK_S = 0.25
+"""A model that judges one page sooner than this is also warmed up on a full batch."""
+
+SLOW_BATCH = 4
+"""A slower one is warmed up on so many pages, as four beds close them together."""
+
+WARM_UP_S = 20.0
+"""A batch that would take longer than this is not measured: the night waits."""
+
+
+class Model(Protocol):
+    """A family of models."""
+
+    def read(self, looks: Sequence[Look]) -> list[ModelOutput]:
+        """Give a reading of each look."""
+        ...
+
+
+class LocalStager:
+    """Judges pages with a pack on this machine.
+
+    Where the GPU fails in the night, the pack is opened again on the CPU and the same pages
+    are judged there: :attr:`provider` tells, and so does every opinion. It stays there until
+    the stager is made anew.
+    """
+
+    def __init__(
+        self,
+        pack: Pack,
+        provider: Provider = "auto",
+        threads: int | None = None,
+        *,
+        make_engine: Callable[[Provider, int | None], Engine] = Engine,
+    ) -> None:
+        """Open the pack and judge black pages, so that the first real one is not the slowest."""
+        self.pack = pack
+        self.pace = Pace()
+        self.failure: InferenceError | None = None
+        """Why the provider that was asked for was given up."""
+        self._engine = make_engine(provider, threads)
+        self._model: Model | None = None
+        self._warm = _black_looks(pack)
+        try:
+            self._open()
+        except InferenceError as error:
+            self._move_to_cpu(error)
+
+    @property
+    def provider(self) -> str:
+        """What computes: ``cpu``, ``cuda`` or ``tensorrt``."""
+        return self._engine.provider
+
+    def judge(self, looks: Sequence[Look]) -> list[Opinion]:
+        """Give an opinion on each look."""
+        opinions: list[Opinion] = []
+        for start in range(0, len(looks), MAX_BATCH):
+            opinions += self._judge(looks[start : start + MAX_BATCH])
+        return opinions
+
+    def close(self) -> None:
+        """Let go of the models."""
+        self._model = None
+
+    def _judge(self, looks: Sequence[Look]) -> list[Opinion]:
+        for look in looks:
+            self._check(look)
+        try:
+            readings = self._read(looks)
+        except InferenceError as error:
+            self._move_to_cpu(error)
+            readings = self._read(looks)
+        return [
+            Opinion(
+                epoch=look.page.epoch,
+                log_probabilities=reading.log_probabilities,
+                provider=self.provider,
+                rationale=reading.rationale,
+                rules=reading.rules,
+                coverage=coverage_of(look.page.quality, self.pack.manifest.montage.needed),
+            )
+            for look, reading in zip(looks, readings, strict=True)
+        ]
+
+    def _read(self, looks: Sequence[Look]) -> list[ModelOutput]:
+        if self._model is None:
+            raise InferenceError(
+                "the stager is closed", where=self.pack.manifest.name, remedy="Open it again."
+            )
+        self.pace.begin(len(looks))
+        readings = self._model.read(looks)
+        self.pace.beat()
+        if not all(np.isfinite(reading.log_probabilities).all() for reading in readings):
+            raise InferenceError(
+                f"the model's answer on {self.provider} is no number",
+                where=self.pack.manifest.name,
+                remedy="If it was exported in float16, export it in float32.",
+            )
+        return readings
+
+    def _check(self, look: Look) -> None:
+        context, recipe = self.pack.manifest.context, self.pack.manifest.recipe_digest
+        if len(look.pictures) != context.pictures or look.center != context.before:
+            raise InferenceError(
+                f"the pack looks at {context.before} + 1 + {context.after} pages, and was shown "
+                f"{len(look.pictures)}",
+                where=self.pack.manifest.name,
+                remedy="Build looks by the pack's context.",
+            )
+        if any(picture is not None and picture.recipe != recipe for picture in look.pictures):
+            raise InferenceError(
+                "a picture was drawn by another recipe than the pack's",
+                where=self.pack.manifest.name,
+                remedy="Draw pages by the pack's recipe.",
+            )
+
+    def _open(self) -> None:
+        self.pace.open()
+        self._engine.beat = self.pace.beat
+        model = self.pack.manifest.model
+        if isinstance(model, Contrastive):
+            self._model = ContrastiveModel(self.pack, model, self._engine)
+        else:
+            self._model = GenerativeModel(self.pack, model, self._engine)
+        page_s = self._warm_up(1)
+        if page_s < QUICK_S:
+            # What a full batch needs is taken now, and not in the middle of the night.
+            self._warm_up(MAX_BATCH)
+        elif page_s * SLOW_BATCH < WARM_UP_S:
+            self._warm_up(SLOW_BATCH)
+
+    def _warm_up(self, pages: int) -> float:
+        """Judge black pages; return the seconds that took."""
+        began = time.perf_counter()
+        self._read(self._warm[:pages])
+        took = time.perf_counter() - began
+        self.pace.measured(pages, took)
+        return took
+
+    def _move_to_cpu(self, error: InferenceError) -> None:
+        if self._engine.provider == "cpu":
+            raise error
+        self.failure = error
+        self._model = None
+        self._engine = self._engine.on_cpu()
+        self._open()
+
+
+def _black_looks(pack: Pack) -> list[Look]:
+    recipe, context = pack.recipe, pack.manifest.context
+    black = np.zeros((recipe.height, recipe.width, 3), dtype=np.uint8)
+    looks = []
+    for place in range(MAX_BATCH):
+        places: list[Picture | None] = [None] * context.pictures
+        places[context.before] = Picture(
+            epoch=0,
+            rgb=black,
+            digest=f"black {place}",
+            recipe=recipe.digest,
+            quality={},
+            channels={},
+        )
+        looks.append(Look(tuple(places), context.before))
+    return looks

@@ -1,0 +1,1 @@
+"""Packs: a model with everything needed to run and to judge it."""

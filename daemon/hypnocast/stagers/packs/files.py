@@ -1,0 +1,149 @@
+"""The files of a pack, looked at before any of them is used.
+
+What is refused is a :class:`PackError` that names the file. All faults are found, so that
+loading can raise the first and ``pack verify`` can list every one.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import stat
+from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path, PurePosixPath
+
+from hypnocast.errors import PackError
+from hypnocast.stagers.onnx.inspection import inspect_onnx
+from hypnocast.stagers.packs.manifest import Contrastive, Manifest
+
+MANIFEST = "pack.toml"
+MAX_FILES = 512
+MAX_SIDE_FILE = 64 << 20
+"""Bytes of any file of a pack but ONNX models and their data."""
+
+_MODEL_DATA = frozenset({".onnx", ".onnx_data", ".data"})
+_ALLOWED = _MODEL_DATA | {".json", ".toml", ".md", ".txt", ".csv", ".f32", ".png"}
+_PICKLES = frozenset({".pt", ".pth", ".pkl", ".pickle", ".bin", ".ckpt", ".joblib", ".npy", ".npz"})
+_PICKLED = re.compile(rb"\x80[\x02-\x05]|PK\x03\x04|\x93NUMPY")
+"""How a pickle, a PyTorch archive and a numpy file begin, whatever the file is called."""
+_NAME = re.compile(r"[A-Za-z0-9][\w .+-]*(/[A-Za-z0-9][\w .+-]*)*", re.ASCII)
+
+_HOSTILE = "Do not use this pack; ask who made it."
+_DAMAGED = "Get the pack again."
+
+
+def file_digest(path: Path) -> str:
+    """Return ``sha256:`` and 64 hex digits over a file."""
+    with path.open("rb") as file:
+        return f"sha256:{hashlib.file_digest(file, 'sha256').hexdigest()}"
+
+
+def find_faults(folder: Path, manifest: Manifest) -> Iterator[PackError]:
+    """Yield every fault of a pack's files; no file is opened before it is accounted for."""
+    lying: dict[str, int] = {}
+    for path, state in islice(_walk(folder), 2 * MAX_FILES):
+        if stat.S_ISREG(state.st_mode):
+            lying[path.relative_to(folder).as_posix()] = state.st_size
+        else:
+            kind = "a symbolic link" if stat.S_ISLNK(state.st_mode) else "no regular file"
+            yield _fault(path, f"{kind}: it may lead out of the pack", _HOSTILE)
+    for name in sorted(lying.keys() - manifest.files.keys() - {MANIFEST}):
+        yield _fault(folder / name, "lies in the pack, but [files] does not list it", _HOSTILE)
+    if len(manifest.files) > MAX_FILES:
+        yield _fault(folder / MANIFEST, f"files: lists more than {MAX_FILES}", _HOSTILE)
+        return
+    sound = True
+    for name, digest in manifest.files.items():
+        for fault in _file_faults(folder, name, digest, lying):
+            sound = False
+            yield fault
+    if sound:
+        yield from _use_faults(folder, manifest)
+
+
+def _fault(path: Path, what: str, remedy: str = _DAMAGED) -> PackError:
+    return PackError(what, where=str(path), remedy=remedy)
+
+
+def _walk(folder: Path) -> Iterator[tuple[Path, os.stat_result]]:
+    waiting = [folder]
+    while waiting:
+        with os.scandir(waiting.pop()) as entries:
+            for entry in sorted(entries, key=lambda found: found.name):
+                state = entry.stat(follow_symlinks=False)
+                if stat.S_ISDIR(state.st_mode):
+                    waiting.append(Path(entry.path))
+                else:
+                    yield Path(entry.path), state
+
+
+def _file_faults(
+    folder: Path, name: str, digest: str, lying: dict[str, int]
+) -> Iterator[PackError]:
+    path, kind = folder / name, PurePosixPath(name).suffix.lower()
+    if len(name) > 255 or not _NAME.fullmatch(name):
+        yield _fault(
+            folder / MANIFEST, f"files: {name[:80]!r} is no plain path in the pack", _HOSTILE
+        )
+    elif kind in _PICKLES:
+        yield _fault(path, f"{kind} files can carry code and are not allowed", _HOSTILE)
+    elif kind not in _ALLOWED:
+        yield _fault(path, f"files ending in {kind!r} have no place in a pack", _HOSTILE)
+    elif name not in lying:
+        yield _fault(path, "listed, but not there")
+    elif kind not in _MODEL_DATA and lying[name] > MAX_SIDE_FILE:
+        yield _fault(path, f"{lying[name]} bytes is more than {MAX_SIDE_FILE}", _HOSTILE)
+    else:
+        with path.open("rb") as file:
+            if kind not in _MODEL_DATA and _PICKLED.match(file.read(8)):
+                yield _fault(path, "a pickle or an archive under another name", _HOSTILE)
+        if file_digest(path) != digest:
+            yield _fault(path, "its SHA-256 is not the one the pack was made with")
+
+
+def _use_faults(folder: Path, manifest: Manifest) -> Iterator[PackError]:
+    """Yield faults of what the files are used for."""
+    model = manifest.model
+    if isinstance(model, Contrastive):
+        used = {"image_encoder": model.image_encoder, "prompt_embeddings": model.prompt_embeddings}
+    else:
+        used = {
+            "vision_encoder": model.vision_encoder,
+            "embed_tokens": model.embed_tokens,
+            "decoder": model.decoder,
+            "tokenizer": model.tokenizer,
+        }
+        if model.schema is not None:
+            used["schema"] = model.schema
+    for key, name in used.items():
+        if name not in manifest.files:
+            yield _fault(folder / MANIFEST, f"model.{key}: {name!r} is not listed in [files]")
+        elif key.startswith(("image_enc", "vision_enc", "embed", "dec")) != name.endswith(".onnx"):
+            yield _fault(folder / MANIFEST, f"model.{key}: {name!r} is the wrong kind of file")
+        elif key == "prompt_embeddings" and isinstance(model, Contrastive):
+            expected = 4 * len(model.prompts) * model.dimensions
+            if (folder / name).stat().st_size != expected:
+                yield _fault(folder / name, f"is not {expected} bytes, as prompts × dimensions say")
+    for name in manifest.files:
+        if name.endswith(".onnx"):
+            yield from _onnx_faults(folder, name, manifest)
+
+
+def _onnx_faults(folder: Path, name: str, manifest: Manifest) -> Iterator[PackError]:
+    try:
+        facts = inspect_onnx(folder / name, str(folder / name))
+    except PackError as fault:
+        yield fault
+        return
+    beside = PurePosixPath(name).parent
+    for location in sorted(facts.external):
+        listed = (
+            str(beside / location) in manifest.files
+            and _NAME.fullmatch(location)
+            and PurePosixPath(location).suffix in _MODEL_DATA - {".onnx"}
+        )
+        if not listed:
+            what = f"keeps weights in {location[:80]!r}, which is no listed data file of the pack"
+            yield _fault(folder / name, what, _HOSTILE)

@@ -1,0 +1,282 @@
+"""``pack.toml``: everything that is needed to run a model and to judge it.
+
+These types are the pack format. They are strict: an unknown key is refused, and the message
+names its path. What each key means for a researcher is told in ``docs/packs.md``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Annotated, Literal
+
+import msgspec
+from msgspec import Meta
+
+from hypnocast.core.types import Role
+from hypnocast.core.verdicts.calibration import (
+    Calibration,
+    HiddenMarkov,
+    Logistic,
+    PackTomlTable,
+    Positive,
+    SequenceModel,
+    Share,
+    StageVector,
+)
+
+__all__ = [
+    "FORMAT",
+    "PICTURE_MARK",
+    "TILE_MARK",
+    "Calibration",
+    "Context",
+    "Contrastive",
+    "Digest",
+    "Generative",
+    "HiddenMarkov",
+    "Logistic",
+    "Manifest",
+    "Metric",
+    "Model",
+    "Name",
+    "PackMontage",
+    "Preprocess",
+    "Provenance",
+    "SequenceModel",
+    "StageVector",
+    "TrainingSource",
+    "parse_manifest",
+]
+
+FORMAT = "hypnocast.pack/1"
+
+Name = Annotated[str, Meta(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")]
+Token = Annotated[str, Meta(min_length=1, max_length=64)]
+Text = Annotated[str, Meta(max_length=65536)]
+Digest = Annotated[str, Meta(pattern=r"^sha256:[0-9a-f]{64}$")]
+
+
+PICTURE_MARK = "<|picture|>"
+TILE_MARK = "<|tile|>"
+
+
+class Context(PackTomlTable, frozen=True, kw_only=True):
+    """How many neighbouring pages the model looks at together with the page itself."""
+
+    before: Annotated[int, Meta(ge=0, le=8)] = 0
+    after: Annotated[int, Meta(ge=0, le=1)] = 0
+
+    @property
+    def pictures(self) -> int:
+        """Places in a look."""
+        return self.before + 1 + self.after
+
+
+class PackMontage(PackTomlTable, frozen=True, kw_only=True):
+    """Which roles the model needs and which it can use.
+
+    ``needed`` is a list of groups; of each group at least one role must be usable.
+    """
+
+    needed: tuple[tuple[Role, ...], ...]
+    wanted: tuple[Role, ...] = ()
+    min_coverage: Share = 0.8
+
+
+class Preprocess(PackTomlTable, frozen=True, kw_only=True):
+    """From RGB bytes to the model's input tensor."""
+
+    layout: Literal["nchw", "tiles", "patches"] = "nchw"
+    """``nchw`` (pictures, 3, height, width); ``tiles`` cuts each picture into tiles of that size
+    and gives (pictures × tiles, 3, height, width); ``patches`` flattens one picture into the
+    patches that Qwen2.5-VL takes."""
+    dtype: Literal["float32", "float16", "uint8"] = "float32"
+    width: Annotated[int, Meta(ge=14, le=4096)]
+    height: Annotated[int, Meta(ge=14, le=4096)]
+    mean: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    std: tuple[float, float, float] = (1.0, 1.0, 1.0)
+    """``(pixel / 255 − mean) / std``; ``uint8`` pixels are given as they are."""
+    tile_rows: Annotated[int, Meta(ge=1, le=16)] = 1
+    tile_columns: Annotated[int, Meta(ge=1, le=16)] = 1
+    """``tiles`` only: the picture is resized to rows × columns tiles and cut, row by row; where
+    that is more than one tile, the whole picture in the size of a tile comes last."""
+    patch_size: Annotated[int, Meta(ge=1, le=256)] = 14
+    temporal_patch_size: Annotated[int, Meta(ge=1, le=8)] = 2
+    merge_size: Annotated[int, Meta(ge=1, le=16)] = 2
+
+    def __post_init__(self) -> None:
+        """Refuse sizes that cannot be cut."""
+        unit = self.patch_size * self.merge_size
+        if self.layout == "patches" and (self.width % unit or self.height % unit):
+            msg = f"patches: {self.width}×{self.height} is no multiple of {unit}"
+            raise ValueError(msg)
+        if self.layout != "tiles" and self.tiles > 1:
+            msg = 'tile_rows and tile_columns are for layout = "tiles"'
+            raise ValueError(msg)
+
+    @property
+    def tiles(self) -> int:
+        """Tiles made of one picture."""
+        grid = self.tile_rows * self.tile_columns
+        return grid if grid == 1 else grid + 1
+
+
+class Contrastive(PackTomlTable, frozen=True, kw_only=True, tag_field="family", tag="contrastive"):
+    """CLIP or SigLIP: an image tower, and prompts embedded when the pack was built."""
+
+    image_encoder: str
+    preprocess: Preprocess
+    prompts: tuple[str, ...]
+    """The texts that were embedded, one or more per stage, for the record."""
+    prompt_stages: tuple[Literal["W", "N1", "N2", "N3", "R"], ...]
+    prompt_embeddings: str
+    """File of (prompts, dimensions) unit vectors: little-endian float32, nothing else."""
+    dimensions: Annotated[int, Meta(ge=1, le=16384)]
+    logit_scale: float
+    """What the cosine of picture and prompt is multiplied with (already exponentiated). A
+    stage with several prompts takes the mean of theirs. A SigLIP's bias falls out."""
+
+    def __post_init__(self) -> None:
+        """Refuse a stage without a prompt."""
+        if len(self.prompts) != len(self.prompt_stages) or len(self.prompts) > 1000:
+            msg = "prompts and prompt_stages need the same length, 1000 at most"
+            raise ValueError(msg)
+        if len(set(self.prompt_stages)) != 5:
+            msg = "prompt_stages: each of the five stages needs a prompt"
+            raise ValueError(msg)
+
+
+class Generative(PackTomlTable, frozen=True, kw_only=True, tag_field="family", tag="generative"):
+    """LLaVA, LLaVA-NeXT, Qwen2.5-VL, SmolVLM: three graphs and a tokenizer."""
+
+    vision_encoder: str
+    embed_tokens: str
+    decoder: str
+    tokenizer: str
+    preprocess: Preprocess
+    prompt: Text
+    """The whole text around the pictures, ``bos`` excepted; each picture stands as
+    ``<|picture|>``, in the order before, page, after. A neighbour that does not exist is a
+    black picture."""
+    picture_prompt: Text = TILE_MARK
+    """What stands for one picture: the features of each tile go where ``<|tile|>`` is."""
+    answers: tuple[str, str, str, str, str]
+    """What the model writes for W, N1, N2, N3, R (``prefill``), or the value of
+    ``answer_key`` in its JSON answer (``generate``). Prompt and answer are tokenised together."""
+    scoring: Literal["prefill", "generate"]
+    image_token: Token
+    """The token that stands for one visual feature vector."""
+    tokens_per_picture: Annotated[int, Meta(ge=1, le=16384)]
+    layers: Annotated[int, Meta(ge=1, le=256)]
+    kv_heads: Annotated[int, Meta(ge=1, le=256)]
+    head_dim: Annotated[int, Meta(ge=1, le=1024)]
+    rope: Literal["default", "mrope"] = "default"
+    bos_token: Token | None = None
+    """Put before the prompt, where the tokenizer's model was trained with one."""
+    eos_token: Token | None = None
+    """Ends an answer; needed by ``generate``, and where one answer begins with another."""
+    schema: str | None = None
+    """File with the JSON Schema of the answer; ``generate`` only."""
+    answer_key: str = "stage"
+    rationale_key: str | None = None
+    rules_key: str | None = None
+    max_tokens: Annotated[int, Meta(ge=1, le=4096)] = 256
+    max_seconds: Positive = 20.0
+    """An answer longer than either is closed there, and the stage read from what there is."""
+
+    def __post_init__(self) -> None:
+        """Refuse keys that contradict each other."""
+        for fault in _generative_faults(self):
+            raise ValueError(fault)
+
+
+def _generative_faults(model: Generative) -> Iterator[str]:
+    if len(set(model.answers)) != 5 or not all(model.answers):
+        yield "answers: needs five different texts"
+    if model.picture_prompt.count(TILE_MARK) != model.preprocess.tiles:
+        yield f"picture_prompt: needs one {TILE_MARK} for each of {model.preprocess.tiles} tile(s)"
+    if model.tokens_per_picture % model.preprocess.tiles:
+        yield "tokens_per_picture: is no multiple of the tiles"
+    if model.scoring == "generate" and (model.schema is None or model.eos_token is None):
+        yield "scoring: generate needs schema and eos_token"
+    if model.scoring == "prefill" and (model.rationale_key or model.rules_key or model.schema):
+        yield (
+            "scoring: prefill cannot be used where the answer has a rationale, rules or a schema: "
+            "they may stand before the stage; use generate"
+        )
+    if model.rope == "mrope" and model.preprocess.layout != "patches":
+        yield 'rope: mrope needs layout = "patches"'
+
+
+Model = Contrastive | Generative
+
+
+class TrainingSource(PackTomlTable, frozen=True, kw_only=True):
+    """One database that went into the model."""
+
+    name: str
+    licence: str
+    attribution: str
+    subjects: tuple[str, ...]
+    pages: int
+
+
+class Provenance(PackTomlTable, frozen=True, kw_only=True):
+    """Where the model comes from."""
+
+    base: str
+    """The weights it started from, or ``from scratch``."""
+    sources: tuple[TrainingSource, ...]
+    seed: int
+    commit: str
+    """Commit of the code that trained it."""
+    command: str
+    notes: str = ""
+
+
+class Metric(PackTomlTable, frozen=True, kw_only=True):
+    """One figure that was measured, and on what."""
+
+    name: str
+    value: float
+    low: float | None = None
+    high: float | None = None
+    on: str
+    """Database, subjects and conditions in words."""
+    gain: float | None = None
+
+
+class Manifest(PackTomlTable, frozen=True, kw_only=True):
+    """The whole of ``pack.toml``."""
+
+    format: Literal["hypnocast.pack/1"]
+    name: Name
+    version: Annotated[str, Meta(pattern=r"^\d+\.\d+\.\d+([+-][0-9A-Za-z.-]+)?$")]
+    licence: str
+    intended_use: str
+    recipe: str
+    """Name of a built-in recipe, or a recipe file in the pack (``recipe.toml``)."""
+    recipe_digest: Digest
+    context: Context = Context()
+    montage: PackMontage
+    model: Model
+    calibration: Calibration
+    provenance: Provenance
+    metrics: tuple[Metric, ...] = ()
+    files: dict[str, Digest]
+    """SHA-256 of every file of the pack but ``pack.toml`` itself."""
+
+    def __post_init__(self) -> None:
+        """Refuse what no single table can see."""
+        if isinstance(self.model, Contrastive):
+            if self.context.pictures != 1:
+                msg = "context: a contrastive model looks at one page"
+                raise ValueError(msg)
+        elif self.model.prompt.count(PICTURE_MARK) != self.context.pictures:
+            msg = f"prompt: needs {PICTURE_MARK} {self.context.pictures} times, as context says"
+            raise ValueError(msg)
+
+
+def parse_manifest(text: str | bytes) -> Manifest:
+    """Read ``pack.toml`` strictly; ``msgspec.ValidationError`` names the path of a fault."""
+    return msgspec.toml.decode(text, type=Manifest)

@@ -1,0 +1,1 @@
+"""Packs on an inference server: the client, and what the server loads."""

@@ -1,0 +1,1 @@
+"""What the command line offers. These modules hold the options and the printing, no more."""

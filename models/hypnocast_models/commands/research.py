@@ -1,0 +1,215 @@
+"""The researcher's commands: data sets, comparison, archives, experiments.
+
+They hold the options and the printing; the work is imported when a command is called.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from hypnocast.commands.common import Json, print_json, say
+from hypnocast.errors import CommandError
+
+if TYPE_CHECKING:
+    from hypnocast_models.readers.datasets import FoundRecording
+    from hypnocast_models.staging.archive import Outcome
+
+research = typer.Typer(add_completion=False, rich_markup_mode=None)
+
+
+@research.command()
+def compare(
+    reference: Annotated[str, typer.Argument(help="File, folder, or journal.sqlite[#session].")],
+    others: Annotated[list[str], typer.Argument(help="One scorer or more, likewise.")],
+    *,
+    experts: Annotated[
+        int, typer.Option(min=1, help="So many of the first are experts; their consensus counts.")
+    ] = 1,
+    timezone: Annotated[str, typer.Option(help="Where the clocks of EDF files hung.")] = "UTC",
+    html: Annotated[
+        Path | None, typer.Option(help="Write a report with plots here, figures as CSV beside it.")
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Compare scorers: κ, F1, borders, statistics, with intervals over subjects."""
+    from hypnocast_models.compare.comparison import agree_on, differences, number
+    from hypnocast_models.compare.comparison import compare as compare_nights
+    from hypnocast_models.compare.hypnogram import read_scorer
+    from hypnocast_models.staging.archive import taught_of
+
+    scorers = [read_scorer(source, timezone=timezone) for source in (reference, *others)]
+    if experts >= len(scorers):
+        raise CommandError("leaves no scorer to compare with them", where=f"--experts {experts}")
+    truth = scorers[0] if experts == 1 else agree_on(scorers[:experts])
+    judged = scorers[experts:]
+    for source in others:
+        for line in taught_of(Path(source)):
+            print(line, file=sys.stderr)
+    found = [compare_nights(truth, scorer) for scorer in judged]
+    paired = {
+        f"{a.other} minus {b.other}": differences(truth, judged[i], judged[j])
+        for i, a in enumerate(found)
+        for j, b in enumerate(found)
+        if i < j
+    }
+    if html is not None:
+        from hypnocast_models.compare.page import write_page
+
+        write_page(html, found, paired)
+    if json:
+        gaps = {
+            name: {k: [number(one) for one in (v.value, v.low, v.high)] for k, v in figures.items()}
+            for name, figures in paired.items()
+        }
+        print_json({"comparisons": [one.to_json() for one in found], "differences": gaps})
+        return
+    for one in found:
+        for line in one.lines():
+            say(line)
+    for name, figures in paired.items():
+        say(name)
+        for figure, interval in figures.items():
+            say(f"  {figure:<18} {interval}")
+
+
+@research.command()
+def datasets(
+    folder: Annotated[Path, typer.Argument(help="A local copy of a data set.")],
+    *,
+    kind: Annotated[str, typer.Option(help="Its reader, where the files do not tell.")] = "",
+    json: Json = False,
+) -> None:
+    """Check a local copy: subjects, hours, channels, stages, oddities, broken files."""
+    from hypnocast_models.readers.datasets import find_nights
+    from hypnocast_models.readers.survey import survey
+
+    found = find_nights(folder, kind)
+    with bar("nights", len(found)) as advance:
+        told = survey(found, advance)
+    if json:
+        print_json(told.to_json())
+    else:
+        for line in told.lines():
+            say(line)
+    if told.broken:
+        raise typer.Exit(1)
+
+
+@contextmanager
+def bar(what: str, total: int) -> Iterator[Callable[[int], None]]:
+    """Show how far long work has come, on standard error."""
+    from rich.console import Console
+    from rich.progress import Progress
+
+    with Progress(console=Console(stderr=True)) as progress:
+        task = progress.add_task(what, total=total)
+        yield lambda done: progress.advance(task, done)
+
+
+Scheduler = Annotated[str, typer.Option(help="Address of a dask scheduler; else this machine.")]
+Workers = Annotated[int | None, typer.Option(min=1, help="Processes on this machine.")]
+Mains = Annotated[int, typer.Option(help="Mains frequency, 50 or 60 Hz.")]
+
+
+@research.command("stage")
+def stage_archive(
+    folder: Annotated[Path, typer.Argument(help="A local copy of a data set.")],
+    out: Annotated[Path, typer.Option(help="One CSV a night goes here.")],
+    *,
+    pack: Annotated[str, typer.Option(help="Name or folder of the pack.")] = "hypnocast-small",
+    kind: Annotated[str, typer.Option(help="The data set's reader.")] = "",
+    min_coverage: Annotated[float | None, typer.Option(help="In place of the pack's.")] = None,
+    mains: Mains = 50,
+    scheduler: Scheduler = "",
+    workers: Workers = None,
+    retries: Annotated[int, typer.Option(min=0, help="Per night.")] = 2,
+) -> None:
+    """Stage every night of an archive; goes on where it stopped."""
+    from hypnocast.stagers.packs.catalogue import resolve_pack
+    from hypnocast_models.readers.datasets import find_nights
+    from hypnocast_models.staging.archive import run_archive, staging_plan
+
+    nights = find_nights(folder, kind)
+    plan = staging_plan(resolve_pack(pack), out, min_coverage, mains)
+    _warn_of_taught(Path(plan.pack), nights)
+    with bar("nights", len(nights)) as advance:
+        _report(
+            run_archive(
+                plan, nights, scheduler=scheduler, workers=workers, retries=retries, advance=advance
+            )
+        )
+
+
+@research.command("draw")
+def draw_archive(
+    folder: Annotated[Path, typer.Argument(help="A local copy of a data set.")],
+    out: Annotated[Path, typer.Option(help="One .npz of pictures and stages a night goes here.")],
+    *,
+    recipe: Annotated[str, typer.Option(help="A built-in recipe.")] = "spectral-448",
+    kind: Annotated[str, typer.Option(help="The data set's reader.")] = "",
+    mains: Mains = 50,
+    scheduler: Scheduler = "",
+    workers: Workers = None,
+    retries: Annotated[int, typer.Option(min=0, help="Per night.")] = 2,
+) -> None:
+    """Draw every page of an archive; goes on where it stopped."""
+    from hypnocast_models.readers.datasets import find_nights
+    from hypnocast_models.staging.archive import drawing_plan, run_archive
+
+    nights = find_nights(folder, kind)
+    plan = drawing_plan(recipe, out, mains)
+    with bar("nights", len(nights)) as advance:
+        _report(
+            run_archive(
+                plan, nights, scheduler=scheduler, workers=workers, retries=retries, advance=advance
+            )
+        )
+
+
+def _warn_of_taught(pack: Path, nights: Sequence[FoundRecording]) -> None:
+    from hypnocast.stagers.packs.pack import load_pack
+    from hypnocast_models.taught import told_of_taught
+
+    for line in told_of_taught(load_pack(pack).manifest, {night.subject for night in nights}):
+        print(line, file=sys.stderr)
+
+
+def _report(outcome: Outcome) -> None:
+    say(
+        f"{len(outcome.done)} nights done, {len(outcome.before)} were done before, "
+        f"{len(outcome.failed)} failed"
+    )
+    for night, why in outcome.failed.items():
+        say(f"  {night}: {why}")
+    if outcome.failed:
+        raise typer.Exit(1)
+
+
+@research.command()
+def experiment(
+    plan: Annotated[Path, typer.Argument(help="The experiment's TOML file.")],
+    data: Annotated[Path, typer.Argument(envvar="HYPNOCAST_DATA", help="Folder of the data sets.")],
+    *,
+    out: Annotated[Path, typer.Option(help="Results are kept here, to go on from.")],
+    report: Annotated[Path, typer.Option(help="The report goes here.")],
+    packs: Annotated[Path, typer.Option(help="Where the plan's packs lie.")] = Path(),
+    workers: Annotated[int, typer.Option(min=1, help="Processes side by side.")] = 1,
+) -> None:
+    """Run an experiment and write its report; goes on where it stopped."""
+    from hypnocast_models.experiments.plan import read_experiment
+    from hypnocast_models.experiments.report import write_report
+    from hypnocast_models.experiments.run import run_experiment, steps, taught_arms
+
+    wanted = read_experiment(plan)
+    for line in taught_arms(wanted, data, packs):
+        print(line, file=sys.stderr)
+    with bar("pieces", steps(wanted, data, packs)) as advance:
+        judged = run_experiment(wanted, data, out, advance, packs=packs, workers=workers)
+    for name in write_report(wanted, judged, report):
+        say(str(report / name))

@@ -1,0 +1,1 @@
+"""Other scorers, for comparison: gradient boosting, YASA."""

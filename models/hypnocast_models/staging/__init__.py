@@ -1,0 +1,1 @@
+"""Recordings through the daemon's own steps, page by page."""

@@ -1,0 +1,171 @@
+"""A scored night of any data set through the daemon's own steps, page by page.
+
+Quality, drawing, stager and decider are the daemon's; only arrival is skipped. Where a pack
+looks at the next page, the terminal verdict is given: by the look that knows the next page, or
+alone where there is none.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from itertools import chain, repeat
+
+import numpy as np
+
+from hypnocast.core.pictures.recipe import Recipe
+from hypnocast.core.pictures.render import draw, picture_digest
+from hypnocast.core.quality import assess, verdict_on
+from hypnocast.core.types import (
+    STAGES,
+    FloatArray,
+    Look,
+    Opinion,
+    Page,
+    Picture,
+    Reason,
+    Role,
+    Stage,
+)
+from hypnocast.core.verdicts.decider import Decider, NightState
+from hypnocast.stagers.base import Stager
+from hypnocast.stagers.packs.pack import Pack
+from hypnocast_models.compare.hypnogram import ScoredHypnogram
+from hypnocast_models.data.pictures import PictureNight
+from hypnocast_models.readers.material import Material
+
+BATCH = 16
+
+
+@dataclass(frozen=True, eq=False)
+class StagedNight:
+    """What the daemon would have published of a night."""
+
+    hypnogram: ScoredHypnogram
+    reasons: Mapping[int, str]
+    """Epoch → why it was withheld."""
+    log_probabilities: FloatArray
+    """(pages, 5) as the model gave them, NaN where withheld: for other ways to decide."""
+
+
+def pictures_of(
+    night: Material,
+    recipe: Recipe,
+    *,
+    needed: tuple[tuple[Role, ...], ...] = (),
+    min_coverage: float = 0.0,
+    mains_hz: int = 50,
+    change: Callable[[Page], Page] = lambda page: page,
+) -> Iterator[Picture | Reason]:
+    """Draw every page of a night, or say why it is withheld.
+
+    ``change`` is applied to each page before anything looks at it: for experiments.
+    """
+    if isinstance(night, PictureNight):
+        yield from _kept_pictures(night, recipe)
+        return
+    for epoch in range(len(night.stages)):
+        page = change(night.page(epoch, recipe.context_s, recipe.tail_s))
+        quality = assess(page, recipe.roles, mains_hz)
+        reason = verdict_on(quality, needed, min_coverage)
+        if reason is None and needed and not any(one.coverage for one in quality.values()):
+            reason = Reason.LOW_COVERAGE  # a gap of the night, however little the pack demands
+        if reason is not None:
+            yield reason
+        else:
+            yield draw(page, recipe, mains_hz, quality, night.channels)
+
+
+def _kept_pictures(night: PictureNight, recipe: Recipe) -> Iterator[Picture | Reason]:
+    """Give the pictures of a night that is kept as pictures; what was not drawn is withheld."""
+    there = frozenset(night.epochs)
+    for epoch in range(len(night.stages)):
+        if epoch not in there:
+            yield Reason.LOW_COVERAGE
+            continue
+        rgb = night.picture(epoch)
+        yield Picture(epoch, rgb, picture_digest(rgb), recipe.digest, {}, {})
+
+
+def stage_night(
+    night: Material,
+    pack: Pack,
+    stager: Stager,
+    *,
+    min_coverage: float | None = None,
+    mains_hz: int = 50,
+    change: Callable[[Page], Page] = lambda page: page,
+    advance: Callable[[int], None] = lambda _pages: None,
+) -> StagedNight:
+    """Stage a night. ``min_coverage`` replaces the pack's own, which is then to be told."""
+    montage = pack.manifest.montage
+    drawn = pictures_of(
+        night,
+        pack.recipe,
+        needed=montage.needed,
+        min_coverage=montage.min_coverage if min_coverage is None else min_coverage,
+        mains_hz=mains_hz,
+        change=change,
+    )
+    reasons: dict[int, str] = {}
+    opinions: dict[int, Opinion] = {}
+    waiting: list[Look] = []
+    for epoch, item in enumerate(_looks(drawn, pack)):
+        if isinstance(item, Reason):
+            reasons[epoch] = item.value
+            continue
+        waiting.append(item)
+        if len(waiting) == BATCH:
+            opinions.update((o.epoch, o) for o in stager.judge(waiting))
+            waiting.clear()
+            advance(BATCH)
+    if waiting:
+        opinions.update((o.epoch, o) for o in stager.judge(waiting))
+    advance(len(waiting) + len(reasons))
+    return _decide(night, pack, opinions, reasons)
+
+
+def _looks(drawn: Iterator[Picture | Reason], pack: Pack) -> Iterator[Look | Reason]:
+    """Put each picture among its neighbours, holding no more of them than a look needs."""
+    before, after = pack.manifest.context.before, pack.manifest.context.after
+    window: deque[Picture | Reason | None] = deque(
+        [None] * (before + after + 1), maxlen=before + after + 1
+    )
+    for seen, item in enumerate(chain(drawn, repeat(None, after)), start=1):
+        window.append(item)
+        center = window[before]
+        if seen <= after:
+            continue
+        if isinstance(center, Reason):
+            yield center
+        else:
+            shown = tuple(one if isinstance(one, Picture) else None for one in window)
+            yield Look(pictures=shown, center=before)
+
+
+def _decide(
+    night: Material,
+    pack: Pack,
+    opinions: Mapping[int, Opinion],
+    reasons: Mapping[int, str],
+) -> StagedNight:
+    # The terminal opinion is given at once, so nothing is provisional.
+    decider, state = Decider(pack.manifest.calibration), NightState()
+    pages = len(night.stages)
+    stages: list[Stage | None] = [None] * pages
+    chances = np.full((pages, len(STAGES)), np.nan)
+    raw = np.full((pages, len(STAGES)), np.nan)
+    for epoch in range(pages):
+        opinion = opinions.get(epoch)
+        if opinion is None:
+            state, _ = decider.withhold(state, epoch)
+            continue
+        state, staged = decider.step(state, opinion)
+        stages[epoch], chances[epoch] = staged.stage, staged.probabilities
+        raw[epoch] = opinion.log_probabilities
+    name = f"{pack.manifest.name} {pack.manifest.version}"
+    hypnogram = ScoredHypnogram(
+        name, night.name, night.subject, tuple(stages), probabilities=chances
+    )
+    return StagedNight(hypnogram, reasons, raw)
