@@ -107,7 +107,10 @@ def night(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Night]:
     folder = tmp_path_factory.mktemp("run")
     pack = make_tiny_pack(folder / "tiny")
     outlets = subprocess.Popen(
-        [sys.executable, psg_outlets.__file__], stdout=subprocess.PIPE, text=True
+        [sys.executable, "-m", "support.psg_outlets"],
+        cwd=ROOT / "tests",
+        stdout=subprocess.PIPE,
+        text=True,
     )
     assert outlets.stdout is not None
     try:

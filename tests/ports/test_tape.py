@@ -189,8 +189,8 @@ _WRITER = """
 import sys, numpy as np
 from pathlib import Path
 from hypnocast.core.types import *
-from hypnocast.ports.recordings.tape_recorder import TapeDeck, TapeLimits
-deck = TapeDeck(Path(sys.argv[1]), limits=TapeLimits(sync_every_s=0.05))
+from hypnocast.ports.recordings.tape_recorder import TapeRecorder, TapeLimits
+deck = TapeRecorder(Path(sys.argv[1]), limits=TapeLimits(sync_every_s=0.05))
 head = StreamHeader("k", "k", "EEG", "k", "u", "", 100.0, (ChannelInfo("F4-M1", "uV"),))
 deck.write("bed", StreamOpened(head, 0.0))
 for n in range(10**9):

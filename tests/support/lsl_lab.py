@@ -30,7 +30,7 @@ from numpy.typing import NDArray
 from hypnocast.core.types import Arrival, Chunk
 from hypnocast.ports.lsl.library import LslNetwork
 
-_OUTLETS = Path(__file__).with_name("lsl_outlets.py")
+_TESTS = Path(__file__).resolve().parents[1]
 PORT_RANGE = 96
 
 
@@ -105,7 +105,13 @@ class Outlets:
     def __init__(self, *streams: Stream) -> None:
         """Start it and wait until its outlets are up."""
         self.process = subprocess.Popen(
-            [sys.executable, str(_OUTLETS), json.dumps([asdict(one) for one in streams])],
+            [
+                sys.executable,
+                "-m",
+                "support.lsl_outlets",
+                json.dumps([asdict(one) for one in streams]),
+            ],
+            cwd=_TESTS,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,

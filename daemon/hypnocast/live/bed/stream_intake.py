@@ -37,7 +37,9 @@ class StreamIntake:
         change_tape: ChangeTape | None = None,
         obey: Iterable[Decision] | None = None,
     ) -> None:
-        """Take how to trace and to choose a montage; see :class:`.bedside.Bedside` for the rest."""
+        """Take how to trace and to choose a montage.
+
+        The rest is told by :class:`~.bed_pipeline.BedPipeline`."""
         self._tracing = tracing
         self._choose = choose
         self._decided = decided
