@@ -39,7 +39,8 @@ class StreamIntake:
     ) -> None:
         """Take how to trace and to choose a montage.
 
-        The rest is told by :class:`~.bed_pipeline.BedPipeline`."""
+        The rest is told by :class:`~.bed_pipeline.BedPipeline`.
+        """
         self._tracing = tracing
         self._choose = choose
         self._decided = decided
