@@ -22,7 +22,9 @@ from faults.nursery import Nursery
 from faults.watched import health_report_of
 from faults.witness import until
 from hypnocast.live.service.watchdog import Pulse, StuckError, Watchdog
-from hypnocast.ports.system import MetricsServer, Notifier
+from hypnocast.ports.metrics import MetricsServer
+from hypnocast.ports.supervision import Supervisor
+from hypnocast.ports.system import Notifier
 from hypnocast.stagers.base import Stager
 from hypnocast.stagers.onnx.local import LocalStager
 from hypnocast.stagers.packs.pack import load_pack
@@ -250,7 +252,7 @@ async def test_metrics_are_served_on_loopback_as_prometheus_reads_them(
             await alive.ward.run()
             await alive.ward.count_outbox()
             rounds.refresh()
-            with MetricsServer("127.0.0.1", 0, rounds.readings) as server:
+            with MetricsServer("127.0.0.1", 0, rounds.readings, Supervisor()) as server:
                 page = await asyncio.to_thread(
                     lambda: urlopen(f"http://127.0.0.1:{server.port}/metrics").read().decode()
                 )

@@ -95,6 +95,8 @@ class Stream:
     """The first count."""
     clock: str = "lsl"
     """``lsl``, ``unix`` or ``stuck``."""
+    padding: int = 0
+    """So many letters stand in its header beside the rest."""
     marker: bool = False
     """Send what is written to the process's standard input, instead of signals."""
 
@@ -167,6 +169,11 @@ class Collector:
         with self._changed:
             self._arrivals.append((bed, arrival))
             self._changed.notify_all()
+
+    def all(self) -> list[tuple[str, Arrival]]:
+        """Return what came for all beds."""
+        with self._changed:
+            return list(self._arrivals)
 
     def of(self, bed: str) -> list[Arrival]:
         """Return what came for a bed."""

@@ -28,6 +28,7 @@ def make(spec: dict[str, Any]) -> pylsl.StreamOutlet:
     )
     labels = spec["labels"] if spec["described"] is None else spec["described"]
     if labels and not spec["marker"]:
+        info.desc().append_child_value("padding", "x" * spec["padding"])
         channels = info.desc().append_child("channels")
         for label in labels:
             channel = channels.append_child("channel")

@@ -12,6 +12,11 @@ from hypnocast.errors import StreamError
 MAX_HEADER_CHARS = 4 * 1024 * 1024
 MAX_CHANNELS = 1024
 MAX_RATE = 100_000.0
+MAX_ELEMENTS = 65_536
+"""Of a header; 1024 channels that are described at length have 20,000."""
+MAX_DEPTH = 64
+MAX_TEXT_CHARS = 1024
+"""Of a name, a label, a unit: it is shown on pages and sent in every status."""
 
 FORMATS = ("float32", "double64", "string", "int32", "int16", "int8", "int64")
 
@@ -121,17 +126,50 @@ def relabel(
     return replace(header, rate=header.rate if rate is None else rate, channels=channels)
 
 
+def data_ports_of(xml: str) -> frozenset[int]:
+    """Return the TCP ports at which the sender of a stream serves it, by its announcement."""
+    root = _parse(xml)
+    told = (_text(root, tag) for tag in ("v4data_port", "v6data_port"))
+    return frozenset(int(text) for text in told if text.isdecimal() and 0 < int(text) < 65536)
+
+
+class _BoundedTree(ET.TreeBuilder):
+    """Builds a tree of bounded size: each element costs many times what it takes to write it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._left = MAX_ELEMENTS
+        self._depth = 0
+
+    def start(self, tag: str, attributes: dict[str, str], /) -> ET.Element:
+        """Count an element that begins."""
+        self._left -= 1
+        self._depth += 1
+        if self._left < 0:
+            raise StreamError(f"the header has more than {MAX_ELEMENTS} elements")
+        if self._depth > MAX_DEPTH:
+            raise StreamError(f"the header is nested more than {MAX_DEPTH} deep")
+        return super().start(tag, attributes)
+
+    def end(self, tag: str, /) -> ET.Element:
+        """Count an element that ends."""
+        self._depth -= 1
+        return super().end(tag)
+
+
 def _parse(xml: str) -> ET.Element:
     if len(xml) > MAX_HEADER_CHARS:
         raise StreamError(f"the header is longer than {MAX_HEADER_CHARS} characters")
     if "<!DOCTYPE" in xml or "<!ENTITY" in xml:
         raise StreamError("the header declares entities, which no stream needs")
+    parser = ET.XMLParser(target=_BoundedTree())  # noqa: S314 - no entities (above), bounded
     try:
-        root = ET.fromstring(xml)  # noqa: S314 - no entities (above), bounded in length
+        parser.feed(xml)
+        root: ET.Element = parser.close()
     except ET.ParseError as error:
         raise StreamError(f"the header is not well-formed XML ({error})") from error
     if root.tag != "info":
-        raise StreamError(f"the header begins with <{root.tag}>, not <info>")
+        raise StreamError(f"the header begins with <{root.tag[:MAX_TEXT_CHARS]}>, not <info>")
     return root
 
 
@@ -166,7 +204,10 @@ def _scale(node: ET.Element) -> float | None:
 
 
 def _text(node: ET.Element, tag: str) -> str:
-    return (node.findtext(tag) or "").strip()
+    text = (node.findtext(tag) or "").strip()
+    if len(text) > MAX_TEXT_CHARS:
+        raise StreamError(f"{tag} has {len(text)} characters; {MAX_TEXT_CHARS} are read")
+    return text
 
 
 def _number(

@@ -1,23 +1,13 @@
-"""The host's service manager, and who else watches: readiness, heartbeat, metrics."""
+"""The host's service manager: readiness, heartbeat, a hard end."""
 
 from __future__ import annotations
 
 import os
 import socket
 import threading
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal
+from collections.abc import Callable, Mapping
 
 import structlog
-
-from hypnocast.errors import InstallError
-
-if TYPE_CHECKING:
-    from types import TracebackType
-    from typing import Self
-
-    from prometheus_client.core import Metric
 
 _log = structlog.get_logger("system")
 
@@ -96,76 +86,3 @@ def leave_in(seconds: float, code: int) -> Callable[[], None]:
     timer.daemon = True
     timer.start()
     return timer.cancel
-
-
-# --- metrics ----------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class MetricValue:
-    """One number for Prometheus."""
-
-    name: str
-    help: str
-    value: float
-    kind: Literal["gauge", "counter"] = "gauge"
-    labels: Mapping[str, str] = field(default_factory=dict)
-
-
-class MetricsServer:
-    """Serves numbers to Prometheus, by default to this host only."""
-
-    def __init__(self, host: str, port: int, read: Callable[[], Iterable[MetricValue]]) -> None:
-        """Take where to listen, and who has the numbers (asked on the server's thread)."""
-        self._host, self._port, self._read = host, port, read
-        self._close: Callable[[], None] | None = None
-
-    def __enter__(self) -> Self:
-        from prometheus_client import CollectorRegistry, start_http_server
-
-        registry = CollectorRegistry(auto_describe=False)
-        registry.register(self)
-        try:
-            server, thread = start_http_server(self._port, self._host, registry)
-        except OSError as error:
-            raise InstallError(
-                f"metrics cannot be served: {error.strerror or error}",
-                where=f"{self._host}:{self._port}",
-                remedy="Choose another [metrics] host or port.",
-            ) from error
-        self.port = int(server.server_address[1])
-
-        def close() -> None:
-            server.shutdown()
-            server.server_close()
-            thread.join()
-
-        self._close = close
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        if self._close is not None:
-            self._close()
-
-    def describe(self) -> list[Metric]:
-        """Name nothing beforehand: prometheus-client asks this of a collector."""
-        return []
-
-    def collect(self) -> Iterable[Metric]:
-        """Give all numbers as they are now: prometheus-client asks this of a collector."""
-        from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
-
-        families: dict[str, CounterMetricFamily | GaugeMetricFamily] = {}
-        for reading in self._read():
-            family = families.get(reading.name)
-            if family is None:
-                make = CounterMetricFamily if reading.kind == "counter" else GaugeMetricFamily
-                family = make(f"hypnocast_{reading.name}", reading.help, labels=[*reading.labels])
-                families[reading.name] = family
-            family.add_metric([*reading.labels.values()], reading.value)
-        return families.values()

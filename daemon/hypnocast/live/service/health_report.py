@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 from hypnocast.core.night.session import Phase
 from hypnocast.core.types import PAGE_S
 from hypnocast.live.service.watchdog import Pulse
+from hypnocast.ports.metrics import MetricValue
 from hypnocast.ports.mqtt.link import Connected, RefusedByBroker, Waiting
-from hypnocast.ports.system import MetricValue
 
 if TYPE_CHECKING:
     from hypnocast.live.service.ward import Ward

@@ -36,10 +36,11 @@ from hypnocast.live.service.watchdog import Watchdog, keep_watch
 from hypnocast.ports.journal.journal import Journal
 from hypnocast.ports.lsl.library import configure_lsl, load_pylsl
 from hypnocast.ports.lsl.source import LslSource
+from hypnocast.ports.metrics import MetricsServer
 from hypnocast.ports.mqtt.link import MqttLink
 from hypnocast.ports.recordings.tape_recorder import TapeLimits, TapeRecorder
 from hypnocast.ports.supervision import Supervisor
-from hypnocast.ports.system import MetricsServer, Notifier
+from hypnocast.ports.system import Notifier
 from hypnocast.stagers.fallback import FallbackStep
 
 BACKGROUND_THREADS = 8
@@ -72,7 +73,7 @@ async def serve(
         deck = _tape_deck(config, clock) if config.tape.enabled else None
         if deck is not None:
             stack.callback(deck.close)
-        lsl = LslSource(beds_of(config))
+        lsl = LslSource(beds_of(config), supervisor=supervisor)
         source = LiveSource(lsl, clock, deck.write if deck is not None else None)
 
         def decided(bed: str, decisions: Sequence[Decision]) -> None:
@@ -146,7 +147,8 @@ async def serve(
         )
         metrics = config.metrics
         if metrics.port is not None:
-            stack.enter_context(MetricsServer(metrics.host, metrics.port, rounds.readings))
+            numbers = MetricsServer(metrics.host, metrics.port, rounds.readings, supervisor)
+            stack.enter_context(numbers)
         await keep_watch(ward.run(), Watchdog(rounds, notifier), ward.ready, stop=ward.stop)
         _log.info("ended in good order; sessions that run can be taken up again")
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import ctypes
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 from hypnocast.ports.lsl.beds import AnnouncedStream
 from hypnocast.ports.lsl.library import load_pylsl
+from hypnocast.ports.lsl.limits import MAX_ANNOUNCED, plain
 from hypnocast.ports.stream_xml import FORMATS
 
 FORGET_AFTER_S = 3.0
@@ -29,39 +31,58 @@ class Network:
 
     def __init__(self, predicates: Iterable[str] = ()) -> None:
         """Begin to watch, also for what fits each XPath predicate."""
-        pylsl = load_pylsl()
-        self._format_names: list[str] = list(pylsl.lib.fmt2string)
-        self._since: dict[str, float] = {}
-        self._all = pylsl.ContinuousResolver(forget_after=FORGET_AFTER_S)
+        self._pylsl = load_pylsl()
+        self._format_names: list[str] = list(self._pylsl.lib.fmt2string)
+        self._known: dict[str, tuple[AnnouncedStream, float]] = {}
+        """What each announced stream says, and since when it is there."""
+        self._room = (ctypes.c_void_p * MAX_ANNOUNCED)()
+        self.crowded = False
+        """Whether there were more announcements than are looked at: some streams are not seen."""
+        self._all = self._pylsl.ContinuousResolver(forget_after=FORGET_AFTER_S)
         self._by_predicate = {
-            predicate: pylsl.ContinuousResolver(pred=predicate, forget_after=FORGET_AFTER_S)
+            predicate: self._pylsl.ContinuousResolver(pred=predicate, forget_after=FORGET_AFTER_S)
             for predicate in sorted(set(predicates))
         }
 
     def announced(self, now: float) -> dict[str, Announced]:
         """Return what is there now, by uid. Never waits."""
-        infos = {info.uid(): info for info in self._all.results()}
-        self._since = {uid: self._since.get(uid, now) for uid in infos}
-        return {uid: self._describe(info, self._since[uid]) for uid, info in infos.items()}
+        found: dict[str, Announced] = {}
+        known: dict[str, tuple[AnnouncedStream, float]] = {}
+        count = 0
+        for info in self._results(self._all):
+            count += 1
+            uid = info.uid()
+            seen, since = known[uid] = self._known.get(uid) or (self._describe(info, uid), now)
+            found[uid] = Announced(seen, info, since)
+        self._known = known
+        self.crowded = count >= MAX_ANNOUNCED
+        return found
 
     def by_predicate(self) -> dict[str, frozenset[str]]:
         """Return the uids of the streams that fit each predicate."""
         return {
-            predicate: frozenset(info.uid() for info in resolver.results())
+            predicate: frozenset(info.uid() for info in self._results(resolver))
             for predicate, resolver in self._by_predicate.items()
         }
 
-    def _describe(self, info: Any, since: float) -> Announced:
+    def _results(self, resolver: Any) -> Iterator[Any]:
+        """Give what a resolver has found; pylsl's own ``results`` gives 1024 at most."""
+        found = self._pylsl.lib.lib.lsl_resolver_results(
+            resolver.obj, ctypes.byref(self._room), MAX_ANNOUNCED
+        )
+        infos = [self._pylsl.StreamInfo(handle=self._room[place]) for place in range(max(0, found))]
+        return iter(infos)
+
+    def _describe(self, info: Any, uid: str) -> AnnouncedStream:
         code = info.channel_format()
         name = self._format_names[code] if 0 <= code < len(self._format_names) else ""
-        seen = AnnouncedStream(
-            uid=info.uid(),
-            name=info.name(),
-            type=info.type(),
-            source_id=info.source_id(),
-            host=info.hostname(),
+        return AnnouncedStream(
+            uid=uid,
+            name=plain(info.name()),
+            type=plain(info.type()),
+            source_id=plain(info.source_id()),
+            host=plain(info.hostname()),
             rate=info.nominal_srate(),
             channel_count=info.channel_count(),
             format=name if name in FORMATS else "undefined",
         )
-        return Announced(seen, info, since)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 from hypnocast.core.types import StreamHeader
 from hypnocast.errors import StreamError
-from hypnocast.ports.lsl.announcements import Network
+from hypnocast.ports.lsl.announcements import Announced, Network
 from hypnocast.ports.lsl.beds import (
     AnnouncedStream,
     BedStreams,
@@ -22,12 +23,13 @@ from hypnocast.ports.lsl.beds import (
 from hypnocast.ports.lsl.library import load_pylsl
 from hypnocast.ports.lsl.opening import (
     OPEN_TIMEOUT_S,
+    Openers,
     Opening,
-    close_later,
     effective_header,
     header_problems,
 )
 from hypnocast.ports.lsl.problems import ProblemKind, StreamProblem
+from hypnocast.ports.supervision import Supervisor
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,16 +57,9 @@ def discover(
     threading.Event().wait(wait_s)
     announced = network.announced(clock())
     by_predicate = network.by_predicate()
-    openings = {
-        uid: Opening.start(entry, now=clock(), buffer_s=1, wake=_nobody, measure=False)
-        for uid, entry in announced.items()
-    }
+    asked = _ask_all(announced, clock)
     found: list[tuple[FoundStream, Selector]] = []
-    patience = clock() + 3 * OPEN_TIMEOUT_S
-    for uid, opening in openings.items():
-        opening.done.wait(max(0.0, patience - clock()))
-        if opening.inlet is not None:
-            close_later(opening.inlet)
+    for uid, opening in asked.items():
         seen = announced[uid].seen
         claims = [
             (bed.bed, selector)
@@ -79,8 +74,21 @@ def discover(
     return sorted(told, key=lambda one: (one.bed is None, one.bed or "", one.seen.name))
 
 
-def _nobody() -> None:
-    """Wake nobody: each opening is waited for."""
+def _ask_all(announced: Mapping[str, Announced], clock: Callable[[], float]) -> dict[str, Opening]:
+    """Ask every stream who it is, a few at once; what has not answered in time stays unanswered."""
+    someone = threading.Event()
+    openers = Openers(Supervisor(), someone.set)
+    asked: dict[str, Opening] = {}
+    until = clock() + 3 * OPEN_TIMEOUT_S
+    waiting = list(announced.values())
+    while clock() < until and (waiting or not all(one.done.is_set() for one in asked.values())):
+        while waiting and (probe := openers.probe(waiting[-1], now=clock())) is not None:
+            asked[waiting.pop().seen.uid] = probe
+        someone.wait(0.1)
+        someone.clear()
+    openers.end()
+    asked.update({entry.seen.uid: Opening(entry.seen.uid, clock()) for entry in waiting})
+    return asked
 
 
 def _judge(

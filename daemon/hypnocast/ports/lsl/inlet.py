@@ -14,10 +14,13 @@ import numpy as np
 
 from hypnocast.core.types import Chunk, ClockReading, FloatArray, Mark, StreamHeader
 from hypnocast.errors import StreamError
+from hypnocast.ports.lsl.beds import AnnouncedStream
 from hypnocast.ports.lsl.library import load_pylsl
-from hypnocast.ports.stream_xml import ParsedHeader, parse_header
+from hypnocast.ports.lsl.limits import buffer_s
 
 MAX_SAMPLES = 4096
+MAX_PULLED_VALUES = 524_288
+"""Values of all channels that one look takes; pylsl makes room for as many."""
 MAX_MARK_CHARS = 65_536
 
 
@@ -37,22 +40,26 @@ class LostStream(Exception):  # noqa: N818 - an event of the supervisor's, no er
 class Inlet:
     """An open stream. ``open`` blocks and runs on a thread of its own; ``pull`` never waits."""
 
-    def __init__(self, info: Any, *, buffer_s: int) -> None:
-        """Take a resolved stream; nothing is asked of it yet."""
+    def __init__(self, info: Any, seen: AnnouncedStream, *, keep_s: int) -> None:
+        """Take an announced stream that costs no more than it may; nothing is asked of it yet."""
         self._pylsl = load_pylsl()
-        self.uid: str = info.uid()
+        self.uid = seen.uid
+        self._at_once = max(1, min(MAX_SAMPLES, MAX_PULLED_VALUES // seen.channel_count))
         self._inlet: Any = self._pylsl.StreamInlet(
-            info, max_buflen=buffer_s, recover=False, processing_flags=0, as_numpy=True
+            info,
+            max_buflen=buffer_s(seen, keep_s),
+            recover=False,
+            processing_flags=0,
+            as_numpy=True,
         )
         self.clock = Clock.MEASURED
         self._last_offset: float | None = None
         self._measured_anew = False
 
-    def open(self, *, timeout_s: float) -> ParsedHeader:
-        """Subscribe, then fetch the full header: samples wait in liblsl's buffer meanwhile."""
+    def open(self, *, timeout_s: float) -> None:
+        """Subscribe: samples wait in liblsl's buffer from now on."""
         try:
             self._inlet.open_stream(timeout=timeout_s)
-            info = self._inlet.info(timeout=timeout_s)
         except self._pylsl.util.TimeoutError as error:
             raise StreamError(
                 f"announced, but gave no answer within {timeout_s:g} s",
@@ -60,7 +67,6 @@ class Inlet:
             ) from error
         except RuntimeError as error:
             raise StreamError(f"broke off while it was opened ({error})") from error
-        return parse_header(info.as_xml())
 
     def measure(self, *, timeout_s: float) -> float | None:
         """Ask the sender's clock; None where it does not answer. The first time takes ≈ 0.6 s."""
@@ -87,7 +93,7 @@ class Inlet:
     def pull(self, header: StreamHeader) -> list[Chunk | Mark]:
         """Return what lies ready, or nothing; raise :class:`LostStream` at the end."""
         try:
-            samples, stamps = self._inlet.pull_chunk(timeout=0.0, max_samples=MAX_SAMPLES)
+            samples, stamps = self._inlet.pull_chunk(timeout=0.0, max_samples=self._at_once)
         except RuntimeError as error:
             raise LostStream(str(error)) from error
         if not len(stamps):
@@ -95,7 +101,7 @@ class Inlet:
         arrived = self._pylsl.local_clock()
         if header.rate == 0:
             return list(_marks(header.key, samples, stamps, arrived))
-        # Both are views of room for MAX_SAMPLES, which would be kept as long as the chunk is.
+        # Both are views of a larger room, which would be kept as long as the chunk is.
         samples, stamps = samples.copy(), stamps.copy()
         return [Chunk(stream=header.key, samples=samples, stamps=stamps, arrived=arrived)]
 

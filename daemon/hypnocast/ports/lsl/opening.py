@@ -1,4 +1,4 @@
-"""Opening a stream: the part that may wait, on a thread of its own."""
+"""Opening a stream: the part that may wait, on threads of its own."""
 
 from __future__ import annotations
 
@@ -7,62 +7,125 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 from hypnocast.core.types import StreamHeader
-from hypnocast.errors import HypnocastError
+from hypnocast.errors import HypnocastError, StreamError
 from hypnocast.ports.lsl.announcements import Announced
 from hypnocast.ports.lsl.beds import Selector, is_marker
+from hypnocast.ports.lsl.header import RefusedStreamError, fetch_header
 from hypnocast.ports.lsl.inlet import Inlet
+from hypnocast.ports.lsl.limits import MAX_OPENERS, MAX_PROBES, too_costly
 from hypnocast.ports.lsl.problems import ProblemKind
 from hypnocast.ports.stream_xml import ParsedHeader, relabel
+from hypnocast.ports.supervision import Supervisor
+from hypnocast.ports.worker import Worker
 
 OPEN_TIMEOUT_S = 3.0
 CLOCK_TIMEOUT_S = 3.0
+PROBE_TIMEOUT_S = 1.5
+CLOSERS = 2
+HANGS_AFTER_S = 60.0
+"""An attempt that has not ended by then hangs in liblsl."""
 
 
 @dataclass(eq=False)
 class Opening:
-    """One attempt to open one stream. Its fields are read once ``done`` is set."""
+    """One attempt to open, or only to ask, one stream. Its fields are read once ``done`` is set."""
 
     uid: str
     began: float
     done: threading.Event = field(default_factory=threading.Event)
     inlet: Inlet | None = None
+    """None where it was only asked who it is."""
     described: ParsedHeader | None = None
     offset: float | None = None
     error: HypnocastError | None = None
 
-    @classmethod
-    def start(
-        cls,
-        announced: Announced,
-        *,
-        now: float,
-        buffer_s: int,
-        wake: Callable[[], None],
-        measure: bool = True,
-    ) -> Opening:
-        """Begin the attempt in the background; ``wake`` is called when it has come to an end."""
-        opening = cls(uid=announced.seen.uid, began=now)
+    @property
+    def refused(self) -> bool:
+        """Whether it is not to be tried again."""
+        return isinstance(self.error, RefusedStreamError)
 
-        def run() -> None:
+
+class Openers:
+    """Opens, asks and closes streams on threads of its own, never more than so many at once."""
+
+    def __init__(self, supervisor: Supervisor, wake: Callable[[], None]) -> None:
+        """Take who watches the threads, and whom to wake when an attempt has come to an end."""
+        self._supervisor = supervisor
+        self._wake = wake
+        self._running: set[Opening] = set()
+        self._probing: set[Opening] = set()
+        self._closers = supervisor.pool("lsl-close", CLOSERS, deadline_s=HANGS_AFTER_S)
+
+    def open(self, announced: Announced, *, now: float, keep_s: int) -> Opening | None:
+        """Begin to open a stream; None where too many are being opened: try again later."""
+
+        def run(opening: Opening) -> None:
+            inlet = Inlet(announced.info, announced.seen, keep_s=keep_s)
+            inlet.open(timeout_s=OPEN_TIMEOUT_S)
+            opening.described = fetch_header(
+                announced.info, announced.seen, timeout_s=OPEN_TIMEOUT_S
+            )
+            opening.offset = inlet.measure(timeout_s=CLOCK_TIMEOUT_S)
+            opening.inlet = inlet
+
+        return self._start(self._running, MAX_OPENERS, announced, now, run)
+
+    def probe(self, announced: Announced, *, now: float) -> Opening | None:
+        """Begin to ask a stream who it is, and no more; None where too many are being asked."""
+
+        def run(opening: Opening) -> None:
+            inlet = Inlet(announced.info, announced.seen, keep_s=1)
+            inlet.open(timeout_s=PROBE_TIMEOUT_S)
+            opening.described = fetch_header(
+                announced.info, announced.seen, timeout_s=PROBE_TIMEOUT_S
+            )
+
+        return self._start(self._probing, MAX_PROBES, announced, now, run)
+
+    def close_later(self, inlet: Inlet) -> None:
+        """Close an inlet without waiting for it."""
+        self._closers.submit(inlet.close)
+
+    def end(self) -> None:
+        """Let what is being closed be closed, without waiting for it."""
+        self._closers.shutdown(wait=False)
+
+    def _start(
+        self,
+        running: set[Opening],
+        most: int,
+        announced: Announced,
+        now: float,
+        run: Callable[[Opening], None],
+    ) -> Opening | None:
+        if len(running) >= most:
+            return None
+        opening = Opening(uid=announced.seen.uid, began=now)
+
+        def attempt(_: Worker) -> None:
             try:
-                inlet = Inlet(announced.info, buffer_s=buffer_s)
-                opening.described = inlet.open(timeout_s=OPEN_TIMEOUT_S)
-                if measure:
-                    opening.offset = inlet.measure(timeout_s=CLOCK_TIMEOUT_S)
-                opening.inlet = inlet
+                if why := too_costly(announced.seen):
+                    raise RefusedStreamError(why)  # noqa: TRY301 - told as what is found later is
+                run(opening)
             except HypnocastError as error:
                 opening.error = error
+            except Exception as error:
+                opening.error = StreamError(f"could not be opened ({error})")
+                raise
             finally:
+                running.discard(opening)
                 opening.done.set()
-                wake()
+                self._wake()
 
-        threading.Thread(target=run, name=f"lsl-open-{opening.uid[:8]}", daemon=True).start()
+        running.add(opening)
+        try:
+            self._supervisor.thread(
+                "lsl-open", attempt, deadline_s=HANGS_AFTER_S, on_failure="pass"
+            )
+        except RuntimeError:  # no further thread can be had: try again later
+            running.discard(opening)
+            return None
         return opening
-
-
-def close_later(inlet: Inlet) -> None:
-    """Close an inlet without waiting for it."""
-    threading.Thread(target=inlet.close, name="lsl-close", daemon=True).start()
 
 
 def effective_header(described: ParsedHeader, selector: Selector, key: str) -> StreamHeader:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import queue
-import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -11,9 +10,14 @@ import structlog
 
 from hypnocast.core.types import Arrival, StreamLost
 from hypnocast.ports.lsl.live_stream import LiveStream, StreamState
+from hypnocast.ports.supervision import Supervisor
+from hypnocast.ports.worker import Worker
 
 Sink = Callable[[str, Arrival], None]
 """Takes a bed's name and what arrived. Called by the reading thread only; must not wait."""
+
+STILL_AFTER_S = 20.0
+"""The reader turns many times a second."""
 
 _log = structlog.get_logger("lsl")
 
@@ -39,21 +43,22 @@ class ReaderThread:
         self._inbox: queue.SimpleQueue[_Swap] = queue.SimpleQueue()
         self._retired: queue.SimpleQueue[LiveStream] = queue.SimpleQueue()
         self._lives: list[LiveStream] = []
-        self._stopping = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="lsl-reader", daemon=True)
+        self._worker: Worker | None = None
         self.turns = 0
         """Counts looks at all streams: a reader that hangs does not count."""
         self.sink_errors = 0
         """How often the sink raised; the arrival it raised for is lost to it."""
 
-    def start(self) -> None:
-        """Begin to read."""
-        self._thread.start()
+    def start(self, supervisor: Supervisor) -> None:
+        """Begin to read, on a thread that is watched."""
+        self._worker = supervisor.thread(
+            "lsl-reader", self._run, deadline_s=STILL_AFTER_S, on_failure="restart"
+        )
 
     def stop(self, timeout_s: float) -> None:
         """Stop reading after one last look at every stream."""
-        self._stopping.set()
-        self._thread.join(timeout_s)
+        if self._worker is not None:
+            self._worker.stop(timeout_s)
 
     def add(self, live: LiveStream, *, instead_of: LiveStream | None = None) -> None:
         """Read a stream from now on, in place of another that is then drained and closed."""
@@ -70,8 +75,9 @@ class ReaderThread:
             gone.append(self._retired.get())
         return gone
 
-    def _run(self) -> None:
-        while not self._stopping.wait(self._every):
+    def _run(self, worker: Worker) -> None:
+        while not worker.wait(self._every):
+            worker.beat()
             self._take_inbox()
             for live in self._lives:
                 if self._poll(live):

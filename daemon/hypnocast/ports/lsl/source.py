@@ -4,8 +4,10 @@ Three kinds of threads share the work, so that none waits for another's stream:
 
 - one *reader* polls every open inlet and hands arrivals to the sink, in order;
 - one *watcher* looks at the network, decides which streams to open, and measures clocks;
-- one short-lived *opener* per stream that is being opened, because a stream that has just died
-  may let its opener wait for seconds.
+- a few short-lived *openers*, one per stream that is being opened, because a stream that has just
+  died may let its opener wait for seconds.
+
+All of them are supervised: one that fails is told, counted and started anew.
 """
 
 from __future__ import annotations
@@ -28,29 +30,45 @@ from hypnocast.ports.lsl.beds import (
 )
 from hypnocast.ports.lsl.inlet import Clock, Inlet
 from hypnocast.ports.lsl.library import load_pylsl
+from hypnocast.ports.lsl.limits import MAX_ANNOUNCED, MAX_AUTO_SLOTS
 from hypnocast.ports.lsl.live_stream import LiveStream
-from hypnocast.ports.lsl.opening import Opening, close_later
-from hypnocast.ports.lsl.problems import StreamProblem
+from hypnocast.ports.lsl.opening import Openers, Opening
+from hypnocast.ports.lsl.problems import ProblemKind, StreamProblem
 from hypnocast.ports.lsl.reader_thread import ReaderThread, Sink
-from hypnocast.ports.lsl.stream_slot import LslTimings, SlotHealth, StreamSlot
+from hypnocast.ports.lsl.stream_slot import MAX_PAUSE_S, LslTimings, SlotHealth, StreamSlot
+from hypnocast.ports.stream_xml import ParsedHeader
+from hypnocast.ports.supervision import Supervisor
+from hypnocast.ports.worker import Worker
+
+STILL_AFTER_S = 20.0
+"""The watcher turns many times a second."""
+
+LOOK_SHARE = 0.2
+"""Of its time the watcher spends at most so much on looking at a crowded network."""
 
 
 class LslSource:
     """All streams of all beds. ``beds=None`` finds polysomnograms by itself."""
 
     def __init__(
-        self, beds: Sequence[BedStreams] | None = None, *, timing: LslTimings | None = None
+        self,
+        beds: Sequence[BedStreams] | None = None,
+        *,
+        timing: LslTimings | None = None,
+        supervisor: Supervisor | None = None,
     ) -> None:
-        """Take what to read; nothing is opened before :meth:`start`."""
+        """Take what to read, and who watches the threads; nothing is opened before the start."""
         self._pylsl = load_pylsl()
         self._timing = timing or LslTimings()
         self._auto = beds is None
         self._lock = threading.Lock()
         self._wake = threading.Event()
-        self._stopping = threading.Event()
+        self._supervisor = supervisor or Supervisor()
+        self.openers = Openers(self._supervisor, self.wake)
         self._probes: dict[str, Opening] = {}
+        self._crowded = ""
         self._next_clock = 0.0
-        self._watcher: threading.Thread | None = None
+        self._watcher: Worker | None = None
         self._reader: ReaderThread | None = None
         now = self._pylsl.local_clock()
         self._slots = [
@@ -71,22 +89,24 @@ class LslSource:
             every_s=self._timing.read_every_s,
             wake=self.wake,
         )
-        self._reader.start()
-        self._watcher = threading.Thread(target=self._watch, name="lsl-watcher", daemon=True)
-        self._watcher.start()
+        self._reader.start(self._supervisor)
+        self._watcher = self._supervisor.thread(
+            "lsl-watcher", self._watch, deadline_s=STILL_AFTER_S, on_failure="restart"
+        )
 
     def stop(self, timeout_s: float = 5.0) -> None:
         """Read what is left, then let go of everything. May be called twice."""
-        self._stopping.set()
-        self.wake()
         if self._watcher is not None:
-            self._watcher.join(timeout_s)
+            self._watcher.tell_stop()
+            self.wake()
+            self._watcher.stop(timeout_s)
         if self._reader is not None:
             self._reader.stop(timeout_s)
         with self._lock:
             for slot in self._slots:
-                _close(slot.live)
+                self._close(slot.live)
                 slot.live = None
+        self.openers.end()
 
     @contextmanager
     def reading(self, sink: Sink) -> Iterator[LslSource]:
@@ -102,7 +122,14 @@ class LslSource:
     def problems(self) -> tuple[StreamProblem, ...]:
         """Return everything that is wrong now."""
         with self._lock:
-            return tuple(p for slot in self._slots for p in tuple(slot.problems.values()))
+            problems = [p for slot in self._slots for p in tuple(slot.problems.values())]
+            if self._crowded:
+                beds = dict.fromkeys(slot.bed for slot in self._slots)
+                problems += [
+                    StreamProblem(ProblemKind.CROWDED, bed, "network", self._crowded)
+                    for bed in beds
+                ]
+            return tuple(problems)
 
     def health(self) -> tuple[SlotHealth, ...]:
         """Return how every stream is doing."""
@@ -148,23 +175,43 @@ class LslSource:
 
     # -- the watcher -----------------------------------------------------------------------------
 
-    def _watch(self) -> None:
+    def _watch(self, worker: Worker) -> None:
         network = Network(s.selector.predicate for s in self._slots if s.selector.predicate)
-        while not self._stopping.is_set():
-            now = self._pylsl.local_clock()
-            announced = network.announced(now)
-            by_predicate = network.by_predicate()
-            with self._lock:
-                if self._auto:
-                    self._find_beds(announced, now)
-                self._tend_all(announced, by_predicate, now)
-            if now >= self._next_clock:
-                self._next_clock = now + self._timing.clock_every_s
-                self._measure_clocks()
-            self._close_retired()
-            self._wake.wait(self._timing.resolve_every_s)
+        while not worker.stopping:
+            worker.beat()
+            began = self._pylsl.local_clock()
+            self._look(network, began)
+            lasted = self._pylsl.local_clock() - began
+            self._wake.wait(max(self._timing.resolve_every_s, lasted / LOOK_SHARE))
             self._wake.clear()
         self._close_retired()
+
+    def _look(self, network: Network, now: float) -> None:
+        """Do once what the watcher does again and again."""
+        announced = network.announced(now)
+        by_predicate = network.by_predicate()
+        with self._lock:
+            self._note_crowd(network)
+            if self._auto:
+                self._find_beds(announced, now)
+            self._tend_all(announced, by_predicate, now)
+        if now >= self._next_clock:
+            self._next_clock = now + self._timing.clock_every_s
+            self._measure_clocks()
+        self._close_retired()
+
+    def _note_crowd(self, network: Network) -> None:
+        if network.crowded:
+            self._crowded = (
+                f"{MAX_ANNOUNCED} streams or more are announced on this network; "
+                "those beyond are not seen"
+            )
+        elif self._auto and len(self._slots) >= MAX_AUTO_SLOTS:
+            self._crowded = (
+                f"{MAX_AUTO_SLOTS} streams were found by themselves; no further one is read"
+            )
+        else:
+            self._crowded = ""
 
     def _tend_all(
         self,
@@ -201,44 +248,53 @@ class LslSource:
 
     def _close_retired(self) -> None:
         for live in self.reader.retired():
-            _close(live)
+            self._close(live)
+
+    def _close(self, live: LiveStream | None) -> None:
+        if live is not None and isinstance(live.inlet, Inlet):
+            self.openers.close_later(live.inlet)
 
     # -- beds nobody configured ------------------------------------------------------------------
 
     def _find_beds(self, announced: Mapping[str, Announced], now: float) -> None:
+        """Make a place for each stream that is one of a polysomnogram, once it has answered."""
+        self._probes = {uid: probe for uid, probe in self._probes.items() if uid in announced}
         known = {(slot.bed, slot.selector) for slot in self._slots}
+        # Whoever was never asked comes first: those that do not answer hold nobody up for ever.
+        waiting = sorted(
+            announced.values(), key=lambda one: (one.seen.uid in self._probes, not one.seen.is_psg)
+        )
         for markers in (False, True):
             beds = {bed for bed, _ in known}
-            for entry in announced.values():
+            for entry in waiting:
                 place = (auto_bed(entry.seen), auto_selector(entry.seen))
                 if is_marker(entry.seen) is not markers or place in known:
                     continue
+                if len(self._slots) >= MAX_AUTO_SLOTS:
+                    return
                 if place[0] in beds if markers else self._is_psg(entry, now):
                     known.add(place)
                     self._slots.append(StreamSlot(*place, timing=self._timing, now=now))
 
     def _is_psg(self, entry: Announced, now: float) -> bool:
-        """Tell by its type, or by its labels, which takes a moment to fetch."""
-        if entry.seen.is_psg:
-            return True
+        """Tell by its type or its labels, of a stream that answers; that takes a moment."""
         if entry.seen.rate == 0:
             return False
-        probe = self._probes.get(entry.seen.uid)
-        if probe is None:
-            self._probes[entry.seen.uid] = Opening.start(
-                entry, now=now, buffer_s=1, wake=self.wake, measure=False
-            )
+        described = self._probed(entry, now)
+        if described is None:
             return False
-        if not probe.done.is_set():
-            return False
-        if probe.inlet is not None:
-            close_later(probe.inlet)
-            probe.inlet = None
-        return probe.described is not None and eeg_like(
-            channel.label for channel in probe.described.header.channels
-        )
+        labels = (channel.label for channel in described.header.channels)
+        return entry.seen.is_psg or eeg_like(labels)
 
-
-def _close(live: LiveStream | None) -> None:
-    if live is not None and isinstance(live.inlet, Inlet):
-        close_later(live.inlet)
+    def _probed(self, entry: Announced, now: float) -> ParsedHeader | None:
+        """Return what a stream says of itself, once it was asked."""
+        uid = entry.seen.uid
+        probe = self._probes.get(uid)
+        if probe is not None and probe.done.is_set():
+            again = not probe.refused and now - probe.began > MAX_PAUSE_S
+            if probe.described is not None or not again:
+                return probe.described
+            probe = None
+        if probe is None and (begun := self.openers.probe(entry, now=now)) is not None:
+            self._probes[uid] = begun
+        return None

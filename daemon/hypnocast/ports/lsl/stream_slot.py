@@ -14,8 +14,9 @@ from hypnocast.core.types import StreamHeader
 from hypnocast.errors import StreamError
 from hypnocast.ports.lsl.announcements import FORGET_AFTER_S, Announced
 from hypnocast.ports.lsl.beds import AnnouncedStream, Selector, StreamChoice, choose
+from hypnocast.ports.lsl.limits import too_costly
 from hypnocast.ports.lsl.live_stream import LiveStream, StreamState
-from hypnocast.ports.lsl.opening import Opening, close_later, effective_header, header_problems
+from hypnocast.ports.lsl.opening import Openers, Opening, effective_header, header_problems
 from hypnocast.ports.lsl.problems import ProblemKind, StreamProblem
 from hypnocast.ports.lsl.reader_thread import ReaderThread
 from hypnocast.ports.stream_xml import ParsedHeader
@@ -29,6 +30,10 @@ SETTLE_S = 1.0
 NOT_FOUND_AFTER_S = 5.0
 REOPEN_AFTER_S = 10.0
 MAX_PAUSE_S = 60.0
+MUTE_FOR_S = 30.0
+"""An announcement that nobody stands behind counts as no rival for so long."""
+MAX_REMEMBERED = 1024
+"""Streams of which one place remembers that they failed or were refused."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,8 +77,9 @@ class SlotShared(Protocol):
     def reader(self) -> ReaderThread:
         """The thread that reads what was opened."""
 
-    def wake(self) -> None:
-        """Make the watcher look again at once."""
+    @property
+    def openers(self) -> Openers:
+        """The threads that open streams."""
 
     def free_key(self, slot: StreamSlot, header: StreamHeader) -> str:
         """Return a name for the stream that no other of its bed has."""
@@ -96,6 +102,8 @@ class StreamSlot:
         self._suspects: dict[str, float] = {}
         self._refused: set[str] = set()
         self._failures: dict[str, tuple[int, float]] = {}
+        self._probes: dict[str, Opening] = {}
+        """Rivals that were asked whether they are there."""
 
     def report(self, kind: ProblemKind, text: str, remedy: str = "") -> None:
         """Note that something is wrong, until it is cleared."""
@@ -153,25 +161,77 @@ class StreamSlot:
             opening, self.opening = self.opening, None
             self._take_in(opening, bench, now)
         self._note_claims(fitting, contested)
+        self._forget(announced, now)
         candidates = [
             seen
-            for seen in fitting
-            if seen.uid not in contested and seen.uid not in taken and seen.uid not in self._refused
+            for seen in self._affordable(fitting)
+            if seen.uid not in contested
+            and seen.uid not in taken
+            and seen.uid not in self._refused
+            and not self._is_mute(seen.uid)
         ]
         choice = choose(
             candidates,
             current=self.live.inlet.uid if self.live else None,
             suspects=self._suspected(announced, now),
         )
+        if self.live is None:
+            self._ask_rivals(choice.rivals, announced, bench, now)
         self._note_choice(choice, found=bool(fitting), now=now)
         uid = choice.uid or self._half_dead(announced, now)
         opening_it = self.opening is not None and self.opening.uid == uid
         if uid is not None and not opening_it and self._may_try(announced[uid], now):
-            self.opening = Opening.start(
-                announced[uid], now=now, buffer_s=self._timing.buffer_s, wake=bench.wake
-            )
+            begun = bench.openers.open(announced[uid], now=now, keep_s=self._timing.buffer_s)
+            self.opening = begun or self.opening
 
     # -- what to open ----------------------------------------------------------------------------
+
+    def _affordable(self, fitting: list[AnnouncedStream]) -> list[AnnouncedStream]:
+        """Return what may be opened, going by what is announced; tell of what may not."""
+        cheap: list[AnnouncedStream] = []
+        costly = ""
+        for seen in fitting:
+            why = too_costly(seen)
+            if why:
+                costly = f"a stream on {seen.host} {why}; it is not opened"
+            else:
+                cheap.append(seen)
+        if costly:
+            self.report(ProblemKind.TOO_COSTLY, costly, "Is it an amplifier of this lab at all?")
+        else:
+            self.clear(ProblemKind.TOO_COSTLY)
+        return cheap
+
+    def _ask_rivals(
+        self,
+        rivals: tuple[AnnouncedStream, ...],
+        announced: Mapping[str, Announced],
+        bench: SlotShared,
+        now: float,
+    ) -> None:
+        """Ask streams that fit alike whether they are there: an announcement is only a datagram."""
+        for seen in rivals:
+            if seen.uid not in self._probes:
+                probe = bench.openers.probe(announced[seen.uid], now=now)
+                if probe is not None:
+                    self._probes[seen.uid] = probe
+
+    def _is_mute(self, uid: str) -> bool:
+        """Tell whether nobody stood behind an announcement when it was asked a moment ago."""
+        probe = self._probes.get(uid)
+        return probe is not None and probe.done.is_set() and probe.described is None
+
+    def _forget(self, announced: Mapping[str, Announced], now: float) -> None:
+        """Forget answers that are old, and what failed of streams that are gone."""
+        self._probes = {
+            uid: probe
+            for uid, probe in self._probes.items()
+            if uid in announced and now - probe.began < MUTE_FOR_S
+        }
+        if len(self._refused) > MAX_REMEMBERED:
+            self._refused.intersection_update(announced)
+        if len(self._failures) > MAX_REMEMBERED:
+            self._failures = {uid: told for uid, told in self._failures.items() if uid in announced}
 
     def _suspected(self, announced: Mapping[str, Announced], now: float) -> frozenset[str]:
         suspects = {uid for uid, until in self._suspects.items() if until > now}
@@ -251,15 +311,19 @@ class StreamSlot:
     def _take_in(self, opening: Opening, bench: SlotShared, now: float) -> None:
         described, inlet = opening.described, opening.inlet
         if described is None or inlet is None:
-            self._pause(opening.uid, now)
             what = opening.error or StreamError("could not be opened")
-            self.report(ProblemKind.NO_ANSWER, what.what, what.remedy)
+            if opening.refused:
+                self._refused.add(opening.uid)
+                self.report(ProblemKind.BAD_METADATA, what.what, what.remedy)
+            else:
+                self._pause(opening.uid, now)
+                self.report(ProblemKind.NO_ANSWER, what.what, what.remedy)
             return
         old = self.live
         if old is not None and old.inlet.uid == opening.uid:
             self._pause(opening.uid, now + REOPEN_AFTER_S)
             if old.last_arrival > opening.began:
-                close_later(inlet)
+                bench.openers.close_later(inlet)
                 return
         else:
             self._failures.pop(opening.uid, None)
@@ -268,7 +332,7 @@ class StreamSlot:
         header = self._believed(described)
         if header is None:
             self._refused.add(opening.uid)
-            close_later(inlet)
+            bench.openers.close_later(inlet)
             return
         live = LiveStream(
             self.bed,
