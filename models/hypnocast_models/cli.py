@@ -173,6 +173,27 @@ def judge_yasa(
         say(f"×{each:g}: YASA κ {figures.kappa(sum(tables[1:], tables[0])):.3f}")
 
 
+@app.command("adopt")
+def adopt(
+    what: Annotated[str, typer.Argument(help="gssc.")],
+    pack: Annotated[Path, typer.Argument(help="Folder of the pack to make.")],
+    *,
+    python: Annotated[
+        Path, typer.Option(help="Python of the environment that has it; default: this one.")
+    ] = Path(sys.executable),
+    check: Annotated[
+        Path | None,
+        typer.Option(help="Recording to compare on (EDF, XDF); default: a simulated night."),
+    ] = None,
+    scaling: Annotated[str, typer.Option(help="Samples over their page, or running.")] = "page",
+) -> None:
+    """Convert a public live stager into a pack on this machine, equal to its own code."""
+    from hypnocast_models.adopt.command import adopt_stager
+
+    made = adopt_stager(what, pack, python=python, check=check, scaling=scaling, say=say)
+    say(f"{made.manifest.name} {made.manifest.version} {made.digest} in {pack}")
+
+
 # --- models of any family -------------------------------------------------------------------------
 
 

@@ -15,6 +15,7 @@ from hypnocast.ports.journal.reader import JournalReader
 from hypnocast.simulate import SimulatedSource
 from support.brokers import Mosquitto
 from support.mqtt_lab import listening, until
+from support.packs import make_tiny_pack
 from support.ward_lab import (
     UTC_0,
     Coming,
@@ -61,10 +62,17 @@ def _once_each(events: Sequence[payloads.StageEvent]) -> None:
         assert _seconds(event.start) == pytest.approx(start + PAGE_S * event.epoch, abs=2e-3)
 
 
+@pytest.fixture(scope="module", params=["generative", "signal"])
+def any_pack(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One that looks at each page, and one that carries a state from page to page."""
+    return make_tiny_pack(tmp_path_factory.mktemp("pack") / "tiny", family=request.param)
+
+
 @pytest.mark.promise(1)
 async def test_pages_missed_are_withheld_and_the_night_goes_on_as_if_it_had_not_stopped(
-    tmp_path: Path, pack: Path, broker: Mosquitto, coming: list[Coming]
+    tmp_path: Path, any_pack: Path, broker: Mosquitto, coming: list[Coming]
 ) -> None:
+    pack = any_pack
     before = await _one_run(
         tmp_path, pack, broker.port, HandDriven(coming), until=DOWN, pages=3, boot="a"
     )

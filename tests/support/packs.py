@@ -25,10 +25,14 @@ from hypnocast.stagers.packs.manifest import (
     Generative,
     Manifest,
     Metric,
+    Model,
     PackMontage,
     Preprocess,
     Provenance,
+    SignalInput,
+    Signals,
     TrainingSource,
+    Vote,
 )
 from support.needs import need_module
 
@@ -36,6 +40,8 @@ HIDDEN = 16
 HEADS = 2
 FEATURES = 4
 """Visual tokens of a picture."""
+SIGNAL_SAMPLES = 2560
+"""A page of the signal pack: 85.33 Hz."""
 STAY = 0.8
 FAVOUR = MappingProxyType({"W": 7.0, "R": 7.0, "N": 8.0, "1": 7.0, "2": 7.0, "3": 7.0})
 """Added to the logits of these letters, so that all five stages come up."""
@@ -44,7 +50,7 @@ FAVOUR = MappingProxyType({"W": 7.0, "R": 7.0, "N": 8.0, "1": 7.0, "2": 7.0, "3"
 def make_tiny_pack(
     folder: Path,
     seed: int = 0,
-    family: Literal["generative", "contrastive"] = "generative",
+    family: Literal["generative", "contrastive", "signal"] = "generative",
     recipe: str = "spectral-448",
     *,
     context: Context | None = None,
@@ -64,11 +70,13 @@ def make_tiny_pack(
     rng = np.random.default_rng(seed)
     context = context or Context()
     sees = Preprocess(width=drawn.width, height=drawn.height)
-    model = (
-        _generative(folder, rng, sees, favour, {"prompt": _prompt(context), **changes})
-        if family == "generative"
-        else _contrastive(folder, rng, sees, changes)
-    )
+    model: Model
+    if family == "generative":
+        model = _generative(folder, rng, sees, favour, {"prompt": _prompt(context), **changes})
+    elif family == "contrastive":
+        model = _contrastive(folder, rng, sees, changes)
+    else:
+        model = _signals(folder, rng, changes)
     (folder / "CARD.md").write_text("# A tiny pack\n\nRandom weights: its stages mean nothing.\n")
     for name, text in files.items():
         (folder / name).write_text(text, encoding="utf-8")
@@ -373,3 +381,70 @@ def _contrastive(
         "logit_scale": 10.0,
     }
     return Contrastive(**(keys | dict(changes)))
+
+
+def _signals(folder: Path, rng: np.random.Generator, changes: Mapping[str, Any]) -> Signals:
+    """One EEG, alone and with either eye; a small recurrent net that remembers pages for long."""
+    for name, given in (("eeg", ["eeg"]), ("eeg_eog", ["eeg", "eog"])):
+        _features(folder / f"{name}.onnx", rng, given)
+    _recurrent(folder / "context.onnx", rng)
+    votes = (
+        Vote(graph="eeg.onnx", inputs=("eeg",)),
+        Vote(graph="eeg_eog.onnx", inputs=("eeg", "left")),
+        Vote(graph="eeg_eog.onnx", inputs=("eeg", "right")),
+    )
+    inputs = (
+        SignalInput(name="eeg", roles=(Role.C4, Role.F4, Role.O2), high_hz=30.0),
+        SignalInput(name="left", roles=(Role.E1,), high_hz=30.0),
+        SignalInput(name="right", roles=(Role.E2,), high_hz=30.0),
+    )
+    described: dict[str, Any] = {
+        "samples": SIGNAL_SAMPLES,
+        "scaling": "page",
+        "inputs": inputs,
+        "votes": votes,
+        "recurrent": "context.onnx",
+        "state_shape": (2, HIDDEN),
+    }
+    return Signals(**{**described, **changes})
+
+
+def _features(path: Path, rng: np.random.Generator, inputs: Sequence[str]) -> None:
+    """How strong each of sixteen stretches of each signal is, and one random layer."""
+    from onnx import TensorProto
+
+    g = GraphMaker()
+    stretch = SIGNAL_SAMPLES // HIDDEN
+    strong = [
+        g.node("AveragePool", g.node("Abs", name), kernel_shape=[stretch], strides=[stretch])
+        for name in inputs
+    ]
+    flat = g.node("Flatten", g.node("Concat", *strong, axis=1))
+    layer = g.weight(rng.normal(0, 1, (HIDDEN * len(inputs), HIDDEN)))
+    told = g.node("Tanh", g.node("MatMul", flat, layer))
+    shape: list[int | str] = ["n", 1, SIGNAL_SAMPLES]
+    kinds = dict.fromkeys(inputs, (int(TensorProto.FLOAT), shape))
+    g.save(path, kinds, {"features": (told, ["n", HIDDEN])})
+
+
+def _recurrent(path: Path, rng: np.random.Generator) -> None:
+    """Two rows of state: a running mean of the features, and what a random layer makes of it."""
+    from onnx import TensorProto
+
+    g = GraphMaker()
+    now = g.node("Unsqueeze", "features", g.weight([1]))
+    mixed = g.node("MatMul", "state", g.weight(rng.normal(0, 0.4, (HIDDEN, HIDDEN))))
+    after = g.node("Tanh", g.node("Add", mixed, now))
+    flat = g.node("Flatten", after)
+    out = g.node("MatMul", flat, g.weight(rng.normal(0, 0.7, (2 * HIDDEN, 5))))
+    g.save(
+        path,
+        {
+            "features": (TensorProto.FLOAT, ["n", HIDDEN]),
+            "state": (TensorProto.FLOAT, ["n", 2, HIDDEN]),
+        },
+        {
+            "log_probabilities": (g.node("LogSoftmax", out, axis=1), ["n", 5]),
+            "next_state": (after, ["n", 2, HIDDEN]),
+        },
+    )

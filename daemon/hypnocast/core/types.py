@@ -253,6 +253,8 @@ class Picture:
     quality: Quality
     channels: Mapping[Role, str]
     """Role → derivation drawn."""
+    samples: Mapping[Role, FloatArray] | None = None
+    """The page's conditioned samples, for a model that reads signals instead of pixels."""
 
 
 # --- opinions and verdicts --------------------------------------------------------------------
@@ -268,6 +270,8 @@ class Look:
 
     pictures: tuple[Picture | None, ...]
     center: int = 0
+    carried: bytes | None = None
+    """What a recurrent model carried over from the pages before; None at the start."""
 
     @property
     def page(self) -> Picture:
@@ -292,6 +296,8 @@ class Opinion:
     rules: tuple[str, ...] | None = None
     coverage: float = 1.0
     """How much of the page was there to be seen; see :func:`.quality.coverage_of`."""
+    carried: bytes | None = None
+    """What a recurrent model carries over to the next page, in the pack's own encoding."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -20,6 +20,7 @@ from hypnocast.nights.night_view import NightView
 from hypnocast.nights.redraw import Redrawn, recipe_of, redraw
 from hypnocast.stagers.base import Stager
 from hypnocast.stagers.onnx.local import LocalStager
+from hypnocast.stagers.packs.manifest import Signals
 from hypnocast.stagers.packs.pack import Pack
 
 AROUND = 2
@@ -71,6 +72,8 @@ def answer(
     recipe = recipe_of(view, epoch, lambda: open_pack(config).recipe)
     explained = depth != "off" and event.stage is not None
     pack = open_pack(config) if explained else None
+    if pack is not None and isinstance(pack.manifest.model, Signals):
+        pack = None  # what it reads cannot be covered on a picture
     before = pack.manifest.context.before if pack is not None else 0
     after = pack.manifest.context.after if pack is not None else 0
     first, last = epoch - max(AROUND, before), epoch + max(AROUND, after)

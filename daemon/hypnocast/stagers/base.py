@@ -17,6 +17,7 @@ class ModelOutput:
     log_probabilities: FloatArray
     rationale: str | None = None
     rules: tuple[str, ...] | None = None
+    carried: bytes | None = None
 
 
 class Stager(Protocol):

@@ -13,7 +13,7 @@ import numpy as np
 from hypnocast.core.types import Look, Picture
 from hypnocast.errors import ConfigError
 from hypnocast.stagers.onnx.local import LocalStager
-from hypnocast.stagers.packs.manifest import Contrastive
+from hypnocast.stagers.packs.manifest import Contrastive, Generative, Signals
 from hypnocast.stagers.packs.pack import Pack
 from hypnocast_models.export.graphs import LARGEST_FILE, save_graph, weigh
 from hypnocast_models.export.packing import write_pack
@@ -36,6 +36,12 @@ def lower(pack: Pack, precision: str, say: Callable[[str], None] = lambda _: Non
             where="export",
             remedy=f"Use fp32, {', '.join(PRECISIONS)}.",
         )
+    if isinstance(pack.manifest.model, Signals):
+        raise ConfigError(
+            f"{pack.manifest.name} reads signals; its graphs stay as they were converted",
+            where="export",
+            remedy="Adopt it anew where it is to be another.",
+        )
     looks = _random_looks(pack)
     before = _opinions(pack, looks)
     for name in _graphs(pack, precision):
@@ -56,6 +62,7 @@ def _graphs(pack: Pack, precision: str) -> list[str]:
     model = pack.manifest.model
     if isinstance(model, Contrastive):
         return [model.image_encoder] if precision != "int4" else []
+    assert isinstance(model, Generative)  # noqa: S101 - the others were refused
     return [model.decoder] if precision == "int4" else [model.vision_encoder, model.decoder]
 
 
@@ -118,7 +125,7 @@ def _random_looks(pack: Pack) -> list[Look]:
 
 def _opinions(pack: Pack, looks: list[Look]) -> np.ndarray[tuple[int, ...], np.dtype[np.float64]]:
     model = pack.manifest.model
-    if not isinstance(model, Contrastive):
+    if isinstance(model, Generative):
         # A model that writes its reasons is not asked for all of them: the stage is what counts.
         short = msgspec.structs.replace(model, max_tokens=min(model.max_tokens, _WRITTEN_TOKENS))
         pack = replace(pack, manifest=msgspec.structs.replace(pack.manifest, model=short))

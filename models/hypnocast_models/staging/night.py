@@ -30,7 +30,9 @@ from hypnocast.core.types import (
 )
 from hypnocast.core.verdicts.decider import Decider, NightState
 from hypnocast.stagers.base import Stager
+from hypnocast.stagers.one_night import OneNight
 from hypnocast.stagers.packs.pack import Pack
+from hypnocast.stagers.signal import carries, with_samples
 from hypnocast_models.compare.hypnogram import ScoredHypnogram
 from hypnocast_models.data.pictures import PictureNight
 from hypnocast_models.readers.material import Material
@@ -57,10 +59,12 @@ def pictures_of(
     min_coverage: float = 0.0,
     mains_hz: int = 50,
     change: Callable[[Page], Page] = lambda page: page,
+    finish: Callable[[Picture, Page], Picture] = lambda picture, _: picture,
 ) -> Iterator[Picture | Reason]:
     """Draw every page of a night, or say why it is withheld.
 
-    ``change`` is applied to each page before anything looks at it: for experiments.
+    ``change`` is applied to each page before anything looks at it: for experiments. ``finish``
+    puts beside the picture what a pack reads besides.
     """
     if isinstance(night, PictureNight):
         yield from _kept_pictures(night, recipe)
@@ -74,7 +78,7 @@ def pictures_of(
         if reason is not None:
             yield reason
         else:
-            yield draw(page, recipe, mains_hz, quality, night.channels)
+            yield finish(draw(page, recipe, mains_hz, quality, night.channels), page)
 
 
 def _kept_pictures(night: PictureNight, recipe: Recipe) -> Iterator[Picture | Reason]:
@@ -107,7 +111,9 @@ def stage_night(
         min_coverage=montage.min_coverage if min_coverage is None else min_coverage,
         mains_hz=mains_hz,
         change=change,
+        finish=lambda picture, page: with_samples(picture, page, pack, mains_hz),
     )
+    judging = OneNight(stager, carries=carries(pack))
     reasons: dict[int, str] = {}
     opinions: dict[int, Opinion] = {}
     waiting: list[Look] = []
@@ -117,11 +123,11 @@ def stage_night(
             continue
         waiting.append(item)
         if len(waiting) == BATCH:
-            opinions.update((o.epoch, o) for o in stager.judge(waiting))
+            opinions.update((o.epoch, o) for o in judging.judge(waiting))
             waiting.clear()
             advance(BATCH)
     if waiting:
-        opinions.update((o.epoch, o) for o in stager.judge(waiting))
+        opinions.update((o.epoch, o) for o in judging.judge(waiting))
     advance(len(waiting) + len(reasons))
     return _decide(night, pack, opinions, reasons)
 

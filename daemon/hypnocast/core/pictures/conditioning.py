@@ -73,10 +73,15 @@ class Conditioned:
     """Exactly the page, at the recipe's rate, in µV on the 1/64 µV grid; NaN where nothing came."""
 
 
+def rate_limit(rate: float) -> float:
+    """Return the highest frequency that may be kept at a rate."""
+    return 0.45 * rate
+
+
 def passband(role: Role, rate: float) -> tuple[float, float] | None:
     """Lowest and highest frequency kept, or None where the rate leaves nothing of the band."""
     low, high = _PASSBANDS[role]
-    high = min(high, 0.45 * rate)
+    high = min(high, rate_limit(rate))
     return (low, high) if high >= 1.5 * low else None
 
 
@@ -102,7 +107,7 @@ def condition(page: Page, recipe: Recipe, mains_hz: int) -> Conditioned:
     windows = (band.spectrum.window_s for band in recipe.bands if band.spectrum is not None)
     from_s = page.context_s - LEAD_S - max(windows, default=0.0) / 2
     wanted = {role: (page.signals[role], bands[role]) for role in bands}
-    smooth = _filter_all(wanted, mains_hz, from_s)
+    smooth = filter_in_bands(wanted, mains_hz, from_s)
     filtered = {
         role: Filtered(page.signals[role].rate, -page.context_s, smooth[role]) for role in bands
     }
@@ -113,7 +118,7 @@ def condition(page: Page, recipe: Recipe, mains_hz: int) -> Conditioned:
     )
 
 
-def _filter_all(
+def filter_in_bands(
     wanted: Mapping[Role, tuple[Signal, tuple[float, float]]], mains_hz: int, from_s: float
 ) -> dict[Role, FloatArray]:
     """Filter every channel; whole ones of one kind together, which gives the same numbers."""
@@ -128,7 +133,7 @@ def _filter_all(
         clean = np.empty(stacked.shape)
         clean[:, :skip] = np.nan
         both = _both_ways(stacked, _design(rate, band, mains_hz), rate, skip)
-        _on_grid(both, out=clean[:, skip:])
+        on_grid(both, out=clean[:, skip:])
         smooth |= zip(roles, clean, strict=True)
     rest = ((role, of) for role, of in wanted.items() if role not in smooth)
     return smooth | {role: _filter(signal, band, mains_hz, from_s) for role, (signal, band) in rest}
@@ -148,7 +153,7 @@ def _filter(signal: Signal, band: tuple[float, float], mains_hz: int, from_s: fl
             stretch = np.interp(where, where[known], stretch[known])
         skip = max(0, first - start)
         clean = _both_ways(stretch[None], design, signal.rate, skip)[0]
-        out[start + skip : stop] = np.where(known[skip:], _on_grid(clean), np.nan)
+        out[start + skip : stop] = np.where(known[skip:], on_grid(clean), np.nan)
     return out
 
 
@@ -222,7 +227,7 @@ def _resample_all(filtered: Mapping[Role, Filtered], rate: float) -> dict[Role, 
         between *= part
         between += here
         np.copyto(between, here, where=at_once)
-        traces |= zip(roles, _on_grid(between, out=between), strict=True)
+        traces |= zip(roles, on_grid(between, out=between), strict=True)
     return {role: traces[role] for role in filtered}
 
 
@@ -239,7 +244,7 @@ def _places(
     return left, part, part == 0
 
 
-def _on_grid(samples: FloatArray, out: FloatArray | None = None) -> FloatArray:
+def on_grid(samples: FloatArray, out: FloatArray | None = None) -> FloatArray:
     """Round to the grid on which arithmetic noise cannot show."""
     steps = np.multiply(samples, STEPS_PER_MICROVOLT, out=out)
     np.rint(steps, out=steps)

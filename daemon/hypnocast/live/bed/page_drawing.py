@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from hypnocast.core.pages.page_builder import PageNeeds
 from hypnocast.core.pictures.conditioning import load_filters
 from hypnocast.core.pictures.recipe import Recipe
 from hypnocast.core.pictures.render import draw
 from hypnocast.core.quality import assess, verdict_on
+from hypnocast.core.samples import SampleRecipe, sample
 from hypnocast.core.types import PAGE_S, Gap, Page, Picture, Reason, Role
 from hypnocast.core.wire.payloads import Evidence
 
@@ -26,12 +27,16 @@ class PageTrace:
     """Between two glimpses of the last 30 s; None: there are none."""
     measure: bool = False
     """Whether evidence is measured on every page."""
+    samples: SampleRecipe | None = None
+    """How the samples are conditioned that go with the picture, for a pack that reads signals."""
 
     @property
     def needs(self) -> PageNeeds:
         """What pages must carry."""
         spare_s = PAGE_S if self.hop_s is not None else 0.0
-        return PageNeeds(self.recipe.roles, self.recipe.context_s, self.recipe.tail_s, spare_s)
+        read = () if self.samples is None else (role for role, _, _ in self.samples.bands)
+        roles = tuple(dict.fromkeys((*self.recipe.roles, *read)))
+        return PageNeeds(roles, self.recipe.context_s, self.recipe.tail_s, spare_s)
 
 
 class PageDrawing:
@@ -50,12 +55,15 @@ class PageDrawing:
     def draw(self, page: Page, against: Reason | None = None) -> Picture | Gap:
         """Draw a page, unless there is something against it."""
         tracing = self._tracing
-        quality = assess(page, tracing.recipe.roles, tracing.mains_hz)
+        quality = assess(page, tracing.needs.roles, tracing.mains_hz)
         channels = {role: signal.derivation.name for role, signal in page.signals.items()}
         reason = against or verdict_on(quality, tracing.needed, tracing.min_coverage)
         if reason is not None:
             return Gap(page.epoch, reason, quality, channels)
-        return draw(page, tracing.recipe, tracing.mains_hz, quality, channels)
+        picture = draw(page, tracing.recipe, tracing.mains_hz, quality, channels)
+        if tracing.samples is None:
+            return picture
+        return replace(picture, samples=sample(page, tracing.samples, tracing.mains_hz))
 
     def measure(self, page: Page, drawn: Picture | Gap) -> Evidence | None:
         """Measure the evidence on a page that was drawn, if that is wanted."""

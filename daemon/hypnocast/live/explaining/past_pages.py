@@ -13,6 +13,7 @@ from hypnocast.live.explaining.explanations import Depth, explain, explanation
 from hypnocast.live.explaining.picture_store import PictureStore
 from hypnocast.live.staging.judging import Judge
 from hypnocast.ports.journal.journal import Journal
+from hypnocast.stagers.packs.manifest import Signals
 from hypnocast.stagers.packs.pack import Pack
 
 
@@ -68,6 +69,12 @@ class PastPages:
 
     async def explain(self, event: payloads.StageEvent) -> payloads.Explanation:
         """Say what an event's stage rests on."""
+        if isinstance(self._pack.manifest.model, Signals):
+            raise CommandError(
+                f"{self._pack.manifest.name} reads signals: nothing on its picture can be covered",
+                where=f"bed {event.bed}",
+                remedy="The event's probabilities and evidence say what there is to say.",
+            )
         context = self._pack.manifest.context
         look = await self._picture_store.look(
             event.session, event.epoch, before=context.before, after=context.after

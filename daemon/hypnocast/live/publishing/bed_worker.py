@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import msgspec
 import structlog
 
+from hypnocast.app.carrying import Carried
 from hypnocast.core.night.session import Phase, Session, SessionChange
 from hypnocast.core.quality import coverage_of
 from hypnocast.core.types import ChannelQuality, FloatArray, Opinion, Role
@@ -71,6 +72,8 @@ class BedParts:
     stamp: EventOrigin
     deadline_s: float | None
     """How long after its close a page may wait for an opinion; None: as long as it takes."""
+    carries: bool = False
+    """Whether the model hands something over from page to page."""
 
 
 _Work = AskedPage | Changed | Noted | asyncio.Future[None]
@@ -91,6 +94,7 @@ class BedWorker:
             parts.context,
             self._committer.emit,
             deadline_s=parts.deadline_s,
+            carries=parts.carries,
         )
         self._rolling = RollingStager(
             parts.judge, parts.decider, self._scorer, board.roll, board.counts
@@ -145,6 +149,7 @@ class BedWorker:
         night: NightRecord,
         evidence: Iterable[tuple[int, FloatArray | None]],
         provisional: Iterable[tuple[payloads.StageEvent, FloatArray | None]],
+        carried: Carried | None = None,
     ) -> None:
         """Go on with a session that the journal has: the filter's state is followed again."""
         self._board.begin(session)
@@ -157,7 +162,7 @@ class BedWorker:
         for event, log_probabilities in provisional:
             state = await self._settle(event, log_probabilities, state)
         if session.anchor_utc is not None:
-            self._scorer.begin(self._parts.stamp.origin(session), state)
+            self._scorer.begin(self._parts.stamp.origin(session), state, carried)
 
     async def _settle(
         self, event: payloads.StageEvent, log_probabilities: FloatArray | None, state: NightState

@@ -15,6 +15,7 @@ from hypnocast.core.night.session import SessionKeeper
 from hypnocast.core.timing.decisions import Decision
 from hypnocast.core.types import Arrival, Role, StreamHeader
 from hypnocast.core.verdicts.decider import Decider
+from hypnocast.errors import ConfigError
 from hypnocast.live.bed.bed_pipeline import BedPipeline
 from hypnocast.live.bed.bed_updates import Item
 from hypnocast.live.bed.page_drawing import PageTrace
@@ -30,8 +31,10 @@ from hypnocast.stagers.fallback import FallbackStager, FallbackStep
 from hypnocast.stagers.onnx.local import LocalStager
 from hypnocast.stagers.onnx.vision_encoder import SEEN_AT_ONCE
 from hypnocast.stagers.packs.catalogue import resolve_pack
+from hypnocast.stagers.packs.manifest import Signals
 from hypnocast.stagers.packs.pack import Pack, load_pack
 from hypnocast.stagers.remote.open_inference import RemoteStager
+from hypnocast.stagers.signal import carries, sample_recipe
 
 JOURNAL = "journal.sqlite"
 
@@ -48,7 +51,20 @@ class WardDecisions:
 
 def open_pack(config: Config) -> Pack:
     """Load and verify the configured pack."""
-    return load_pack(resolve_pack(config.pack.name))
+    pack = load_pack(resolve_pack(config.pack.name))
+    if isinstance(pack.manifest.model, Signals):
+        _refuse_what_needs_pictures(config)
+    return pack
+
+
+def _refuse_what_needs_pictures(config: Config) -> None:
+    for key, asked in (("remote", config.pack.remote), ("explain", config.pack.explain != "off")):
+        if asked:
+            raise ConfigError(
+                f"{config.pack.name} reads signals, and this needs a model that reads pictures",
+                where=f"pack.{key}",
+                remedy="Leave the key out, or name another pack.",
+            )
 
 
 def broker_settings(broker: BrokerTable) -> BrokerSettings:
@@ -107,12 +123,13 @@ def make_parts(
             review_below=manifest.calibration.review_below if review is None else review,
         ),
         deadline_s=LIVE_DEADLINE_S if live else None,
+        carries=carries(pack),
     )
 
 
 def tracing_for(config: Config, pack: Pack, *, rolling: bool = False) -> PageTrace:
     """Return how pages are traced for a pack; ``rolling``: with what is configured of it."""
-    montage = pack.manifest.montage
+    montage, model = pack.manifest.montage, pack.manifest.model
     return PageTrace(
         recipe=pack.recipe,
         needed=tuple(tuple(Role(role) for role in group) for group in montage.needed),
@@ -121,6 +138,7 @@ def tracing_for(config: Config, pack: Pack, *, rolling: bool = False) -> PageTra
         grace_s=config.signal.grace_s,
         measure=config.publish.evidence,
         hop_s=config.publish.hop_s if rolling else None,
+        samples=sample_recipe(model) if isinstance(model, Signals) else None,
     )
 
 

@@ -14,6 +14,7 @@ from typing import Any, Protocol
 import structlog
 
 from hypnocast import __version__
+from hypnocast.app.carrying import Carried
 from hypnocast.core.night.session import LightsMark, Phase, Session
 from hypnocast.core.wire import payloads
 from hypnocast.core.wire.payloads import OutboxCounters
@@ -330,11 +331,14 @@ class Ward:
         night = await self.journal.read(look)
         evidence = await self.journal.read(lambda reader: reader.evidence(session_id))
         provisional = await self.journal.read(lambda reader: reader.provisional(session_id))
+        pack = self._plan.pack.digest
+        kept = await self.journal.read(lambda reader: reader.carried(session_id, pack))
+        carried = None if kept is None else Carried(kept.session, kept.epoch, kept.state)
         session = _session_of(night, self._plan.boot_id)
         last = max((event.epoch for event in night.events), default=-1)
         seen = max([session.opened_utc, *(_utc(page.end) for page in night.events)])
         _log.info("session taken up again", bed=session.bed, session=session.id, epoch=last + 1)
-        await self.desk(session.bed).resume(session, night, evidence, provisional)
+        await self.desk(session.bed).resume(session, night, evidence, provisional, carried)
         taken_up = self.signal_thread.post(
             session.bed,
             lambda pipeline, now: pipeline.resume(

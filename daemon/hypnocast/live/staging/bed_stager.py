@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 
 import structlog
 
+from hypnocast.app.carrying import Carried, CarriedState
 from hypnocast.core.pictures.compressed import fold
 from hypnocast.core.types import (
     FloatArray,
@@ -50,6 +51,8 @@ class StagedEvent:
     picture: Picture | None
     journaled: Callable[[], float] | None = None
     """Milliseconds since the page's end, asked when the event is written."""
+    carried: bytes | None = None
+    """What a recurrent model carries over to the next page."""
 
 
 @dataclass(slots=True, eq=False)
@@ -80,8 +83,12 @@ class BedStager:
         emit: Callable[[StagedEvent], Awaitable[None]],
         *,
         deadline_s: float | None,
+        carries: bool = False,
     ) -> None:
-        """Take who judges, how to decide, and where events go; no deadline in replay."""
+        """Take who judges, how to decide, and where events go; no deadline in replay.
+
+        ``carries``: the model hands something over from page to page.
+        """
         self._judge = judge
         self._decider = decider
         self._context = context
@@ -92,6 +99,7 @@ class BedStager:
         self._provisional: _Provisional | None = None
         self._recent: deque[Picture | None] = deque(maxlen=context.before + 1)
         self._last_asked: int | None = None
+        self._carried = CarriedState(judge) if carries else None
         self._folding = False
         """Whether pictures are to be folded soon."""
 
@@ -111,9 +119,11 @@ class BedStager:
         first = None
         if picture is not None:
             after = (None,) * self._context.after
-            first = self._judge.ask(
-                self._look(after), urgent=self._context.after == 0, until=deadline
-            )
+            look = self._look(after)
+            if self._carried is not None:
+                first = self._carried.ask(traced.session.id, look, until=deadline)
+            else:
+                first = self._judge.ask(look, urgent=self._context.after == 0, until=deadline)
         return AskedPage(traced, first, second, deadline, now)
 
     def _fold(self, asked: int) -> None:
@@ -154,12 +164,17 @@ class BedStager:
         before = list(self._recent)[:-1] if self._recent else []
         missing = (None,) * (self._context.before - len(before))
         after = (None,) * self._context.after
-        return Look((*missing, *before, picture, *after), center=self._context.before)
+        carried = None
+        if self._carried is not None and self._origin is not None:
+            carried = self._carried.before(self._origin.session, picture.epoch)
+        return Look((*missing, *before, picture, *after), self._context.before, carried)
 
-    def begin(self, origin: Origin, state: NightState) -> None:
-        """Begin a session, or go on with one from the state rebuilt for it."""
+    def begin(self, origin: Origin, state: NightState, carried: Carried | None = None) -> None:
+        """Begin a session, or go on with one from what was rebuilt for it."""
         self._origin = origin
         self._state = state
+        if self._carried is not None and carried is not None:
+            self._carried.resume(carried)
         self._provisional = None
 
     async def score(self, asked: AskedPage) -> None:
@@ -237,7 +252,8 @@ class BedStager:
         event = stage_event(origin, verdict, outcome, timings, lights, evidence=traced.evidence)
         kept = opinion.log_probabilities if opinion is not None else None
         picture = outcome if isinstance(outcome, Picture) else None
-        await self._emit(StagedEvent(event, kept, picture, clock))
+        carried = opinion.carried if opinion is not None else None
+        await self._emit(StagedEvent(event, kept, picture, clock, carried))
 
 
 def _clock(traced: Timings, arrived: float) -> Callable[[], float] | None:

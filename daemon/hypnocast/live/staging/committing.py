@@ -16,6 +16,7 @@ from hypnocast.live.staging.stage_events import instant
 from hypnocast.ports.journal.journal import Journal
 from hypnocast.ports.journal.records import (
     Batch,
+    CarriedRecord,
     ClockAnchor,
     Committed,
     EventDraft,
@@ -90,7 +91,10 @@ class EventCommitter:
             opinions = (record,)
         page = PageRecord(event.session, event.epoch, _now(), event.digests.picture)
         draft = EventDraft(event, scored.journaled)
-        batch = Batch(pages=(page,), opinions=opinions, events=(draft,))
+        carried: tuple[CarriedRecord, ...] = ()
+        if scored.carried is not None:
+            carried = (CarriedRecord(event.session, self._pack, event.epoch, scored.carried),)
+        batch = Batch(pages=(page,), opinions=opinions, events=(draft,), carried=carried)
         await self.commit(batch, lambda committed: self._durable(scored, committed))
 
     async def session(self, session: Session, then: Callable[[], None] | None = None) -> None:

@@ -123,6 +123,7 @@ class Held:
     def _size_of(self, batch: Batch) -> int:
         payloads = [self.events[draft.event.id].payload for draft in batch.events]
         payloads += [reply.payload for reply in batch.replies]
+        payloads += [carried.state for carried in batch.carried]
         return _BATCH_BYTES + 2 * sum(len(payload) for payload in payloads)
 
     def _give_up_one(self) -> bool:

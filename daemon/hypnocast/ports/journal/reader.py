@@ -15,6 +15,7 @@ from hypnocast.core.types import FloatArray
 from hypnocast.core.wire.payloads import NightMark, StageEvent
 from hypnocast.errors import JournalError
 from hypnocast.ports.journal.records import (
+    CarriedRecord,
     ClockAnchor,
     Correction,
     PageRecord,
@@ -203,6 +204,17 @@ class JournalReader:
             (decode_event(payload), None if blob is None else np.frombuffer(blob, dtype="<f8"))
             for payload, blob in rows
         )
+
+    def carried(self, session: str, pack: str) -> CarriedRecord | None:
+        """Return what a recurrent model carried over from the newest page it judged."""
+        if not self._has_table("carried"):
+            return None
+        rows = self._rows("SELECT * FROM carried WHERE session = ? AND pack = ?", session, pack)
+        return CarriedRecord(*rows[0]) if rows else None
+
+    def _has_table(self, name: str) -> bool:
+        """Say whether the journal's version had a table that came later."""
+        return bool(self._rows("SELECT 1 FROM sqlite_schema WHERE name = ?", name))
 
     # --- events -------------------------------------------------------------------------------
 

@@ -67,6 +67,16 @@ class OpinionRecord:
 
 
 @dataclass(frozen=True, slots=True)
+class CarriedRecord:
+    """What a recurrent model carries over; of each session and pack the newest is kept."""
+
+    session: str
+    pack: str
+    epoch: int
+    state: bytes
+
+
+@dataclass(frozen=True, slots=True)
 class EventDraft:
     """An event to be written. Its sequence number is given by the journal."""
 
@@ -120,6 +130,7 @@ class Batch:
     marks: tuple[MarkRecord, ...] = ()
     replies: tuple[StoredReply, ...] = ()
     corrections: tuple[Correction, ...] = ()
+    carried: tuple[CarriedRecord, ...] = ()
 
 
 def timed(batch: Batch) -> Batch:

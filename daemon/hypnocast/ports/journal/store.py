@@ -96,6 +96,14 @@ CREATE INDEX corrections_by_page ON corrections (session, epoch);
 COMMIT;
 """  # noqa: S608 - two numbers of ours
 
+_LATER_TABLES = """
+CREATE TABLE IF NOT EXISTS carried (
+    session TEXT NOT NULL REFERENCES sessions ON DELETE CASCADE, pack TEXT NOT NULL,
+    epoch INTEGER NOT NULL, state BLOB NOT NULL, PRIMARY KEY (session, pack)
+) WITHOUT ROWID;
+"""
+"""Tables that came later. Older versions pass them by, so the schema's number stays."""
+
 _encoder = msgspec.json.Encoder()
 _decoder = msgspec.json.Decoder(payloads.StageEvent)
 
@@ -146,6 +154,7 @@ class Store:
         if empty:
             # One transaction: a journal is there with all its tables, or not at all.
             db.executescript(_SCHEMA)
+        db.executescript(_LATER_TABLES)
 
     def check(self) -> None:
         """Look through the whole file for damage: ``sqlite3.DatabaseError`` if there is any."""
@@ -220,6 +229,10 @@ class Store:
                 )
                 for o in batch.opinions
             ],
+        )
+        many(
+            "INSERT OR REPLACE INTO carried VALUES (?, ?, ?, ?)",
+            [(c.session, c.pack, c.epoch, c.state) for c in batch.carried],
         )
         events, stored = self._write_events(batch.events)
         many(

@@ -16,8 +16,9 @@ from hypnocast.stagers.generative.model import GenerativeModel
 from hypnocast.stagers.onnx.contrastive import ContrastiveModel
 from hypnocast.stagers.onnx.engine import Engine, Provider
 from hypnocast.stagers.pace import Pace
-from hypnocast.stagers.packs.manifest import Contrastive
+from hypnocast.stagers.packs.manifest import Contrastive, Signals
 from hypnocast.stagers.packs.pack import Pack
+from hypnocast.stagers.signal import SignalModel, still_samples
 
 MAX_BATCH = 16
 """Pages judged in one run: more would only cost memory."""
@@ -101,6 +102,7 @@ class LocalStager:
                 rationale=reading.rationale,
                 rules=reading.rules,
                 coverage=coverage_of(look.page.quality, self.pack.manifest.montage.needed),
+                carried=reading.carried,
             )
             for look, reading in zip(looks, readings, strict=True)
         ]
@@ -143,6 +145,8 @@ class LocalStager:
         model = self.pack.manifest.model
         if isinstance(model, Contrastive):
             self._model = ContrastiveModel(self.pack, model, self._engine)
+        elif isinstance(model, Signals):
+            self._model = SignalModel(self.pack, model, self._engine)
         else:
             self._model = GenerativeModel(self.pack, model, self._engine)
         page_s = self._warm_up(1)
@@ -172,6 +176,8 @@ class LocalStager:
 def _black_looks(pack: Pack) -> list[Look]:
     recipe, context = pack.recipe, pack.manifest.context
     black = np.zeros((recipe.height, recipe.width, 3), dtype=np.uint8)
+    model = pack.manifest.model
+    samples = still_samples(model) if isinstance(model, Signals) else None
     looks = []
     for place in range(MAX_BATCH):
         places: list[Picture | None] = [None] * context.pictures
@@ -182,6 +188,7 @@ def _black_looks(pack: Pack) -> list[Look]:
             recipe=recipe.digest,
             quality={},
             channels={},
+            samples=samples,
         )
         looks.append(Look(tuple(places), context.before))
     return looks

@@ -16,7 +16,6 @@ import msgspec
 
 from hypnocast.errors import PackError
 from hypnocast.stagers.packs.files import MANIFEST
-from hypnocast.stagers.packs.manifest import Contrastive
 from hypnocast.stagers.packs.pack import load_pack, read_manifest, verify_pack
 
 Origin = Literal["environment", "user", "shipped"]
@@ -112,7 +111,7 @@ def _describe(folder: Path, origin: Origin) -> CataloguedPack:
     return CataloguedPack(
         name=manifest.name,
         version=manifest.version,
-        family="contrastive" if isinstance(manifest.model, Contrastive) else "generative",
+        family=str(type(manifest.model).__struct_config__.tag),
         recipe=manifest.recipe,
         folder=str(folder),
         origin=origin,

@@ -16,7 +16,7 @@ from pathlib import Path, PurePosixPath
 
 from hypnocast.errors import PackError
 from hypnocast.stagers.onnx.inspection import inspect_onnx
-from hypnocast.stagers.packs.manifest import Contrastive, Manifest
+from hypnocast.stagers.packs.manifest import Contrastive, Manifest, Model, Signals
 
 MANIFEST = "pack.toml"
 MAX_FILES = 512
@@ -103,24 +103,17 @@ def _file_faults(
             yield _fault(path, "its SHA-256 is not the one the pack was made with")
 
 
+_GRAPHS = ("image_enc", "vision_enc", "embed", "dec", "votes", "recurrent")
+"""How the keys of a model's table that name graphs begin."""
+
+
 def _use_faults(folder: Path, manifest: Manifest) -> Iterator[PackError]:
     """Yield faults of what the files are used for."""
     model = manifest.model
-    if isinstance(model, Contrastive):
-        used = {"image_encoder": model.image_encoder, "prompt_embeddings": model.prompt_embeddings}
-    else:
-        used = {
-            "vision_encoder": model.vision_encoder,
-            "embed_tokens": model.embed_tokens,
-            "decoder": model.decoder,
-            "tokenizer": model.tokenizer,
-        }
-        if model.schema is not None:
-            used["schema"] = model.schema
-    for key, name in used.items():
+    for key, name in _used(model).items():
         if name not in manifest.files:
             yield _fault(folder / MANIFEST, f"model.{key}: {name!r} is not listed in [files]")
-        elif key.startswith(("image_enc", "vision_enc", "embed", "dec")) != name.endswith(".onnx"):
+        elif key.startswith(_GRAPHS) != name.endswith(".onnx"):
             yield _fault(folder / MANIFEST, f"model.{key}: {name!r} is the wrong kind of file")
         elif key == "prompt_embeddings" and isinstance(model, Contrastive):
             expected = 4 * len(model.prompts) * model.dimensions
@@ -129,6 +122,22 @@ def _use_faults(folder: Path, manifest: Manifest) -> Iterator[PackError]:
     for name in manifest.files:
         if name.endswith(".onnx"):
             yield from _onnx_faults(folder, name, manifest)
+
+
+def _used(model: Model) -> dict[str, str]:
+    """Return the files that a model's table names, by their keys."""
+    if isinstance(model, Contrastive):
+        return {"image_encoder": model.image_encoder, "prompt_embeddings": model.prompt_embeddings}
+    if isinstance(model, Signals):
+        used = {f"votes[{at}].graph": vote.graph for at, vote in enumerate(model.votes)}
+        return used | ({} if model.recurrent is None else {"recurrent": model.recurrent})
+    used = {
+        "vision_encoder": model.vision_encoder,
+        "embed_tokens": model.embed_tokens,
+        "decoder": model.decoder,
+        "tokenizer": model.tokenizer,
+    }
+    return used | ({} if model.schema is None else {"schema": model.schema})
 
 
 def _onnx_faults(folder: Path, name: str, manifest: Manifest) -> Iterator[PackError]:

@@ -43,8 +43,11 @@ __all__ = [
     "Preprocess",
     "Provenance",
     "SequenceModel",
+    "SignalInput",
+    "Signals",
     "StageVector",
     "TrainingSource",
+    "Vote",
     "parse_manifest",
 ]
 
@@ -208,7 +211,71 @@ def _generative_faults(model: Generative) -> Iterator[str]:
         yield 'rope: mrope needs layout = "patches"'
 
 
-Model = Contrastive | Generative
+Scaling = Literal["microvolts", "page", "running"]
+
+
+class SignalInput(PackTomlTable, frozen=True, kw_only=True):
+    """One signal that a model reads."""
+
+    name: Annotated[str, Meta(pattern=r"^[a-z][a-z0-9_]{0,31}$")]
+    roles: Annotated[tuple[Role, ...], Meta(min_length=1)]
+    """The first of these that can be judged on the page is read."""
+    low_hz: Positive = 0.3
+    high_hz: Positive = 35.0
+
+
+class Vote(PackTomlTable, frozen=True, kw_only=True):
+    """One opinion of several: a graph, and which signals it is given."""
+
+    graph: str
+    """From (pages, 1, samples) float32 per input, in the order of ``inputs``, to one row a page:
+    log-probabilities, or features for the ``recurrent`` graph."""
+    inputs: Annotated[tuple[str, ...], Meta(min_length=1)]
+
+
+class Signals(PackTomlTable, frozen=True, kw_only=True, tag_field="family", tag="signal"):
+    """A model that reads conditioned samples; several votes, and a state that is carried on."""
+
+    samples: Annotated[int, Meta(ge=30, le=61440)]
+    """Samples of a 30-s page."""
+    scaling: Scaling = "microvolts"
+    """``page``: less the page's mean, over its deviation; ``running``: over those of the night
+    so far."""
+    inputs: Annotated[tuple[SignalInput, ...], Meta(min_length=1, max_length=16)]
+    votes: Annotated[tuple[Vote, ...], Meta(min_length=1, max_length=64)]
+    """A vote whose inputs are not all there is left out of the page."""
+    voting: Literal["loudest", "mean"] = "loudest"
+    """``loudest``: the vote that is surest of its stage speaks for all."""
+    recurrent: str | None = None
+    """The graph that follows the votes' features from page to page: ``features`` and ``state``
+    in, ``log_probabilities`` and ``next_state`` out, one row for each vote of each page."""
+    state_shape: tuple[Annotated[int, Meta(ge=1, le=65536)], ...] = ()
+    """Shape of one vote's state; zeros at the start."""
+
+    def __post_init__(self) -> None:
+        """Refuse keys that contradict each other."""
+        names = [each.name for each in self.inputs]
+        if len(set(names)) != len(names):
+            msg = "inputs: two have the same name"
+            raise ValueError(msg)
+        if unknown := {name for vote in self.votes for name in vote.inputs} - set(names):
+            msg = f"votes: there is no input {min(unknown)!r}"
+            raise ValueError(msg)
+        bands = {(role, each.low_hz, each.high_hz) for each in self.inputs for role in each.roles}
+        if len(bands) != len({role for role, _, _ in bands}):
+            msg = "inputs: a role is read in two bands"
+            raise ValueError(msg)
+        if (self.recurrent is None) == bool(self.state_shape):
+            msg = "recurrent: needs a state_shape, and there is none without it"
+            raise ValueError(msg)
+
+    @property
+    def carries(self) -> bool:
+        """Whether a page is judged with what was carried over from the pages before."""
+        return self.recurrent is not None or self.scaling == "running"
+
+
+Model = Contrastive | Generative | Signals
 
 
 class TrainingSource(PackTomlTable, frozen=True, kw_only=True):
@@ -271,6 +338,10 @@ class Manifest(PackTomlTable, frozen=True, kw_only=True):
         if isinstance(self.model, Contrastive):
             if self.context.pictures != 1:
                 msg = "context: a contrastive model looks at one page"
+                raise ValueError(msg)
+        elif isinstance(self.model, Signals):
+            if self.context.pictures != 1:
+                msg = "context: a model that reads signals is given one page at a time"
                 raise ValueError(msg)
         elif self.model.prompt.count(PICTURE_MARK) != self.context.pictures:
             msg = f"prompt: needs {PICTURE_MARK} {self.context.pictures} times, as context says"

@@ -1,0 +1,1 @@
+"""Public live stagers, converted into packs on the user's own machine."""
