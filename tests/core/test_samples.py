@@ -7,7 +7,7 @@ from types import MappingProxyType
 import numpy as np
 import pytest
 
-from hypnocast.core.samples import SampleRecipe, sample
+from hypnocast.core.pictures.samples import SampleRecipe, sample
 from hypnocast.core.types import FloatArray, Page, Role, Signal
 from support.synthetic_pages import derivation, noise_like_eeg
 

@@ -15,8 +15,8 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from hypnocast.core.pictures.samples import SampleRecipe, Samples, sample
 from hypnocast.core.quality import reason_against
-from hypnocast.core.samples import SampleRecipe, Samples, sample
 from hypnocast.core.types import FloatArray, Look, Page, Picture
 from hypnocast.core.verdicts.sequence_filter import log_normalise
 from hypnocast.errors import InferenceError

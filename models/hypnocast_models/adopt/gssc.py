@@ -19,7 +19,7 @@ from typing import Any, Literal
 import numpy as np
 
 from hypnocast.core.pictures.recipe import builtin
-from hypnocast.core.samples import sample
+from hypnocast.core.pictures.samples import sample
 from hypnocast.core.types import EEG_ROLES, STAGES, FloatArray, Look, Page, Picture, Role
 from hypnocast.errors import InstallError, PackError
 from hypnocast.stagers.one_night import OneNight

@@ -8,8 +8,8 @@ from hypnocast.core.pages.page_builder import PageNeeds
 from hypnocast.core.pictures.conditioning import load_filters
 from hypnocast.core.pictures.recipe import Recipe
 from hypnocast.core.pictures.render import draw
+from hypnocast.core.pictures.samples import SampleRecipe, sample
 from hypnocast.core.quality import assess, verdict_on
-from hypnocast.core.samples import SampleRecipe, sample
 from hypnocast.core.types import PAGE_S, Gap, Page, Picture, Reason, Role
 from hypnocast.core.wire.payloads import Evidence
 

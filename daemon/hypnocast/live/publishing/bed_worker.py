@@ -13,7 +13,6 @@ from dataclasses import dataclass
 import msgspec
 import structlog
 
-from hypnocast.app.carrying import Carried
 from hypnocast.core.night.session import Phase, Session, SessionChange
 from hypnocast.core.quality import coverage_of
 from hypnocast.core.types import ChannelQuality, FloatArray, Opinion, Role
@@ -23,6 +22,7 @@ from hypnocast.live.bed.bed_updates import Changed, Glimpsed, Item, Noted, Signa
 from hypnocast.live.bed.signal_health import Needed
 from hypnocast.live.publishing.bed_publisher import BedPublisher
 from hypnocast.live.staging.bed_stager import AskedPage, BedStager, StagedEvent
+from hypnocast.live.staging.carrying import Carried
 from hypnocast.live.staging.committing import EventCommitter
 from hypnocast.live.staging.judging import Judge
 from hypnocast.live.staging.rolling import RollingStager

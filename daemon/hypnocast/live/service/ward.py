@@ -14,7 +14,6 @@ from typing import Any, Protocol
 import structlog
 
 from hypnocast import __version__
-from hypnocast.app.carrying import Carried
 from hypnocast.core.night.session import LightsMark, Phase, Session
 from hypnocast.core.wire import payloads
 from hypnocast.core.wire.payloads import OutboxCounters
@@ -28,6 +27,7 @@ from hypnocast.live.publishing.bed_publisher import BedPublisher, SiteStates
 from hypnocast.live.publishing.bed_worker import BedParts, BedWorker
 from hypnocast.live.publishing.home_assistant import discovery, discovery_topic
 from hypnocast.live.service.command_handler import CommandHandler
+from hypnocast.live.staging.carrying import Carried
 from hypnocast.live.staging.stage_events import instant
 from hypnocast.ports.journal.reader import JournalReader, NightRecord
 from hypnocast.ports.mqtt.link import Connected, MqttLink

@@ -15,7 +15,6 @@ from dataclasses import dataclass, replace
 
 import structlog
 
-from hypnocast.app.carrying import Carried, CarriedState
 from hypnocast.core.pictures.compressed import fold
 from hypnocast.core.types import (
     FloatArray,
@@ -31,6 +30,7 @@ from hypnocast.core.verdicts.decider import Decider, NightState
 from hypnocast.core.wire import payloads
 from hypnocast.errors import HypnocastError, TooLateError
 from hypnocast.live.bed.bed_updates import Timings, TracedPage
+from hypnocast.live.staging.carrying import Carried, CarriedState
 from hypnocast.live.staging.judging import Judge
 from hypnocast.live.staging.stage_events import Origin, stage_event
 from hypnocast.stagers.packs.manifest import Context
