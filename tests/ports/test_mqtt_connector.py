@@ -17,9 +17,9 @@ import pytest
 from hypnocast.dashboard.feed import Feed, ended
 from hypnocast.dashboard.ward import Incoming
 from hypnocast.ports.mqtt.client import BrokerRefused, BrokerSilent, Client
+from hypnocast.ports.mqtt.connector import LONGEST_PAUSE_S, Connector
 from hypnocast.ports.mqtt.probe import probe
 from hypnocast.ports.mqtt.settings import BrokerSettings
-from hypnocast.ports.mqtt_connector import LONGEST_PAUSE_S, Connector
 from support.brokers import Mosquitto, free_port, running_mosquitto
 from support.mqtt_lab import listening, until
 

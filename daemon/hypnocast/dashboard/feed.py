@@ -17,8 +17,8 @@ from hypnocast.core.wire.commands import Command, Reply
 from hypnocast.dashboard.ward import MAX_PICTURE_BYTES, TOPICS, Incoming, bed_of, read_reply
 from hypnocast.errors import BrokerError
 from hypnocast.ports.mqtt.client import Client
+from hypnocast.ports.mqtt.connector import Connector
 from hypnocast.ports.mqtt.settings import BrokerSettings
-from hypnocast.ports.mqtt_connector import Connector
 
 _LONGEST_PAUSE_S = 5.0
 _MOST_WAITING = 4096

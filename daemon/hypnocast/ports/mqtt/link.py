@@ -26,11 +26,11 @@ from hypnocast.ports.journal.journal import Journal
 from hypnocast.ports.journal.records import StoredEvent
 from hypnocast.ports.mqtt.client import BrokerRefused, Client, Protocol
 from hypnocast.ports.mqtt.command_inbox import CommandInbox, Handle
+from hypnocast.ports.mqtt.connector import Connector
 from hypnocast.ports.mqtt.outbox import Outbox, attributes
 from hypnocast.ports.mqtt.retained import Retained, RetainedStates
 from hypnocast.ports.mqtt.settings import BrokerSettings
 from hypnocast.ports.mqtt.subscriptions import Subscriptions
-from hypnocast.ports.mqtt_connector import Connector
 from hypnocast.ports.supervision import Supervisor
 from hypnocast.ports.worker import Worker
 

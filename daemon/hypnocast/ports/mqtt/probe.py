@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from hypnocast.errors import BrokerError
 from hypnocast.ports.mqtt.client import Protocol
+from hypnocast.ports.mqtt.connector import Connector
 from hypnocast.ports.mqtt.settings import BrokerSettings
-from hypnocast.ports.mqtt_connector import Connector
 
 
 @dataclass(frozen=True, slots=True)
