@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import secrets
 import stat
+from contextlib import suppress
 from pathlib import Path
 
 
@@ -22,11 +23,17 @@ def sync_folder(folder: Path) -> None:
 
 
 def make_folder(folder: Path) -> None:
-    """Make a folder, and those above it that are missing, so that it is there after a power cut."""
+    """Make a folder, and those above it that are missing, so that it is there after a power cut.
+
+    The name of one that is there already is synced too: whoever made it may have been refused.
+    """
     missing = []
     while not folder.is_dir():
         missing.append(folder)
         folder = folder.parent
+    # Somebody else's folder above ours may be neither readable nor writable.
+    with suppress(PermissionError):
+        sync_folder(folder.parent)
     for one in reversed(missing):
         one.mkdir(mode=0o700, exist_ok=True)
         sync_folder(one.parent)

@@ -20,6 +20,9 @@ from typing import Final
 
 from hypnocast.ports.durable_files import sync_folder, write_all
 
+_FIRST_BYTES: Final = 65536
+"""As long as SQLite lets a page be."""
+
 _HEADER: Final = 32
 _FRAME: Final = 24
 _MAGIC: Final = {0x377F0682: "<", 0x377F0683: ">"}
@@ -80,6 +83,8 @@ def write_anew(journal: Path, descriptor: int, known: Folded | None) -> None:
             os.fsync(opened)
         finally:
             os.close(opened)
+    # A new file's first page is written before there is a log.
+    write_all(descriptor, os.pread(descriptor, _FIRST_BYTES, 0), 0)
     if known is not None and raw and _salts(raw) == known.salts:
         size, pages = _pages(raw, known)
         for number, page in pages.items():

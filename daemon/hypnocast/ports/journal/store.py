@@ -147,7 +147,10 @@ class Store:
             )
         if empty:
             db.execute("PRAGMA auto_vacuum = INCREMENTAL")
-        db.execute("PRAGMA journal_mode = WAL")
+        mode = db.execute("PRAGMA journal_mode = WAL").fetchone()[0]
+        if mode != "wal":
+            # SQLite would go on without a log, and a power cut may then undo what was committed.
+            raise sqlite3.OperationalError(f"no write-ahead log can be begun (mode {mode})")
         db.execute("PRAGMA synchronous = FULL")
         db.execute("PRAGMA foreign_keys = ON")
         db.execute("PRAGMA wal_autocheckpoint = 0")

@@ -1,0 +1,119 @@
+"""Decides whether a journal kept its promises over a power cut. Shares no code with the daemon.
+
+It reads what the process noted and sent before the cut, and the journal as any SQLite tool would
+after the project's own code has opened it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sqlite3
+from collections.abc import Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from power.recording import Done, Kind
+
+
+@dataclass(slots=True)
+class Promises:
+    """What had been promised when the power was cut."""
+
+    durable: dict[str, tuple[str, int, str]] = field(default_factory=dict)
+    """Id → bed, sequence, digest of the bytes: called durable."""
+    held: dict[str, tuple[str, int, str]] = field(default_factory=dict)
+    """The same, called *not* durable: ``degraded`` said so."""
+    acknowledged: set[tuple[str, int]] = field(default_factory=set)
+    sent: dict[str, str] = field(default_factory=dict)
+    """Id → digest of what went out to the broker."""
+
+    @classmethod
+    def of(cls, record: Sequence[Done]) -> Promises:
+        """Read them from what came before the cut."""
+        promises = cls()
+        streams: dict[int, bytes] = {}
+        for done in record:
+            if done.kind is Kind.NOTE:
+                promises._note(done.text.split())
+            elif done.kind is Kind.SEND:
+                streams[done.file] = streams.get(done.file, b"") + done.data
+        for stream in streams.values():
+            for event in _events(stream):
+                promises.sent[json.loads(event)["id"]] = _digest(event)
+        return promises
+
+    def _note(self, words: list[str]) -> None:
+        match words:
+            case ["back"]:  # what was held was written before the journal was durable again
+                self.durable |= self.held
+                self.held.clear()
+            case ["durable", bed, sequence, name, digest]:
+                self.durable[name] = (bed, int(sequence), digest)
+            case ["held", bed, sequence, name, digest]:
+                self.held[name] = (bed, int(sequence), digest)
+            case ["acknowledged", bed, sequence]:
+                self.acknowledged.add((bed, int(sequence)))
+            case _:
+                pass
+
+
+def _digest(payload: bytes) -> str:
+    return hashlib.sha256(payload).hexdigest()
+
+
+def _events(stream: bytes) -> Iterator[bytes]:
+    """Cut a TCP stream into MQTT packets; return the events published whole."""
+    at = 0
+    while at < len(stream):
+        length, shift, body = 0, 0, at + 1
+        while body < len(stream):
+            byte = stream[body]
+            length |= (byte & 0x7F) << shift
+            shift, body = shift + 7, body + 1
+            if not byte & 0x80:
+                break
+        packet = stream[body : body + length]
+        if len(packet) < length:
+            return
+        if stream[at] >> 4 == 3 and b"/events" in packet[:100]:
+            yield packet[packet.index(b'{"schema"') :]
+        at = body + length
+
+
+def violations(journal: Path, promises: Promises) -> list[str]:
+    """Return what is not as it was promised, one line each."""
+    found: list[str] = []
+    with closing(sqlite3.connect(f"file:{journal}?mode=ro", uri=True)) as db:
+        try:
+            rows = db.execute("SELECT bed, sequence, id, payload FROM events").fetchall()
+            outbox = set(db.execute("SELECT bed, sequence FROM outbox").fetchall())
+            verdict = db.execute("PRAGMA integrity_check").fetchone()[0]
+        except sqlite3.Error as error:
+            return [f"cannot be read: {error}"]
+    if verdict != "ok":
+        found.append(f"damaged: {verdict}")
+    kept = {name: (bed, number, _digest(payload)) for bed, number, name, payload in rows}
+    if len(kept) != len(rows):
+        found.append("an id is there twice")
+    for name, promised in promises.durable.items():
+        if name not in kept:
+            found.append(f"{name} was called durable and is gone")
+        elif kept[name] != promised:
+            found.append(f"{name} was called durable and is another now")
+        elif promised[:2] not in promises.acknowledged and promised[:2] not in outbox:
+            found.append(f"{name} is not in the outbox, and the broker did not acknowledge it")
+    for name, digest in promises.sent.items():
+        if name not in kept:
+            if name not in promises.held and name not in promises.durable:
+                found.append(f"{name} was sent before it was durable")
+        elif kept[name][2] != digest:
+            found.append(f"{name} was sent with another content")
+    numbers: dict[str, list[int]] = {}
+    for bed, number, _ in kept.values():
+        numbers.setdefault(bed, []).append(number)
+    for bed, given in numbers.items():
+        if sorted(given) != list(range(1, len(given) + 1)):
+            found.append(f"{bed} has gaps in its sequence: {sorted(given)}")
+    return found

@@ -1,0 +1,210 @@
+"""The life that is recorded: pages of some beds, from the journal to the broker, and on tape.
+
+A process of its own, started under the shim. It reads orders as JSON lines on standard input, one
+life each, and answers each with a JSON line when that life is over.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import errno
+import hashlib
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import AsyncExitStack, contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+TESTS = Path(__file__).resolve().parent.parent
+sys.path[:0] = [str(TESTS), str(TESTS.parent / "daemon")]
+
+from hypnocast.errors import JournalError  # noqa: E402
+from hypnocast.live.service.logs import set_up_logs  # noqa: E402
+from hypnocast.ports.journal import storage  # noqa: E402
+from hypnocast.ports.journal.journal import Journal  # noqa: E402
+from hypnocast.ports.journal.records import (
+    Batch,
+    Committed,
+    EventDraft,
+    OpinionRecord,
+    PageRecord,
+    StoredEvent,
+)
+from hypnocast.ports.mqtt.settings import BrokerSettings  # noqa: E402
+from power.recording import Calls, Shim  # noqa: E402
+from support.mqtt_lab import linked  # noqa: E402
+from support.nights import a_session, an_event, instant  # noqa: E402
+from support.orphans import die_with_parent  # noqa: E402
+
+RETRY_S = 0.02
+"""How often a disk that took nothing is tried again here; a second in earnest."""
+
+
+@dataclass(frozen=True)
+class Life:
+    """What is to be lived."""
+
+    folder: str
+    record: str = ""
+    """Where to write down what is done; empty: nowhere."""
+    port: int = 0
+    """Of the broker; 0: nobody is told."""
+    beds: int = 2
+    pages: int = 6
+    calls: int = 0
+    """Kinds of calls that fail (:class:`~power.recording.Calls`)."""
+    only: str = ""
+    first: int = 0
+    count: int = 1
+    error: int = errno.EIO
+    lie: bool = False
+    closes: bool = False
+    """Whether the journal is closed in good order at the end."""
+
+
+async def live(life: Life, shim: Shim) -> dict[str, Any]:
+    """Live it; say how many calls there were, how many failed, and what was called degraded."""
+    folder = Path(life.folder)
+    shim.begin(folder, Path(life.record) if life.record else None)
+    if life.lie:
+        shim.lie()
+    elif life.calls:
+        shim.fail(Calls(life.calls), life.first, error=life.error, count=life.count, only=life.only)
+    async with AsyncExitStack() as stack:
+        journal = await _opened(folder / "state" / "journal.sqlite")
+        stack.push_async_callback(journal.aclose)
+        acknowledge = journal.acknowledge
+
+        def acknowledged(bed: str, sequence: int) -> None:
+            shim.note(f"acknowledged {bed} {sequence}")
+            acknowledge(bed, sequence)
+
+        journal.acknowledge = acknowledged  # type: ignore[method-assign]
+        if life.port:
+            await stack.enter_async_context(linked(BrokerSettings(port=life.port), journal))
+        night = _Night(journal, shim)
+        beds = [f"bed{number + 1}" for number in range(life.beds)]
+        for bed in beds:
+            await journal.commit(Batch(sessions=(a_session(bed),)))
+        for epoch in range(life.pages):
+            await asyncio.gather(*(night.page(bed, epoch) for bed in beds))
+            if epoch % 3 == 2:
+                await asyncio.sleep(0.01)
+        await night.back()
+        for bed in beds:
+            await night.page(bed, life.pages)
+        if not life.closes:
+            # The lights go out here; what the good close does is nobody's record.
+            shim.end()
+    if life.closes:
+        shim.note("closed")
+    answer = {"seen": shim.seen, "fired": shim.fired, "degraded": night.degraded}
+    shim.end()
+    return answer
+
+
+async def _opened(path: Path) -> Journal:
+    """Open the journal; where the disk refuses, again, as a service manager would."""
+    for _ in range(20):
+        with suppress(JournalError):
+            return Journal.open(path)
+        await asyncio.sleep(RETRY_S)
+    return Journal.open(path)
+
+
+class _Night:
+    def __init__(self, journal: Journal, shim: Shim) -> None:
+        self._journal = journal
+        self._shim = shim
+        self.degraded = 0
+        """Events that were called not durable."""
+
+    async def page(self, bed: str, epoch: int) -> None:
+        session = f"{bed}-night"
+        page = PageRecord(session, epoch, instant(30 * epoch + 31), None, b'{"late":0}')
+        opinion = OpinionRecord(session, epoch, 0, "sha256:0", "cpu", np.full(5, -1.6))
+        doubted = EventDraft(an_event(epoch, bed=bed, provisional=True), lambda: 1500.0)
+        batch = Batch(pages=(page,), opinions=(opinion,), events=(doubted,))
+        self._note(await self._journal.commit(batch))
+        settled = EventDraft(an_event(epoch, bed=bed))
+        self._note(await self._journal.commit(Batch(events=(settled,))))
+
+    def _note(self, done: Committed) -> None:
+        word = "durable" if done.durable else "held"
+        self.degraded += not done.durable
+        for row in done.stored:
+            self._shim.note(f"{word} {row.bed} {row.sequence} {row.id} {_digest(row)}")
+
+    async def back(self) -> None:
+        """Wait until all is durable again."""
+        async with asyncio.timeout(30.0):
+            while self._journal.condition.health == "degraded":
+                self._journal._writer.delivered("nobody", 0)  # a turn of its thread
+                await asyncio.sleep(RETRY_S)
+        self._shim.note("back")
+
+
+def _digest(row: StoredEvent) -> str:
+    return hashlib.sha256(row.payload).hexdigest()
+
+
+class Lives:
+    """The test's end: a process under the shim that lives one life after the other."""
+
+    def __init__(self, process: subprocess.Popen[bytes], log: Path) -> None:
+        """Use :func:`lives`."""
+        self._process = process
+        self._log = log
+
+    def live(self, life: Life) -> dict[str, Any]:
+        """Have a life lived; return what the process says of it."""
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._process.stdin.write(json.dumps(dataclasses.asdict(life)).encode() + b"\n")
+        self._process.stdin.flush()
+        line = self._process.stdout.readline()
+        assert line, self._log.read_text()[-4000:]
+        answer: dict[str, Any] = json.loads(line)
+        return answer
+
+
+@contextmanager
+def lives(shim: Path, log: Path) -> Iterator[Lives]:
+    """Start the process under a compiled shim."""
+    with (
+        log.open("wb") as sink,
+        subprocess.Popen(
+            [sys.executable, str(Path(__file__).resolve())],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=sink,
+            env={**os.environ, "LD_PRELOAD": str(shim)},
+        ) as process,
+    ):
+        try:
+            yield Lives(process, log)
+        finally:
+            process.kill()
+
+
+def main() -> None:
+    """Live as ordered."""
+    die_with_parent()
+    set_up_logs()
+    vars(storage)["_RETRY_S"] = RETRY_S
+    shim = Shim()
+    for line in sys.stdin:
+        answer = asyncio.run(live(Life(**json.loads(line)), shim))
+        sys.stdout.write(json.dumps(answer) + "\n")
+        sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    main()
