@@ -123,15 +123,18 @@ class Disk:
 def _content(file: _File, way: Way, chance: random.Random, until: int) -> bytes:
     content = bytearray()
     for op in file.ops:
-        if op.state == "safe":
-            _apply(content, op.done)
-        elif way in ("everything", "names") or (way == "beginning" and op.number < until):
-            _apply(content, op.done)
-        elif way == "lost" and op.state == "pending":
+        if op.state == "safe" or _is_left(op, way, until):
             _apply(content, op.done)
         elif way.startswith("torn"):
             _apply_torn(content, op.done, int(way.removeprefix("torn")), chance)
     return bytes(content)
+
+
+def _is_left(op: _Op, way: Way, until: int) -> bool:
+    """Whether something unsynced is on the disk, whole."""
+    if way == "beginning":
+        return op.number < until
+    return way in ("everything", "names") or (way == "lost" and op.state == "pending")
 
 
 def _apply(content: bytearray, done: Done) -> None:
@@ -175,7 +178,7 @@ def cuts_of(
     """Cut the power at so many places, each time in one of the ways, all alike often."""
     chance = random.Random(seed)
     chosen = sorted(
-        (chance.randint(1, len(record)), WAYS[index % len(WAYS)]) for index in range(count)
+        (chance.randint(1, len(record)), WAYS[(index + seed) % len(WAYS)]) for index in range(count)
     )
     disk, taken = Disk(root), 0
     for cut, way in chosen:

@@ -16,15 +16,18 @@ from pathlib import Path
 
 from power.recording import Done, Kind
 
+Kept = dict[str, tuple[str, int, str]]
+"""Id → bed, sequence, digest of the bytes."""
+
 
 @dataclass(slots=True)
 class Promises:
     """What had been promised when the power was cut."""
 
-    durable: dict[str, tuple[str, int, str]] = field(default_factory=dict)
-    """Id → bed, sequence, digest of the bytes: called durable."""
-    held: dict[str, tuple[str, int, str]] = field(default_factory=dict)
-    """The same, called *not* durable: ``degraded`` said so."""
+    durable: Kept = field(default_factory=dict)
+    """Called durable."""
+    held: Kept = field(default_factory=dict)
+    """Called *not* durable: ``degraded`` said so."""
     acknowledged: set[tuple[str, int]] = field(default_factory=set)
     sent: dict[str, str] = field(default_factory=dict)
     """Id → digest of what went out to the broker."""
@@ -97,19 +100,8 @@ def violations(journal: Path, promises: Promises) -> list[str]:
     kept = {name: (bed, number, _digest(payload)) for bed, number, name, payload in rows}
     if len(kept) != len(rows):
         found.append("an id is there twice")
-    for name, promised in promises.durable.items():
-        if name not in kept:
-            found.append(f"{name} was called durable and is gone")
-        elif kept[name] != promised:
-            found.append(f"{name} was called durable and is another now")
-        elif promised[:2] not in promises.acknowledged and promised[:2] not in outbox:
-            found.append(f"{name} is not in the outbox, and the broker did not acknowledge it")
-    for name, digest in promises.sent.items():
-        if name not in kept:
-            if name not in promises.held and name not in promises.durable:
-                found.append(f"{name} was sent before it was durable")
-        elif kept[name][2] != digest:
-            found.append(f"{name} was sent with another content")
+    found += _broken(kept, outbox, promises)
+    found += _sent_otherwise(kept, promises)
     numbers: dict[str, list[int]] = {}
     for bed, number, _ in kept.values():
         numbers.setdefault(bed, []).append(number)
@@ -117,3 +109,21 @@ def violations(journal: Path, promises: Promises) -> list[str]:
         if sorted(given) != list(range(1, len(given) + 1)):
             found.append(f"{bed} has gaps in its sequence: {sorted(given)}")
     return found
+
+
+def _broken(kept: Kept, outbox: set[tuple[str, int]], promises: Promises) -> Iterator[str]:
+    for name, promised in promises.durable.items():
+        if name not in kept:
+            yield f"{name} was called durable and is gone"
+        elif kept[name] != promised:
+            yield f"{name} was called durable and is another now"
+        elif promised[:2] not in promises.acknowledged and promised[:2] not in outbox:
+            yield f"{name} is not in the outbox, and the broker did not acknowledge it"
+
+
+def _sent_otherwise(kept: Kept, promises: Promises) -> Iterator[str]:
+    for name, digest in promises.sent.items():
+        if name in kept and kept[name][2] != digest:
+            yield f"{name} was sent with another content"
+        elif name not in kept and name not in promises.held and name not in promises.durable:
+            yield f"{name} was sent before it was durable"

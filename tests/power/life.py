@@ -29,7 +29,7 @@ from hypnocast.errors import JournalError  # noqa: E402
 from hypnocast.live.service.logs import set_up_logs  # noqa: E402
 from hypnocast.ports.journal import storage  # noqa: E402
 from hypnocast.ports.journal.journal import Journal  # noqa: E402
-from hypnocast.ports.journal.records import (
+from hypnocast.ports.journal.records import (  # noqa: E402
     Batch,
     Committed,
     EventDraft,
@@ -80,26 +80,10 @@ async def live(life: Life, shim: Shim) -> dict[str, Any]:
     async with AsyncExitStack() as stack:
         journal = await _opened(folder / "state" / "journal.sqlite")
         stack.push_async_callback(journal.aclose)
-        acknowledge = journal.acknowledge
-
-        def acknowledged(bed: str, sequence: int) -> None:
-            shim.note(f"acknowledged {bed} {sequence}")
-            acknowledge(bed, sequence)
-
-        journal.acknowledge = acknowledged  # type: ignore[method-assign]
+        night = _Night(journal, shim)
         if life.port:
             await stack.enter_async_context(linked(BrokerSettings(port=life.port), journal))
-        night = _Night(journal, shim)
-        beds = [f"bed{number + 1}" for number in range(life.beds)]
-        for bed in beds:
-            await journal.commit(Batch(sessions=(a_session(bed),)))
-        for epoch in range(life.pages):
-            await asyncio.gather(*(night.page(bed, epoch) for bed in beds))
-            if epoch % 3 == 2:
-                await asyncio.sleep(0.01)
-        await night.back()
-        for bed in beds:
-            await night.page(bed, life.pages)
+        await night.pages(life)
         if not life.closes:
             # The lights go out here; what the good close does is nobody's record.
             shim.end()
@@ -125,6 +109,25 @@ class _Night:
         self._shim = shim
         self.degraded = 0
         """Events that were called not durable."""
+        self._acknowledge = journal.acknowledge
+        journal.acknowledge = self._acknowledged  # type: ignore[method-assign]
+
+    def _acknowledged(self, bed: str, sequence: int) -> None:
+        self._shim.note(f"acknowledged {bed} {sequence}")
+        self._acknowledge(bed, sequence)
+
+    async def pages(self, life: Life) -> None:
+        """Commit page after page at every bed, and one more when all is well again."""
+        beds = [f"bed{number + 1}" for number in range(life.beds)]
+        for bed in beds:
+            await self._journal.commit(Batch(sessions=(a_session(bed),)))
+        for epoch in range(life.pages):
+            await asyncio.gather(*(self.page(bed, epoch) for bed in beds))
+            if epoch % 3 == 2:
+                await asyncio.sleep(0.01)
+        await self.back()
+        for bed in beds:
+            await self.page(bed, life.pages)
 
     async def page(self, bed: str, epoch: int) -> None:
         session = f"{bed}-night"
