@@ -13,9 +13,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
-from hypnocast.core.timing.decisions import Anchored, Decision, Ended, PageClosed, StreamCut
 from hypnocast.core.pages.aligned_stream import AlignedStream, AlignedStreamState
-from hypnocast.core.pages.bed_streams import Choose, BedStreamSet
+from hypnocast.core.pages.bed_streams import BedStreamSet, Choose
+from hypnocast.core.timing.decisions import Anchored, Decision, Ended, PageClosed, StreamCut
 from hypnocast.core.timing.tape_decisions import GridDecision, TapeDecisions
 from hypnocast.core.types import (
     PAGE_S,
