@@ -111,3 +111,59 @@ def test_the_daemon_imports_nothing_that_trains() -> None:
         if name.partition(".")[0] in NOT_IN_THE_DAEMON
     ]
     assert wrong == []
+
+
+def _modules() -> Iterator[Path]:
+    for root in ("daemon", "models"):
+        yield from (ROOT / root).rglob("*.py")
+
+
+def test_no_public_class_name_occurs_twice() -> None:
+    places: dict[str, list[str]] = {}
+    for path in _modules():
+        for node in ast.parse(path.read_text(encoding="utf-8")).body:
+            if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+                places.setdefault(node.name, []).append(str(path.relative_to(ROOT)))
+    assert {name: where for name, where in places.items() if len(where) > 1} == {}
+
+
+def test_a_module_has_a_size_that_can_be_read() -> None:
+    lines = {
+        str(path.relative_to(ROOT)): len(path.read_text(encoding="utf-8").splitlines())
+        for path in _modules()
+    }
+    assert {name: count for name, count in lines.items() if count > 400} == {}
+    short = [n for n, c in lines.items() if c < 30 and not n.endswith("__init__.py")]
+    assert len(short) < 10, short
+
+
+def _name_of(path: Path) -> str:
+    for root in (ROOT / "daemon", ROOT / "models"):
+        if path.is_relative_to(root):
+            parts = path.relative_to(root).with_suffix("").parts
+            return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+    raise AssertionError(path)
+
+
+def test_no_imports_run_in_a_circle() -> None:
+    """Within a folder too: what imports each other is one module, or three."""
+    names = {_name_of(path) for path in _modules()}
+    graph: dict[str, set[str]] = {}
+    for path in _modules():
+        here = graph.setdefault(_name_of(path), set())
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        for node in tree.body:
+            if isinstance(node, ast.ImportFrom) and node.module and not node.level:
+                inner = {f"{node.module}.{alias.name}" for alias in node.names} & names
+                here |= inner or ({node.module} & names)
+    done: set[str] = set()
+
+    def follow(name: str, way: tuple[str, ...]) -> None:
+        assert name not in way, " -> ".join((*way[way.index(name) :], name))
+        if name not in done:
+            for other in sorted(graph.get(name, ())):
+                follow(other, (*way, name))
+            done.add(name)
+
+    for name in sorted(graph):
+        follow(name, ())

@@ -12,7 +12,7 @@ from hypnocast.core.verdicts.sequence_filter import run_filter
 from hypnocast_models.compare import figures
 from hypnocast_models.compare.figures import ScoredPages
 from hypnocast_models.export.sequence import (
-    JudgedNight,
+    HeldOutNight,
     fit_logistic,
     fit_temperature,
     fit_transitions,
@@ -81,7 +81,7 @@ def test_a_fitted_calibration_follows_a_night_better_than_the_page_alone() -> No
         logits[np.arange(stages.size), stages] += 1.0
         rows = 3.0 * (logits - np.logaddexp.reduce(logits, axis=1, keepdims=True))
         rows -= np.logaddexp.reduce(rows, axis=1, keepdims=True)
-        nights.append(JudgedNight(str(subject), rows, stages))
+        nights.append(HeldOutNight(str(subject), rows, stages))
     train, test = nights[:5], nights[5]
     temperature = fit_temperature(train)
     assert 2.0 < temperature < 4.0

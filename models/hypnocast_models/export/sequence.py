@@ -22,7 +22,7 @@ STRENGTHS = (0.0003, 0.001, 0.003, 0.01, 0.03)
 
 
 @dataclass(frozen=True, eq=False)
-class JudgedNight:
+class HeldOutNight:
     """One night as a model saw it that was not trained on it."""
 
     subject: str
@@ -33,7 +33,7 @@ class JudgedNight:
     weight: float = 1.0
 
 
-def fit_temperature(nights: Sequence[JudgedNight]) -> float:
+def fit_temperature(nights: Sequence[HeldOutNight]) -> float:
     """Find the temperature under which the model's probabilities fit the stages best."""
     from scipy.optimize import minimize_scalar
 
@@ -48,7 +48,7 @@ def fit_temperature(nights: Sequence[JudgedNight]) -> float:
 
 
 def fit_logistic(
-    nights: Sequence[JudgedNight],
+    nights: Sequence[HeldOutNight],
     temperature: float,
     prior: FloatArray,
     strengths: Sequence[float] = STRENGTHS,
@@ -86,7 +86,7 @@ def fit_logistic(
     return fitted, strength
 
 
-def fit_transitions(nights: Sequence[JudgedNight]) -> HiddenMarkov:
+def fit_transitions(nights: Sequence[HeldOutNight]) -> HiddenMarkov:
     """Count which stage follows which, one page added everywhere."""
     counts = np.ones((5, 5))
     first = np.ones(5)
@@ -138,7 +138,7 @@ def _fit(
     return np.asarray(model.coef_), np.asarray(model.intercept_)
 
 
-def _scored(nights: Sequence[JudgedNight]) -> tuple[FloatArray, NDArray[np.int64]]:
+def _scored(nights: Sequence[HeldOutNight]) -> tuple[FloatArray, NDArray[np.int64]]:
     rows = np.concatenate([n.log_probabilities for n in nights])
     stages = np.concatenate([n.stages for n in nights])
     known = (stages >= 0) & ~np.isnan(rows).any(axis=1)

@@ -21,7 +21,7 @@ from hypnocast.core.verdicts.calibration import Calibration
 from hypnocast.core.verdicts.sequence_filter import run_filter
 from hypnocast_models.compare.figures import ScoredPages, review_threshold
 from hypnocast_models.export.sequence import STRENGTHS, fit_logistic, fit_temperature
-from hypnocast_models.export.sequence import JudgedNight as Evidence
+from hypnocast_models.export.sequence import HeldOutNight as Evidence
 from hypnocast_models.small.drawn_nights import DrawnNights
 from hypnocast_models.small.regimen import Way, nights_in, open_drawn_nights, prior_without, recall
 from hypnocast_models.small.sources import FOLDS

@@ -6,7 +6,6 @@ import asyncio
 import time
 from collections import Counter
 from collections.abc import Callable, Coroutine
-from concurrent.futures import Future
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Protocol
@@ -14,11 +13,10 @@ from typing import Any, Protocol
 import structlog
 
 from hypnocast import __version__
-from hypnocast.core.night.session import LightsMark, Phase, Session
 from hypnocast.core.wire import payloads
 from hypnocast.core.wire.payloads import OutboxCounters
 from hypnocast.core.wire.topics import Topics
-from hypnocast.errors import HypnocastError, JournalError
+from hypnocast.errors import JournalError
 from hypnocast.live.bed.bed_updates import Item
 from hypnocast.live.bed.signal_thread import MakePipeline, SignalThread
 from hypnocast.live.bed.sources import ArrivalSource
@@ -27,6 +25,7 @@ from hypnocast.live.publishing.bed_publisher import BedPublisher, SiteStates
 from hypnocast.live.publishing.bed_worker import BedParts, BedWorker
 from hypnocast.live.publishing.home_assistant import discovery, discovery_topic
 from hypnocast.live.service.command_handler import CommandHandler
+from hypnocast.live.service.resumption import log_failure, session_of, utc_of
 from hypnocast.live.staging.carrying import Carried
 from hypnocast.live.staging.stage_events import instant
 from hypnocast.ports.journal.reader import JournalReader, NightRecord
@@ -334,9 +333,9 @@ class Ward:
         pack = self._plan.pack.digest
         kept = await self.journal.read(lambda reader: reader.carried(session_id, pack))
         carried = None if kept is None else Carried(kept.session, kept.epoch, kept.state)
-        session = _session_of(night, self._plan.boot_id)
+        session = session_of(night, self._plan.boot_id)
         last = max((event.epoch for event in night.events), default=-1)
-        seen = max([session.opened_utc, *(_utc(page.end) for page in night.events)])
+        seen = max([session.opened_utc, *(utc_of(page.end) for page in night.events)])
         _log.info("session taken up again", bed=session.bed, session=session.id, epoch=last + 1)
         await self.desk(session.bed).resume(session, night, evidence, provisional, carried)
         taken_up = self.signal_thread.post(
@@ -345,7 +344,7 @@ class Ward:
                 session, next_epoch=last + 1, last_seen_utc=seen, now=now
             ),
         )
-        taken_up.add_done_callback(_complain)
+        taken_up.add_done_callback(log_failure)
 
     # --- the daemon's own state ----------------------------------------------------------------
 
@@ -385,40 +384,3 @@ class Ward:
             counters=dict(counters),
             outbox=self.outbox,
         )
-
-
-def _session_of(night: NightRecord, boot_id: str) -> Session:
-    """Return a session as it stood in the journal, on the grid of this boot if it has one."""
-    record = night.session
-    anchor = night.anchors[-1] if night.anchors else None
-    anchor = next((each for each in night.anchors if each.boot_id == boot_id), anchor)
-    lights = tuple(
-        LightsMark("off" if mark.kind == "lights_off" else "on", _utc(mark.at))
-        for mark in night.marks
-        if mark.kind in ("lights_off", "lights_on")
-    )
-    return Session(
-        id=record.id,
-        site=record.site,
-        bed=record.bed,
-        subject=record.subject,
-        source=record.source,
-        boot_id=anchor.boot_id if anchor is not None else "",
-        opened_utc=_utc(record.opened),
-        phase=Phase(record.phase),
-        anchor_lsl=anchor.lsl_t0 if anchor is not None else None,
-        anchor_utc=anchor.utc_t0 if anchor is not None else None,
-        lights=lights,
-    )
-
-
-def _utc(at: str) -> float:
-    return datetime.fromisoformat(at).timestamp()
-
-
-def _complain(taken_up: Future[None]) -> None:
-    error = taken_up.exception()
-    if isinstance(error, HypnocastError):
-        _log.error("a session cannot be taken up again", error=str(error))
-    elif error is not None:
-        _log.error("a session cannot be taken up again", error=repr(error))

@@ -1,0 +1,53 @@
+"""A session that ran when the daemon went down, as the journal has it."""
+
+from __future__ import annotations
+
+from concurrent.futures import Future
+from datetime import datetime
+
+import structlog
+
+from hypnocast.core.night.session import LightsMark, Phase, Session
+from hypnocast.errors import HypnocastError
+from hypnocast.ports.journal.reader import NightRecord
+
+_log = structlog.get_logger("ward")
+
+
+def session_of(night: NightRecord, boot_id: str) -> Session:
+    """Return a session as it stood in the journal, on the grid of this boot if it has one."""
+    record = night.session
+    anchor = night.anchors[-1] if night.anchors else None
+    anchor = next((each for each in night.anchors if each.boot_id == boot_id), anchor)
+    lights = tuple(
+        LightsMark("off" if mark.kind == "lights_off" else "on", utc_of(mark.at))
+        for mark in night.marks
+        if mark.kind in ("lights_off", "lights_on")
+    )
+    return Session(
+        id=record.id,
+        site=record.site,
+        bed=record.bed,
+        subject=record.subject,
+        source=record.source,
+        boot_id=anchor.boot_id if anchor is not None else "",
+        opened_utc=utc_of(record.opened),
+        phase=Phase(record.phase),
+        anchor_lsl=anchor.lsl_t0 if anchor is not None else None,
+        anchor_utc=anchor.utc_t0 if anchor is not None else None,
+        lights=lights,
+    )
+
+
+def utc_of(at: str) -> float:
+    """Return the seconds since 1970 of a time as the journal writes it."""
+    return datetime.fromisoformat(at).timestamp()
+
+
+def log_failure(taken_up: Future[None]) -> None:
+    """Log why a session could not be taken up again."""
+    error = taken_up.exception()
+    if isinstance(error, HypnocastError):
+        _log.error("a session cannot be taken up again", error=str(error))
+    elif error is not None:
+        _log.error("a session cannot be taken up again", error=repr(error))
