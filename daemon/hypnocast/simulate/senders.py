@@ -54,7 +54,7 @@ class Sender(Protocol):
         ...
 
 
-class Signals:
+class SignalSender:
     """Sends one outlet's samples, through whatever happens to them on the way."""
 
     def __init__(self, amplifier: Amplifier, clock_start: float) -> None:

@@ -19,7 +19,7 @@ from hypnocast.simulate.night import SimulatedNight
 from hypnocast.simulate.senders import (
     Marks,
     Sender,
-    Signals,
+    SignalSender,
     light_marks,
     marker_header,
     truth_marks,
@@ -159,7 +159,7 @@ class SimulatedSource:
                 clock_start=clock,
                 skip_s=self._skip * PAGE_S,
             )
-            yield Signals(amplifier, clock)
+            yield SignalSender(amplifier, clock)
         header = marker_header(night, bed, "markers", "Markers", clock)
         yield Marks(header, clock, light_marks(night, self._skip))
         if self._truth:

@@ -46,7 +46,7 @@ _MONTAGES: tuple[tuple[Role, ...], ...] = ((), (Role.E1,), (Role.E1, Role.E2))
 
 
 @dataclass(frozen=True, slots=True)
-class Parity:
+class AdoptionParity:
     """How far a pack is from GSSC's own real-time code."""
 
     pages: int
@@ -87,7 +87,7 @@ def adopt_gssc(
     return pack
 
 
-def parity(pack: Pack, python: Path, pages: Sequence[Page], eyes: Sequence[Role]) -> Parity:
+def parity(pack: Pack, python: Path, pages: Sequence[Page], eyes: Sequence[Role]) -> AdoptionParity:
     """Judge pages with the pack and with GSSC's own code, and compare."""
     model = pack.manifest.model
     assert isinstance(model, Signals)  # noqa: S101 - such a pack was just made
@@ -96,7 +96,7 @@ def parity(pack: Pack, python: Path, pages: Sequence[Page], eyes: Sequence[Role]
     read = [sample(page, recipe, mains_hz) for page in pages]
     eeg = next((role for role in EEG_ROLES if role in read[0]), None)
     if eeg is None or any(role not in samples for role in eyes for samples in read):
-        return Parity(0, 0.0, 0)
+        return AdoptionParity(0, 0.0, 0)
     roles = (eeg, *eyes)
     stager = LocalStager(pack, "cpu", 1)
     looks = [
@@ -108,7 +108,7 @@ def parity(pack: Pack, python: Path, pages: Sequence[Page], eyes: Sequence[Role]
     night = {role: np.stack([samples[role] for samples in read]) for role in roles}
     theirs, stages = _own(python, {role: scaled(x, model.scaling) for role, x in night.items()})
     different = int((ours.argmax(axis=1) != stages).sum())
-    return Parity(len(pages), float(np.abs(ours - theirs).max()), different)
+    return AdoptionParity(len(pages), float(np.abs(ours - theirs).max()), different)
 
 
 def _own(python: Path, night: dict[Role, FloatArray]) -> tuple[FloatArray, FloatArray]:

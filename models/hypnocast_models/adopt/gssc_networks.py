@@ -43,7 +43,7 @@ class Encoder(torch.nn.Module):  # type: ignore[misc]  # torch comes without typ
         return mixed[..., 0]
 
 
-class Context(torch.nn.Module):  # type: ignore[misc]  # torch comes without types
+class ContextNet(torch.nn.Module):  # type: ignore[misc]  # torch comes without types
     """From features and a state to log-probabilities and the next state, row by row."""
 
     def __init__(self, net: Any) -> None:
@@ -82,7 +82,7 @@ def export(folder: Path) -> None:
         pages = tuple(torch.zeros(2, 1, SAMPLES) for _ in names)
         _export(Encoder(net, names), pages, folder / f"{'_'.join(names)}.onnx", names, ["features"])
     _export(
-        Context(context),
+        ContextNet(context),
         (torch.zeros(2, FEATURES), torch.zeros(2, *STATE)),
         folder / "context.onnx",
         ["features", "state"],
