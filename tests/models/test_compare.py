@@ -240,13 +240,13 @@ def test_two_nights_of_one_person_count_as_one_subject(file: str, subject: str) 
         ("a.csv", "epoch,stage\n0,W\n0,N1\n", "line 3: epoch 0 comes twice"),
         ("a.csv", "epoch,stage\n0,W\n1,N7\n", "line 3: 'N7' is no sleep stage"),
         ("a.csv", "epoch,stage\n0,W\n90000,W\n", "far beyond"),
-        ("a.csv", "", "holds no sleep stages"),
-        ("a.txt", "0\n1\n7\n", "line 1: '0' is no sleep stage"),
+        ("a.csv", "", "holds no sleep stage"),
+        ("a.txt", "0\n1\n7\n", "line 3: '7' is no sleep stage"),
         ("a.xml", "<PSGAnnotation><", "no well-formed XML"),
-        ("a.xml", '<!DOCTYPE x [<!ENTITY a "b">]><x/>', "no NSRR XML"),
+        ("a.xml", '<!DOCTYPE x [<!ENTITY a "b">]><x/>', "declares entities"),
         ("a.xml", "<Other/>", "begins with <Other>"),
         ("a.edf", "0       ", "too short"),
-        ("a.png", "", "no hypnogram by its name"),
+        ("a.png", "\x89PNG\r\n\x1a\n\x00\x00", "is no text"),
     ],
 )
 def test_a_broken_hypnogram_is_refused_by_name_and_line(

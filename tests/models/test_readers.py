@@ -17,9 +17,10 @@ from hypothesis import strategies as st
 
 from hypnocast.core.types import PAGE_S, STAGES, FloatArray, Role, Stage
 from hypnocast.errors import CommandError, HypnocastError, TapeError
+from hypnocast.ports.hypnograms.stage_words import stage_of
 from hypnocast_models.readers.datasets import DATASETS, find_nights, open_night
 from hypnocast_models.readers.night import ScoredNight
-from hypnocast_models.readers.scoring import RK_TO_AASM, ExpertScoring, digits_scoring, nsrr_scoring
+from hypnocast_models.readers.scoring import expert_scoring
 from support.models_cli import run
 from support.needs import need_module
 
@@ -322,9 +323,8 @@ def test_gaps_of_a_discontinuous_recording_stay_empty(tmp_path: Path) -> None:
 
 
 def test_the_merging_of_r_and_k_is_written_down() -> None:
-    assert dict(RK_TO_AASM) == {
-        "W": W, "S1": N1, "S2": N2, "S3": N3, "S4": N3, "R": R, "MT": None
-    }  # fmt: skip
+    words = ("W", "S1", "S2", "S3", "S4", "R", "MT")
+    assert [stage_of(word) for word in words] == [W, N1, N2, N3, N3, R, None]
 
 
 def _mass(root: Path) -> Path:
@@ -362,7 +362,7 @@ BROKEN: dict[str, tuple[Callable[[Path], Path], str]] = {
         "shhs1-1-nsrr.xml: its XML with the stages is missing",
     ),
     "xml cut": (lambda root: _shhs(root, XML[:90]), "is no well-formed XML"),
-    "xml empty": (lambda root: _shhs(root, XML.format(events="")), "holds no sleep stages"),
+    "xml empty": (lambda root: _shhs(root, XML.format(events="")), "holds no sleep stage"),
     "xml code": (
         lambda root: _shhs(root, XML.format(events=STAGE.format("X|77", 0, 30))),
         "stage code '77' is not one of NSRR's",
@@ -375,8 +375,8 @@ BROKEN: dict[str, tuple[Callable[[Path], Path], str]] = {
         lambda root: _shhs(root, XML.format(events=STAGE.format("Wake|0", 0, 1e9))),
         "its stages reach to",
     ),
-    "digits": (lambda root: _isruc(root, "0\n4\n"), "1_1.txt, line 2: '4' is not one of"),
-    "no digits": (lambda root: _isruc(root, "\n"), "holds no sleep stages"),
+    "digits": (lambda root: _isruc(root, "0\n4\n"), "1_1.txt, line 2: '4' is no sleep stage"),
+    "no digits": (lambda root: _isruc(root, "\n"), "holds no sleep stage"),
     "cut": (_cut, "ends within its header"),
     "unscored": (
         lambda root: write(root / "night.edf", [signal("F4-M1", pages=1)]),
@@ -405,10 +405,9 @@ def test_no_damage_to_an_xml_or_a_text_gives_anything_but_a_clear_error(
     path = tmp_path_factory.mktemp("damage") / "a.xml"
     whole = XML.format(events=STAGE.format("Wake|0", 0, 60)).encode()
     path.write_bytes(whole[:at] + damage + whole[at + len(damage) :])
-    readers: tuple[Callable[[Path], ExpertScoring], ...] = (nsrr_scoring, digits_scoring)
-    for read in readers:
+    for scheme in (None, "isruc"):
         try:
-            scoring = read(path)
+            scoring = expert_scoring(path, scheme=scheme)
         except TapeError as error:
             said = str(error)
         else:

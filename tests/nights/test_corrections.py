@@ -145,15 +145,15 @@ async def test_corrections_are_taken_while_the_daemon_runs(kept: Kept, tmp_path:
 @pytest.mark.parametrize(
     ("text", "what"),
     [
-        ("epoch,stage\n0,W\n1,N4\n", "line 3"),
+        ("epoch,stage\n0,W\n1,N7\n", "line 3"),
         ("epoch,stage\nzero,W\n", "line 2"),
         ("stage\n?\n\n", "no sleep stage"),
         ("epoch,stage\ninf,W\n", "line 2"),
         ("epoch,stage\n0,W\nnan,W\n", "line 3"),
         (f"stage\n{'W' * 200_000}\n", "field"),
         (
-            "<a><EpochLength>inf</EpochLength><SleepStages><SleepStage>1</SleepStage></SleepStages></a>",
-            "'inf' is no time",
+            "<CMPStudyConfig><EpochLength>inf</EpochLength></CMPStudyConfig>",
+            "'inf' is no number",
         ),
         ("", "no sleep stage"),
         ("<CMPStudyConfig><SleepStages><SleepStage>x</SleepStage></SleepStages>", "XML"),

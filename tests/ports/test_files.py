@@ -24,16 +24,11 @@ from hypnocast.core.types import (
     StreamOpened,
 )
 from hypnocast.errors import ConfigError, TapeError
+from hypnocast.ports.hypnograms.scoring import scored_pages
+from hypnocast.ports.hypnograms.stage_words import stage_of
 from hypnocast.ports.recordings import xdf_encode as xdf
 from hypnocast.ports.recordings.files import open_recording
-from hypnocast.ports.recordings.recording import (
-    Annotation,
-    Recording,
-    pseudonym,
-    scored_pages,
-    stage_of,
-    utc_of,
-)
+from hypnocast.ports.recordings.recording import Annotation, Recording, pseudonym, utc_of
 from hypnocast.ports.stream_xml import write_header
 
 SECONDS = 90

@@ -140,13 +140,14 @@ def corrections(
     night: Wanted,
     config: ConfigFile = None,
     *,
-    add: Annotated[
-        Path | None, typer.Option(help="A scored file: EDF+, CSV, NSRR or Profusion XML.")
-    ] = None,
+    add: Annotated[Path | None, typer.Option(help="A scored file (docs/scored-files.md).")] = None,
     scorer: Annotated[str, typer.Option(help="Who scored; an id, no name.")] = "",
     offset: Annotated[
         int | None,
         typer.Option(help="The night's page that is the file's first; default: by its time."),
+    ] = None,
+    scheme: Annotated[
+        str | None, typer.Option(help="Whose numbers bare digits are: nsrr, isruc or yasa.")
     ] = None,
     pages: Annotated[
         Path | None, typer.Option(help="Write the scorer's pages there, to fine-tune a pack on.")
@@ -164,10 +165,13 @@ def corrections(
     loaded = load_config(config)
     view = open_night(loaded, night)
     if add is not None:
-        added = add_scoring(loaded, view, add, scorer=scorer, offset=offset)
+        added = add_scoring(loaded, view, add, scorer=scorer, offset=offset, scheme=scheme)
         if not json:
             outside = f"; {added.outside} lie outside the night" if added.outside else ""
             say(f"{added.pages} pages of {scorer}, from page {added.offset_pages:g} on{outside}")
+            say(f"{add}: read as {added.format}")
+            for note in added.notes:
+                say(f"note: {note}")
         view = open_night(loaded, view.session.id)
     if pages is not None:
         from hypnocast.nights.training_pages import write_training_pages

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
-from datetime import timedelta
 from pathlib import Path
 from zoneinfo import ZoneInfo
 
@@ -15,11 +14,12 @@ from hypnocast.core.types import PAGE_S
 from hypnocast.errors import CommandError
 from hypnocast.live.staging.stage_events import instant
 from hypnocast.nights.night_view import NightView, journal_of
-from hypnocast.ports.hypnograms.scored_files import Scoring, read_scoring
+from hypnocast.ports.hypnograms.scored_files import read_scoring
+from hypnocast.ports.hypnograms.scoring import Scoring
 from hypnocast.ports.journal.corrections import write_corrections
 from hypnocast.ports.journal.records import Correction
 
-_FARTHEST = timedelta(hours=24)
+_FARTHEST_S = 86_400.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,19 +31,30 @@ class Added:
     """How many pages of the night lie before the file's first."""
     outside: int
     """Pages of the file that lie outside the night."""
+    format: str
+    """What the file was read as."""
+    notes: tuple[str, ...] = ()
+    """What the scorer should know of how it was read."""
 
 
 def add_scoring(
-    config: Config, view: NightView, path: Path, *, scorer: str, offset: int | None = None
+    config: Config,
+    view: NightView,
+    path: Path,
+    *,
+    scorer: str,
+    offset: int | None = None,
+    scheme: str | None = None,
 ) -> Added:
     """Read a scored file and add its stages to the journal as a scorer's corrections.
 
     Without ``offset`` (the night's page that is the file's first) a file that gives its time is
-    laid on the night by it, and any other begins with page 0.
+    laid on the night by it, and any other begins with page 0. ``scheme`` says whose numbers bare
+    digits are.
     """
     if not scorer.strip():
         raise CommandError("a scoring needs a scorer", where="--scorer", remedy="Give an id.")
-    scoring = read_scoring(path)
+    scoring = read_scoring(path, scheme=scheme)
     anchor = _anchor(scoring, view, ZoneInfo(config.site.timezone), path, offset)
     pages = scoring.pages(anchor, view.night.epochs)
     at = instant(time.time())
@@ -59,8 +70,9 @@ def add_scoring(
             remedy="Say with --offset which page of the night is the file's first.",
         )
     write_corrections(journal_of(config), corrections)
-    told = sum(round((stage.duration or PAGE_S) / PAGE_S) for stage in scoring.stages)
-    return Added(len(corrections), 0.0 - anchor / PAGE_S, max(0, told - len(corrections)))
+    told = sum(round(span.duration / PAGE_S) for span in scoring.spans if span.stage is not None)
+    outside = max(0, told - len(corrections))
+    return Added(len(corrections), 0.0 - anchor / PAGE_S, outside, scoring.format, scoring.notes)
 
 
 def _anchor(
@@ -69,16 +81,16 @@ def _anchor(
     """Return the night's beginning on the file's time."""
     if offset is not None:
         return -PAGE_S * offset
-    if scoring.start is None:
+    behind = scoring.behind(file_time(view.start, zone))
+    if behind is None:
         return 0.0
-    behind = file_time(view.start, zone) - scoring.start
-    if abs(behind) > _FARTHEST:
+    if abs(behind) > _FARTHEST_S:
         raise CommandError(
             f"begins {scoring.start}, and the night {file_time(view.start, zone):%Y-%m-%d %H:%M}",
             where=str(path),
             remedy="Say with --offset which page of the night is the file's first.",
         )
-    return behind.total_seconds()
+    return behind
 
 
 def comparisons(view: NightView) -> dict[str, dict[str, object]]:

@@ -37,9 +37,10 @@ from hypnocast.live.service.ward import Ward, WardParts, Watcher
 from hypnocast.nights.fitting import fitting_choice
 from hypnocast.nights.joined_chunks import JOINED_S, joined
 from hypnocast.nights.replay_agreement import agreement_as_json, agreement_lines
+from hypnocast.ports.hypnograms.scoring import scored_pages
 from hypnocast.ports.journal.journal import Journal
 from hypnocast.ports.recordings.files import open_recording
-from hypnocast.ports.recordings.recording import Recording, scored_pages
+from hypnocast.ports.recordings.recording import Recording
 
 
 @dataclass(slots=True)

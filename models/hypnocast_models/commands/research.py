@@ -17,10 +17,19 @@ from hypnocast.commands.common import Json, print_json, say
 from hypnocast.errors import CommandError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from hypnocast_models.compare.hypnogram import ScoredHypnogram
     from hypnocast_models.readers.datasets import FoundRecording
     from hypnocast_models.staging.archive import Outcome
 
 research = typer.Typer(add_completion=False, rich_markup_mode=None)
+
+
+def _say_notes(nights: Iterable[ScoredHypnogram]) -> None:
+    for night in nights:
+        for note in night.notes:
+            typer.echo(f"note: {night.scorer}, {night.night}: {note}", err=True)
 
 
 @research.command()
@@ -32,6 +41,9 @@ def compare(
         int, typer.Option(min=1, help="So many of the first are experts; their consensus counts.")
     ] = 1,
     timezone: Annotated[str, typer.Option(help="Where the clocks of EDF files hung.")] = "UTC",
+    scheme: Annotated[
+        str | None, typer.Option(help="Whose numbers bare digits are: nsrr, isruc or yasa.")
+    ] = None,
     html: Annotated[
         Path | None, typer.Option(help="Write a report with plots here, figures as CSV beside it.")
     ] = None,
@@ -43,7 +55,9 @@ def compare(
     from hypnocast_models.compare.hypnogram import read_scorer
     from hypnocast_models.staging.archive import taught_of
 
-    scorers = [read_scorer(source, timezone=timezone) for source in (reference, *others)]
+    sources = (reference, *others)
+    scorers = [read_scorer(source, timezone=timezone, scheme=scheme) for source in sources]
+    _say_notes(night for scorer in scorers for night in scorer.values())
     if experts >= len(scorers):
         raise CommandError("leaves no scorer to compare with them", where=f"--experts {experts}")
     truth = scorers[0] if experts == 1 else agree_on(scorers[:experts])

@@ -18,20 +18,18 @@ import numpy as np
 
 from hypnocast.core.types import PAGE_S, STAGES, FloatArray, Stage
 from hypnocast.errors import CommandError, TapeError
+from hypnocast.ports.hypnograms.scored_files import read_scoring
+from hypnocast.ports.hypnograms.stage_words import read_word
+from hypnocast.ports.hypnograms.text_files import read_text
 from hypnocast.ports.journal.reader import JournalReader, NightRecord
-from hypnocast.ports.recordings.edf_file import EdfFile
 from hypnocast.ports.recordings.recording import utc_of
 from hypnocast_models.data.recordings import open_recording
 from hypnocast_models.readers.night import ArrayNight
-from hypnocast_models.readers.scoring import (
-    digits_scoring,
-    edf_scoring,
-    nsrr_scoring,
-    read_text,
-    stage_word,
-)
+from hypnocast_models.readers.scoring import scoring_of
 
-_FILES = {".csv", ".tsv", ".txt", ".edf", ".bdf", ".xml", ".npz"}
+_FILES = {".csv", ".tsv", ".txt", ".edf", ".bdf", ".xml", ".rml", ".annot", ".eannot", ".npz"}
+"""By these endings hypnograms are found in a folder."""
+_SHARES = tuple(stage.value.casefold() for stage in STAGES)
 _TAILS = re.compile(
     r"(?:[-_ ](?:hypnogram|base|psg|sleepscoring|nsrr|profusion|stages|eeg|events))+$",
     re.IGNORECASE,
@@ -54,6 +52,8 @@ class ScoredHypnogram:
     """UTC of the first page, where it is known."""
     probabilities: FloatArray | None = None
     """(pages, 5), NaN where there is no stage; None where the scorer gives none."""
+    notes: tuple[str, ...] = ()
+    """What to know of how the file was read."""
 
     @property
     def numbers(self) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
@@ -74,7 +74,9 @@ def subject_name(night: str) -> str:
     return found[1] if found is not None else night
 
 
-def read_scorer(source: str, scorer: str = "", timezone: str = "UTC") -> dict[str, ScoredHypnogram]:
+def read_scorer(
+    source: str, scorer: str = "", timezone: str = "UTC", *, scheme: str | None = None
+) -> dict[str, ScoredHypnogram]:
     """Read all nights of a scorer: a file, a folder of files, or ``journal.sqlite[#session]``."""
     text, _, session = source.partition("#")
     path = Path(text)
@@ -83,11 +85,11 @@ def read_scorer(source: str, scorer: str = "", timezone: str = "UTC") -> dict[st
         files = sorted(p for p in path.rglob("*") if p.suffix.lower() in _FILES)
         if not files:
             raise CommandError("holds no hypnograms", where=source)
-        nights = [read_hypnogram(p, name, timezone) for p in files]
+        nights = [read_hypnogram(p, name, timezone, scheme=scheme) for p in files]
     elif _is_journal(path):
         nights = _journal_nights(path, session, name)
     else:
-        nights = [read_hypnogram(path, name, timezone)]
+        nights = [read_hypnogram(path, name, timezone, scheme=scheme)]
     found: dict[str, ScoredHypnogram] = {}
     for night in nights:
         if night.night in found:
@@ -100,28 +102,36 @@ def read_scorer(source: str, scorer: str = "", timezone: str = "UTC") -> dict[st
     return found
 
 
-def read_hypnogram(path: Path, scorer: str = "", timezone: str = "UTC") -> ScoredHypnogram:
-    """Read one file: CSV, EDF+ annotations, NSRR or Profusion XML, or ISRUC's digits."""
+def read_hypnogram(
+    path: Path, scorer: str = "", timezone: str = "UTC", *, scheme: str | None = None
+) -> ScoredHypnogram:
+    """Read one file: any that ``corrections`` reads, or arrays (``.npz``)."""
     night = night_name(path)
     plain = ScoredHypnogram(scorer or path.stem, night, subject_name(night), ())
-    match path.suffix.lower():
-        case ".xml":
-            return replace(plain, stages=nsrr_scoring(path).stages)
-        case ".edf" | ".bdf":
-            begun, scoring = EdfFile(path).start, edf_scoring(path)
-            start = None if begun is None else utc_of(begun, timezone)
-            if start is not None:
-                start += timedelta(seconds=scoring.anchor)
-            return replace(plain, stages=scoring.stages, start=start)
-        case ".csv" | ".tsv" | ".txt":
-            return _from_table(path, plain)
-        case ".npz":
-            return replace(plain, stages=ArrayNight(open_recording(path)).stages)
-    raise TapeError(
-        "is no hypnogram by its name",
-        where=str(path),
-        remedy="CSV, EDF+, NSRR XML, ISRUC's text and arrays (.npz) are read.",
-    )
+    if path.suffix.lower() == ".npz":
+        return replace(plain, stages=ArrayNight(open_recording(path)).stages)
+    if (rows := _with_shares(path)) is not None:
+        return _from_rows(path, plain, rows)
+    scored = read_scoring(path, scheme=scheme)
+    laid = scoring_of(scored)
+    start = None if scored.start is None else utc_of(scored.start, timezone)
+    if start is not None:
+        start += timedelta(seconds=laid.anchor)
+    return replace(plain, stages=laid.stages, start=start, notes=scored.notes)
+
+
+def _with_shares(path: Path) -> list[dict[str, str]] | None:
+    """Return the rows of a table that gives a probability for each stage; None for any other."""
+    if path.suffix.lower() not in {".csv", ".tsv", ".txt"}:
+        return None
+    text = read_text(path)
+    head = text.partition("\n")[0].casefold()
+    delimiter = max("\t;,", key=head.count)
+    names = {name.strip().strip('"') for name in head.split(delimiter)}
+    if not names.issuperset({"stage", *_SHARES}):
+        return None
+    rows = csv.DictReader(io.StringIO(text.replace("\r\n", "\n")), delimiter=delimiter)
+    return [{(k or "").strip().casefold(): (v or "") for k, v in r.items()} for r in rows]
 
 
 def from_journal(night: NightRecord, scorer: str) -> ScoredHypnogram:
@@ -213,24 +223,6 @@ def _journal_nights(path: Path, session: str, scorer: str) -> list[ScoredHypnogr
         return [from_journal(journal.night(each), scorer) for each in chosen]
 
 
-def _from_table(path: Path, plain: ScoredHypnogram) -> ScoredHypnogram:
-    text = read_text(path)
-    lines = text.splitlines()
-    head = lines[0].casefold() if lines else ""
-    if "stage" not in head:
-        if path.suffix.lower() == ".txt" and set(text.split()) <= set("01235"):
-            return replace(plain, stages=digits_scoring(path).stages)
-        words = [(number, line) for number, line in enumerate(lines, start=1) if line.strip()]
-        stages = tuple(stage_word(word, f"{path}, line {number}") for number, word in words)
-        if not stages:
-            raise TapeError("holds no sleep stages", where=str(path))
-        return replace(plain, stages=stages)
-    delimiter = "\t" if "\t" in head else ";" if ";" in head else ","
-    rows = list(csv.DictReader(io.StringIO(text.replace("\r\n", "\n")), delimiter=delimiter))
-    named = [{(k or "").strip().casefold(): (v or "") for k, v in r.items()} for r in rows]
-    return _from_rows(path, plain, named)
-
-
 def _from_rows(
     path: Path, plain: ScoredHypnogram, rows: Sequence[Mapping[str, str]]
 ) -> ScoredHypnogram:
@@ -241,7 +233,7 @@ def _from_rows(
         where = f"{path}, line {number + 2}"
         try:
             epoch = int(row.get("epoch") or number)
-            shares = [float(row.get(s.value.casefold()) or "nan") for s in STAGES]
+            shares = [float(row.get(name) or "nan") for name in _SHARES]
             begun = row.get("start", "").strip()
             if begun and number == 0:
                 start = datetime.fromisoformat(begun)
@@ -249,11 +241,16 @@ def _from_rows(
             raise TapeError(str(error), where=where) from error
         if epoch < 0 or epoch in found:
             raise TapeError(f"epoch {epoch} comes twice or is negative", where=where)
-        found[epoch] = stage_word(row.get("stage", ""), where)
+        found[epoch] = _stage(row.get("stage", ""), where)
         chances[epoch] = shares
     if not found:
         raise TapeError("holds no sleep stages", where=str(path))
     pages = max(found) + 1
+    if 0 not in found and set(found) == set(range(1, len(found) + 1)) and len(found) > 1:
+        found = {epoch - 1: stage for epoch, stage in found.items()}
+        chances = {epoch - 1: share for epoch, share in chances.items()}
+        pages -= 1
+        plain = replace(plain, notes=("its epochs are counted from 1",))
     if pages > 100 * len(found):
         raise TapeError(f"epoch {pages - 1} lies far beyond the others", where=str(path))
     table = np.full((pages, len(STAGES)), np.nan)
@@ -265,3 +262,10 @@ def _from_rows(
         start=None if start is None else start.replace(tzinfo=start.tzinfo or UTC),
         probabilities=None if np.isnan(table).all() else table,
     )
+
+
+def _stage(text: str, where: str) -> Stage | None:
+    word = read_word(text)
+    if word is None:
+        raise TapeError(f"{text.strip()!r} is no sleep stage", where=where)
+    return word.stage

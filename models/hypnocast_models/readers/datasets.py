@@ -13,6 +13,8 @@ from pathlib import Path
 from types import MappingProxyType
 
 from hypnocast.errors import CommandError, TapeError
+from hypnocast.ports.hypnograms.scored_files import read_edf_scoring
+from hypnocast.ports.hypnograms.text_files import read_text
 from hypnocast.ports.recordings.edf_file import EdfFile
 from hypnocast_models.data.pictures import holds_pictures
 from hypnocast_models.data.recordings import open_recording
@@ -23,15 +25,7 @@ from hypnocast_models.readers.night import (
     first_there,
     need,
 )
-from hypnocast_models.readers.scoring import (
-    ExpertScoring,
-    digits_scoring,
-    edf_annotations,
-    nsrr_scoring,
-    read_text,
-    scoring_of,
-    table_annotations,
-)
+from hypnocast_models.readers.scoring import ExpertScoring, expert_scoring, scoring_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,7 +149,7 @@ def _beside(signals: EdfFile, scoring: Path) -> tuple[ExpertScoring, ...]:
     shift = 0.0
     if signals.start is not None and file.start is not None:
         shift = (file.start - signals.start).total_seconds()
-    return (scoring_of(edf_annotations(file), str(scoring), shift=shift),)
+    return (scoring_of(read_edf_scoring(file), shift=shift),)
 
 
 def _sleep_edf_stages(path: Path, signals: EdfFile) -> tuple[ExpertScoring, ...]:
@@ -173,9 +167,7 @@ def _hmc_stages(path: Path, signals: EdfFile) -> tuple[ExpertScoring, ...]:
     scored = path.with_name(f"{path.stem}_sleepscoring.edf")
     if scored.is_file():
         return _beside(signals, scored)
-    table = need(scored.with_suffix(".txt"), "its sleep scoring")
-    names = {"onset": "Recording onset", "duration": "Duration", "text": "Annotation"}
-    return (scoring_of(table_annotations(table, **names, delimiter=","), str(table)),)
+    return (expert_scoring(need(scored.with_suffix(".txt"), "its sleep scoring")),)
 
 
 def _shhs_stages(path: Path, _: EdfFile) -> tuple[ExpertScoring, ...]:
@@ -187,28 +179,19 @@ def _shhs_stages(path: Path, _: EdfFile) -> tuple[ExpertScoring, ...]:
         places.insert(0, root / "annotations-events-nsrr" / visit / name)
         profusion = f"{path.stem}-profusion.xml"
         places.append(root / "annotations-events-profusion" / visit / profusion)
-    return (nsrr_scoring(first_there(places, "its XML with the stages")),)
+    return (expert_scoring(first_there(places, "its XML with the stages")),)
 
 
 def _isruc_stages(path: Path, _: EdfFile) -> tuple[ExpertScoring, ...]:
     first = need(path.with_name(f"{path.stem}_1.txt"), "the first expert's scoring")
     second = path.with_name(f"{path.stem}_2.txt")
     experts = [first, second] if second.is_file() else [first]
-    return tuple(digits_scoring(expert) for expert in experts)
+    return tuple(expert_scoring(expert, scheme="isruc") for expert in experts)
 
 
 def _bids_stages(path: Path, _: EdfFile) -> tuple[ExpertScoring, ...]:
     events = need(path.with_name(path.stem.removesuffix("_eeg") + "_events.tsv"), "its events.tsv")
-    head = read_text(events).partition("\n")[0].strip().split("\t")
-    for column in ("trial_type", "stage_hum", "stage", "sleep_stage", "value"):
-        if column in head:
-            break
-    else:
-        raise TapeError("has no column of stages (trial_type, stage, value …)", where=str(events))
-    found = table_annotations(
-        events, onset="onset", duration="duration", text=column, delimiter="\t"
-    )
-    return (scoring_of(found, str(events)),)
+    return (expert_scoring(events),)
 
 
 def _bids_units(path: Path) -> Mapping[str, str]:
@@ -229,7 +212,7 @@ def _plain_stages(path: Path, signals: EdfFile) -> tuple[ExpertScoring, ...]:
             beside = path.with_name(path.stem + ending + form)
             if beside.is_file():
                 return _beside(signals, beside)
-    return (scoring_of(edf_annotations(signals), str(path)),)
+    return (scoring_of(read_edf_scoring(signals)),)
 
 
 def _no_stages(path: Path, _: EdfFile) -> tuple[ExpertScoring, ...]:

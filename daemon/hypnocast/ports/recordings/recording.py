@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from hypnocast.core.types import PAGE_S, Arrival, Stage, StreamHeader
+from hypnocast.core.types import Arrival, StreamHeader
 from hypnocast.errors import ConfigError
 
 
@@ -78,46 +77,3 @@ def pseudonym(identity: str, key: bytes, otherwise: bytes) -> str:
     if key and identity.strip():
         return "s-" + hmac.new(key, identity.strip().encode(), hashlib.sha256).hexdigest()[:10]
     return "r-" + hashlib.sha256(otherwise).hexdigest()[:10]
-
-
-_STAGE_TEXT = re.compile(
-    r"(?:sleep\s*stage|stage)?[\s:_-]*(wake|rem|n[123]|nrem\s*[1-4]|s[1-4]|[wr1-4])(?:\s*sleep)?",
-    re.IGNORECASE,
-)
-_STAGES = {
-    "w": Stage.W,
-    "wake": Stage.W,
-    "r": Stage.R,
-    "rem": Stage.R,
-    "1": Stage.N1,
-    "2": Stage.N2,
-    "3": Stage.N3,
-    "4": Stage.N3,
-}
-
-
-def stage_of(text: str) -> Stage | None:
-    """Return the stage an annotation scores: AASM's, or R&K's with S3 and S4 merged to N3."""
-    found = _STAGE_TEXT.fullmatch(text.strip())
-    if found is None:
-        return None
-    word = found[1].lower()
-    return _STAGES.get(word) or _STAGES.get(word[-1])
-
-
-def scored_pages(
-    annotations: Iterable[Annotation], *, anchor: float, epochs: int
-) -> tuple[Stage | None, ...]:
-    """Lay scored stages on the grid: for each page the stage in force at its middle."""
-    pages: list[Stage | None] = [None] * epochs
-    for annotation in annotations:
-        stage = stage_of(annotation.text)
-        if stage is None:
-            continue
-        end = annotation.onset + (annotation.duration or PAGE_S)
-        first = int(-((annotation.onset - anchor - PAGE_S / 2) // -PAGE_S))
-        for epoch in range(max(first, 0), epochs):
-            if anchor + PAGE_S * epoch + PAGE_S / 2 >= end:
-                break
-            pages[epoch] = stage
-    return tuple(pages)

@@ -1,0 +1,178 @@
+"""Scored nights as laboratories have them are read, or refused by name and line."""
+
+from __future__ import annotations
+
+import zipfile
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from hypnocast.core.types import STAGES, Stage
+from hypnocast.errors import TapeError
+from hypnocast.ports.hypnograms.scored_files import read_scoring
+from hypnocast.ports.hypnograms.stage_words import SCHEMES, stage_of
+from hypnocast_models.compare.hypnogram import read_hypnogram
+
+W, N1, N2, N3, R = STAGES
+
+
+def read(path: Path, text: str | bytes, scheme: str | None = None) -> list[Stage | None]:
+    """Write a file and read it on a grid that begins with it."""
+    path.write_bytes(text if isinstance(text, bytes) else text.encode())
+    scoring = read_scoring(path, scheme=scheme)
+    pages = int((scoring.end - scoring.anchor) // 30)
+    assert read_hypnogram(path, scheme=scheme).stages == scoring.pages(scoring.anchor, pages)
+    return list(scoring.pages(scoring.anchor, pages))
+
+
+# --- tables ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "head",
+    ["onset\tduration\ttrial_type", "onset\tduration\tvalue", "onset\tduration\tstage_hum"],
+)
+def test_runs_of_a_bids_table_are_read_by_corrections_and_by_compare(
+    tmp_path: Path, head: str
+) -> None:
+    rows = ["0\t90\tW", "30\t0\tarousal", "90\t60\tN1", "150\t150\tN2", "300\tn/a\tn/a"]
+    found = read(tmp_path / "sub-01_events.tsv", "\n".join([head, *rows]))
+    assert found[:10] == [W] * 3 + [N1] * 2 + [N2] * 5
+
+
+@pytest.mark.parametrize("head", ["Sleep Stage", "sleep_stage", " SLEEP  STAGE ", "Schlafstadium"])
+def test_a_header_is_known_whatever_its_spaces(tmp_path: Path, head: str) -> None:
+    assert read(tmp_path / "a.csv", f"Epoch,{head}\n0,W\n1,Sleep stage ?\n2,N2\n") == [W, None, N2]
+
+
+def test_epochs_that_are_counted_from_one_are_said_to_be(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    assert read(path, "epoch,stage\n1,W\n2,N1\n3,N2\n") == [W, N1, N2]
+    assert read_scoring(path).notes == ("its epochs are counted from 1: epoch 1 is the first page",)
+    assert read_hypnogram(path).notes == read_scoring(path).notes
+    path.write_text("epoch,stage\n1,W\n5,N1\n")
+    assert read_scoring(path).pages(0.0, 6) == (None, W, None, None, None, N1)
+    assert read_scoring(path).notes == ("its epochs are taken to be counted from 0",)
+
+
+@pytest.mark.parametrize(
+    "encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "latin-1", "cp1252"]
+)
+def test_text_is_read_in_every_encoding_that_windows_writes(tmp_path: Path, encoding: str) -> None:
+    text = "Zeit,Ereignis,Bemerkung\r\n22:00:00,Wach,müde\r\n22:00:30,N2,größer\r\n"
+    assert read(tmp_path / "a.csv", text.encode(encoding)) == [W, N2]
+
+
+# --- digits ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("digits", "stages"),
+    [
+        ("0 1 2 3", [W, N1, N2, N3]),
+        ("0 1 2 3 5", [W, N1, N2, N3, R]),
+        ("0 2 4 5 9", [W, N2, N3, R, None]),
+        ("0 2.0 3 -2", [W, N2, N3, None]),
+    ],
+)
+def test_digits_are_read_where_every_scheme_says_the_same(
+    tmp_path: Path, digits: str, stages: list[Stage | None]
+) -> None:
+    assert read(tmp_path / "a.txt", "\n".join(digits.split())) == stages
+    table = "epoch,stage\n" + "\n".join(f"{n},{d}" for n, d in enumerate(digits.split()))
+    assert read(tmp_path / "a.csv", table) == stages
+
+
+def test_digits_that_programs_read_differently_ask_for_a_scheme_by_name(tmp_path: Path) -> None:
+    path = tmp_path / "a.txt"
+    path.write_text("0\n1\n2\n3\n4\n")
+    with pytest.raises(TapeError, match=r"is 4 REM or stage 4.*--scheme nsrr or .*--scheme yasa"):
+        read_scoring(path)
+    assert read(path, path.read_text(), "yasa") == [W, N1, N2, N3, R]
+    assert read(path, path.read_text(), "nsrr") == [W, N1, N2, N3, N3]
+    with pytest.raises(TapeError, match="'4' is no sleep stage"):
+        read_scoring(path, scheme="isruc")
+    with pytest.raises(TapeError, match="no scheme 'sandman'"):
+        read_scoring(path, scheme="sandman")
+    path.write_text("1\n2\n" * 60)
+    with pytest.raises(TapeError, match="--scheme"):
+        read_scoring(path)  # A night without a zero may count wake as 1.
+    assert set(SCHEMES) == {"nsrr", "isruc", "yasa"}
+
+
+def test_letters_among_digits_tell_their_scheme(tmp_path: Path) -> None:
+    """Profusion's text: W 1 2 3 4 R."""
+    assert read(tmp_path / "a.txt", "W\n1\n2\n3\n4\nR\n?\n") == [W, N1, N2, N3, N3, R, None]
+
+
+# --- what is refused ------------------------------------------------------------------------------
+
+
+def _workbook(path: Path) -> bytes:
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("xl/workbook.xml", "<workbook/>")
+    return path.read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("name", "raw", "looks", "instead"),
+    [
+        ("a.ndb", b"SQLite format 3\x00" + bytes(100), "Noxturnal", "events as CSV"),
+        ("a.pdf", b"%PDF-1.7\n" + bytes(100), "PDF report", "stages as text"),
+        ("a.xls", b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1" + bytes(100), "Excel", "Save the sheet"),
+        ("a.mat", b"MATLAB 5.0 MAT-file" + bytes(100), "MATLAB", "stages as CSV"),
+        ("a.eeg", b"EEG-1100A V01.00" + bytes(100), "Nihon Kohden", "OpenXDF"),
+        ("a.erd", b"\xca\x4d\x00\x01" + bytes(range(256)), "Natus SleepWorks", "EDF"),
+        ("a.sdy", b"\x00\x01\x02\x80" * 99, "Compumedics Profusion", "Profusion XML"),
+        ("a.xyz", b"\x00\x01\x02\x80" * 99, "no format that is known", "EDF+, CSV or text"),
+    ],
+)
+def test_a_vendor_s_file_is_refused_with_what_it_is_and_what_to_export(
+    tmp_path: Path, name: str, raw: bytes, looks: str, instead: str
+) -> None:
+    path = tmp_path / name
+    path.write_bytes(raw)
+    with pytest.raises(TapeError) as refused:
+        read_scoring(path)
+    for part in (str(path), looks, instead):
+        assert part in str(refused.value)
+
+
+def test_a_workbook_is_told_from_another_archive(tmp_path: Path) -> None:
+    path = tmp_path / "scored.xlsx"
+    _workbook(path)
+    with pytest.raises(TapeError, match=r"an Excel workbook.*Save the sheet as CSV"):
+        read_scoring(path)
+
+
+@settings(deadline=None, max_examples=100)
+@given(st.binary(max_size=300), st.sampled_from(["a.csv", "a.txt", "a.xml", "a.rml", "a.edf"]))
+def test_any_bytes_are_a_scoring_or_one_clear_line(
+    tmp_path_factory: pytest.TempPathFactory, raw: bytes, name: str
+) -> None:
+    path = tmp_path_factory.mktemp("any") / name
+    path.write_bytes(raw)
+    said = str(path)
+    try:
+        assert read_scoring(path).spans
+    except TapeError as error:
+        said = str(error)
+    assert str(path) in said
+    assert "\n" not in said
+
+
+def test_words_of_many_programs_are_stages() -> None:
+    told = {
+        W: "W wake Wach SLEEP-S0 Wake|0 SDO:WakeState Éveil WK",
+        N1: "N1 S1 NREM1 NonREM1 SLEEP-S1 sleep-n1 SRO:Stage1Sleep Sleep_stage_N1",
+        N3: "N3 N4 S3 S4 NonREM4 SLEEP-S4 SDO:NonRapidEyeMovementSleep-N3",
+        R: "R REM Rem SLEEP-REM sleep-rem SDO:RapidEyeMovementSleep",
+        None: "? MT SLEEP-MT SLEEP-UNSCORED NotScored Artefakt n/a Arousal Hypopnea",
+    }
+    for stage, words in told.items():
+        for word in words.split():
+            assert stage_of(word) is stage, word
+    assert stage_of("Sleep stage ?") is None
+    assert stage_of("Stage 2 sleep|2") is N2
