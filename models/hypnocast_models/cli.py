@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from hypnocast.errors import HypnocastError
+from hypnocast.errors import CommandError, HypnocastError, InstallError
 from hypnocast_models.commands.research import research
 from hypnocast_models.commands.screen import progress_bars, say
 from hypnocast_models.commands.small import small
@@ -228,53 +228,94 @@ def finetune(
     ],
     out: Annotated[Path, typer.Argument(help="Where checkpoints and the tuned weights go.")],
     *,
-    recipe: Annotated[str, typer.Option(help="How pages are drawn.")] = "clinical-448x224",
+    recipe: Annotated[
+        str, typer.Option(help="small, paper-llava-next, paper-clip, sleepvlm, or a file.")
+    ] = "small",
     kind: Annotated[str, typer.Option(help="The archive's reader, where it is not plain.")] = "",
     mains: Annotated[int, typer.Option(help="Mains frequency, 50 or 60 Hz.")] = 50,
     without: Annotated[list[str] | None, typer.Option(help="Subjects held out.")] = None,
-    steps: int = 1000,
-    batch: int = 8,
-    accumulate: int = 1,
-    learning_rate: float = 1e-4,
-    lora_rank: Annotated[int, typer.Option(help="0 trains every weight.")] = 16,
+    pages: Annotated[str | None, typer.Option(help="How pages are drawn.")] = None,
+    steps: Annotated[int | None, typer.Option(help="Steps of staging.")] = None,
+    batch: Annotated[int | None, typer.Option(help="Pages at once.")] = None,
+    accumulate: Annotated[int | None, typer.Option(help="Batches a step.")] = None,
+    learning_rate: float | None = None,
+    lora_rank: Annotated[int | None, typer.Option(help="0 trains every weight.")] = None,
     bf16: Annotated[bool, typer.Option(help="Compute in bfloat16.")] = False,
     perception_steps: Annotated[
-        int, typer.Option(help="First learn to read band power and amplitude off the page.")
-    ] = 0,
-    seed: int = 0,
+        int | None, typer.Option(help="First learn to read band power and amplitude.")
+    ] = None,
+    validate: Annotated[
+        float | None, typer.Option(help="Share of the subjects that judge while it trains.")
+    ] = None,
+    every: Annotated[int | None, typer.Option(help="Steps between checkpoints.")] = None,
+    seed: int | None = None,
+    log: Annotated[
+        list[str] | None, typer.Option(help="Also to tensorboard, wandb or mlflow.")
+    ] = None,
 ) -> None:
     """Fine-tune a vision-language model on scored pages; goes on from its last checkpoint.
 
-    With `accelerate launch -m hypnocast_models.cli finetune …` it runs on several GPUs.
+    A recipe holds every number; options replace single ones. With `accelerate launch -m
+    hypnocast_models.cli finetune …` it runs on several GPUs.
     """
     from hypnocast.core.pictures.recipe import builtin
     from hypnocast_models.readers.material import open_material, without_subjects
-    from hypnocast_models.tune.lessons import TrainingPages
-    from hypnocast_models.tune.loop import Course
-    from hypnocast_models.tune.session import TuningSession
+    from hypnocast_models.tune.recipe import read_training, training_toml
+    from hypnocast_models.tune.session import TuningSession, cast_of, check_machine
+    from hypnocast_models.tune.trainer import Stopped
 
-    course = Course(
-        steps=steps,
-        batch=batch,
-        accumulate=accumulate,
-        learning_rate=learning_rate,
-        bf16=bf16,
-        perception_steps=perception_steps,
-        seed=seed,
-    )
-    nights = without_subjects(open_material(database, builtin(recipe), kind), without or ())
-    session = TuningSession(weights, builtin(recipe), lora_rank)
+    given = {
+        "pages": pages,
+        "steps": steps,
+        "batch": batch,
+        "accumulate": accumulate,
+        "learning_rate": learning_rate,
+        "lora_rank": lora_rank,
+        "precision": "bf16" if bf16 else None,
+        "perception_steps": perception_steps,
+        "validate": validate,
+        "every": every,
+        "seed": seed,
+    }
+    training = read_training(recipe, given)
+    check_machine(training)
+    for program in log or ():
+        _need_logger(program)
+    nights = open_material(database, builtin(training.pages), kind)
+    cast = cast_of(without_subjects(nights, without or ()), training, without or ())
+    say(training_toml(training).rstrip())
+    session = TuningSession(weights, training)
     with progress_bars() as progress:
-        bar = progress.add_task("fine-tuning", total=perception_steps + steps)
-        session.train(
-            TrainingPages(nights, builtin(recipe), mains),
-            course,
-            out,
-            lambda step, loss: progress.update(
-                bar, completed=step, description=f"fine-tuning, loss {loss:.3f}"
-            ),
-        )
+        bar = progress.add_task("fine-tuning", total=training.total_steps)
+        try:
+            session.train(
+                database,
+                cast,
+                out,
+                mains_hz=mains,
+                report_to=log or (),
+                advance=lambda step, loss: progress.update(
+                    bar, completed=step, description=f"fine-tuning, loss {loss:.3f}"
+                ),
+            )
+        except Stopped as stopped:
+            say(f"{stopped} and kept it; the same command goes on from there")
+            raise typer.Exit(128 + stopped.signal) from None
     say(f"tuned weights in {out / 'weights'}; held out: {', '.join(without or ()) or 'nobody'}")
+
+
+def _need_logger(program: str) -> None:
+    from importlib.util import find_spec
+
+    known = ("tensorboard", "wandb", "mlflow")
+    if program not in known:
+        raise CommandError(
+            f"{program!r} is none of {', '.join(known)}", where="--log", remedy="Name one of them."
+        )
+    if find_spec(program) is None:
+        raise InstallError(
+            f"{program} is not installed", where="--log", remedy=f"Run `pip install {program}`."
+        )
 
 
 @app.command("export")
@@ -305,7 +346,7 @@ def export(
         if sleepvlm_prompt
         else AnswerForm
     )
-    label = plain_label(name, version, builtin(recipe), commit)
+    label = plain_label(name, version, builtin(recipe), commit, weights)
     made = deliver(model, tokenizer, weights / "tokenizer.json", label, pack, ask=ask, say=say)
     del model
     if precision != "fp32":

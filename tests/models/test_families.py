@@ -22,18 +22,11 @@ for name in ("torch", "transformers", "peft", "accelerate", "onnx", "onnxscript"
 
 from hypnocast_models.data import ScoredRecording  # noqa: E402 - after what it needs was found
 from hypnocast_models.readers.night import ArrayNight  # noqa: E402
-from hypnocast_models.tune.contrastive import ContrastiveStudent  # noqa: E402
 from hypnocast_models.tune.deliver import Label, deliver  # noqa: E402
-from hypnocast_models.tune.families import (  # noqa: E402
-    CONTRASTIVE,
-    GENERATIVE,
-    describe,
-    load,
-    tiny,
-)
-from hypnocast_models.tune.generative import GenerativeStudent, add_lora  # noqa: E402
-from hypnocast_models.tune.lessons import TrainingPages  # noqa: E402
-from hypnocast_models.tune.loop import Course, train  # noqa: E402
+from hypnocast_models.tune.families import CONTRASTIVE, GENERATIVE, tiny  # noqa: E402
+from hypnocast_models.tune.recipe import Training  # noqa: E402
+from hypnocast_models.tune.run_folder import Cast  # noqa: E402
+from hypnocast_models.tune.session import TuningSession  # noqa: E402
 
 RECIPE = builtin("clinical-448x224")
 LABEL = Label(
@@ -69,19 +62,11 @@ def two_stage_night(pages: int = 24) -> ScoredRecording:
 
 def tune(kind: str, folder: Path) -> tuple[Any, Any, list[float]]:
     tiny(kind, folder / "weights")
-    model, tokenizer = load(folder / "weights")
-    lessons = TrainingPages([ArrayNight(two_stage_night())], RECIPE)
-    course = Course(steps=20, batch=4, accumulate=2, learning_rate=5e-3, perception_steps=0)
-    student: Any
-    if kind in CONTRASTIVE:
-        student = ContrastiveStudent(model, tokenizer)
-        losses = train(student, lessons, course, folder / "run")
-        return model, tokenizer, losses
-    described = describe(model, tokenizer, RECIPE.width, RECIPE.height)
-    wrapped = add_lora(model, rank=4)
-    student = GenerativeStudent(model, described, folder / "weights" / "tokenizer.json")
-    losses = train(student, lessons, course, folder / "run")
-    return wrapped.merge_and_unload(), tokenizer, losses
+    training = Training(steps=20, batch=4, accumulate=2, learning_rate=5e-3, lora_rank=4)
+    session = TuningSession(folder / "weights", training)
+    cast = Cast([ArrayNight(two_stage_night())], (), ())
+    losses = session.train(folder, cast, folder / "run")
+    return session.model, session.tokenizer, losses
 
 
 @pytest.mark.parametrize("kind", [*GENERATIVE, *CONTRASTIVE])

@@ -45,6 +45,8 @@ class ContrastiveStudent(nn.Module):  # type: ignore[misc]  # torch is passed ov
         self._ids = tokens["input_ids"]
         self._mask = tokens["attention_mask"] if model.config.model_type == "clip" else None
         self.how = preprocess_of(model)
+        self.stage_weights = torch.ones(len(PROMPTS))
+        """Of each stage in the loss."""
 
     def texts(self) -> Tensor:
         """Give the unit vectors of the five descriptions."""
@@ -53,12 +55,23 @@ class ContrastiveStudent(nn.Module):  # type: ignore[misc]  # torch is passed ov
         vectors = self.model.get_text_features(input_ids=self._ids.to(device), **mask)
         return nn.functional.normalize(vectors, dim=-1)
 
-    def loss(self, lesson: TrainingPage) -> Tensor:
-        """Cross-entropy over the five descriptions."""
+    def forward(
+        self, lesson: TrainingPage, labels: Tensor, *, perceiving: bool = False
+    ) -> dict[str, Tensor]:
+        """Cross-entropy over the five descriptions, and where it is judged what was said."""
+        del perceiving  # the whole eye learns anyway
         scale = self.model.logit_scale.exp()
         cosines = _image_vectors(self.model, self._pixels(lesson.pictures)) @ self.texts().T
-        stages = torch.from_numpy(lesson.stages).to(cosines.device)
-        return nn.functional.cross_entropy((scale * cosines).float(), stages)
+        logits = (scale * cosines).float()
+        weights = self.stage_weights.to(logits.device)
+        loss = nn.functional.cross_entropy(logits, labels.to(logits.device), weight=weights)
+        if self.training:
+            return {"loss": loss}
+        return {"loss": loss, "logits": logits.log_softmax(-1)}
+
+    def gradient_checkpointing_enable(self, **how: Any) -> None:
+        """Trade time for memory, as the Trainer asks."""
+        self.model.gradient_checkpointing_enable(**how)
 
     def _pixels(self, pictures: Sequence[Pixels]) -> Tensor:
         device = next(self.model.parameters()).device

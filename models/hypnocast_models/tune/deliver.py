@@ -18,6 +18,7 @@ from hypnocast_models.export.generative import export_generative
 from hypnocast_models.export.packing import write_pack
 from hypnocast_models.tune.contrastive import export_contrastive
 from hypnocast_models.tune.families import CONTRASTIVE, describe
+from hypnocast_models.tune.run_folder import provenance_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,14 +47,21 @@ class AnswerForm:
 Ask = Callable[[Generative], AnswerForm]
 
 
-def plain_label(name: str, version: str, recipe: Recipe, commit: str) -> Label:
-    """Label a pack whose calibration has not been fitted: every stage as likely as another."""
+def plain_label(
+    name: str, version: str, recipe: Recipe, commit: str, weights: Path | None = None
+) -> Label:
+    """Label a pack whose calibration has not been fitted: every stage as likely as another.
+
+    Weights that ``finetune`` tuned bring where they come from along.
+    """
+    origin = provenance_of(weights, commit) if weights is not None else None
     return Label(
         name=name,
         version=version,
         recipe=recipe,
         calibration=Calibration(prior=(0.2, 0.2, 0.2, 0.2, 0.2)),
-        provenance=Provenance(
+        provenance=origin
+        or Provenance(
             base="see CARD.md", sources=(), seed=0, commit=commit, command="hypnocast-models export"
         ),
     )

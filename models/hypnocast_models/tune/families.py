@@ -106,7 +106,7 @@ def _pixels(model: Any, width: int, height: int) -> tuple[Preprocess, int]:
 # --- loading, and small models from a configuration -----------------------------------------------
 
 
-def load(folder: Path) -> tuple[Any, Any]:
+def load(folder: Path, *, four_bit: bool = False) -> tuple[Any, Any]:
     """Load weights and tokenizer from a local folder; nothing is downloaded."""
     if not (folder / "config.json").is_file():
         raise ConfigError(
@@ -116,7 +116,12 @@ def load(folder: Path) -> tuple[Any, Any]:
         )
     kind = json.loads((folder / "config.json").read_text(encoding="utf-8"))["model_type"]
     auto = hf.AutoModel if kind in CONTRASTIVE else hf.AutoModelForImageTextToText
-    model = auto.from_pretrained(folder, local_files_only=True)
+    how: dict[str, Any] = {}
+    if four_bit:
+        how["quantization_config"] = hf.BitsAndBytesConfig(
+            load_in_4bit=True, bnb_4bit_quant_type="nf4"
+        )
+    model = auto.from_pretrained(folder, local_files_only=True, **how)
     return model, hf.AutoTokenizer.from_pretrained(folder, local_files_only=True)
 
 

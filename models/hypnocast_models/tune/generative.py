@@ -16,6 +16,7 @@ from hypnocast.stagers.onnx.pixels import prepare
 from hypnocast.stagers.packs.manifest import Generative
 from hypnocast_models.export.parts import vision_part
 from hypnocast_models.tune.lessons import PERCEIVED_HZ, TrainingPage
+from hypnocast_models.tune.recipe import Training
 
 LORA_TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 _PERCEIVED = 30 * (len(PERCEIVED_HZ) + 1)
@@ -43,12 +44,40 @@ class GenerativeStudent(nn.Module):  # type: ignore[misc]  # torch is passed ove
         # The part shares the model's layers; kept out of the module tree so that a weight is
         # listed once.
         self._vision = [vision_part(model, self._how.height, self._how.width)]
+        self.stage_weights = torch.ones(len(answers))
+        """Of each stage in the loss."""
         self.perceive = nn.Linear(model.config.get_text_config().hidden_size, _PERCEIVED)
 
-    def loss(self, lesson: TrainingPage) -> Tensor:
-        """Mean cross-entropy of the answers' tokens."""
+    def forward(
+        self, lesson: TrainingPage, labels: Tensor, *, perceiving: bool = False
+    ) -> dict[str, Tensor]:
+        """Give the loss; where it is judged, the log-probability of each answer too."""
+        if perceiving:
+            return {"loss": self._perception_loss(lesson)}
         features = self._see(lesson.pictures)
-        answers = [self._answers[int(stage)] for stage in lesson.stages]
+        if self.training:
+            said = self._log_likelihoods(features, [int(stage) for stage in lesson.stages])
+            return {"loss": self._weighted(-said, labels)}
+        pages = len(lesson.pictures)
+        every = [stage for _ in range(pages) for stage in range(len(self._answers))]
+        means = self._log_likelihoods(features.repeat_interleave(len(self._answers), 0), every)
+        lengths = torch.tensor([len(answer) for answer in self._answers], device=means.device)
+        logits = means.unflatten(0, (pages, -1)) * lengths
+        true = means.unflatten(0, (pages, -1))[torch.arange(pages), labels]
+        return {"loss": self._weighted(-true, labels), "logits": logits.log_softmax(-1)}
+
+    def gradient_checkpointing_enable(self, **how: Any) -> None:
+        """Trade time for memory, as the Trainer asks."""
+        self.model.enable_input_require_grads()
+        self.model.gradient_checkpointing_enable(**how)
+
+    def _weighted(self, losses: Tensor, stages: Tensor) -> Tensor:
+        weights = self.stage_weights.to(losses.device)[stages.to(losses.device)]
+        return (losses * weights).sum() / weights.sum()
+
+    def _log_likelihoods(self, features: Tensor, stages: Sequence[int]) -> Tensor:
+        """Give the mean log-likelihood of the tokens of one answer for each picture."""
+        answers = [self._answers[stage] for stage in stages]
         longest = max(len(answer) for answer in answers)
         filled = torch.stack([nn.functional.pad(a, (0, longest - len(a))) for a in answers])
         asked = torch.stack([nn.functional.pad(torch.ones(len(a)), (0, longest - len(a)))
@@ -67,11 +96,12 @@ class GenerativeStudent(nn.Module):  # type: ignore[misc]  # torch is passed ove
         logits = self.model.lm_head(behind).float()
         each = nn.functional.cross_entropy(
             logits.flatten(0, 1), filled.flatten().to(device), reduction="none"
-        )
-        weights = asked.flatten().to(device)
-        return (each * weights).sum() / weights.sum()
+        ).unflatten(0, filled.shape)
+        weights = asked.to(device)
+        means: Tensor = -(each * weights).sum(1) / weights.sum(1)
+        return means
 
-    def perception_loss(self, lesson: TrainingPage) -> Tensor:
+    def _perception_loss(self, lesson: TrainingPage) -> Tensor:
         """How badly band power and amplitude of each second are read from the picture."""
         features = self._see(lesson.pictures).mean(1)
         wanted = torch.from_numpy(lesson.perceived).to(features)
@@ -91,25 +121,43 @@ class GenerativeStudent(nn.Module):  # type: ignore[misc]  # torch is passed ove
         return features.unflatten(0, (len(pictures), -1))
 
 
-def add_lora(model: Any, rank: int) -> Any:
-    """Freeze the model and put LoRA adapters into its language part; the eye's projector learns."""
+def add_lora(model: Any, training: Training) -> Any:
+    """Freeze the model and put LoRA adapters into its language part; the eye's projector learns.
+
+    The eye has adapters too where the recipe says so, and wherever perception is trained: what
+    only the eye can learn would else be learned by nothing.
+    """
     from peft import LoraConfig, get_peft_model
 
-    names = _language_layers(model)
-    wrapped = get_peft_model(
-        model, LoraConfig(r=rank, lora_alpha=2 * rank, lora_dropout=0.05, target_modules=names)
+    eye = training.lora_eye or bool(training.perception_steps)
+    return get_peft_model(
+        model,
+        LoraConfig(
+            r=training.lora_rank,
+            lora_alpha=training.lora_alpha or 2 * training.lora_rank,
+            lora_dropout=training.lora_dropout,
+            target_modules=_adapted(model, eye=eye),
+            modules_to_save=[name for name in _PROJECTORS if _has(model, name)],
+        ),
     )
-    for name, parameter in wrapped.named_parameters():
-        if any(part in name for part in ("multi_modal_projector", "connector", "merger")):
-            parameter.requires_grad_(requires_grad=True)
-    return wrapped
 
 
-def _language_layers(model: Any) -> list[str]:
-    return [
-        name
-        for name, module in model.named_modules()
-        if isinstance(module, nn.Linear)
-        and name.rsplit(".", 1)[-1] in LORA_TARGETS
-        and ("language_model" in name or "text_model" in name)
-    ]
+_PROJECTORS = ("multi_modal_projector", "connector", "merger")
+
+
+def _has(model: Any, name: str) -> bool:
+    return any(known.rsplit(".", 1)[-1] == name for known, _ in model.named_modules())
+
+
+def _adapted(model: Any, *, eye: bool) -> list[str]:
+    """Name the linear layers that get adapters."""
+    names = []
+    for name, module in model.named_modules():
+        parts = name.split(".")
+        if not isinstance(module, nn.Linear) or set(_PROJECTORS) & set(parts):
+            continue
+        language = "language_model" in parts or "text_model" in parts
+        vision = not language and any("vision" in part or part == "visual" for part in parts)
+        if (language and parts[-1] in LORA_TARGETS) or (eye and vision):
+            names.append(name)
+    return names

@@ -52,6 +52,11 @@ class TrainingPages:
     def __len__(self) -> int:
         return len(self._index)
 
+    @property
+    def counts(self) -> NDArray[np.int64]:
+        """Pages of each stage."""
+        return np.bincount([stage for _, _, stage in self._index], minlength=len(STAGES))
+
     def draw(
         self, places: NDArray[np.int64], rng: np.random.Generator, jitter: float
     ) -> TrainingPage:

@@ -1,0 +1,1 @@
+"""What ``import hypnocast`` gives: pages, stages, explanations of recordings, without a daemon."""
