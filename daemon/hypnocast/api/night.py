@@ -59,7 +59,7 @@ class PagePicture:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class StagedNight:
+class StagedRecording:
     """What a pack makes of a night."""
 
     hypnogram: StagedHypnogram
@@ -125,7 +125,7 @@ class OpenNight:
 
     def stage(
         self, pack: str | Path = "hypnocast-small", *, min_coverage: float | None = None
-    ) -> StagedNight:
+    ) -> StagedRecording:
         """Stage every page. ``min_coverage`` replaces the pack's own."""
         with _Judge(pack, min_coverage) as judge:
             return judge.stage(self)
@@ -168,7 +168,7 @@ class _Judge:
         if "stager" in self.__dict__:
             self.stager.close()
 
-    def stage(self, night: OpenNight) -> StagedNight:
+    def stage(self, night: OpenNight) -> StagedRecording:
         reasons: dict[int, str] = {}
         opinions: dict[int, Opinion] = {}
         waiting: list[Look] = []
@@ -229,7 +229,7 @@ class _Judge:
 
     def _decide(
         self, night: OpenNight, opinions: Mapping[int, Opinion], reasons: Mapping[int, str]
-    ) -> StagedNight:
+    ) -> StagedRecording:
         # Every opinion is terminal here, so nothing is provisional.
         decider, state = Decider(self.pack.manifest.calibration), NightState()
         pages = max([*opinions, *reasons], default=-1) + 1
@@ -253,7 +253,7 @@ class _Judge:
             start=night._recording.start,  # noqa: SLF001 - one module
             pack=f"{manifest.name} {manifest.version}",
         )
-        return StagedNight(hypnogram, raw, night.channels, self.pack.digest)
+        return StagedRecording(hypnogram, raw, night.channels, self.pack.digest)
 
 
 def open_night(source: Recorded, *, mains_hz: int = 50, **how: Any) -> OpenNight:
@@ -278,7 +278,7 @@ def stage(
     min_coverage: float | None = None,
     mains_hz: int = 50,
     **how: Any,
-) -> StagedNight:
+) -> StagedRecording:
     """Stage a night; see :func:`open_night` for what a night may be."""
     return open_night(source, mains_hz=mains_hz, **how).stage(pack, min_coverage=min_coverage)
 
