@@ -79,8 +79,8 @@ class CountingEngine(Engine):
         self.runs: Counter[str] = Counter()
         self.pictures = 0
 
-    def open(self, path: Path) -> Graph:
-        engine = self
+    def open(self, pack: Pack, name: str) -> Graph:
+        engine, path = self, pack.path(name)
 
         class Counted(Graph):
             def run(self, feeds: Mapping[str, Any], *, stay: Any = ()) -> dict[str, Any]:
@@ -318,8 +318,8 @@ class FailingDevice(Engine):
         self.provider = "cuda"
         self.left = good_runs
 
-    def open(self, path: Path) -> Graph:
-        engine = self
+    def open(self, pack: Pack, name: str) -> Graph:
+        engine, path = self, pack.path(name)
 
         class Session:
             def __init__(self) -> None:
@@ -363,8 +363,8 @@ def test_a_gpu_that_fails_at_once_leaves_the_cpu(tmp_path: Path) -> None:
 
 def test_values_bound_to_a_device_give_the_same_opinions(tmp_path: Path) -> None:
     class Bound(Engine):
-        def open(self, path: Path) -> Graph:
-            return Graph(ort.InferenceSession(str(path)), path.name, device="cpu")
+        def open(self, pack: Pack, name: str) -> Graph:
+            return Graph(ort.InferenceSession(pack.read(name)), name, device="cpu")
 
     for number, how in enumerate(
         (_pack(tmp_path / "prefill"), _writing(tmp_path / "generate", REASONED, max_tokens=20))

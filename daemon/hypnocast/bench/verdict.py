@@ -62,10 +62,10 @@ class _TimedSession:
 
 def _timed_engine(floor: _Floor) -> Callable[[Provider, int | None], Engine]:
     class TimedEngine(Engine):
-        def open(self, path: Path) -> Graph:
-            session = _TimedSession(self.session(path), path.name, floor)
+        def open(self, pack: Pack, name: str) -> Graph:
+            plain = self.session(pack.path(name), pack.read(name))
             device = None if self.provider == "cpu" else "cuda"
-            return Graph(session, path.name, device=device)
+            return Graph(_TimedSession(plain, name, floor), name, device=device)
 
     return TimedEngine
 

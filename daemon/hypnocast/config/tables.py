@@ -80,6 +80,8 @@ class PackTable(ConfigTable, frozen=True, kw_only=True):
 
     name: str = "hypnocast-small"
     """A pack that ships, or the path of a pack folder."""
+    digest: Annotated[str, Meta(pattern="^sha256:[0-9a-f]{64}$")] | None = None
+    """Only the pack of this digest is loaded (``hypnocast pack show`` tells it)."""
     provider: Literal["auto", "cuda", "tensorrt", "cpu"] = "auto"
     threads: Annotated[int, Meta(ge=1, le=64)] = 1
     review_below: Share | None = None

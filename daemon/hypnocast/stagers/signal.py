@@ -105,9 +105,9 @@ class SignalModel:
         self._name = pack.manifest.name
         self._min_coverage = pack.manifest.montage.min_coverage
         names = dict.fromkeys(vote.graph for vote in model.votes)
-        self._graphs: dict[str, Graph] = {name: engine.open(pack.path(name)) for name in names}
+        self._graphs: dict[str, Graph] = {name: engine.open(pack, name) for name in names}
         recurrent = model.recurrent
-        self._recurrent = engine.open(pack.path(recurrent)) if recurrent is not None else None
+        self._recurrent = engine.open(pack, recurrent) if recurrent is not None else None
 
     def read(self, looks: Sequence[Look]) -> list[ModelOutput]:
         """Let every vote that has its signals judge each page."""

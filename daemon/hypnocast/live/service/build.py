@@ -52,6 +52,12 @@ class WardDecisions:
 def open_pack(config: Config) -> Pack:
     """Load and verify the configured pack."""
     pack = load_pack(resolve_pack(config.pack.name))
+    if config.pack.digest not in (None, pack.digest):
+        raise ConfigError(
+            f"{config.pack.name} has the digest {pack.digest}, not {config.pack.digest}",
+            where="pack.digest",
+            remedy="Find out who changed the pack; name its digest if it was you.",
+        )
     if isinstance(pack.manifest.model, Signals):
         _refuse_what_needs_pictures(config)
     return pack

@@ -49,8 +49,8 @@ class Decoder:
 
     def __init__(self, pack: Pack, model: Generative, engine: Engine) -> None:
         """Open both graphs and check that they are what the manifest says."""
-        self._embed = engine.open(pack.path(model.embed_tokens))
-        self._graph = engine.open(pack.path(model.decoder))
+        self._embed = engine.open(pack, model.embed_tokens)
+        self._graph = engine.open(pack, model.decoder)
         self._pairs = tuple(
             (f"past_key_values.{layer}.{part}", f"present.{layer}.{part}")
             for layer in range(model.layers)

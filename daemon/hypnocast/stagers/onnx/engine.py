@@ -24,6 +24,8 @@ from hypnocast.errors import InferenceError, InstallError
 if TYPE_CHECKING:
     from types import ModuleType
 
+    from hypnocast.stagers.packs.pack import Pack
+
 Provider = Literal["auto", "cpu", "cuda", "tensorrt"]
 
 Tensor = Any
@@ -201,23 +203,29 @@ class Engine:
         self.beat: Callable[[], None] = lambda: None
         """Called after every run of a graph that is opened from now on."""
 
-    def open(self, path: Path) -> Graph:
-        """Open a model."""
-        session = self.session(path)
+    def open(self, pack: Pack, name: str) -> Graph:
+        """Open a model of a pack: the very bytes that were verified."""
+        session = self.session(pack.path(name), pack.read(name))
+        # Weights beside the model are mapped, not read: that they are still those that were
+        # verified is looked at once the session has them.
+        pack.check_unchanged()
         device = None if self.provider == "cpu" else "cuda"
-        return Graph(session, path.name, device=device, beat=self.beat)
+        return Graph(session, name, device=device, beat=self.beat)
 
-    def session(self, path: Path) -> Any:
-        """Open a model as ONNX Runtime's own session, and see on what it runs."""
+    def session(self, path: Path, content: bytes) -> Any:
+        """Open a model's bytes as ONNX Runtime's own session, and see on what it runs."""
         options = self._runtime.SessionOptions()
         options.intra_op_num_threads = self._threads
         options.inter_op_num_threads = 1
         options.log_severity_level = 3
         # Between two pages there are seconds: threads that spin would only heat the room.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        options.add_session_config_entry(
+            "session.model_external_initializers_file_folder_path", str(path.parent)
+        )
         chain = _CHAINS[self.provider]
         try:
-            session = self._runtime.InferenceSession(str(path), options, providers=list(chain))
+            session = self._runtime.InferenceSession(content, options, providers=list(chain))
         except _runtime_errors() as error:
             raise InferenceError(
                 f"ONNX Runtime cannot open the model: {str(error)[:300]}",

@@ -37,7 +37,7 @@ class VisionEncoder:
         self, pack: Pack, file: str, how: Preprocess, engine: Engine, *, remember: bool
     ) -> None:
         """Open the graph; ``remember`` features where pictures are met again."""
-        self._graph = engine.open(pack.path(file))
+        self._graph = engine.open(pack, file)
         self._how = how
         self._kept: OrderedDict[str, NDArray[Any]] = OrderedDict()
         self._remember = remember

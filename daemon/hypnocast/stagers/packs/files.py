@@ -11,6 +11,7 @@ import os
 import re
 import stat
 from collections.abc import Iterator
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path, PurePosixPath
 
@@ -30,8 +31,38 @@ _PICKLED = re.compile(rb"\x80[\x02-\x05]|PK\x03\x04|\x93NUMPY")
 """How a pickle, a PyTorch archive and a numpy file begin, whatever the file is called."""
 _NAME = re.compile(r"[A-Za-z0-9][\w .+-]*(/[A-Za-z0-9][\w .+-]*)*", re.ASCII)
 
+_WRITABLE = "anybody on this machine may write it"
+_CLOSE = "Take that away: `chmod -R o-w` on the pack's folder, then verify it."
 _HOSTILE = "Do not use this pack; ask who made it."
 _DAMAGED = "Get the pack again."
+
+
+@dataclass(frozen=True, slots=True)
+class FileStamp:
+    """Which file it is, and when it was changed last: what nobody but root can set back."""
+
+    device: int
+    inode: int
+    size: int
+    modified_ns: int
+    changed_ns: int
+
+    @classmethod
+    def of(cls, path: Path) -> FileStamp:
+        """Look at a file; a link in its place is another file."""
+        state = path.lstat()
+        return cls(state.st_dev, state.st_ino, state.st_size, state.st_mtime_ns, state.st_ctime_ns)
+
+
+def read_plain(path: Path) -> bytes:
+    """Read a file that is no link."""
+    try:
+        with os.fdopen(os.open(path, os.O_RDONLY | os.O_NOFOLLOW), "rb") as file:
+            return file.read()
+    except OSError as error:
+        raise PackError(
+            f"cannot be read ({error.strerror})", where=str(path), remedy=_DAMAGED
+        ) from error
 
 
 def file_digest(path: Path) -> str:
@@ -40,12 +71,20 @@ def file_digest(path: Path) -> str:
         return f"sha256:{hashlib.file_digest(file, 'sha256').hexdigest()}"
 
 
-def find_faults(folder: Path, manifest: Manifest) -> Iterator[PackError]:
-    """Yield every fault of a pack's files; no file is opened before it is accounted for."""
+def find_faults(
+    folder: Path, manifest: Manifest, stamps: dict[str, FileStamp] | None = None
+) -> Iterator[PackError]:
+    """Yield every fault of a pack's files; no file is opened before it is accounted for.
+
+    ``stamps`` takes what each file was before it was looked into.
+    """
+    yield from _writable_faults(folder)
     lying: dict[str, int] = {}
     for path, state in islice(_walk(folder), 2 * MAX_FILES):
         if stat.S_ISREG(state.st_mode):
             lying[path.relative_to(folder).as_posix()] = state.st_size
+            if state.st_mode & stat.S_IWOTH:
+                yield _fault(path, _WRITABLE, _CLOSE)
         else:
             kind = "a symbolic link" if stat.S_ISLNK(state.st_mode) else "no regular file"
             yield _fault(path, f"{kind}: it may lead out of the pack", _HOSTILE)
@@ -55,12 +94,21 @@ def find_faults(folder: Path, manifest: Manifest) -> Iterator[PackError]:
         yield _fault(folder / MANIFEST, f"files: lists more than {MAX_FILES}", _HOSTILE)
         return
     sound = True
+    if stamps is not None:
+        stamps.update((n, FileStamp.of(folder / n)) for n in manifest.files if n in lying)
     for name, digest in manifest.files.items():
         for fault in _file_faults(folder, name, digest, lying):
             sound = False
             yield fault
     if sound:
         yield from _use_faults(folder, manifest)
+
+
+def _writable_faults(folder: Path) -> Iterator[PackError]:
+    """Yield the folders of a pack that anybody may write."""
+    for place, _, _ in islice(os.walk(folder), MAX_FILES):
+        if Path(place).lstat().st_mode & stat.S_IWOTH:
+            yield _fault(Path(place), _WRITABLE, _CLOSE)
 
 
 def _fault(path: Path, what: str, remedy: str = _DAMAGED) -> PackError:

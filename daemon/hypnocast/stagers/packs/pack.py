@@ -7,14 +7,16 @@ of it is used, and what is refused is refused by name.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 
 import msgspec
 
 from hypnocast.core.pictures.recipe import Recipe, builtin
 from hypnocast.errors import PackError, RecipeError
-from hypnocast.stagers.packs.files import MANIFEST, find_faults
+from hypnocast.stagers.packs.files import MANIFEST, FileStamp, find_faults, read_plain
 from hypnocast.stagers.packs.manifest import Manifest, parse_manifest
 
 MAX_MANIFEST = 1 << 20
@@ -29,11 +31,34 @@ class Pack:
     digest: str
     """Over the bytes of ``pack.toml``, and through the digests in it over every file."""
     recipe: Recipe = field(repr=False)
+    stamps: Mapping[str, FileStamp] = field(repr=False)
+    """What each file was when it was verified."""
 
     def path(self, name: str) -> Path:
         """Return where a listed file of the pack lies."""
         assert name in self.manifest.files, name  # noqa: S101 - verified when loaded
         return self.folder / name
+
+    def read(self, name: str) -> bytes:
+        """Return the bytes of a listed file, verified as they are read."""
+        content = read_plain(self.path(name))
+        if f"sha256:{hashlib.sha256(content).hexdigest()}" != self.manifest.files[name]:
+            raise _changed(self.path(name))
+        return content
+
+    def check_unchanged(self) -> None:
+        """Refuse a pack of which a file was changed or replaced since it was verified."""
+        for name, stamp in self.stamps.items():
+            if FileStamp.of(self.path(name)) != stamp:
+                raise _changed(self.path(name))
+
+
+def _changed(path: Path) -> PackError:
+    return PackError(
+        "was changed after the pack was verified",
+        where=str(path),
+        remedy="Find out who writes there; get the pack again.",
+    )
 
 
 def read_manifest(path: str | Path) -> Manifest:
@@ -47,10 +72,11 @@ def load_pack(path: str | Path) -> Pack:
     folder = Path(path).resolve()
     content = _read_manifest(folder)
     manifest = _parse(content, folder)
-    for fault in find_faults(folder, manifest):
+    stamps: dict[str, FileStamp] = {}
+    for fault in find_faults(folder, manifest, stamps):
         raise fault
     digest = f"sha256:{hashlib.sha256(content).hexdigest()}"
-    return Pack(manifest, folder, digest, _recipe(folder, manifest))
+    return Pack(manifest, folder, digest, _recipe(folder, manifest), MappingProxyType(stamps))
 
 
 def verify_pack(path: str | Path) -> tuple[PackError, ...]:
@@ -80,7 +106,7 @@ def _read_manifest(folder: Path) -> bytes:
             where=str(path),
             remedy="Do not use this pack; ask who made it.",
         )
-    return path.read_bytes()
+    return read_plain(path)
 
 
 def _parse(content: bytes, folder: Path) -> Manifest:
