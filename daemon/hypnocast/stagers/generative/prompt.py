@@ -122,8 +122,9 @@ def _begins(one: tuple[int, ...], other: tuple[int, ...]) -> bool:
 
 def prompt_text(model: Generative) -> str:
     """Return the prompt with an image token at the place of every feature."""
-    features = model.image_token * (model.tokens_per_picture // model.preprocess.tiles)
-    picture = model.picture_prompt.replace(TILE_MARK, features)
+    each, rest = divmod(model.tokens_per_picture, model.preprocess.tiles)
+    picture = model.picture_prompt.replace(TILE_MARK, model.image_token * (each + rest), 1)
+    picture = picture.replace(TILE_MARK, model.image_token * each)
     return model.prompt.replace(PICTURE_MARK, picture)
 
 

@@ -12,6 +12,11 @@ from PIL import Image
 from hypnocast.core.types import Pixels
 from hypnocast.stagers.packs.manifest import Preprocess
 
+_FILTERS = {
+    "bicubic": Image.Resampling.BICUBIC,
+    "bilinear": Image.Resampling.BILINEAR,
+    "lanczos": Image.Resampling.LANCZOS,
+}
 _DTYPES = {"float32": np.float32, "float16": np.float16, "uint8": np.uint8}
 
 
@@ -40,23 +45,36 @@ def patch_grid(how: Preprocess) -> tuple[int, int]:
 
 
 def _cut(rgb: Pixels, how: Preprocess) -> list[Pixels]:
+    filter_ = _FILTERS[how.resample]
     if how.tiles == 1:
-        return [_resize(rgb, how.width, how.height)]
+        fitted = _crop(rgb, how) if how.fit == "crop" else rgb
+        return [_resize(fitted, how.width, how.height, filter_)]
     rows, columns = how.tile_rows, how.tile_columns
-    whole = _resize(rgb, how.width * columns, how.height * rows)
+    whole = _resize(rgb, how.width * columns, how.height * rows, filter_)
     tiles = [
         whole[y * how.height : (y + 1) * how.height, x * how.width : (x + 1) * how.width]
         for y in range(rows)
         for x in range(columns)
     ]
-    return [*tiles, _resize(rgb, how.width, how.height)]
+    return [*tiles, _resize(rgb, how.width, how.height, filter_)]
 
 
-def _resize(rgb: Pixels, width: int, height: int) -> Pixels:
+def _crop(rgb: Pixels, how: Preprocess) -> Pixels:
+    """Fit the shorter side and cut the middle out, as CLIP's processor does."""
+    high, across = rgb.shape[:2]
+    if high <= across:
+        size = (int(how.height * across / high), how.height)
+    else:
+        size = (how.width, int(how.width * high / across))
+    fitted = _resize(rgb, *size, _FILTERS[how.resample])
+    top, left = (fitted.shape[0] - how.height) // 2, (fitted.shape[1] - how.width) // 2
+    return fitted[top : top + how.height, left : left + how.width]
+
+
+def _resize(rgb: Pixels, width: int, height: int, how: Image.Resampling) -> Pixels:
     if rgb.shape[:2] == (height, width):
         return rgb
-    image = Image.fromarray(rgb).resize((width, height), Image.Resampling.BICUBIC)
-    return np.asarray(image)
+    return np.asarray(Image.fromarray(rgb).resize((width, height), how))
 
 
 def _flatten(planes: NDArray[Any], how: Preprocess) -> NDArray[Any]:

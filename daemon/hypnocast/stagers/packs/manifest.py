@@ -106,6 +106,10 @@ class Preprocess(PackTomlTable, frozen=True, kw_only=True):
     patch_size: Annotated[int, Meta(ge=1, le=256)] = 14
     temporal_patch_size: Annotated[int, Meta(ge=1, le=8)] = 2
     merge_size: Annotated[int, Meta(ge=1, le=16)] = 2
+    resample: Literal["bicubic", "bilinear", "lanczos"] = "bicubic"
+    """How a picture of another size is resized."""
+    fit: Literal["stretch", "crop"] = "stretch"
+    """``crop`` keeps the proportions: the shorter side is fitted, and the middle is seen."""
 
     def __post_init__(self) -> None:
         """Refuse sizes that cannot be cut."""
@@ -174,6 +178,9 @@ class Generative(PackTomlTable, frozen=True, kw_only=True, tag_field="family", t
     kv_heads: Annotated[int, Meta(ge=1, le=256)]
     head_dim: Annotated[int, Meta(ge=1, le=1024)]
     rope: Literal["default", "mrope"] = "default"
+    cache: Literal["grown", "shared"] = "grown"
+    """``shared``: past and present key-values may lie in one buffer, which is never copied
+    (``GroupQueryAttention``); several tokens behind a past are read for one bed at a time."""
     bos_token: Token | None = None
     """Put before the prompt, where the tokenizer's model was trained with one."""
     eos_token: Token | None = None
@@ -198,8 +205,9 @@ def _generative_faults(model: Generative) -> Iterator[str]:
         yield "answers: needs five different texts"
     if model.picture_prompt.count(TILE_MARK) != model.preprocess.tiles:
         yield f"picture_prompt: needs one {TILE_MARK} for each of {model.preprocess.tiles} tile(s)"
-    if model.tokens_per_picture % model.preprocess.tiles:
-        yield "tokens_per_picture: is no multiple of the tiles"
+    together = TILE_MARK * model.preprocess.tiles in model.picture_prompt
+    if model.tokens_per_picture % model.preprocess.tiles and not together:
+        yield "tokens_per_picture: is no multiple of the tiles, which stand apart"
     if model.scoring == "generate" and (model.schema is None or model.eos_token is None):
         yield "scoring: generate needs schema and eos_token"
     if model.scoring == "prefill" and (model.rationale_key or model.rules_key or model.schema):

@@ -1,0 +1,151 @@
+"""From a folder of weights to the graphs of a pack: one tensor at a time, without PyTorch."""
+
+from __future__ import annotations
+
+import resource
+import shutil
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from hypnocast.core.pictures.recipe import Recipe
+from hypnocast.errors import ConfigError
+from hypnocast.stagers.packs.manifest import Contrastive, Generative
+from hypnocast_models.export import contrastive, llava_vision, model_files
+from hypnocast_models.export.llama import Text, write_text
+from hypnocast_models.export.onnx_writer import Weights
+from hypnocast_models.export.qwen_vision import write_qwen_vision
+from hypnocast_models.export.shards import Shards
+
+Precision = Literal["fp32", "fp16", "int8", "int4"]
+Say = Callable[[str], None]
+
+PROMPTS = (
+    "a polysomnogram of wakefulness",
+    "a polysomnogram of sleep stage N1",
+    "a polysomnogram of sleep stage N2",
+    "a polysomnogram of sleep stage N3, slow waves",
+    "a polysomnogram of REM sleep",
+)
+STAGES: tuple[Literal["W", "N1", "N2", "N3", "R"], ...] = ("W", "N1", "N2", "N3", "R")
+EMBEDDINGS = "prompts.f32"
+
+
+@dataclass(frozen=True, slots=True)
+class Weighing:
+    """How the parts of a model are kept."""
+
+    decoder: Weights
+    head: Weights
+    vision: Weights
+
+
+WEIGHINGS: dict[str, Weighing] = {
+    "fp32": Weighing("fp32", "fp32", "fp32"),
+    "fp16": Weighing("fp16", "fp16", "fp16"),
+    "int8": Weighing("int8x8", "int8", "int8x8"),
+    "int4": Weighing("int4", "int4", "int8x8"),
+}
+"""The price list is in docs/performance.md."""
+
+
+def weighing(precision: str) -> Weighing:
+    """Return how parts are kept in a precision."""
+    found = WEIGHINGS.get(precision)
+    if found is None:
+        raise ConfigError(
+            f"there is no precision {precision!r}",
+            where="export",
+            remedy=f"Use one of {', '.join(WEIGHINGS)}.",
+        )
+    return found
+
+
+def export_folder(
+    source: Path,
+    out: Path,
+    precision: Precision | Weighing = "int4",
+    *,
+    recipe: Recipe,
+    adapter: Path | None = None,
+    prompts: Sequence[str] = PROMPTS,
+    say: Say = lambda _: None,
+) -> Contrastive | Generative:
+    """Write the graphs of a model in transformers' layout; return the ``[model]`` of its pack.
+
+    Pixels and tokens are those of the model's own files. An ``adapter`` (peft's LoRA) is merged
+    on the way.
+    """
+    config = model_files.read_config(source)
+    kept = precision if isinstance(precision, Weighing) else weighing(precision)
+    shards = Shards(source, adapter)
+    out.mkdir(parents=True, exist_ok=True)
+    tokenizer = source / "tokenizer.json"
+    if not tokenizer.is_file():
+        raise ConfigError(
+            "there is no tokenizer.json",
+            where=str(source),
+            remedy="Save the tokenizer with transformers' AutoTokenizer(…).save_pretrained.",
+        )
+    if config["model_type"] in {"clip", "siglip"}:
+        began = time.perf_counter()
+        table = _contrastive(shards, config, source, out, kept=kept, prompts=prompts)
+        size = (out / table.image_encoder).with_suffix(".onnx.data").stat().st_size
+        _say_done(say, "picture tower and embedded prompts", began, size)
+        return table
+    table = model_files.describe_folder(source, config, recipe.width, recipe.height)
+    began = time.perf_counter()
+    sizes = write_text(shards, Text.of(config), out, kept.decoder, kept.head)
+    _say_done(say, "decoder and embeddings", began, sum(sizes.values()))
+    began = time.perf_counter()
+    path = out / table.vision_encoder
+    if config["model_type"] == "qwen2_5_vl":
+        vision = config["vision_config"]
+        size = write_qwen_vision(shards, vision, table.preprocess, path, kept.vision)
+    else:
+        write = (
+            llava_vision.write_llava_vision
+            if config["model_type"] in {"llava", "llava_next"}
+            else llava_vision.write_idefics_vision
+        )
+        size = write(shards, config, table.preprocess, path, kept.vision)
+    _say_done(say, "vision encoder", began, size)
+    shutil.copyfile(tokenizer, out / table.tokenizer)
+    return table
+
+
+def _contrastive(
+    shards: Shards,
+    config: model_files.Config,
+    source: Path,
+    out: Path,
+    *,
+    kept: Weighing,
+    prompts: Sequence[str],
+) -> Contrastive:
+    clip = contrastive.is_clip(shards)
+    how = model_files.contrastive_pixels(source, config, clip=clip)
+    path = out / contrastive.ENCODER
+    contrastive.write_pictures(shards, config, how, path, kept.vision)
+    tokenizer = source / "tokenizer.json"
+    vectors = contrastive.embed_texts(shards, config, tokenizer, prompts)
+    vectors.astype("<f4").tofile(out / EMBEDDINGS)
+    return Contrastive(
+        image_encoder=contrastive.ENCODER,
+        preprocess=how,
+        prompts=tuple(prompts),
+        prompt_stages=STAGES,
+        prompt_embeddings=EMBEDDINGS,
+        dimensions=vectors.shape[1],
+        logit_scale=float(np.exp(shards["logit_scale"].astype(np.float64).reshape(())[()])),
+    )
+
+
+def _say_done(say: Say, what: str, began: float, size: int) -> None:
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
+    took = time.perf_counter() - began
+    say(f"{what}: {took:.1f} s, {size / 1e9:.2f} GB, peak resident {peak:.2f} GB")
