@@ -13,6 +13,7 @@ from hypnocast.errors import CommandError, HypnocastError, InstallError
 from hypnocast_models.commands.research import research
 from hypnocast_models.commands.screen import progress_bars, say
 from hypnocast_models.commands.small import small
+from hypnocast_models.commands.weights import weights
 
 app = typer.Typer(
     help="From scored recordings to a verified pack: draw, train, export, judge.",
@@ -21,6 +22,7 @@ app = typer.Typer(
 )
 app.add_typer(small, name="small", no_args_is_help=True)
 app.add_typer(research)
+app.add_typer(weights, name="weights", no_args_is_help=True)
 
 
 def main() -> None:

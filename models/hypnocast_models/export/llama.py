@@ -138,10 +138,9 @@ def _layers(g: GraphWriter, shards: Shards, text: Text, prefix: str) -> str:
     """Write inputs and layers; return the normed states of the last tokens."""
     x = g.takes("inputs_embeds", g.float, ["batch", "tokens", text.hidden])
     mask = g.takes("attention_mask", INT64, ["batch", "total"])
-    place: list[str | int] = ["batch", "tokens"]
-    places = g.takes("position_ids", INT64, [3, *place] if text.mrope else place)
+    place = ["axes", "batch", "tokens"] if text.mrope else ["batch", "tokens"]
+    places = g.takes("position_ids", INT64, place)
     keep = g.takes(KEEP, INT64, [])
-    g.constant(np.int64(1), keep)  # an initializer of an input's name: its default
     total = g.node("Cast", g.node("Gather", g.node("Shape", mask), g.constant(1)), to=INT32)
     count = g.node("ReduceSum", mask, g.constant(np.array([1])), keepdims=0)
     last = g.node("Cast", g.node("Sub", count, g.constant(1)), to=INT32)
@@ -200,7 +199,7 @@ def _attention(
 ) -> str:
     names = [f"{number}.{part}" for part in ("key", "value")]
     for name in names:
-        shape = ["batch", text.kv_heads, "past", text.head_dim]
+        shape: list[str | int] = ["batch", text.kv_heads, "past", text.head_dim]
         g.takes(f"past_key_values.{name}", g.float, shape)
         g.gives(f"present.{name}", g.float, ["batch", text.kv_heads, "present", text.head_dim])
     attended, _, _ = g.nodes(

@@ -12,7 +12,7 @@ from hypnocast.errors import PackError
 from hypnocast.stagers.packs.manifest import Preprocess
 from hypnocast_models.export import towers
 from hypnocast_models.export.onnx_writer import FLOAT, GraphWriter, Weights
-from hypnocast_models.export.shards import Shards
+from hypnocast_models.export.shards import Array, Shards
 
 
 def write_llava_vision(
@@ -94,7 +94,7 @@ def write_idefics_vision(
         )
     pixels = g.takes("pixel_values", FLOAT, ["tiles", 3, side, side])
     prefix = shards.prefix("embeddings.patch_embedding.weight")
-    x = towers.siglip_pictures(g, pixels, shards, prefix)
+    x = towers.siglip_pictures(g, pixels, shards, prefix, _places(grid))
     x = towers.encoder(g, x, shards, prefix, vision)
     x = towers.norm(g, x, f"{prefix}post_layernorm", shards, vision)
     wide, edge = vision["hidden_size"], grid // factor
@@ -106,6 +106,14 @@ def write_idefics_vision(
     out = shards[f"{name}.weight"].shape[0]
     g.gives("image_features", FLOAT, ["features", out], g.reshape(x, -1, out))
     return g.finish()
+
+
+def _places(grid: int) -> Array:
+    """Return the place of every patch as transformers finds it: not simply one after another."""
+    shares = np.arange(grid, dtype=np.float32) / np.float32(grid) * np.float32(1 - 1e-6)
+    edges = (1 / grid + np.arange(grid - 1) / grid).astype(np.float32)
+    axis = np.searchsorted(edges, shares, side="right")
+    return (axis[:, None] * grid + axis).reshape(-1)
 
 
 def _defaults(*, clip: bool) -> dict[str, Any]:

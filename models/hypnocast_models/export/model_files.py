@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -94,20 +94,21 @@ def describe_folder(folder: Path, config: Config, width: int, height: int) -> Ge
     ``width`` and ``height`` are those of the pictures it will be shown.
     """
     kind, text = config["model_type"], Text.of(config)
-    describe = {
+    known: dict[str, Callable[[Path, Config, int, int], _Described]] = {
         "llava": _llava,
         "llava_next": _llava_next,
         "qwen2_5_vl": _qwen,
         "smolvlm": _idefics,
         "idefics3": _idefics,
-    }.get(kind)
+    }
+    describe = known.get(kind)
     if describe is None:
         raise PackError(
             f"models of type {kind!r} are not known",
             where=str(folder / "config.json"),
             remedy="Known are clip, siglip, llava, llava_next, qwen2_5_vl, smolvlm, idefics3.",
         )
-    how, features, image, picture = describe(folder, config, width, height)
+    how, features, image, shown = describe(folder, config, width, height)
     bos, eos = _ends(folder)
     return Generative(
         vision_encoder=VISION,
@@ -115,8 +116,8 @@ def describe_folder(folder: Path, config: Config, width: int, height: int) -> Ge
         decoder=DECODER,
         tokenizer="tokenizer.json",
         preprocess=how,
-        prompt=f"{PICTURE_MARK}{QUESTION}",
-        picture_prompt=picture,
+        prompt=f"{shown}{QUESTION}",
+        picture_prompt=TILE_MARK * how.tiles,
         answers=ANSWERS,
         scoring="prefill",
         image_token=image,
@@ -147,7 +148,7 @@ def _llava(folder: Path, config: Config, *_: int) -> _Described:
         resample=pixels.resample,
         fit=pixels.fit,
     )
-    return how, features, "<image>", TILE_MARK
+    return how, features, "<image>", PICTURE_MARK
 
 
 def _llava_next(folder: Path, config: Config, width: int, height: int) -> _Described:
@@ -174,7 +175,7 @@ def _llava_next(folder: Path, config: Config, width: int, height: int) -> _Descr
         resample=pixels.resample,
     )
     features = grid * grid + rows * grid * (columns * grid + 1)
-    return how, features, "<image>", TILE_MARK * how.tiles
+    return how, features, "<image>", PICTURE_MARK
 
 
 def _best_grid(grids: list[list[int]], width: int, height: int) -> tuple[int, int]:
@@ -204,8 +205,8 @@ def _qwen(folder: Path, config: Config, width: int, height: int) -> _Described:
         merge_size=vision["spatial_merge_size"],
         resample=pixels.resample,
     )
-    around = f"<|vision_start|>{TILE_MARK}<|vision_end|>"
-    return how, (across // merge) * (high // merge), "<|image_pad|>", around
+    shown = f"<|vision_start|>{PICTURE_MARK}<|vision_end|>"
+    return how, (across // merge) * (high // merge), "<|image_pad|>", shown
 
 
 def _idefics(folder: Path, config: Config, *_: int) -> _Described:
@@ -221,7 +222,7 @@ def _idefics(folder: Path, config: Config, *_: int) -> _Described:
         std=pixels.std,
         resample=pixels.resample,
     )
-    return how, features, "<image>", f"{around}<global-img>{TILE_MARK}{around}"
+    return how, features, "<image>", f"{around}<global-img>{PICTURE_MARK}{around}"
 
 
 def _ends(folder: Path) -> tuple[str | None, str | None]:

@@ -30,9 +30,9 @@ def quantise_blocks(weight: Array, bits: int) -> tuple[Array, Array]:
     np.rint(blocks, out=blocks)
     blocks += half
     np.clip(blocks, 0, 2 * half - 1, out=blocks)
-    numbers = blocks.astype(np.uint8)
+    numbers: Array = blocks.astype(np.uint8)
     if bits == 4:
-        numbers = numbers[..., 0::2] | numbers[..., 1::2] << 4
+        numbers = numbers[..., 0::2] | numbers[..., 1::2] << np.uint8(4)
     return numbers, scales
 
 

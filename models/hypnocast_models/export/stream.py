@@ -93,10 +93,10 @@ def export_folder(
         )
     if config["model_type"] in {"clip", "siglip"}:
         began = time.perf_counter()
-        table = _contrastive(shards, config, source, out, kept=kept, prompts=prompts)
-        size = (out / table.image_encoder).with_suffix(".onnx.data").stat().st_size
+        tower = _contrastive(shards, config, source, out, kept=kept, prompts=prompts)
+        size = (out / tower.image_encoder).with_suffix(".onnx.data").stat().st_size
         _say_done(say, "picture tower and embedded prompts", began, size)
-        return table
+        return tower
     table = model_files.describe_folder(source, config, recipe.width, recipe.height)
     began = time.perf_counter()
     sizes = write_text(shards, Text.of(config), out, kept.decoder, kept.head)

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from hypnocast.errors import PackError
-from hypnocast_models.export.onnx_writer import GraphWriter
+from hypnocast_models.export.onnx_writer import GraphWriter, Weights
 from hypnocast_models.export.shards import Array, Shards
 
 _ACTIVATIONS: Mapping[str, tuple[str, dict[str, float]]] = {
@@ -40,12 +40,16 @@ def clip_pictures(g: GraphWriter, pixels: str, shards: Shards, prefix: str) -> s
     return _norm(g, x, name, shards, 1e-5)
 
 
-def siglip_pictures(g: GraphWriter, pixels: str, shards: Shards, prefix: str) -> str:
-    """Write the embeddings of SigLIP's picture tower."""
+def siglip_pictures(
+    g: GraphWriter, pixels: str, shards: Shards, prefix: str, order: Array | None = None
+) -> str:
+    """Write the embeddings of SigLIP's picture tower; ``order`` picks the places of patches."""
     place = f"{prefix}embeddings."
+    places = shards[f"{place}position_embedding.weight"]
+    places = places if order is None else places[order]
     weight, bias = (shards[f"{place}patch_embedding.{part}"] for part in ("weight", "bias"))
     x = cut_into_patches(g, pixels, weight, bias)
-    return g.node("Add", x, g.vector("positions", shards[f"{place}position_embedding.weight"]))
+    return g.node("Add", x, g.vector("positions", places))
 
 
 def encoder(
@@ -107,16 +111,18 @@ def pool_siglip(
     count = g.node("Shape", x, start=0, end=1)
     shape = g.node("Concat", count, g.constant(np.array([1, wide])), axis=0)
     q = g.node("Expand", g.vector("probe", asked.reshape(1, 1, wide)), shape)
-    k, v = (g.linear(x, f"{head}{at}", weights[at], biases[at]) for at in (1, 2))
+    # One token of each picture goes through here: exact numbers cost nothing.
+    exact: Weights = "fp16" if g.weights == "fp16" else "fp32"
+    k, v = (g.linear(x, f"{head}{at}", weights[at], biases[at], exact) for at in (1, 2))
     x = g.node("MultiHeadAttention", q, k, v, num_heads=config["num_attention_heads"])
     name = f"{head}attention.out_proj"
-    x = g.linear(x, name, shards[f"{name}.weight"], shards[f"{name}.bias"])
+    x = g.linear(x, name, shards[f"{name}.weight"], shards[f"{name}.bias"], exact)
     normed = _norm(g, x, f"{head}layernorm", shards, config.get("layer_norm_eps", 1e-6))
     kind, attributes = _ACTIVATIONS[config.get("hidden_act", "gelu_pytorch_tanh")]
     first, second = f"{head}mlp.fc1", f"{head}mlp.fc2"
-    inner = g.linear(normed, first, shards[f"{first}.weight"], shards[f"{first}.bias"])
+    inner = g.linear(normed, first, shards[f"{first}.weight"], shards[f"{first}.bias"], exact)
     inner = g.node(kind, inner, **attributes)
-    inner = g.linear(inner, second, shards[f"{second}.weight"], shards[f"{second}.bias"])
+    inner = g.linear(inner, second, shards[f"{second}.weight"], shards[f"{second}.bias"], exact)
     return g.reshape(g.node("Add", x, inner), -1, wide)
 
 

@@ -15,6 +15,8 @@ from hypnocast.stagers.onnx.engine import Engine, Tensor, on_host
 from hypnocast.stagers.packs.manifest import Generative
 from hypnocast.stagers.packs.pack import Pack
 
+MOST_BEDS = 64
+
 KEEP_INPUTS = ("num_logits_to_keep", "logits_to_keep")
 """Names under which some exports take how many last positions need logits."""
 
@@ -77,6 +79,9 @@ class Decoder:
                 remedy="Correct [model] in pack.toml.",
             )
         self.dtype = self._graph.inputs["inputs_embeds"].dtype
+        self._kind = first.dtype
+        self.beds_at_once = MOST_BEDS
+        """More are read one group after another."""
         self.nothing = KeyValues(tuple(np.zeros(shape, first.dtype) for _ in self._pairs), 0)
 
     def embed(self, ids: NDArray[np.int64]) -> NDArray[Any]:
@@ -97,15 +102,9 @@ class Decoder:
         ``positions`` is (tokens,) or, for mrope, (3, tokens): the beds go in step.
         """
         beds, tokens = embeds.shape[:2]
-        feeds: dict[str, Tensor] = {
-            "inputs_embeds": embeds,
-            "attention_mask": np.ones((beds, memory.length + tokens), dtype=np.int64),
-        }
-        if "position_ids" in self._graph.inputs:
-            places = positions[:, None] if self._mrope else positions[None]
-            feeds["position_ids"] = np.repeat(places, beds, axis=-2)
-        if self._keep is not None:
-            feeds[self._keep] = np.asarray(keep, dtype=np.int64)
+        feeds: dict[str, Tensor] = dict(
+            self._feeds(embeds, positions, memory.length + tokens, keep)
+        )
         for (past, _), tensor in zip(self._pairs, memory.tensors, strict=True):
             feeds[past] = tensor
         out = self._graph.run(feeds, stay=self._stay)
@@ -113,10 +112,34 @@ class Decoder:
         known = KeyValues(present, memory.length + tokens, beds)
         return np.asarray(out["logits"])[:, -keep:], known
 
-    def place(self, memory: KeyValues) -> KeyValues:
-        """Move what will be read again and again to where the decoder computes."""
-        placed = tuple(self._graph.place(tensor) for tensor in memory.tensors)
-        return KeyValues(placed, memory.length, memory.beds)
+    def _feeds(
+        self, embeds: NDArray[Any], positions: NDArray[np.int64], length: int, keep: int
+    ) -> dict[str, NDArray[Any]]:
+        """Return what the graph takes but for the past."""
+        beds = len(embeds)
+        feeds: dict[str, NDArray[Any]] = {
+            "inputs_embeds": np.ascontiguousarray(embeds),
+            "attention_mask": np.ones((beds, length), dtype=np.int64),
+        }
+        if "position_ids" in self._graph.inputs:
+            places = positions[:, None] if self._mrope else positions[None]
+            feeds["position_ids"] = np.repeat(places, beds, axis=-2)
+        if self._keep is not None:
+            feeds[self._keep] = np.asarray(keep, dtype=np.int64)
+        return feeds
+
+    def begin(self, room: int) -> KeyValues:  # noqa: ARG002 - what grows needs no room
+        """Return an empty memory for one bed, which will hold ``room`` tokens at most."""
+        return self.nothing
+
+    def keep_lead(self, tokens: int) -> None:
+        """Note that every prompt begins with what was just read."""
+
+    def leads(self, lead: KeyValues, beds: int) -> KeyValues:
+        """Give what every prompt begins with to some beds, where the decoder computes."""
+        repeated = lead.repeat(beds)
+        placed = tuple(self._graph.place(tensor) for tensor in repeated.tensors)
+        return KeyValues(placed, repeated.length, repeated.beds)
 
     def positions_from(self, start: int, count: int) -> NDArray[np.int64]:
         """Give the positions of text that stands from ``start`` on."""

@@ -15,6 +15,7 @@ from hypnocast.stagers.generative.answers import AnswerTree, Path
 from hypnocast.stagers.generative.constrained import ConstrainedAnswer
 from hypnocast.stagers.generative.decoder import Decoder, KeyValues
 from hypnocast.stagers.generative.prompt import build_prompt, encode_answers, load_tokenizer
+from hypnocast.stagers.generative.shared_buffer import SharedBufferDecoder
 from hypnocast.stagers.onnx.engine import Engine
 from hypnocast.stagers.onnx.vision_encoder import VisionEncoder
 from hypnocast.stagers.packs.manifest import Generative
@@ -40,11 +41,12 @@ class GenerativeModel:
         self._eye = VisionEncoder(
             pack, model.vision_encoder, model.preprocess, engine, remember=context.pictures > 1
         )
-        self._decoder = Decoder(pack, model, engine)
+        shared = model.cache == "shared" and engine.provider == "cpu"
+        self._decoder = (SharedBufferDecoder if shared else Decoder)(pack, model, engine)
         tokenizer = load_tokenizer(pack.path(model.tokenizer))
         self._prompt = build_prompt(tokenizer, model)
         self._tree = AnswerTree.grow(encode_answers(tokenizer, model))
-        self._read_lead()
+        self._read_lead(max(model.max_tokens, *map(len, (*self._tree.paths, ()))))
         black = np.zeros((pack.recipe.height, pack.recipe.width, 3), dtype=np.uint8)
         self._black = Picture(0, black, "black", pack.recipe.digest, quality={}, channels={})
         self._constrained: ConstrainedAnswer | None = None
@@ -53,6 +55,10 @@ class GenerativeModel:
 
     def read(self, looks: Sequence[Look]) -> list[ModelOutput]:
         """Give a reading of each look."""
+        most = self._decoder.beds_at_once
+        if len(looks) > most:
+            parts = (looks[start : start + most] for start in range(0, len(looks), most))
+            return [reading for part in parts for reading in self.read(part)]
         if self._constrained is not None:
             opened = self._open(looks, ())
             return self._constrained.read(
@@ -73,17 +79,21 @@ class GenerativeModel:
         after |= self._decoder.read_paths(opened.memory, self._prompt.next_position, paths)
         return self._tree.score(after)
 
-    def _read_lead(self) -> None:
-        """Read the fixed text before the first picture, once for the whole night."""
+    def _read_lead(self, answer: int) -> None:
+        """Read the fixed text before the first picture, once for the whole night.
+
+        ``answer``: how many tokens may follow the prompt.
+        """
         prompt, lead = self._prompt, self._prompt.lead
         embeds = self._decoder.embed(prompt.ids[None])
         self._rest = embeds[0, lead:]
         self._slots = prompt.slots - lead
-        self._lead = self._decoder.nothing
+        self._lead = self._decoder.begin(len(prompt.ids) + answer)
         if lead:
             _, self._lead = self._decoder.read(
-                embeds[:, :lead], prompt.positions[..., :lead], self._decoder.nothing
+                embeds[:, :lead], prompt.positions[..., :lead], self._lead
             )
+        self._decoder.keep_lead(lead)
         self._leads = self._lead
 
     def _open(self, looks: Sequence[Look], path: Path) -> Opened:
@@ -117,5 +127,5 @@ class GenerativeModel:
 
     def _lead_for(self, beds: int) -> KeyValues:
         if self._leads.beds != beds:
-            self._leads = self._decoder.place(self._lead.repeat(beds))
+            self._leads = self._decoder.leads(self._lead, beds)
         return self._leads

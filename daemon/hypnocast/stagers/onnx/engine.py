@@ -147,11 +147,40 @@ class Graph:
             else:
                 out = self._run_bound(feeds, stay, self._device)
         except _runtime_errors() as error:
-            raise InferenceError(
-                f"ONNX Runtime failed: {str(error)[:300]}",
-                where=self._name,
-                remedy="The pages of this moment are judged without it, or withheld.",
-            ) from error
+            raise self._failed(error) from error
+        self._beat()
+        return out
+
+    def _failed(self, error: Exception) -> InferenceError:
+        return InferenceError(
+            f"ONNX Runtime failed: {str(error)[:300]}",
+            where=self._name,
+            remedy="The pages of this moment are judged without it, or withheld.",
+        )
+
+    def lay(self, array: NDArray[Any]) -> Tensor:
+        """Return a tensor that lies on an array's own memory, for :meth:`run_in_place`."""
+        return _onnxruntime().OrtValue.ortvalue_from_numpy(array)
+
+    def run_in_place(
+        self,
+        feeds: Mapping[str, NDArray[Any]],
+        buffers: Mapping[tuple[str, str], Tensor],
+        wanted: str,
+    ) -> NDArray[Any]:
+        """Compute one output; buffers (input and output) are read and written where they lie."""
+        binding = self._session.io_binding()
+        try:
+            for name, value in feeds.items():
+                binding.bind_cpu_input(name, value)
+            for (given, made), tensor in buffers.items():
+                binding.bind_ortvalue_input(given, tensor)
+                binding.bind_ortvalue_output(made, tensor)
+            binding.bind_output(wanted, "cpu")
+            self._session.run_with_iobinding(binding)
+            out: NDArray[Any] = binding.get_outputs()[-1].numpy()
+        except _runtime_errors() as error:
+            raise self._failed(error) from error
         self._beat()
         return out
 

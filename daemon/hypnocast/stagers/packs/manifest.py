@@ -170,7 +170,7 @@ class Generative(PackTomlTable, frozen=True, kw_only=True, tag_field="family", t
     answers: tuple[str, str, str, str, str]
     """What the model writes for W, N1, N2, N3, R (``prefill``), or the value of
     ``answer_key`` in its JSON answer (``generate``). Prompt and answer are tokenised together."""
-    scoring: Literal["prefill", "generate"]
+    scoring: Literal["prefill", "generate", "stage-first"]
     image_token: Token
     """The token that stands for one visual feature vector."""
     tokens_per_picture: Annotated[int, Meta(ge=1, le=16384)]
@@ -208,8 +208,8 @@ def _generative_faults(model: Generative) -> Iterator[str]:
     together = TILE_MARK * model.preprocess.tiles in model.picture_prompt
     if model.tokens_per_picture % model.preprocess.tiles and not together:
         yield "tokens_per_picture: is no multiple of the tiles, which stand apart"
-    if model.scoring == "generate" and (model.schema is None or model.eos_token is None):
-        yield "scoring: generate needs schema and eos_token"
+    if model.scoring != "prefill" and (model.schema is None or model.eos_token is None):
+        yield f"scoring: {model.scoring} needs schema and eos_token"
     if model.scoring == "prefill" and (model.rationale_key or model.rules_key or model.schema):
         yield (
             "scoring: prefill cannot be used where the answer has a rationale, rules or a schema: "

@@ -1,0 +1,83 @@
+"""Commands about folders of weights: random ones of real size, and packs written in a stream."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Annotated, Any, cast
+
+import typer
+
+from hypnocast_models.commands.screen import say
+
+weights = typer.Typer(no_args_is_help=True)
+
+
+@weights.command("random")
+def make_random(
+    size: Annotated[str, typer.Argument(help="As in `--help` of this command.")],
+    folder: Annotated[Path, typer.Argument(help="Where weights and tokenizer go.")],
+    *,
+    seed: int = 0,
+    layers: Annotated[int | None, typer.Option(help="A decoder of fewer layers.")] = None,
+) -> None:
+    """Write random weights of real size, to measure with: no download.
+
+    Sizes: smolvlm-256m, smolvlm-500m, qwen2.5-vl-3b, llava-1.5-7b, llava-next-7b,
+    clip-vit-l-14-336, siglip-so400m-384. The tokenizer is a small one of its own.
+    """
+    from hypnocast_models.export.model_files import read_config
+    from hypnocast_models.export.random_weights import write_random
+    from hypnocast_models.tune.families import tiny_tokenizer
+
+    began = time.perf_counter()
+    total = write_random(size, folder, seed, layers=layers)
+    kind = read_config(folder)["model_type"]
+    tiny_tokenizer(kind, folder)
+    say(f"{size}: {total / 1e9:.2f} GB in {folder}, {time.perf_counter() - began:.0f} s")
+
+
+@weights.command("convert")
+def convert(
+    source: Annotated[Path, typer.Argument(help="Folder of weights in transformers' layout.")],
+    pack: Annotated[Path, typer.Argument(help="Folder of the pack; a CARD.md there becomes part.")],
+    *,
+    name: Annotated[str, typer.Option(help="Name of the pack.")],
+    version: str = "0.1.0",
+    recipe: Annotated[str, typer.Option(help="How pages are drawn.")] = "clinical-448x224",
+    precision: Annotated[str, typer.Option(help="int4, int8, fp16 or fp32.")] = "int4",
+    adapter: Annotated[
+        Path | None, typer.Option(help="peft's LoRA adapter, merged on the way.")
+    ] = None,
+    sleepvlm_prompt: Annotated[
+        Path | None,
+        typer.Option(help="SleepVLM's system prompt, from its project: ask as it was trained."),
+    ] = None,
+    stage_first: Annotated[
+        bool, typer.Option(help="Ask for the stage first, then for the reasons.")
+    ] = False,
+    commit: Annotated[str, typer.Option(help="Commit of the code that trained.")] = "0" * 40,
+) -> None:
+    """Write a pack from weights of any size in a stream: a minute and a gigabyte for 3B."""
+    from hypnocast.core.pictures.recipe import builtin
+    from hypnocast_models.export.asking import ask_as_sleepvlm, ask_plainly, ask_stage_first
+    from hypnocast_models.export.stream_pack import Ask, pack_folder
+
+    ask: Ask = ask_plainly
+    if sleepvlm_prompt is not None:
+        ask = ask_as_sleepvlm(source, sleepvlm_prompt)
+    elif stage_first:
+        ask = ask_stage_first
+    made = pack_folder(
+        source,
+        pack,
+        cast("Any", precision),
+        name=name,
+        version=version,
+        recipe=builtin(recipe),
+        adapter=adapter,
+        commit=commit,
+        ask=ask,
+        say=say,
+    )
+    say(f"{made.manifest.name} {made.manifest.version} {made.digest}")

@@ -1,0 +1,75 @@
+"""How a model that writes is asked: plainly, stage first with reasons behind, or as SleepVLM."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from hypnocast.errors import ConfigError
+from hypnocast.stagers.packs.manifest import Context, Generative
+from hypnocast_models.export.model_files import QUESTION
+from hypnocast_models.export.stream_pack import Ask
+
+Asked = tuple[Generative, Context, Mapping[str, str]]
+
+SCHEMA = "answer.schema.json"
+STAGES = ("W", "N1", "N2", "N3", "R")
+_KEYS = ("sleep_stage", "reasoning_text", "applicable_rules")
+_ANSWER = " Answer with one JSON object: sleep_stage, reasoning_text, applicable_rules."
+
+
+def ask_plainly(table: Generative) -> Asked:
+    """Ask for the stage alone: the answers' likelihoods are read behind the question."""
+    return table, Context(), {}
+
+
+def ask_stage_first(table: Generative) -> Asked:
+    """Ask for the stage, and for the reasons behind it: the stage never waits for them."""
+    stage, reason, rules = _KEYS
+    schema = {
+        "type": "object",
+        "properties": {
+            stage: {"enum": [*STAGES]},
+            reason: {"type": "string", "maxLength": 400},
+            rules: {"type": "array", "items": {"type": "string", "maxLength": 40}, "maxItems": 8},
+        },
+        "required": [*_KEYS],
+        "additionalProperties": False,
+    }
+    if table.eos_token is None:
+        raise ConfigError(
+            "the tokenizer has no token that ends an answer",
+            where="tokenizer_config.json: eos_token",
+            remedy="Ask plainly, or add eos_token.",
+        )
+    changed = msgspec.structs.replace(
+        table,
+        prompt=table.prompt.replace(QUESTION, QUESTION + _ANSWER),
+        answers=STAGES,
+        scoring="stage-first",
+        schema=SCHEMA,
+        answer_key=stage,
+        rationale_key=reason,
+        rules_key=rules,
+        max_tokens=160,
+    )
+    return changed, Context(), {SCHEMA: json.dumps(schema, indent=1) + "\n"}
+
+
+def ask_as_sleepvlm(source: Path, system_prompt: Path) -> Ask:
+    """Ask as SleepVLM was trained to answer: three pages, its rules, its reasons first."""
+
+    def ask(table: Generative) -> Asked:
+        from tokenizers import Tokenizer
+
+        from hypnocast_models.tune.sleepvlm import as_sleepvlm
+
+        words: Any = Tokenizer.from_file(str(source / "tokenizer.json"))
+        form = as_sleepvlm(table, words, system_prompt)
+        return form.table, form.context, form.files
+
+    return ask
