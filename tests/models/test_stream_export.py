@@ -208,3 +208,30 @@ def test_a_block_loses_half_a_step_at_most(bits: int) -> None:
     # The number opposite the farthest one may lie a whole step beyond the highest code.
     assert (np.abs(restored - weight) <= 1.001 * step).all()
     assert np.median(np.abs(restored - weight) / step) < 0.5
+
+
+def test_a_stage_that_comes_first_is_read_off_where_the_answer_begins(
+    source: Path, tmp_path: Path
+) -> None:
+    from hypnocast.core.types import Look, Picture
+    from hypnocast.stagers.onnx.local import LocalStager
+    from hypnocast_models.export.asking import ask_stage_first
+
+    if json.loads((source / "config.json").read_text())["model_type"] in {"clip", "siglip"}:
+        pytest.skip("writes nothing")
+    packs = [
+        pack_folder(source, tmp_path / kind, kind, name=kind, recipe=RECIPE, ask=ask_stage_first)
+        for kind in ("fp32", "int8")
+    ]
+    rng = np.random.default_rng(4)
+    looks = [
+        Look((Picture(epoch, rgb, f"{epoch}", RECIPE.digest, quality={}, channels={}),))
+        for epoch, rgb in enumerate(
+            rng.integers(0, 256, (3, RECIPE.height, RECIPE.width, 3), dtype=np.uint8)
+        )
+    ]
+    together = [LocalStager(pack, "cpu", 1).judge(looks) for pack in packs]
+    alone = LocalStager(packs[0], "cpu", 1).judge(looks[1:2])[0]
+    np.testing.assert_allclose(alone.log_probabilities, together[0][1].log_probabilities, atol=1e-5)
+    for exact, small in zip(*together, strict=True):
+        np.testing.assert_allclose(exact.log_probabilities, small.log_probabilities, atol=0.2)

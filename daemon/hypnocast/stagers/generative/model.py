@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any, cast
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -20,6 +22,15 @@ from hypnocast.stagers.onnx.engine import Engine
 from hypnocast.stagers.onnx.vision_encoder import VisionEncoder
 from hypnocast.stagers.packs.manifest import Generative
 from hypnocast.stagers.packs.pack import Pack
+
+
+def with_lead(model: Generative) -> Generative:
+    """Return the model with what its answers really begin with: the stage's key comes first."""
+    if model.scoring != "stage-first":
+        return model
+    lead = f'{{"{model.answer_key}": "'
+    whole = tuple(f'{lead}{answer}"' for answer in model.answers)
+    return msgspec.structs.replace(model, answers=cast("Any", whole))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -45,7 +56,7 @@ class GenerativeModel:
         self._decoder = (SharedBufferDecoder if shared else Decoder)(pack, model, engine)
         tokenizer = load_tokenizer(pack.path(model.tokenizer))
         self._prompt = build_prompt(tokenizer, model)
-        self._tree = AnswerTree.grow(encode_answers(tokenizer, model))
+        self._tree = AnswerTree.grow(encode_answers(tokenizer, with_lead(model)))
         self._read_lead(max(model.max_tokens, *map(len, (*self._tree.paths, ()))))
         black = np.zeros((pack.recipe.height, pack.recipe.width, 3), dtype=np.uint8)
         self._black = Picture(0, black, "black", pack.recipe.digest, quality={}, channels={})

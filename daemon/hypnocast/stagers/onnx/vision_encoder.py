@@ -48,13 +48,15 @@ class VisionEncoder:
                 remedy="Fix what else it takes as constants when exporting it.",
             )
         self._input, port = next(iter(self._graph.inputs.items()))
-        fixed = port.shape[0] if how.layout != "patches" else 1
+        one_by_one = how.layout == "patches" and len(port.shape) == 2
+        fixed = 1 if one_by_one else port.shape[0]
         if fixed is not None and fixed % how.tiles:
             raise PackError(
                 f"takes {fixed} tiles at a time, and a picture has {how.tiles}",
                 where=file,
                 remedy="Export it with a free first dimension.",
             )
+        self._one_by_one = one_by_one
         self._at_once = None if fixed is None else fixed // how.tiles
 
     def see(self, pictures: Sequence[Picture]) -> list[NDArray[Any]]:
@@ -85,7 +87,7 @@ class VisionEncoder:
             batch = list(pictures[start : start + step])
             missing = step - len(batch) if self._at_once else 0
             pixels = prepare(batch + batch[-1:] * missing, self._how)
-            if self._how.layout == "patches":
+            if self._one_by_one:
                 pixels = pixels[0]
             out = np.asarray(self._graph.run({self._input: pixels})[self._graph.outputs[0]])
             each = out.reshape(step if self._at_once else len(batch), -1, out.shape[-1])
