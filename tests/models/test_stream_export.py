@@ -217,8 +217,6 @@ def test_a_stage_that_comes_first_is_read_off_where_the_answer_begins(
     from hypnocast.stagers.onnx.local import LocalStager
     from hypnocast_models.export.asking import ask_stage_first
 
-    if json.loads((source / "config.json").read_text())["model_type"] in {"clip", "siglip"}:
-        pytest.skip("writes nothing")
     packs = [
         pack_folder(source, tmp_path / kind, kind, name=kind, recipe=RECIPE, ask=ask_stage_first)
         for kind in ("fp32", "int8")
@@ -234,4 +232,4 @@ def test_a_stage_that_comes_first_is_read_off_where_the_answer_begins(
     alone = LocalStager(packs[0], "cpu", 1).judge(looks[1:2])[0]
     np.testing.assert_allclose(alone.log_probabilities, together[0][1].log_probabilities, atol=1e-5)
     for exact, small in zip(*together, strict=True):
-        np.testing.assert_allclose(exact.log_probabilities, small.log_probabilities, atol=0.2)
+        np.testing.assert_allclose(exact.log_probabilities, small.log_probabilities, atol=0.5)
