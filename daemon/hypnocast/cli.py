@@ -54,6 +54,7 @@ for _command in (
     recordings.replay,
     recordings.page,
     live.watch,
+    live.retire,
     live.dashboard,
     nights.nights,
     nights.report,

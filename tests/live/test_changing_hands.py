@@ -8,7 +8,7 @@ import threading
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, closing
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
@@ -180,6 +180,9 @@ async def test_a_command_for_a_night_that_does_not_run_is_refused_with_a_reason(
                 {"command": "lights_off", "session": session, "at": "0026-11-18T23:00:00.000Z"},
                 {**note, "at": "0026-11-18T23:00:00.000Z"},
                 {**note, "at": "2126-01-01T00:00:00.000Z"},
+                {"command": "lights_off", "session": session, "at": "23:05"},
+                {"command": "lights_off", "session": session, "at": "2026-11-18T23:00:00"},
+                {"command": "end_session", "session": "never-was"},
                 {"command": "dance"},
                 {"command": "start_session", "subject": "Jane Doe"},
             )
@@ -207,6 +210,11 @@ async def test_lights_are_marked_back_dated_and_move_no_page(
         forgotten = {**off, "at": first.end}
         assert (await bed.ask(request="forgotten", **forgotten))["ok"]
         await bed.comes("status", lights="on")
+        # People and programs write times as they are used to.
+        local = datetime.fromisoformat(first.end).astimezone(timezone(timedelta(hours=1)))
+        for number, at in enumerate((local.isoformat(), local.strftime("%Y%m%dT%H%M%S%z"))):
+            told = {"command": "note", "session": first.session, "text": f"n{number}", "at": at}
+            assert (await bed.ask(request=f"iso-{number}", **told))["ok"], at
         events = await bed.running.go_to(CLOCK_0 + 3 * PAGE_S + 5.0, BED, 3)
     assert [event.epoch for event in events] == [0, 1, 2]
     assert [event.lights for event in events[1:]] == ["off", "on"]

@@ -238,6 +238,14 @@ def test_a_ward_that_cannot_be_is_refused_in_words(capsys: pytest.CaptureFixture
         assert "`" not in line
 
 
+def test_a_broker_that_is_not_there_is_a_fault_of_watch_once(
+    place: Place, capsys: pytest.CaptureFixture[str]
+) -> None:
+    line = _one_line(capsys, 1, ["watch", "--once", "-c", place.config()])
+    assert "the ward cannot be seen" in line
+    assert "--broker" in line
+
+
 def test_every_command_explains_itself_without_loading_what_is_heavy() -> None:
     told = command("--help")
     assert told.returncode == 0

@@ -64,6 +64,36 @@ def test_settings_that_are_not_given_leave_liblsls_own_in_force() -> None:
     assert "[ports]" not in content
 
 
+def test_what_the_hosts_own_file_says_is_kept_where_the_configuration_is_silent() -> None:
+    own = (
+        "; of the lab\n[lab]\nSessionID = sleep\nKnownPeers = {10.0.0.9}\n[ports]\nIPv6 = disable\n"
+    )
+    content = LslNetwork(peers=("10.0.0.1",)).content(own)
+    assert "SessionID = sleep" in content
+    assert "KnownPeers = {10.0.0.1}" in content
+    assert "10.0.0.9" not in content
+    assert "IPv6 = disable" in content
+    assert "SessionID = mine" in LslNetwork(session_id="mine").content(own)
+    with pytest.raises(ConfigError, match="cannot be read"):
+        LslNetwork(session_id="mine").content("no section\n")
+
+
+def test_a_peer_in_the_configuration_leaves_the_session_id_of_the_file_in_force(
+    tmp_path: Path,
+) -> None:
+    own = tmp_path / "lsl_api.cfg"
+    own.write_text("[lab]\nSessionID = sleep\n")
+    code = (
+        "from hypnocast.ports.lsl.library import *\n"
+        "configure_lsl(LslNetwork(peers=('127.0.0.1',)))\n"
+        "pylsl = load_pylsl()\n"
+        "outlet = pylsl.StreamOutlet(pylsl.StreamInfo('x', 'EEG', 1, 1.0, 'float32', 'x'))\n"
+        "print(outlet.get_info().session_id())\n"
+    )
+    told = run(code, LSLAPICFG=str(own))
+    assert told.stdout.strip() == "sleep", told.stderr
+
+
 @pytest.mark.parametrize("peer", ["", "a, b", "x}\n[ports]\nBasePort = 1"])
 def test_a_peer_that_is_no_host_name_is_refused(peer: str) -> None:
     with pytest.raises(ConfigError, match="neither a host"):

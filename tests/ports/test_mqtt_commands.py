@@ -123,6 +123,8 @@ async def test_what_is_no_command_is_refused_in_words(
         (reply,) = await _replies(listener, 1)
         assert words in reply["error"]
         assert reply["request"] == ("r7" if b"r7" in payload else "")
+        named = next((name for name in ("note", "reboot") if name.encode() in payload), "")
+        assert reply["command"] == named
         assert pipeline.told == []
 
 

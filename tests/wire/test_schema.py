@@ -144,7 +144,7 @@ COMMANDS: list[tuple[object, bool]] = [
     ({"command": "end_session", "request": "1", "session": "s"}, True),
     ({"command": "end_session", "request": "1"}, False),
     ({"command": "lights_off", "request": "1", "session": "s", "at": instant()}, True),
-    ({"command": "lights_off", "request": "1", "session": "s", "at": "now"}, False),
+    ({"command": "lights_off", "request": "1", "session": "s", "at": 5}, False),
     ({"command": "lights_on", "request": "", "session": "s"}, False),
     ({"command": "note", "request": "1", "session": "s", "text": ""}, False),
     ({"command": "note", "request": "1", "session": "s", "text": "x" * 501}, False),

@@ -221,6 +221,25 @@ def _add_user(users_file: str | None, user: str) -> None:
     say(f"{user} may log in ({users_file}); start the dashboard again.")
 
 
+def retire(
+    bed: Annotated[str, typer.Argument(help="The bed that nobody serves any more.")],
+    config: ConfigFile = None,
+    *,
+    broker: OtherBroker = None,
+    site: OtherSite = None,
+) -> None:
+    """Take a bed off every screen: clear what the broker keeps of it. Its nights are kept."""
+    from hypnocast.config.file import load_config
+    from hypnocast.core.wire.topics import Topics
+    from hypnocast.live.service.build import broker_settings
+    from hypnocast.live.service.retire import retire as clear
+
+    loaded = _pointed(load_config(config), broker, site)
+    topics = Topics(loaded.site.id, loaded.broker.topic_root)
+    for topic in asyncio.run(clear(broker_settings(loaded.broker), topics, bed)):
+        say(f"cleared {topic}")
+
+
 def watch(
     config: ConfigFile = None,
     *,

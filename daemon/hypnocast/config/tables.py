@@ -116,6 +116,8 @@ class LslTable(ConfigTable, frozen=True, kw_only=True):
     scope: Literal["machine", "link", "site", "organization", "global"] | None = None
     base_port: Port | None = None
     port_range: Annotated[int, Meta(ge=16, le=4096)] | None = None
+    session_id: Annotated[str, Meta(pattern=r"^[A-Za-z0-9._-]{1,64}$")] | None = None
+    """Only streams of senders with the same session id are seen."""
 
 
 class TapeTable(ConfigTable, frozen=True, kw_only=True):

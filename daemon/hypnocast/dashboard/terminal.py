@@ -16,6 +16,7 @@ from hypnocast.core.types import PAGE_S
 from hypnocast.dashboard.feed import BrokerLink, Feed, ended
 from hypnocast.dashboard.view import Card, Level, Point, card
 from hypnocast.dashboard.ward import Incoming, WardView, absorb, seconds
+from hypnocast.errors import BrokerError
 from hypnocast.ports.mqtt.settings import BrokerSettings
 
 OLD_S = 90.0
@@ -72,6 +73,12 @@ async def watch(settings: WatchSettings, console: Console | None = None) -> None
         if settings.once_after_s is not None:
             await asyncio.sleep(settings.once_after_s)
             screen.print(ward_view(ward, time.time(), feed.link, settings.below))
+            if not feed.link.connected:
+                raise BrokerError(
+                    f"the ward cannot be seen: {feed.link.problem}",
+                    where=settings.broker.where,
+                    remedy="Name the broker with --broker HOST:PORT, or start it.",
+                )
             return
         with Live(console=screen, auto_refresh=False, screen=screen.is_terminal) as live:
             while True:

@@ -10,10 +10,19 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta, Struct
 
-from hypnocast.core.wire.payloads import Explanation, Instant, Message, StageEvent
+from hypnocast.core.wire.payloads import Explanation, Message, StageEvent
 
 RequestId = Annotated[str, Meta(min_length=1, max_length=64)]
 SessionId = Annotated[str, Meta(min_length=1, max_length=128)]
+Moment = Annotated[
+    str,
+    Meta(
+        min_length=1,
+        max_length=40,
+        title="ISO 8601 with a zone",
+        description="A time in any form of ISO 8601, with Z or an offset from UTC.",
+    ),
+]
 SubjectCode = Annotated[str, Meta(pattern=r"^[A-Za-z0-9._-]{1,64}$")]
 
 
@@ -41,7 +50,7 @@ class LightsOff(Strict, frozen=True, kw_only=True, tag_field="command", tag="lig
 
     request: RequestId
     session: SessionId
-    at: Instant | None = None
+    at: Moment | None = None
 
 
 class LightsOn(Strict, frozen=True, kw_only=True, tag_field="command", tag="lights_on"):
@@ -49,7 +58,7 @@ class LightsOn(Strict, frozen=True, kw_only=True, tag_field="command", tag="ligh
 
     request: RequestId
     session: SessionId
-    at: Instant | None = None
+    at: Moment | None = None
 
 
 class Note(Strict, frozen=True, kw_only=True, tag_field="command", tag="note"):
@@ -58,7 +67,7 @@ class Note(Strict, frozen=True, kw_only=True, tag_field="command", tag="note"):
     request: RequestId
     session: SessionId
     text: Annotated[str, Meta(min_length=1, max_length=500)]
-    at: Instant | None = None
+    at: Moment | None = None
 
 
 class Explain(Strict, frozen=True, kw_only=True, tag_field="command", tag="explain"):

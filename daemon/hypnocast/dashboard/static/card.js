@@ -29,6 +29,7 @@ export function makeCard(bed) {
     el("div", { class: "now" }, parts.letter, el("div", { class: "words" }, parts.first, parts.second, parts.sure)),
     parts.recent.node, parts.problem, health, parts.leads);
   let card = null;
+  let old = false;
 
   function show(next, now) {
     card = next;
@@ -52,9 +53,10 @@ export function makeCard(bed) {
   function age(now) {
     if (!card) return;
     const silent = now / 1000 - card.heard;
-    const old = silent > OLD_S && card.mood !== "ended";
+    const away = card.node_available === false && card.mood !== "ended";
+    old = away || (silent > OLD_S && card.mood !== "ended");
     node.classList.toggle("old", old);
-    if (card.node_available === false && card.mood !== "ended") {
+    if (away) {
       say(parts.second, `its daemon (${card.node}) is offline`);
       parts.second.classList.add("age");
     } else if (old) {
@@ -63,7 +65,7 @@ export function makeCard(bed) {
     } else parts.second.classList.remove("age");
   }
 
-  return { node, show, age, get card() { return card; } };
+  return { node, show, age, get card() { return card; }, get old() { return old; } };
 }
 
 function headline(parts, card) {

@@ -43,15 +43,19 @@ function show(card) {
 }
 
 function summary() {
-  const all = [...cards.values()].map(({ made }) => made.card).filter(Boolean);
-  const count = (mood) => all.filter((card) => card.mood === mood).length;
-  const asleep = all.filter((card) => card.mood === "staged" && card.stage !== "W").length;
+  const shown = [...cards.values()].map(({ made }) => made).filter((made) => made.card);
+  const all = shown.map((made) => made.card);
+  // What a bed did when it was last heard of says nothing of what its sleeper does now.
+  const told = shown.filter((made) => !made.old).map((made) => made.card);
+  const count = (mood) => told.filter((card) => card.mood === mood).length;
+  const asleep = told.filter((card) => card.mood === "staged" && card.stage !== "W").length;
   const parts = [
     [all.length, all.length === 1 ? "bed" : "beds", false],
     [asleep, "asleep", false],
     [count("staged") - asleep, "awake", false],
     [count("withheld"), "withheld", true],
     [count("stale"), "silent", true],
+    [shown.length - told.length, "without news", true],
     [count("ended"), "ended", false],
   ].filter(([number]) => number > 0);
   by("tally").replaceChildren(...parts.map(([number, words, loud]) =>
@@ -77,4 +81,5 @@ const live = listen("/api/ward/live", {
 });
 setInterval(() => {
   for (const { made } of cards.values()) made.age(live.now());
+  if (cards.size > 0) summary();
 }, 1000);

@@ -16,19 +16,25 @@ from hypnocast.live.explaining.past_pages import PastPages
 
 T = TypeVar("T")
 
+_EXAMPLE = "2027-01-31T23:05:00+01:00"
+
 Durable = Callable[[str], Awaitable[None]]
 """Returns once everything that happened at a bed so far is in the journal."""
+
+Known = Callable[[str, str], Awaitable[bool]]
+"""Returns whether a bed ever had a session."""
 
 
 class CommandHandler:
     """Obeys the commands of all beds."""
 
     def __init__(
-        self, signal_thread: SignalThread, durable: Durable, past: PastPages | None
+        self, signal_thread: SignalThread, durable: Durable, known: Known, past: PastPages | None
     ) -> None:
         """Take who does it, who knows when it is durable, and who answers of past pages."""
         self._signal_thread = signal_thread
         self._durable = durable
+        self._known = known
         self._past = past
 
     async def obey(self, bed: str, command: commands.Command) -> commands.Reply:
@@ -41,8 +47,7 @@ class CommandHandler:
                 )
                 return _done(command, session.id)
             case commands.EndSession():
-                await self._do(bed, lambda pipeline, now: pipeline.end(command.session, now))
-                return _done(command, command.session)
+                return await self._end_session(bed, command)
             case commands.LightsOff() | commands.LightsOn():
                 return await self._mark_lights(bed, command)
             case commands.Note():
@@ -55,6 +60,17 @@ class CommandHandler:
                     where=f"bed {bed}",
                     remedy="Use hypnocast why on the tape.",
                 )
+
+    async def _end_session(self, bed: str, command: commands.EndSession) -> commands.Reply:
+        """End a session; one that has ended already is fine, one that never was is refused."""
+        ended = await self._do(bed, lambda pipeline, now: pipeline.end(command.session, now))
+        if not ended and not await self._known(bed, command.session):
+            raise CommandError(
+                f"there never was a session {command.session}",
+                where=f"bed {bed}",
+                remedy="The session that runs is on the bed's status topic.",
+            )
+        return _done(command, command.session)
 
     async def _note(self, bed: str, command: commands.Note) -> commands.Reply:
         at = None if command.at is None else _utc(command.at)
@@ -92,8 +108,18 @@ def _done(command: commands.Command, session: str) -> commands.Reply:
 
 def _utc(at: str) -> float:
     try:
-        return datetime.fromisoformat(at).timestamp()
+        told = datetime.fromisoformat(at)
     except ValueError as error:
         raise CommandError(
-            f"there is no time {at}: {error}", where="at", remedy="Give a day and hour there are."
+            f"{at!r} is no time: {error}", where="at", remedy=f"Write it as ISO 8601: {_EXAMPLE}."
+        ) from None
+    if told.tzinfo is None:
+        raise CommandError(
+            f"{at!r} has no time zone", where="at", remedy=f"End it in Z or an offset: {_EXAMPLE}."
+        )
+    try:
+        return told.timestamp()
+    except (OverflowError, OSError) as error:
+        raise CommandError(
+            f"{at!r} is no time: {error}", where="at", remedy="Give a day and hour there are."
         ) from None

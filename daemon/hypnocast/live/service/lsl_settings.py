@@ -15,6 +15,7 @@ def network_of(config: Config) -> LslNetwork:
         scope=lsl.scope,
         base_port=lsl.base_port,
         port_range=lsl.port_range,
+        session_id=lsl.session_id,
     )
 
 
@@ -34,6 +35,7 @@ def beds_of(config: Config) -> tuple[BedStreams, ...] | None:
                     predicate=wanted.predicate,
                     labels=wanted.labels,
                     rate=wanted.rate,
+                    units=tuple(bed.units),
                 )
                 for wanted in bed.streams
             ),

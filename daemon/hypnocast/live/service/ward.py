@@ -97,7 +97,9 @@ class Ward:
         self.signal_thread = SignalThread(
             plan.source, plan.make_pipeline, self._deliver, self.supervisor
         )
-        self.orders = CommandHandler(self.signal_thread, self._durable, plan.past)
+        self.orders = CommandHandler(
+            self.signal_thread, self._durable, self._knows_session, plan.past
+        )
         self.link = MqttLink(
             plan.broker,
             plan.topics,
@@ -296,6 +298,10 @@ class Ward:
             if self._plan.home_assistant:
                 self._announce(bed)
         return desk
+
+    async def _knows_session(self, bed: str, session: str) -> bool:
+        record = await self.journal.read(lambda reader: reader.session(session))
+        return record is not None and record.bed == bed
 
     async def _durable(self, bed: str) -> None:
         await self.desk(bed).durable()

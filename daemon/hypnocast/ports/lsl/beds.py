@@ -43,6 +43,13 @@ class Selector:
     """Names for all channels, where the stream gives none or wrong ones."""
     rate: float | None = None
     """The nominal rate, where the stream gives none."""
+    units: tuple[str, ...] = ()
+    """Labels of channels (or ``*``) whose unit the configuration gives."""
+
+    def unit_given(self, label: str) -> bool:
+        """Return whether the configuration gives the unit of a channel."""
+        given = {each.strip().casefold() for each in self.units}
+        return "*" in given or label.strip().casefold() in given
 
     def __post_init__(self) -> None:
         wanted = (self.source_id, self.name, self.type, self.host, self.predicate)

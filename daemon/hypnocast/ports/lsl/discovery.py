@@ -110,7 +110,7 @@ def _judge(
         return FoundStream(seen, described.header, bed, (problem,)), selector
     problems = [
         StreamProblem(kind, place, header.key, text, remedy)
-        for kind, text, remedy in header_problems(described, header)
+        for kind, text, remedy in header_problems(described, header, selector)
     ]
     names = sorted({name for name, _ in claims})
     if len(names) > 1:

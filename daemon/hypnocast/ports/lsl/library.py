@@ -7,6 +7,7 @@ that needs LSL therefore asks :func:`load_pylsl` for it and gets either the modu
 
 from __future__ import annotations
 
+import configparser
 import importlib
 import os
 import threading
@@ -50,8 +51,11 @@ class LslNetwork:
     session_id: str | None = None
     """Only streams of senders with the same session id are seen; liblsl's own is ``default``."""
 
-    def content(self) -> str:
-        """Write it as liblsl's configuration file has it; empty where nothing was set."""
+    def content(self, own: str = "") -> str:
+        """Write it as liblsl's configuration file has it; empty where nothing was set.
+
+        ``own`` is the text of the file that this host has: what it says and this does not is kept.
+        """
         ports = {
             "BasePort": self.base_port,
             "PortRange": self.port_range,
@@ -69,7 +73,9 @@ class LslNetwork:
         if not any(sections.values()):
             return ""
         sections["tuning"] = dict(_SEARCH_OFTEN)
-        return _written(sections)
+        kept = _sections(own)
+        names = dict.fromkeys((*sections, *kept))
+        return _written({name: {**kept.get(name, {}), **sections.get(name, {})} for name in names})
 
 
 def _written(sections: Mapping[str, Mapping[str, object]]) -> str:
@@ -80,13 +86,38 @@ def _written(sections: Mapping[str, Mapping[str, object]]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _own_file() -> bool:
-    """Tell whether this host has a configuration file of liblsl's own."""
+def _sections(text: str) -> dict[str, dict[str, str]]:
+    """Read a configuration file of liblsl's own."""
+    reader = configparser.RawConfigParser(
+        delimiters=("=",), comment_prefixes=(";", "#"), strict=False, default_section="\0"
+    )
+    reader.optionxform = str  # type: ignore[assignment, method-assign]  # keys keep their case
+    try:
+        reader.read_string(text)
+    except configparser.Error as error:
+        raise ConfigError(
+            f"liblsl's own configuration file cannot be read: {' '.join(str(error).split())}",
+            where="lsl",
+            remedy="Correct the file, or leave all keys of [lsl] away so that liblsl reads it",
+        ) from None
+    return {name: dict(reader.items(name)) for name in reader.sections()}
+
+
+def _own_file() -> Path | None:
+    """Return the configuration file of liblsl's own that this host has, as liblsl looks for it."""
     named = os.environ.get("LSLAPICFG")
     places = ("lsl_api.cfg", "~/lsl_api/lsl_api.cfg", "/etc/lsl_api/lsl_api.cfg")
-    return any(
-        Path(place).expanduser().is_file() for place in (*places, *([named] if named else []))
-    )
+    found = (Path(place).expanduser() for place in (*([named] if named else []), *places))
+    return next((path for path in found if path.is_file()), None)
+
+
+def _text_of(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8", errors="replace")
+    except OSError as error:
+        raise ConfigError(
+            f"liblsl's own configuration file cannot be read: {error}", where="lsl"
+        ) from None
 
 
 def load_pylsl() -> Any:
@@ -109,14 +140,17 @@ def configure_lsl(network: LslNetwork) -> None:
     """Tell liblsl how to search, before anything else uses it in this process.
 
     liblsl reads its configuration once, at its first use, and ignores what comes later. Where
-    ``network`` sets nothing, liblsl's own files (``LSLAPICFG``, ``lsl_api.cfg``) stay in force;
-    where it sets anything, it replaces them. Where there is neither, liblsl is told to search
-    often and to keep its chatter to itself.
+    ``network`` sets nothing, liblsl's own file (``LSLAPICFG``, ``lsl_api.cfg``) stays in force;
+    where it sets anything, that goes before what the file says, and the rest of the file is kept.
+    Where there is neither, liblsl is told to search often and to keep its chatter to itself.
     """
-    given = network.content()
-    if not given and _own_file():
+    own = _own_file()
+    given = network.content("" if own is None else _text_of(own))
+    if not given and own is not None:
         return
-    content = (given or _written({"tuning": _SEARCH_OFTEN})) + _written(_QUIET)
+    content = given or _written({"tuning": _SEARCH_OFTEN})
+    if "[log]" not in content:
+        content += _written(_QUIET)
     for word in (*network.peers, network.session_id or "default"):
         if not word or set(word) & set("{},;#[]= \t\r\n"):
             raise ConfigError(f"{word!r} is neither a host nor a session's name", where="lsl")

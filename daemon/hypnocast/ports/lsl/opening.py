@@ -135,7 +135,7 @@ def effective_header(described: ParsedHeader, selector: Selector, key: str) -> S
 
 
 def header_problems(
-    described: ParsedHeader, header: StreamHeader
+    described: ParsedHeader, header: StreamHeader, selector: Selector
 ) -> list[tuple[ProblemKind, str, str]]:
     """Return kind, text and remedy for everything the header leaves out or gets wrong."""
     if is_marker(header):
@@ -167,7 +167,11 @@ def header_problems(
                 "Give all labels in the config",
             )
         )
-    without = [channel.label or "?" for channel in header.channels if not channel.unit]
+    without = [
+        channel.label or "?"
+        for channel in header.channels
+        if not channel.unit and not selector.unit_given(channel.label)
+    ]
     if without:
         problems.append(
             (

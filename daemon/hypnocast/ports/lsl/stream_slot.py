@@ -356,6 +356,6 @@ class StreamSlot:
         except StreamError as error:
             self.report(ProblemKind.BAD_METADATA, error.what, error.remedy)
             return None
-        for kind, text, remedy in header_problems(described, header):
+        for kind, text, remedy in header_problems(described, header, self.selector):
             self.report(kind, text, remedy)
         return None if ProblemKind.NO_RATE in self.problems else header

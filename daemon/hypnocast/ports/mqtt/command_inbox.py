@@ -68,21 +68,23 @@ class CommandInbox:
         try:
             command = commands.decode_command(payload)
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-            self._refuse(bed, _request_of(payload), f"no command: {error}")
+            request, name = _named_in(payload)
+            self._refuse(bed, request, f"no command: {error}", name)
             return
         lane = self._lane(bed, question=isinstance(command, _QUESTIONS))
         try:
             lane.put_nowait(payload)
         except asyncio.QueueFull:
-            self._refuse(bed, command.request, "too many commands wait; try again")
+            name = commands.command_name(command)
+            self._refuse(bed, command.request, "too many commands wait; try again", name)
 
     def _ignore(self, bed: str, why: str) -> None:
         self.ignored[why] = self.ignored.get(why, 0) + 1
         log.warning("command ignored", bed=bed, why=why)
 
-    def _refuse(self, bed: str, request: str, why: str) -> None:
-        log.warning("command refused", bed=bed, request=request, why=why)
-        reply = Reply(request=request, command="", ok=False, error=why)
+    def _refuse(self, bed: str, request: str, why: str, command: str = "") -> None:
+        log.warning("command refused", bed=bed, request=request, command=command, why=why)
+        reply = Reply(request=request, command=command, ok=False, error=why)
         self._send_reply(bed, payloads.encode(reply))
 
     def _lane(self, bed: str, *, question: bool) -> asyncio.Queue[bytes]:
@@ -190,14 +192,15 @@ def _failed(command: Command, why: str) -> Reply:
     )
 
 
-def _request_of(payload: bytes) -> str:
-    """Find the request id in what is no valid command, so that the refusal finds its way."""
+def _named_in(payload: bytes) -> tuple[str, str]:
+    """Find request id and command in what is no valid command, so that its sender knows it."""
     try:
         loose = msgspec.json.decode(payload, type=dict[str, object])
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-        return ""
-    request = loose.get("request", "")
-    return request[:64] if isinstance(request, str) else ""
+        return "", ""
+    words = (loose.get("request", ""), loose.get("command", ""))
+    request, command = (word[:64] if isinstance(word, str) else "" for word in words)
+    return request, command
 
 
 def _now() -> str:
