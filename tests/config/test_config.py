@@ -51,14 +51,14 @@ WRONG = [
     ("[publish]\nhop_s = 0.1", "publish.hop_s"),
     ("[dashboard]\nenabled = true\nhost = '0.0.0.0'", "dashboard.host"),
     ("[dashboard]\ncert_file = 'x'", "dashboard"),
-    ("[[bed]]\nid = 'b1'", "bed[0]"),
-    ("[[bed]]\nid = 'b1'\nstreams = []", "bed[0].streams"),
-    ("[[bed]]\nid = 'b1'\nstreams = [{}]", "bed[0].streams[0]"),
+    ("[[bed]]\nid = 'b1'", "bed b1"),
+    ("[[bed]]\nid = 'b1'\nstreams = []", "bed b1.streams"),
+    ("[[bed]]\nid = 'b1'\nstreams = [{}]", "bed b1.streams[0]"),
     ("[[bed]]\nid = 'b1'\nstreams = [{nme = 'x'}]", "nme"),
     ("[[bed]]\nstreams = [{name = 'x'}]", "bed[0]"),
     (BED + BED, "bed[1].id"),
-    (BED + "[bed.roles]\n'F9-M1' = 'x'", "bed[0].roles.F9-M1"),
-    (BED + "reference = 'F99'", "bed[0].reference"),
+    (BED + "[bed.roles]\n'F9-M1' = 'x'", ".roles.F9-M1"),
+    (BED + "reference = 'F99'", ".reference"),
     ("[site\nid = 3", "TOML"),
     ("[site]\nid = 'a'\nid = 'b'", "TOML"),
 ]
@@ -89,7 +89,7 @@ def test_every_wrong_configuration_gives_one_line_that_names_the_key(text: str, 
          "Did you mean password_file?")),
         ("[[bed]]\nstreams = [{name = 'x'}]", ("[bed[0]] id is missing. "
          "Give 1 to 64 letters, digits, _ or -.")),
-        ("[[bed]]\nid = 'a'\nstreams = [{name = 3}]", ("[bed[0].streams[0].name] 3 cannot be used. "
+        ("[[bed]]\nid = 'a'\nstreams = [{name = 3}]", ("[bed a.streams[0].name] 3 cannot be used. "
          "Give a text in quotes.")),
         ("[broker]\nhost = 'me:secret@h'", ("[broker.host] is more than the name of a host. "
          "Give the host alone; user and password belong into credential files.")),

@@ -82,7 +82,7 @@ def _with_another_word(pack: Path) -> None:
     [
         ("broker.prt = 1", ["prt", "broker"]),
         ("broker.port = 'x'", ["broker.port"]),
-        ("[[bed]]\nid = 'a'\nstreams = []", ["bed[0].streams"]),
+        ("[[bed]]\nid = 'a'\nstreams = []", ["bed a.streams"]),
         ("site.id = 'a/b'", ["site.id"]),
         ("nonsense", ["TOML"]),
         ("site.timezone = 'Europe/Atlantis'", ["Atlantis", "Europe/Berlin"]),

@@ -13,17 +13,21 @@ def streams(
     config: ConfigFile = None,
     *,
     wait: Annotated[float, typer.Option(min=0.5, max=60.0, help="Seconds to listen.")] = 3.0,
+    toml: Annotated[
+        bool, typer.Option("--toml", help="Print a configuration for what was found.")
+    ] = False,
     json: Json = False,
 ) -> None:
     """Show what is on the network: rates, channels, units, the montage chosen and why."""
     from hypnocast.config.file import load_config
+    from hypnocast.live.service.stream_config import as_toml
     from hypnocast.live.service.stream_survey import survey
 
     found = survey(load_config(config), wait_s=wait)
     if json:
         print_json(found.to_json())
         return
-    for line in found.lines():
+    for line in as_toml(found) if toml else found.lines():
         say(line)
 
 

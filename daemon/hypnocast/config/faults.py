@@ -24,7 +24,9 @@ def fault(error: msgspec.ValidationError, text: str, table: type) -> tuple[str, 
     """Return the key that is wrong in a TOML text, what is wrong, and what to do."""
     what, _, path = str(error).partition(" - at `")
     key = path.rstrip("`").removeprefix("$").removeprefix(".")
-    expected, value = _at(key, inspect.type_info(table), msgspec.toml.decode(text))
+    told = msgspec.toml.decode(text)
+    expected, value = _at(key, inspect.type_info(table), told)
+    key = by_id(key, told)
     named = re.search(r"field `(.*)`$", what)
     if named is None or not isinstance(expected, inspect.StructType):
         return key or "top level", f"{_shown(value)} cannot be used", f"Give {allowed(expected)}."
@@ -35,6 +37,19 @@ def fault(error: msgspec.ValidationError, text: str, table: type) -> tuple[str, 
     remedy = f"Did you mean {near[0]}?" if near else f"Known are {', '.join(keys)}."
     kind = "key" if key else "table"
     return key or "top level", f"there is no {kind} {named[1][:_SHOWN]!r}", remedy
+
+
+def by_id(key: str, told: Any) -> str:
+    """Name a bed in a path by its id, where it has one: people do not count tables."""
+
+    def named(match: re.Match[str]) -> str:
+        try:
+            bed = told["bed"][int(match[1])]["id"]
+        except (KeyError, IndexError, TypeError):
+            return match[0]
+        return f"bed {bed}" if isinstance(bed, str) else match[0]
+
+    return re.sub(r"^bed\[(\d+)\]", named, key)
 
 
 def allowed(expected: inspect.Type) -> str:

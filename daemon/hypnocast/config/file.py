@@ -108,9 +108,11 @@ def _check_beds(beds: tuple[BedTable, ...], refuse: Refuse) -> None:
     seen: set[str] = set()
     roles = {role.value for role in Role}
     for index, bed in enumerate(beds):
-        key = f"bed[{index}]"
+        key = f"bed {bed.id}"
         if bed.id in seen:
-            refuse(f"{key}.id", f"bed {bed.id!r} is there twice", "Give every bed its own id.")
+            refuse(
+                f"bed[{index}].id", f"bed {bed.id!r} is there twice", "Give every bed its own id."
+            )
         seen.add(bed.id)
         for place, selector in enumerate(bed.streams):
             chosen = (selector.source_id, selector.name, selector.type, selector.host)

@@ -58,11 +58,18 @@ def _problems(montage: Montage | None, needed: Needed) -> tuple[str, ...]:
     lacking = {
         role for group in needed if not any(role in filled for role in group) for role in group
     }
-    return tuple(
+    assumed = (
+        f"{role.value}: reference assumed: {derivation.name} says not what it is measured "
+        "against; stages from it were never judged. Give `reference` for this bed."
+        for role, derivation in filled.items()
+        if derivation.kind == "assumed_reference"
+    )
+    faults = (
         f"{what}: {problem}"
         for what, problem in montage.problems.items()
         if what in filled or what in lacking
     )
+    return (*faults, *assumed)
 
 
 def _ready(channels: Mapping[Role, ChannelSeen], needed: Needed) -> bool:

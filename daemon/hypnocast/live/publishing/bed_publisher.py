@@ -20,6 +20,7 @@ from hypnocast.core.types import Flag, Pixels, StreamHeader
 from hypnocast.core.wire import payloads
 from hypnocast.core.wire.topics import Topics
 from hypnocast.live.bed.bed_updates import ChannelSeen, SignalsSeen
+from hypnocast.live.publishing.bed_log import BedLog
 from hypnocast.live.staging.bed_stager import StagedEvent
 from hypnocast.live.staging.stage_events import instant
 from hypnocast.ports.journal.reader import NightRecord
@@ -64,6 +65,7 @@ class BedPublisher:
     def __init__(self, bed: str, house: SiteStates, link: MqttLink) -> None:
         """Take the bed, the house, and the link to the broker."""
         self.bed = bed
+        self._log = BedLog(bed)
         self._house = house
         self._link = link
         self._session: Session | None = None
@@ -102,6 +104,7 @@ class BedPublisher:
             self._ledger = None
             self._ended = None
         self._session, self._over = session, False
+        self._log.begins(session)
         if self._ledger is None and session.anchor_utc is not None:
             self._ledger = NightLedger(_title(session))
             self._night_due = True
@@ -135,6 +138,7 @@ class BedPublisher:
             )
         self._last = event
         self._provider = event.provider or self._provider
+        self._log.event(event)
         self._count(event)
         if self._ledger is not None:
             self._ledger.add(event)
@@ -165,6 +169,7 @@ class BedPublisher:
     def end(self, session: Session) -> None:
         """Show that the night is over, and clear what must not outlive it."""
         self._session, self._over = session, True
+        self._log.ends(session, 0 if self._last is None else self._last.epoch + 1)
         if self._ledger is not None and session.ended_utc is not None:
             self._ended = instant(session.ended_utc)
             self._show_night()
@@ -181,6 +186,7 @@ class BedPublisher:
         status = self.status()
         if self._shown is None or _differ(status, self._shown):
             self._shown = status
+            self._log.problems(status.problems)
             self._link.retain(self._house.topics.status(self.bed), status)
         if self._night_due and time.monotonic() - self._night_at >= NIGHT_EVERY_S:
             self._show_night()

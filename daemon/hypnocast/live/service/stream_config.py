@@ -1,0 +1,121 @@
+"""``hypnocast streams --toml``: what was found, as a configuration that ``run`` takes.
+
+What the streams say of themselves is left to them. What they leave out and is known of such gear
+is filled in; what nobody can know but the lab is left to be filled in, and said so.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from hypnocast.core.montage.choice import Montage
+from hypnocast.live.service.stream_survey import StreamSurvey
+from hypnocast.ports.lsl.discovery import FoundStream
+
+_HEAD = (
+    "# Written by `hypnocast streams --toml`. With any [[bed]] here, only these beds are served:",
+    "# streams of other beds are no longer found by themselves. Sessions begin by command or",
+    "# marker unless [session] auto = true.",
+    "",
+    "[session]",
+    "auto = true",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class _Gear:
+    """What is known of gear that says too little of itself."""
+
+    name: str
+    pattern: str
+    unit: str
+    labels: tuple[str, ...] = ()
+
+
+_KNOWN = (
+    _Gear("Muse", r"^muse", "µV", ("TP9", "AF7", "AF8", "TP10", "Right AUX")),
+    _Gear("OpenBCI", r"^(obci|openbci)", "µV"),
+)
+"""Streams by the beginning of their names, as muselsl, BlueMuse and the OpenBCI GUI write them."""
+
+
+def as_toml(found: StreamSurvey) -> Iterator[str]:
+    """Return the lines of a configuration for everything that was found."""
+    yield from _HEAD
+    beds: dict[str, list[FoundStream]] = {}
+    for stream in found.found:
+        if stream.bed is not None:
+            beds.setdefault(stream.bed, []).append(stream)
+    for bed, streams in beds.items():
+        yield ""
+        yield "[[bed]]"
+        yield f"id = {_text(bed)}"
+        yield from _bed_wide(streams)
+        if bed in found.montages:
+            yield from _chosen(found.montages[bed])
+        for stream in streams:
+            yield from _stream(stream)
+    if not beds:
+        yield "# No stream of a bed was found."
+
+
+def _chosen(montage: Montage) -> Iterator[str]:
+    if any(each.kind == "assumed_reference" for each in montage.derivations.values()):
+        yield '# reference = "M1"   # what the electrodes are measured against: fill in'
+    yield "# roles, as they are chosen by themselves:"
+    for role, derivation in montage.derivations.items():
+        yield f"#   {role.value}: {derivation.name}"
+    for what, problem in montage.problems.items():
+        yield f"#   {what}: {problem}"
+
+
+def _bed_wide(streams: list[FoundStream]) -> Iterator[str]:
+    """Return the units that the streams do not say."""
+    units: dict[str, str] = {}
+    unknown: list[str] = []
+    for stream in streams:
+        gear = _gear(stream)
+        for info in stream.header.channels if stream.header is not None else ():
+            if info.unit or (stream.header is not None and stream.header.rate == 0):
+                continue
+            if gear is not None:
+                units[info.label or "*"] = gear.unit
+            else:
+                unknown.append(info.label or "*")
+    if units:
+        inner = ", ".join(f"{_text(label)} = {_text(unit)}" for label, unit in units.items())
+        yield f"units = {{ {inner} }}"
+    if unknown:
+        inner = ", ".join(f'{_text(label)} = "µV"' for label in dict.fromkeys(unknown))
+        yield f"# units = {{ {inner} }}   # the streams do not say: fill in V, mV, µV or nV"
+
+
+def _stream(stream: FoundStream) -> Iterator[str]:
+    seen, header = stream.seen, stream.header
+    yield "[[bed.streams]]"
+    yield f"name = {_text(seen.name)}"
+    if seen.type:
+        yield f"type = {_text(seen.type)}"
+    if seen.host:
+        yield f"host = {_text(seen.host)}"
+    if header is None or any(channel.label for channel in header.channels) or header.rate == 0:
+        return
+    gear, count = _gear(stream), len(header.channels)
+    if gear is not None and len(gear.labels) >= count:
+        yield f"labels = [{', '.join(map(_text, gear.labels[:count]))}]   # {gear.name}"
+    else:
+        blanks = ", ".join(f'"channel {number}"' for number in range(1, count + 1))
+        yield f"labels = [{blanks}]   # fill in what each electrode is, e.g. C4-M1"
+
+
+def _gear(stream: FoundStream) -> _Gear | None:
+    name = stream.seen.name.casefold()
+    return next((gear for gear in _KNOWN if re.match(gear.pattern, name)), None)
+
+
+def _text(words: str) -> str:
+    """Write a TOML string; JSON's are of the same form."""
+    return json.dumps(words, ensure_ascii=False).replace("\x7f", "\\u007f")
