@@ -17,7 +17,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
-from hypnocast.config.tables import Config, PublishTable
+from hypnocast.config.tables import BesidePackTable, Config, PublishTable
 from hypnocast.config.tables import PackTable as PackConfig
 from hypnocast.core.timing.decisions import Decision, decision_to_json
 from hypnocast.core.types import PAGE_S, Arrival, Chunk, ClockReading, Mark, StreamOpened
@@ -210,12 +210,17 @@ async def running_ward(
     tapes: Path | None = None,
     hop_s: float | None = None,
     explain: Depth | None = None,
+    beside: Sequence[Path] = (),
+    beside_judge: Judge | None = None,
 ) -> AsyncIterator[Running]:
     """Run a ward whose journal lies in ``folder``; at the end it stops as by SIGTERM.
 
     With ``tapes`` what comes, and what is decided about time, is taped there.
     """
-    config = Config(pack=PackConfig(name=str(pack)), publish=PublishTable(hop_s=hop_s))
+    others = tuple(BesidePackTable(name=str(path)) for path in beside)
+    config = Config(
+        pack=PackConfig(name=str(pack), beside=others), publish=PublishTable(hop_s=hop_s)
+    )
     config = replace_session(config, timeout_s)
     loaded = load_pack(pack)
     deck = _deck(tapes, source, boot_id) if tapes is not None else None
@@ -229,7 +234,12 @@ async def running_ward(
     async with Journal.open(folder / JOURNAL) as journal:
         parts = make_parts(config, loaded, journal, live=True, on_step=lambda _: None)
         parts = dataclasses.replace(
-            parts, judge=judge or parts.judge, deadline_s=deadline_s or parts.deadline_s
+            parts,
+            judge=judge or parts.judge,
+            deadline_s=deadline_s or parts.deadline_s,
+            beside=tuple(
+                dataclasses.replace(one, judge=beside_judge or one.judge) for one in parts.beside
+            ),
         )
         picture_store = PictureStore(folder / PAGES, loaded.recipe.digest)
         past = PastPages(picture_store, parts.judge, journal, loaded, depth=explain or "channels")

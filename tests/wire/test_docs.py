@@ -77,11 +77,36 @@ EXPLAINED = payloads.Explained(
     source="live",
     event="bed1-night/7/1",
 )
+BESIDE = payloads.Beside(
+    at="2026-03-01T22:04:01.000Z",
+    site="lab",
+    bed="bed1",
+    session="bed1-night",
+    source="live",
+    packs=(
+        payloads.SecondOpinion(
+            pack="gssc 0.0.9",
+            digest="sha256:" + "0" * 64,
+            provider="cpu",
+            epoch=7,
+            stage="N1",
+            reason=None,
+            probabilities=None,
+            review=True,
+            stages=("W",) * 7 + ("N1",),
+            parted=(7,),
+            compared=8,
+            kappa=0.6,
+            shed=0,
+        ),
+    ),
+)
 SAID: dict[str, tuple[payloads.Message, str]] = {
     "stage": (EVENT, "bed1 7 N2 0.8"),
     "events": (EVENT, '"bed1","bed1-night",7,"2026-03-01T22:03:30.000Z","final","N2",'),
     "status": (STATUS, "bed1: amp1 has sent nothing for 40 s: check its cable"),
     "night": (NIGHT, '"efficiency": 50'),
+    "beside": (BESIDE, "bed1 7: gssc 0.0.9 says N1, kappa 0.6"),
     "explanation": (EXPLAINED, "bed1 7: R rests on E1-M2 and Chin"),
     "state": (STATE, '{"node":"node1","waiting":3,"degraded":["journal_degraded"]}'),
 }

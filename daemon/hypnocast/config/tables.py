@@ -75,6 +75,15 @@ class BrokerTable(ConfigTable, frozen=True, kw_only=True):
         return self.host, self.port or (8883 if self.uses_tls else 1883)
 
 
+class BesidePackTable(ConfigTable, frozen=True, kw_only=True):
+    """A model that judges the same pages for a second opinion."""
+
+    name: str
+    """A pack that ships, or the path of a pack folder."""
+    provider: Literal["auto", "cuda", "tensorrt", "cpu"] = "auto"
+    threads: Annotated[int, Meta(ge=1, le=64)] = 1
+
+
 class PackTable(ConfigTable, frozen=True, kw_only=True):
     """The model, and what runs it."""
 
@@ -90,6 +99,8 @@ class PackTable(ConfigTable, frozen=True, kw_only=True):
     remote: tuple[str, ...] = ()
     """Open Inference Protocol servers (``grpc://host:port``), tried in this order before the
     local model."""
+    beside: Annotated[tuple[BesidePackTable, ...], Meta(max_length=4)] = ()
+    """Packs that judge the same pages when there is time, and never delay the one that speaks."""
 
 
 class SignalTable(ConfigTable, frozen=True, kw_only=True):

@@ -63,6 +63,7 @@ class NightLedger:
         self._reasons: list[ReasonName | None] = []
         self._probabilities: list[Thousandths | None] = []
         self._review: set[int] = set()
+        self._doubted: frozenset[int] = frozenset()
         self._marks: list[NightMark] = []
         self._last_sequence = 0
 
@@ -85,6 +86,11 @@ class NightLedger:
         self._review.discard(epoch)
         if event.review:
             self._review.add(epoch)
+
+    def doubt(self, epochs: Iterable[int]) -> bool:
+        """Mark the epochs for review on which a second opinion parts; say if that is new."""
+        before, self._doubted = self._doubted, frozenset(epochs)
+        return before != self._doubted
 
     def mark(self, mark: NightMark) -> None:
         """Enter a marker or note."""
@@ -112,7 +118,7 @@ class NightLedger:
             stages=tuple(self._stages),
             reasons=tuple(self._reasons),
             probabilities=tuple(self._probabilities),
-            review=tuple(sorted(self._review)),
+            review=tuple(sorted(self._review | self._doubted)),
             marks=tuple(sorted(self._marks, key=lambda mark: mark.at)),
             statistics=statistics(self._stages, title.start, self._marks, ended=ended),
             last_sequence=self._last_sequence,

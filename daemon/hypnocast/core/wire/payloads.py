@@ -319,6 +319,45 @@ class Rolling(Message, frozen=True, kw_only=True):
     research_use_only: Literal[True] = True
 
 
+class SecondOpinion(Message, frozen=True, kw_only=True):
+    """What one pack beside says of the night; nothing it says changes a stage."""
+
+    pack: str
+    """Name and version."""
+    digest: str
+    provider: str | None
+    epoch: int | None
+    """The newest page it has a verdict on."""
+    stage: StageName | None
+    reason: ReasonName | None
+    probabilities: StageProbabilities | None
+    review: bool
+    """Whether the pack that speaks gave that page another stage."""
+    stages: tuple[StageName | None, ...]
+    """Per epoch of the night; None where it has no stage, or has not judged the page."""
+    parted: tuple[int, ...]
+    """Epochs to which the two gave different stages."""
+    compared: int
+    """Pages that both have staged."""
+    kappa: float | None
+    """Cohen's kappa over them; null where it is undefined."""
+    shed: int
+    """Pages it was not asked about, because there was too much to do."""
+
+
+class Beside(Message, frozen=True, kw_only=True):
+    """What the packs beside the one that speaks say of the night so far."""
+
+    schema: Literal["hypnocast.beside/1"] = "hypnocast.beside/1"
+    at: Instant
+    site: TopicWord
+    bed: TopicWord
+    session: str
+    source: SourceName
+    packs: tuple[SecondOpinion, ...]
+    research_use_only: Literal[True] = True
+
+
 class Explanation(Message, frozen=True, kw_only=True):
     """How much the stage's probability falls when a part of the page is blanked."""
 

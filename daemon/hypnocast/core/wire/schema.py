@@ -114,6 +114,15 @@ def _payloads() -> tuple[_Payload, ...]:
             qos=0,
         ),
         _Payload(
+            "beside",
+            "beside",
+            topics.beside(bed),
+            payloads.Beside,
+            "send",
+            retained=True,
+            summary="What packs beside say of the night, where there are any: second opinions.",
+        ),
+        _Payload(
             "explanation",
             "explanation",
             topics.explanation(bed),

@@ -58,6 +58,10 @@ class Topics:
         """Return the topic of what the newest explained page's stage rests on: retained."""
         return f"{self.prefix}/bed/{bed}/explanation"
 
+    def beside(self, bed: str) -> str:
+        """Return the topic of what the packs beside say of the night: retained."""
+        return f"{self.prefix}/bed/{bed}/beside"
+
     def command(self, bed: str) -> str:
         """Return the topic on which commands are taken."""
         return f"{self.prefix}/bed/{bed}/command"

@@ -343,7 +343,9 @@ class BedPipeline:
         if session.anchor_lsl is not None:
             closed = max(0.0, now - session.anchor_lsl - (page.epoch + 1) * PAGE_S) * 1000.0
         timings = Timings(closed, None if closed is None else closed + drawn_ms)
-        self._send(TracedPage(session, outcome, timings, self._drawing.measure(page, outcome)))
+        evidence = self._drawing.measure(page, outcome)
+        goes_on = page if self._tracing.beside else None
+        self._send(TracedPage(session, outcome, timings, evidence, goes_on))
 
     def _glance(self, now: float) -> None:
         """Draw the last 30 s, where a rolling verdict is due."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from hypnocast.core.night.session import Session, SessionChange
 from hypnocast.core.pages.aligned_stream import AlignedStreamState
-from hypnocast.core.types import Derivation, Flag, Gap, Picture, Role, StreamHeader
+from hypnocast.core.types import Derivation, Flag, Gap, Page, Picture, Role, StreamHeader
 from hypnocast.core.wire.payloads import Evidence
 
 
@@ -30,6 +30,8 @@ class TracedPage:
     timings: Timings
     evidence: Evidence | None = None
     """What was measured on the page, where that is wanted."""
+    page: Page | None = None
+    """The page itself, where packs beside are to see it too."""
 
     @property
     def epoch(self) -> int:

@@ -29,13 +29,20 @@ class PageTrace:
     """Whether evidence is measured on every page."""
     samples: SampleRecipe | None = None
     """How the samples are conditioned that go with the picture, for a pack that reads signals."""
+    beside: tuple[Role, ...] = ()
+    """Roles that packs beside read; where there are any, pages go on to them."""
+
+    @property
+    def own_roles(self) -> tuple[Role, ...]:
+        """Roles that are drawn, or read by the pack itself."""
+        read = () if self.samples is None else (role for role, _, _ in self.samples.bands)
+        return tuple(dict.fromkeys((*self.recipe.roles, *read)))
 
     @property
     def needs(self) -> PageNeeds:
         """What pages must carry."""
         spare_s = PAGE_S if self.hop_s is not None else 0.0
-        read = () if self.samples is None else (role for role, _, _ in self.samples.bands)
-        roles = tuple(dict.fromkeys((*self.recipe.roles, *read)))
+        roles = tuple(dict.fromkeys((*self.own_roles, *self.beside)))
         return PageNeeds(roles, self.recipe.context_s, self.recipe.tail_s, spare_s)
 
 
@@ -55,8 +62,10 @@ class PageDrawing:
     def draw(self, page: Page, against: Reason | None = None) -> Picture | Gap:
         """Draw a page, unless there is something against it."""
         tracing = self._tracing
-        quality = assess(page, tracing.needs.roles, tracing.mains_hz)
-        channels = {role: signal.derivation.name for role, signal in page.signals.items()}
+        roles = tracing.own_roles
+        quality = assess(page, roles, tracing.mains_hz)
+        signals = page.signals.items()
+        channels = {role: signal.derivation.name for role, signal in signals if role in roles}
         reason = against or verdict_on(quality, tracing.needed, tracing.min_coverage)
         if reason is not None:
             return Gap(page.epoch, reason, quality, channels)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import io
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import msgspec
@@ -103,6 +103,7 @@ class BedPublisher:
             self._last = None
             self._ledger = None
             self._ended = None
+            self._link.clear(self._house.topics.beside(self.bed))
         self._session, self._over = session, False
         self._log.begins(session)
         if self._ledger is None and session.anchor_utc is not None:
@@ -149,6 +150,20 @@ class BedPublisher:
     def roll(self, verdict: payloads.Rolling) -> None:
         """Send a verdict between page closes."""
         self._link.rolling(verdict)
+
+    @property
+    def stages(self) -> Sequence[payloads.StageName | None]:
+        """What has been said of each epoch of the night."""
+        return () if self._ledger is None else self._ledger.stages
+
+    def beside(self, told: payloads.Beside, parted: Sequence[int]) -> None:
+        """Show second opinions, and mark the epochs on which any parts for review."""
+        if self._session is None or self._session.id != told.session:
+            return
+        self._link.retain(self._house.topics.beside(self.bed), told)
+        if self._ledger is not None and self._ledger.doubt(parted):
+            self._night_due = True
+            self.refresh()
 
     def explained(self, told: payloads.Explained | None) -> None:
         """Show what a page's stage rests on; None: an explanation was left out."""

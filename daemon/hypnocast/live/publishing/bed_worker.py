@@ -7,8 +7,9 @@ that pages of many beds meet in one batch; everything after that waits its turn.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 
 import msgspec
 import structlog
@@ -21,15 +22,18 @@ from hypnocast.core.wire import payloads
 from hypnocast.live.bed.bed_updates import Changed, Glimpsed, Item, Noted, SignalsSeen, TracedPage
 from hypnocast.live.bed.signal_health import Needed
 from hypnocast.live.publishing.bed_publisher import BedPublisher
+from hypnocast.live.publishing.second_opinions import SecondOpinions
 from hypnocast.live.staging.bed_stager import AskedPage, BedStager, StagedEvent
 from hypnocast.live.staging.carrying import Carried
 from hypnocast.live.staging.committing import EventCommitter
 from hypnocast.live.staging.judging import Judge
 from hypnocast.live.staging.rolling import RollingStager
+from hypnocast.live.staging.second_opinion import BesidePack
 from hypnocast.live.staging.stage_events import Origin, instant
 from hypnocast.ports.journal.journal import Journal
 from hypnocast.ports.journal.reader import NightRecord
-from hypnocast.ports.journal.records import Committed
+from hypnocast.ports.journal.records import BesideRecord, Committed
+from hypnocast.ports.supervision import Supervisor
 from hypnocast.stagers.packs.manifest import Context
 
 _log = structlog.get_logger("desk")
@@ -74,6 +78,8 @@ class BedParts:
     """How long after its close a page may wait for an opinion; None: as long as it takes."""
     carries: bool = False
     """Whether the model hands something over from page to page."""
+    beside: tuple[BesidePack, ...] = ()
+    """Packs that give a second opinion."""
 
 
 _Work = AskedPage | Changed | Noted | asyncio.Future[None]
@@ -99,6 +105,14 @@ class BedWorker:
         self._rolling = RollingStager(
             parts.judge, parts.decider, self._scorer, board.roll, board.counts
         )
+        self._beside = SecondOpinions(
+            board.bed,
+            parts.beside,
+            speaking=parts.judge,
+            journal=parts.journal,
+            shown=board,
+            live=parts.deadline_s is not None,
+        )
         self._work: asyncio.Queue[_Work | None] = asyncio.Queue()
         self.done = 0
         """Items worked off."""
@@ -120,8 +134,9 @@ class BedWorker:
             case Changed() | Noted():
                 self._work.put_nowait(item)
 
-    async def run(self) -> None:
+    async def run(self, supervisor: Supervisor) -> None:
         """Work until :meth:`finish`, and until all of it is durable."""
+        self._beside.start(supervisor)
         try:
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._committer.run())
@@ -132,6 +147,8 @@ class BedWorker:
         except ExceptionGroup as failed:
             # What went wrong can be told in a line; a group of what went wrong cannot.
             raise failed.exceptions[0] from failed
+        finally:
+            self._beside.stop()
 
     def finish(self) -> None:
         """Let :meth:`run` return once everything handed over so far is durable."""
@@ -147,11 +164,16 @@ class BedWorker:
         self,
         session: Session,
         night: NightRecord,
+        *,
         evidence: Iterable[tuple[int, FloatArray | None]],
         provisional: Iterable[tuple[payloads.StageEvent, FloatArray | None]],
-        carried: Carried | None = None,
+        carried: Mapping[str, Carried] = MappingProxyType({}),
+        beside: Sequence[BesideRecord] = (),
     ) -> None:
-        """Go on with a session that the journal has: the filter's state is followed again."""
+        """Go on with a session that the journal has: the filter's state is followed again.
+
+        ``carried``: digest of a pack → what it carried over.
+        """
         self._board.begin(session)
         self._board.recall(night)
         events = {event.epoch: event for event in night.events}
@@ -162,7 +184,9 @@ class BedWorker:
         for event, log_probabilities in provisional:
             state = await self._settle(event, log_probabilities, state)
         if session.anchor_utc is not None:
-            self._scorer.begin(self._parts.stamp.origin(session), state, carried)
+            origin = self._parts.stamp.origin(session)
+            self._scorer.begin(origin, state, carried.get(origin.pack_digest))
+            self._beside.resume(session, beside, carried)
 
     async def _settle(
         self, event: payloads.StageEvent, log_probabilities: FloatArray | None, state: NightState
@@ -196,8 +220,11 @@ class BedWorker:
         match item:
             case AskedPage():
                 await self._scorer.score(item)
+                self._beside.take(item.traced)
+                await self._beside.caught_up()
             case Changed():
                 await self._change(item.change)
+                self._beside.take(item)
             case Noted():
                 await self._note(item.session.id, item.at_utc, item.text)
             case asyncio.Future():
@@ -229,3 +256,4 @@ class BedWorker:
 
     def _durable(self, scored: StagedEvent, committed: Committed) -> None:
         self._board.event(scored, committed)
+        self._beside.spoken(scored.event.epoch)

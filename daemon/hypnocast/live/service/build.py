@@ -6,10 +6,19 @@ import functools
 import re
 import secrets
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from hypnocast.config.tables import BedTable, BrokerTable, Config, credential
+import msgspec
+
+from hypnocast.config.tables import (
+    BedTable,
+    BesidePackTable,
+    BrokerTable,
+    Config,
+    PackTable,
+    credential,
+)
 from hypnocast.core.montage.choice import Montage, choose_montage
 from hypnocast.core.night.session import SessionKeeper
 from hypnocast.core.timing.decisions import Decision
@@ -24,6 +33,7 @@ from hypnocast.live.bed.sources import ArrivalSource
 from hypnocast.live.publishing.bed_worker import BedParts, EventOrigin
 from hypnocast.live.staging.capacity import LIVE_DEADLINE_S
 from hypnocast.live.staging.judging import Judge
+from hypnocast.live.staging.second_opinion import BesidePack
 from hypnocast.ports.journal.journal import Journal
 from hypnocast.ports.mqtt.settings import BrokerSettings
 from hypnocast.stagers.base import Stager
@@ -130,7 +140,64 @@ def make_parts(
         ),
         deadline_s=LIVE_DEADLINE_S if live else None,
         carries=carries(pack),
+        beside=tuple(
+            _beside_pack(config, table, live=live, on_step=on_step) for table in config.pack.beside
+        ),
     )
+
+
+def _beside_pack(
+    config: Config, table: BesidePackTable, *, live: bool, on_step: Callable[[FallbackStep], None]
+) -> BesidePack:
+    pack = load_beside(table.name)
+    alone = PackTable(name=table.name, provider=table.provider, threads=table.threads)
+    own = msgspec.structs.replace(
+        config, pack=alone, publish=msgspec.structs.replace(config.publish, evidence=False)
+    )
+    manifest = pack.manifest
+    stamp = EventOrigin(
+        site=config.site.id,
+        pack_digest=pack.digest,
+        recipe_digest=pack.recipe.digest,
+        review_below=0.0,
+    )
+    return BesidePack(
+        name=f"{manifest.name} {manifest.version}",
+        digest=pack.digest,
+        judge=Judge(stager_builder(own, pack, on_step), gather=1 if live else SEEN_AT_ONCE),
+        decider=Decider(manifest.calibration, context_after=manifest.context.after > 0),
+        context=manifest.context,
+        trace=tracing_for(own, pack),
+        origin=stamp.origin,
+        carries=carries(pack),
+    )
+
+
+@functools.cache
+def load_beside(name: str) -> Pack:
+    """Load and verify a pack beside; once, for it may be large."""
+    return load_pack(resolve_pack(name))
+
+
+def _beside_roles(config: Config, pack: Pack) -> tuple[Role, ...]:
+    """Return what packs beside read of a page; a pack whose pages are cut otherwise is refused."""
+    packs = [load_beside(table.name) for table in config.pack.beside]
+    digests = [pack.digest, *(other.digest for other in packs)]
+    cut = (pack.recipe.context_s, pack.recipe.tail_s)
+    for place, other in enumerate(packs):
+        if (other.recipe.context_s, other.recipe.tail_s) != cut:
+            why = "needs pages with another context or tail than the pack that speaks"
+        elif digests.count(other.digest) > 1:
+            why = "is the pack that speaks, or stands here twice"
+        else:
+            continue
+        raise ConfigError(
+            f"{other.manifest.name} {why}",
+            where=f"pack.beside[{place}]",
+            remedy="Name another pack.",
+        )
+    own = [tracing_for(config, other).own_roles for other in packs]
+    return tuple(dict.fromkeys(role for roles in own for role in roles))
 
 
 def tracing_for(config: Config, pack: Pack, *, rolling: bool = False) -> PageTrace:
@@ -161,7 +228,10 @@ def pipeline_maker(
     script: WardDecisions | None = None,
 ) -> MakePipeline:
     """Return what makes the bedside of a bed when it is first heard of."""
-    tracing = tracing_for(config, pack, rolling=source.kind != "replay")
+    tracing = replace(
+        tracing_for(config, pack, rolling=source.kind != "replay"),
+        beside=_beside_roles(config, pack),
+    )
     beds = {bed.id: bed for bed in config.bed}
 
     def make(bed: str, send: Callable[[Item], None]) -> BedPipeline:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections import Counter
 from collections.abc import Callable, Coroutine
@@ -16,7 +17,7 @@ from hypnocast import __version__
 from hypnocast.core.wire import payloads
 from hypnocast.core.wire.payloads import OutboxCounters
 from hypnocast.core.wire.topics import Topics
-from hypnocast.errors import JournalError
+from hypnocast.errors import InferenceError, JournalError
 from hypnocast.live.bed.bed_updates import Item
 from hypnocast.live.bed.signal_thread import MakePipeline, SignalThread
 from hypnocast.live.bed.sources import ArrivalSource
@@ -92,6 +93,7 @@ class Ward:
         """Put the parts together; nothing runs yet."""
         self._plan = plan
         self.judge = plan.parts.judge
+        self._beside = tuple(pack.judge for pack in plan.parts.beside)
         self.journal = plan.parts.journal
         self.supervisor = plan.supervisor
         self.signal_thread = SignalThread(
@@ -153,6 +155,7 @@ class Ward:
             await self.judge.start(self.supervisor)
             self._log_capacity()
             self.ready.set()
+            others.append(self.supervisor.task("packs beside", self._start_beside))
             others.append(self._again("status", self._show_status, STATUS_DEADLINE_S))
             await self._until_over(link, care)
         finally:
@@ -163,7 +166,8 @@ class Ward:
                 task.cancel()
             self.link.stop()
             await asyncio.gather(link, *others, return_exceptions=True)
-            self.judge.stop()
+            for judge in (self.judge, *self._beside):
+                judge.stop()
         for desk in self._desk_tasks.values():
             if desk.done() and not desk.cancelled():
                 desk.result()  # one may have failed only while the others finished
@@ -254,6 +258,14 @@ class Ward:
         while True:
             await asyncio.sleep(REFRESH_S)
             await self.judge.rebuild_if_stuck()
+            for judge in self._beside:
+                with contextlib.suppress(InferenceError):  # what is degraded says it
+                    await judge.rebuild_if_stuck()
+
+    async def _start_beside(self, _: Worker) -> None:
+        """Open the packs beside, once the one that speaks is ready."""
+        for judge in self._beside:
+            await judge.start_or_try_again(self.supervisor)
 
     async def _count_outbox_again(self, worker: Worker) -> None:
         while True:
@@ -291,7 +303,7 @@ class Ward:
             board = BedPublisher(bed, self._house, self.link)
             desk = BedWorker(self._plan.parts, board)
             self.workers[bed], self.boards[bed] = desk, board
-            working = self.supervisor.task(f"desk {bed}", lambda _: desk.run())
+            working = self.supervisor.task(f"desk {bed}", lambda _: desk.run(self.supervisor))
             working.add_done_callback(self._desk_over)
             self._desk_tasks[bed] = working
             board.refresh()
@@ -336,14 +348,21 @@ class Ward:
         night = await self.journal.read(look)
         evidence = await self.journal.read(lambda reader: reader.evidence(session_id))
         provisional = await self.journal.read(lambda reader: reader.provisional(session_id))
-        pack = self._plan.pack.digest
-        kept = await self.journal.read(lambda reader: reader.carried(session_id, pack))
-        carried = None if kept is None else Carried(kept.session, kept.epoch, kept.state)
+        kept = await self.journal.read(lambda reader: reader.carried(session_id))
+        carried = {one.pack: Carried(one.session, one.epoch, one.state) for one in kept}
+        beside = await self.journal.read(lambda reader: reader.beside(session_id))
         session = session_of(night, self._plan.boot_id)
         last = max((event.epoch for event in night.events), default=-1)
         seen = max([session.opened_utc, *(utc_of(page.end) for page in night.events)])
         _log.info("session taken up again", bed=session.bed, session=session.id, epoch=last + 1)
-        await self.desk(session.bed).resume(session, night, evidence, provisional, carried)
+        await self.desk(session.bed).resume(
+            session,
+            night,
+            evidence=evidence,
+            provisional=provisional,
+            carried=carried,
+            beside=beside,
+        )
         taken_up = self.signal_thread.post(
             session.bed,
             lambda pipeline, now: pipeline.resume(
@@ -359,6 +378,7 @@ class Ward:
         condition = self.journal.condition
         lines = (
             *self.judge.state().degraded,
+            *(f"beside: {why}" for judge in self._beside for why in judge.state().degraded),
             *(("journal_degraded",) if condition.health == "degraded" else ()),
             *(words for words in (condition.why, condition.lost, self._uncounted) if words),
             *self.link.problems,

@@ -53,6 +53,8 @@ class StagedEvent:
     """Milliseconds since the page's end, asked when the event is written."""
     carried: bytes | None = None
     """What a recurrent model carries over to the next page."""
+    coverage: float = 1.0
+    """How much of the page there was for the model to see."""
 
 
 @dataclass(slots=True, eq=False)
@@ -253,7 +255,8 @@ class BedStager:
         kept = opinion.log_probabilities if opinion is not None else None
         picture = outcome if isinstance(outcome, Picture) else None
         carried = opinion.carried if opinion is not None else None
-        await self._emit(StagedEvent(event, kept, picture, clock, carried))
+        coverage = opinion.coverage if opinion is not None else 1.0
+        await self._emit(StagedEvent(event, kept, picture, clock, carried, coverage))
 
 
 def _clock(traced: Timings, arrived: float) -> Callable[[], float] | None:

@@ -134,11 +134,21 @@ class Judge:
         self._model_bytes = max(0, resident_bytes() - before)
         self._spawn(self._stager)
 
+    async def start_or_try_again(self, supervisor: Supervisor) -> None:
+        """Build the stager; where that fails questions are refused, and it is tried again."""
+        self._supervisor = supervisor
+        await self._build_anew()
+
     @property
     def capacity(self) -> Capacity | None:
         """What the model was measured to take; None while there is none."""
         stager = self._stager
         return None if stager is None else Capacity.of(stager.pace, self._model_bytes)
+
+    @property
+    def idle(self) -> bool:
+        """Whether nothing is judged and nothing waits to be."""
+        return self._began is None and not len(self._questions)
 
     def stop(self) -> None:
         """Refuse what still waits and let go of the model."""

@@ -15,6 +15,7 @@ from hypnocast.core.types import FloatArray
 from hypnocast.core.wire.payloads import NightMark, StageEvent
 from hypnocast.errors import JournalError
 from hypnocast.ports.journal.records import (
+    BesideRecord,
     CarriedRecord,
     ClockAnchor,
     Correction,
@@ -205,12 +206,24 @@ class JournalReader:
             for payload, blob in rows
         )
 
-    def carried(self, session: str, pack: str) -> CarriedRecord | None:
-        """Return what a recurrent model carried over from the newest page it judged."""
+    def carried(self, session: str) -> tuple[CarriedRecord, ...]:
+        """Return what each recurrent model carried over from the newest page it judged."""
         if not self._has_table("carried"):
-            return None
-        rows = self._rows("SELECT * FROM carried WHERE session = ? AND pack = ?", session, pack)
-        return CarriedRecord(*rows[0]) if rows else None
+            return ()
+        rows = self._rows("SELECT * FROM carried WHERE session = ?", session)
+        return tuple(CarriedRecord(*row) for row in rows)
+
+    def beside(self, session: str) -> tuple[BesideRecord, ...]:
+        """Return what packs beside said of a night, pack by pack, by epoch."""
+        if not self._has_table("beside"):
+            return ()
+        rows = self._rows("SELECT * FROM beside WHERE session = ? ORDER BY pack, epoch", session)
+        return tuple(
+            BesideRecord(
+                night, epoch, pack, name, stage, reason, _numbers(chances), _numbers(log), coverage
+            )
+            for night, epoch, pack, name, stage, reason, chances, log, coverage in rows
+        )
 
     def _has_table(self, name: str) -> bool:
         """Say whether the journal's version had a table that came later."""
@@ -253,6 +266,10 @@ class JournalReader:
         """Return the answer a request got, if it got one."""
         rows = self._rows("SELECT * FROM replies WHERE bed = ? AND request = ?", bed, request)
         return StoredReply(*rows[0]) if rows else None
+
+
+def _numbers(blob: bytes | None) -> FloatArray | None:
+    return None if blob is None else np.frombuffer(blob, dtype="<f8")
 
 
 def _connect(path: Path) -> sqlite3.Connection:

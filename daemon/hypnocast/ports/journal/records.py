@@ -8,7 +8,14 @@ from dataclasses import dataclass, replace
 import msgspec
 
 from hypnocast.core.types import FloatArray
-from hypnocast.core.wire.payloads import NightMark, PhaseName, SourceName, StageEvent, StageName
+from hypnocast.core.wire.payloads import (
+    NightMark,
+    PhaseName,
+    ReasonName,
+    SourceName,
+    StageEvent,
+    StageName,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +83,26 @@ class CarriedRecord:
     state: bytes
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class BesideRecord:
+    """What a pack beside the one that speaks said of a page: its second opinion."""
+
+    session: str
+    epoch: int
+    pack: str
+    """Digest."""
+    name: str
+    """Name and version."""
+    stage: StageName | None
+    reason: ReasonName | None
+    probabilities: FloatArray | None
+    """(5,) after calibration and filtering."""
+    log_probabilities: FloatArray | None
+    """(5,) as the model gave them: its decider is rebuilt from it."""
+    coverage: float
+    """How much of the page there was for it to see."""
+
+
 @dataclass(frozen=True, slots=True)
 class EventDraft:
     """An event to be written. Its sequence number is given by the journal."""
@@ -131,6 +158,7 @@ class Batch:
     replies: tuple[StoredReply, ...] = ()
     corrections: tuple[Correction, ...] = ()
     carried: tuple[CarriedRecord, ...] = ()
+    beside: tuple[BesideRecord, ...] = ()
 
 
 def timed(batch: Batch) -> Batch:

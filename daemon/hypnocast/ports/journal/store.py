@@ -11,6 +11,7 @@ from typing import Final
 import msgspec
 import numpy as np
 
+from hypnocast.core.types import FloatArray
 from hypnocast.core.wire import payloads
 from hypnocast.errors import JournalError
 from hypnocast.ports.journal.records import Batch, Committed, EventDraft, SessionRecord, StoredEvent
@@ -100,6 +101,11 @@ _LATER_TABLES = """
 CREATE TABLE IF NOT EXISTS carried (
     session TEXT NOT NULL REFERENCES sessions ON DELETE CASCADE, pack TEXT NOT NULL,
     epoch INTEGER NOT NULL, state BLOB NOT NULL, PRIMARY KEY (session, pack)
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS beside (
+    session TEXT NOT NULL REFERENCES sessions ON DELETE CASCADE, epoch INTEGER NOT NULL,
+    pack TEXT NOT NULL, name TEXT NOT NULL, stage TEXT, reason TEXT, probabilities BLOB,
+    log_probabilities BLOB, coverage REAL NOT NULL, PRIMARY KEY (session, pack, epoch)
 ) WITHOUT ROWID;
 """
 """Tables that came later. Older versions pass them by, so the schema's number stays."""
@@ -237,6 +243,23 @@ class Store:
             "INSERT OR REPLACE INTO carried VALUES (?, ?, ?, ?)",
             [(c.session, c.pack, c.epoch, c.state) for c in batch.carried],
         )
+        many(
+            "INSERT OR IGNORE INTO beside VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            [
+                (
+                    b.session,
+                    b.epoch,
+                    b.pack,
+                    b.name,
+                    b.stage,
+                    b.reason,
+                    _numbers(b.probabilities),
+                    _numbers(b.log_probabilities),
+                    b.coverage,
+                )
+                for b in batch.beside
+            ],
+        )
         events, stored = self._write_events(batch.events)
         many(
             "INSERT INTO marks (session, at, kind, text) VALUES (?, ?, ?, ?)",
@@ -334,6 +357,10 @@ class Store:
         self.connection.execute("DELETE FROM replies WHERE created < ?", (instant,))
         self.connection.execute("PRAGMA incremental_vacuum").fetchall()
         return cursor.rowcount
+
+
+def _numbers(values: FloatArray | None) -> bytes | None:
+    return None if values is None else np.asarray(values, dtype="<f8").tobytes()
 
 
 def _row(session: SessionRecord) -> tuple[str | None, ...]:

@@ -1,0 +1,137 @@
+"""A second opinion: one pack beside the one that speaks, at one bed.
+
+It judges the same pages by the same steps, but only while the pack that speaks has nothing to do.
+Where that is too seldom, its oldest pages are left out and counted: nobody waits for it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import dataclass
+
+from hypnocast.core.night.session import Phase, Session, SessionChange
+from hypnocast.core.types import Gap, Opinion, Reason
+from hypnocast.core.verdicts.decider import Decider, NightState
+from hypnocast.live.bed.bed_updates import Changed, TracedPage
+from hypnocast.live.bed.page_drawing import PageDrawing, PageTrace
+from hypnocast.live.staging.bed_stager import BedStager, StagedEvent
+from hypnocast.live.staging.carrying import Carried
+from hypnocast.live.staging.judging import Judge
+from hypnocast.live.staging.stage_events import Origin
+from hypnocast.ports.journal.records import BesideRecord
+from hypnocast.stagers.packs.manifest import Context
+
+MOST_WAITING = 8
+"""Pages of a bed that wait; at one more the oldest is left out."""
+
+QUIET_S = 0.05
+"""So often it is looked whether the pack that speaks has something to do."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class BesidePack:
+    """A pack that judges beside, and how."""
+
+    name: str
+    """Name and version."""
+    digest: str
+    judge: Judge
+    decider: Decider
+    context: Context
+    trace: PageTrace
+    origin: Callable[[Session], Origin]
+    carries: bool
+
+
+class BesideStager:
+    """Judges one bed's pages with one pack beside."""
+
+    def __init__(
+        self,
+        pack: BesidePack,
+        speaking: Judge,
+        emit: Callable[[StagedEvent], Awaitable[None]],
+        *,
+        live: bool,
+    ) -> None:
+        """Take the pack, the judge that goes first, and where verdicts go.
+
+        Unless ``live``, no page is left out: a recording waits.
+        """
+        self.pack = pack
+        self._speaking = speaking
+        self._live = live
+        self._drawing = PageDrawing(pack.trace)
+        self._stager = BedStager(
+            pack.judge, pack.decider, pack.context, emit, deadline_s=None, carries=pack.carries
+        )
+        self._waiting: deque[TracedPage | SessionChange] = deque()
+        self._come = asyncio.Event()
+        self._done = asyncio.Event()
+        self._done.set()
+        self.shed = 0
+        """Pages left out."""
+
+    def take(self, item: TracedPage | Changed) -> None:
+        """Take a page, or what became of the session; never waits."""
+        self._waiting.append(item.change if isinstance(item, Changed) else item)
+        pages = [one for one in self._waiting if isinstance(one, TracedPage)]
+        if self._live and len(pages) > MOST_WAITING:
+            self._waiting.remove(pages[0])
+            self.shed += 1
+        self._done.clear()
+        self._come.set()
+
+    async def caught_up(self) -> None:
+        """Wait until nothing waits."""
+        await self._done.wait()
+
+    def resume(
+        self, session: Session, said: Iterable[BesideRecord], carried: Carried | None
+    ) -> None:
+        """Go on with a session from what the journal has of this pack."""
+        past = (
+            (one.epoch, None if log is None else Opinion(one.epoch, log, "", coverage=one.coverage))
+            for one in said
+            for log in (one.log_probabilities,)
+        )
+        self._stager.begin(self.pack.origin(session), self.pack.decider.rebuild(past), carried)
+
+    async def run(self) -> None:
+        """Judge what comes, in its order."""
+        while True:
+            while not self._waiting:
+                self._done.set()
+                self._come.clear()
+                await self._come.wait()
+            await self._quiet()
+            item = self._waiting.popleft()
+            if isinstance(item, TracedPage):
+                await self._judge(item)
+            else:
+                await self._change(item)
+
+    async def _quiet(self) -> None:
+        while True:
+            if not self._live or self._speaking.idle:
+                return
+            await asyncio.sleep(QUIET_S)
+
+    async def _judge(self, traced: TracedPage) -> None:
+        if self._stager.origin is None or self._stager.origin.session != traced.session.id:
+            return  # its beginning was before this daemon's, and is not known
+        outcome, page = traced.outcome, traced.page
+        ended = isinstance(outcome, Gap) and outcome.reason is Reason.SESSION_END
+        if page is not None and not ended:
+            outcome = await asyncio.to_thread(self._drawing.draw, page)
+        asked = self._stager.ask(TracedPage(traced.session, outcome, traced.timings))
+        await self._stager.score(asked)
+
+    async def _change(self, change: SessionChange) -> None:
+        session = change.session
+        if change.change in ("opened", "phase") and session.phase is Phase.RECORDING:
+            self._stager.begin(self.pack.origin(session), NightState())
+        elif change.change == "ended" and self._stager.origin is not None:
+            await self._stager.end()
