@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import time
 from collections import Counter
 from collections.abc import Callable, Coroutine
@@ -17,7 +16,7 @@ from hypnocast import __version__
 from hypnocast.core.wire import payloads
 from hypnocast.core.wire.payloads import OutboxCounters
 from hypnocast.core.wire.topics import Topics
-from hypnocast.errors import InferenceError, JournalError
+from hypnocast.errors import JournalError
 from hypnocast.live.bed.bed_updates import Item
 from hypnocast.live.bed.signal_thread import MakePipeline, SignalThread
 from hypnocast.live.bed.sources import ArrivalSource
@@ -28,6 +27,7 @@ from hypnocast.live.publishing.home_assistant import discovery, discovery_topic
 from hypnocast.live.service.command_handler import CommandHandler
 from hypnocast.live.service.resumption import log_failure, session_of, utc_of
 from hypnocast.live.staging.carrying import Carried
+from hypnocast.live.staging.second_opinion import BesideJudges
 from hypnocast.live.staging.stage_events import instant
 from hypnocast.ports.journal.reader import JournalReader, NightRecord
 from hypnocast.ports.mqtt.link import Connected, MqttLink
@@ -93,7 +93,7 @@ class Ward:
         """Put the parts together; nothing runs yet."""
         self._plan = plan
         self.judge = plan.parts.judge
-        self._beside = tuple(pack.judge for pack in plan.parts.beside)
+        self._beside = BesideJudges(plan.parts.beside, plan.supervisor)
         self.journal = plan.parts.journal
         self.supervisor = plan.supervisor
         self.signal_thread = SignalThread(
@@ -155,7 +155,7 @@ class Ward:
             await self.judge.start(self.supervisor)
             self._log_capacity()
             self.ready.set()
-            others.append(self.supervisor.task("packs beside", self._start_beside))
+            others.append(self.supervisor.task("packs beside", lambda _: self._beside.start()))
             others.append(self._again("status", self._show_status, STATUS_DEADLINE_S))
             await self._until_over(link, care)
         finally:
@@ -166,8 +166,8 @@ class Ward:
                 task.cancel()
             self.link.stop()
             await asyncio.gather(link, *others, return_exceptions=True)
-            for judge in (self.judge, *self._beside):
-                judge.stop()
+            self.judge.stop()
+            self._beside.stop()
         for desk in self._desk_tasks.values():
             if desk.done() and not desk.cancelled():
                 desk.result()  # one may have failed only while the others finished
@@ -258,14 +258,7 @@ class Ward:
         while True:
             await asyncio.sleep(REFRESH_S)
             await self.judge.rebuild_if_stuck()
-            for judge in self._beside:
-                with contextlib.suppress(InferenceError):  # what is degraded says it
-                    await judge.rebuild_if_stuck()
-
-    async def _start_beside(self, _: Worker) -> None:
-        """Open the packs beside, once the one that speaks is ready."""
-        for judge in self._beside:
-            await judge.start_or_try_again(self.supervisor)
+            await self._beside.rebuild_if_stuck()
 
     async def _count_outbox_again(self, worker: Worker) -> None:
         while True:
@@ -378,7 +371,7 @@ class Ward:
         condition = self.journal.condition
         lines = (
             *self.judge.state().degraded,
-            *(f"beside: {why}" for judge in self._beside for why in judge.state().degraded),
+            *self._beside.degraded,
             *(("journal_degraded",) if condition.health == "degraded" else ()),
             *(words for words in (condition.why, condition.lost, self._uncounted) if words),
             *self.link.problems,

@@ -7,13 +7,15 @@ Where that is too seldom, its oldest pages are left out and counted: nobody wait
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from hypnocast.core.night.session import Phase, Session, SessionChange
 from hypnocast.core.types import Gap, Opinion, Reason
 from hypnocast.core.verdicts.decider import Decider, NightState
+from hypnocast.errors import InferenceError
 from hypnocast.live.bed.bed_updates import Changed, TracedPage
 from hypnocast.live.bed.page_drawing import PageDrawing, PageTrace
 from hypnocast.live.staging.bed_stager import BedStager, StagedEvent
@@ -21,6 +23,7 @@ from hypnocast.live.staging.carrying import Carried
 from hypnocast.live.staging.judging import Judge
 from hypnocast.live.staging.stage_events import Origin
 from hypnocast.ports.journal.records import BesideRecord
+from hypnocast.ports.supervision import Supervisor
 from hypnocast.stagers.packs.manifest import Context
 
 MOST_WAITING = 8
@@ -43,6 +46,37 @@ class BesidePack:
     trace: PageTrace
     origin: Callable[[Session], Origin]
     carries: bool
+
+
+class BesideJudges:
+    """The models of all packs beside: opened late, cared for, and never the end of a night."""
+
+    def __init__(self, packs: Sequence[BesidePack], supervisor: Supervisor) -> None:
+        """Take the packs, and who supervises their threads."""
+        self._judges = {pack.name: pack.judge for pack in packs}
+        self._supervisor = supervisor
+
+    @property
+    def degraded(self) -> tuple[str, ...]:
+        """What is not as it should be, a line each."""
+        states = ((name, judge.state()) for name, judge in self._judges.items())
+        return tuple(f"beside, {name}: {why}" for name, state in states for why in state.degraded)
+
+    async def start(self) -> None:
+        """Open the models, once the pack that speaks is ready."""
+        for judge in self._judges.values():
+            await judge.start_or_try_again(self._supervisor)
+
+    async def rebuild_if_stuck(self) -> None:
+        """Build a model that hangs anew, where there is room for another."""
+        for judge in self._judges.values():
+            with contextlib.suppress(InferenceError):  # it stays degraded, and says so
+                await judge.rebuild_if_stuck()
+
+    def stop(self) -> None:
+        """Let go of the models."""
+        for judge in self._judges.values():
+            judge.stop()
 
 
 class BesideStager:
