@@ -323,7 +323,6 @@ class SecondOpinion(Message, frozen=True, kw_only=True):
     """What one pack beside says of the night; nothing it says changes a stage."""
 
     pack: str
-    """Name and version."""
     digest: str
     provider: str | None
     epoch: int | None
@@ -340,7 +339,6 @@ class SecondOpinion(Message, frozen=True, kw_only=True):
     compared: int
     """Pages that both have staged."""
     kappa: float | None
-    """Cohen's kappa over them; null where it is undefined."""
     shed: int
     """Pages it was not asked about, because there was too much to do."""
 
