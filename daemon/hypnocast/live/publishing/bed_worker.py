@@ -7,9 +7,8 @@ that pages of many beds meet in one batch; everything after that waits its turn.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from types import MappingProxyType
 
 import msgspec
 import structlog
@@ -80,6 +79,19 @@ class BedParts:
     """Whether the model hands something over from page to page."""
     beside: tuple[BesidePack, ...] = ()
     """Packs that give a second opinion."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class KnownNight:
+    """What the journal has of a session that goes on."""
+
+    night: NightRecord
+    evidence: Sequence[tuple[int, FloatArray | None]]
+    """Epoch → the opinion that its terminal verdict follows from; None where it was withheld."""
+    provisional: Sequence[tuple[payloads.StageEvent, FloatArray | None]]
+    carried: Mapping[str, Carried]
+    """Digest of a pack → what its model carried over."""
+    beside: Sequence[BesideRecord]
 
 
 _Work = AskedPage | Changed | Noted | asyncio.Future[None]
@@ -160,33 +172,22 @@ class BedWorker:
         self._work.put_nowait(reached)
         await reached
 
-    async def resume(
-        self,
-        session: Session,
-        night: NightRecord,
-        *,
-        evidence: Iterable[tuple[int, FloatArray | None]],
-        provisional: Iterable[tuple[payloads.StageEvent, FloatArray | None]],
-        carried: Mapping[str, Carried] = MappingProxyType({}),
-        beside: Sequence[BesideRecord] = (),
-    ) -> None:
-        """Go on with a session that the journal has: the filter's state is followed again.
-
-        ``carried``: digest of a pack → what it carried over.
-        """
+    async def resume(self, session: Session, known: KnownNight) -> None:
+        """Go on with a session that the journal has: the filter's state is followed again."""
+        night = known.night
         self._board.begin(session)
         self._board.recall(night)
         events = {event.epoch: event for event in night.events}
         state = self._parts.decider.rebuild(
             (epoch, None if said is None else self._opinion(events[epoch], said))
-            for epoch, said in evidence
+            for epoch, said in known.evidence
         )
-        for event, log_probabilities in provisional:
+        for event, log_probabilities in known.provisional:
             state = await self._settle(event, log_probabilities, state)
         if session.anchor_utc is not None:
             origin = self._parts.stamp.origin(session)
-            self._scorer.begin(origin, state, carried.get(origin.pack_digest))
-            self._beside.resume(session, beside, carried)
+            self._scorer.begin(origin, state, known.carried.get(origin.pack_digest))
+            self._beside.resume(session, known.beside, known.carried)
 
     async def _settle(
         self, event: payloads.StageEvent, log_probabilities: FloatArray | None, state: NightState

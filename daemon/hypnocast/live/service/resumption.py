@@ -9,9 +9,23 @@ import structlog
 
 from hypnocast.core.night.session import LightsMark, Phase, Session
 from hypnocast.errors import HypnocastError
-from hypnocast.ports.journal.reader import NightRecord
+from hypnocast.live.publishing.bed_worker import KnownNight
+from hypnocast.live.staging.carrying import Carried
+from hypnocast.ports.journal.reader import JournalReader, NightRecord
 
 _log = structlog.get_logger("ward")
+
+
+def known_night(reader: JournalReader, session: str) -> KnownNight:
+    """Read all that is needed to go on with a session."""
+    kept = reader.carried(session)
+    return KnownNight(
+        night=reader.night(session),
+        evidence=reader.evidence(session),
+        provisional=reader.provisional(session),
+        carried={one.pack: Carried(one.session, one.epoch, one.state) for one in kept},
+        beside=reader.beside(session),
+    )
 
 
 def session_of(night: NightRecord, boot_id: str) -> Session:

@@ -25,11 +25,10 @@ from hypnocast.live.publishing.bed_publisher import BedPublisher, SiteStates
 from hypnocast.live.publishing.bed_worker import BedParts, BedWorker
 from hypnocast.live.publishing.home_assistant import discovery, discovery_topic
 from hypnocast.live.service.command_handler import CommandHandler
-from hypnocast.live.service.resumption import log_failure, session_of, utc_of
-from hypnocast.live.staging.carrying import Carried
+from hypnocast.live.service.resumption import known_night, log_failure, session_of, utc_of
 from hypnocast.live.staging.second_opinion import BesideJudges
 from hypnocast.live.staging.stage_events import instant
-from hypnocast.ports.journal.reader import JournalReader, NightRecord
+from hypnocast.ports.journal.reader import JournalReader
 from hypnocast.ports.mqtt.link import Connected, MqttLink
 from hypnocast.ports.mqtt.settings import BrokerSettings
 from hypnocast.ports.supervision import Supervisor
@@ -335,27 +334,12 @@ class Ward:
             await self._resume_one(record.id)
 
     async def _resume_one(self, session_id: str) -> None:
-        def look(reader: JournalReader) -> NightRecord:
-            return reader.night(session_id)
-
-        night = await self.journal.read(look)
-        evidence = await self.journal.read(lambda reader: reader.evidence(session_id))
-        provisional = await self.journal.read(lambda reader: reader.provisional(session_id))
-        kept = await self.journal.read(lambda reader: reader.carried(session_id))
-        carried = {one.pack: Carried(one.session, one.epoch, one.state) for one in kept}
-        beside = await self.journal.read(lambda reader: reader.beside(session_id))
-        session = session_of(night, self._plan.boot_id)
+        known = await self.journal.read(lambda reader: known_night(reader, session_id))
+        night, session = known.night, session_of(known.night, self._plan.boot_id)
         last = max((event.epoch for event in night.events), default=-1)
         seen = max([session.opened_utc, *(utc_of(page.end) for page in night.events)])
         _log.info("session taken up again", bed=session.bed, session=session.id, epoch=last + 1)
-        await self.desk(session.bed).resume(
-            session,
-            night,
-            evidence=evidence,
-            provisional=provisional,
-            carried=carried,
-            beside=beside,
-        )
+        await self.desk(session.bed).resume(session, known)
         taken_up = self.signal_thread.post(
             session.bed,
             lambda pipeline, now: pipeline.resume(
