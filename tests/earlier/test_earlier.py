@@ -180,4 +180,7 @@ def test_a_tape_of_an_earlier_version_gives_back_what_it_gave(
         if isinstance(header, dict) and isinstance(known, dict):
             # A header may gain a field; what it had stays.
             one["header"] = {name: header[name] for name in known}
-        assert {name: one[name] for name in other} == other
+        # The name of a class may change; what it holds may not.
+        assert {name: one[name] for name in other if name != "type"} == {
+            name: value for name, value in other.items() if name != "type"
+        }

@@ -30,7 +30,8 @@ from hypnocast.errors import TapeError
 from hypnocast.ports.recordings.files import open_recording
 from hypnocast.ports.recordings.tape import Tape
 from hypnocast.ports.recordings.tape_reader import TapeDecision, read_tape, tape_facts
-from hypnocast.ports.recordings.tape_recorder import TapeLimits, TapeRecorder, expired
+from hypnocast.ports.recordings.tape_recorder import TapeLimits, TapeRecorder
+from hypnocast.ports.recordings.tape_retention import expired
 from hypnocast.ports.recordings.xdf_decode import Damage
 from support.lsl_lab import wait_until
 
@@ -326,6 +327,94 @@ def test_a_disk_that_refuses_never_stops_the_reader_and_is_told(tmp_path: Path) 
     deck.close()
     assert path is not None
     assert_same(list(read_tape(path))[-len(arrivals[3:]) :], arrivals[3:])
+
+
+def test_a_hole_that_a_power_cut_left_is_never_read_as_signal(tmp_path: Path) -> None:
+    """Pages that never reached the disk read as zeros: once a flat line of up to 0.65 s."""
+    arrivals = night(12)
+    path = record(tmp_path, arrivals)
+    raw = path.read_bytes()
+    sent = {one.arrived: one for one in arrivals if isinstance(one, Chunk)}
+    for at in range(0, len(raw) - 4096, 512):
+        path.write_bytes(raw[:at] + bytes(512) + raw[at + 512 :])
+        damage: list[Damage] = []
+        if at == 0:
+            continue  # without a head it is no XDF file
+        for one in read_tape(path, on_damage=damage.append):
+            if isinstance(one, Chunk):
+                assert np.array_equal(one.samples, sent[one.arrived].samples), at
+                assert np.array_equal(one.stamps, sent[one.arrived].stamps), at
+        assert damage, at
+
+
+class UnwillingDisk:
+    """Refuses chosen syncs of files, as a disk with a bad patch does."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.refuse = 0
+        self.refused = 0
+        self._sync = os.fsync
+        monkeypatch.setattr(os, "fsync", self._fsync)
+
+    def _fsync(self, number: int) -> None:
+        if self.refuse:
+            self.refuse -= 1
+            self.refused += 1
+            raise OSError(errno.EIO, "Input/output error")
+        self._sync(number)
+
+
+@pytest.mark.promise(5)
+@pytest.mark.parametrize("refused", [1, 2])
+def test_a_tape_whose_sync_failed_is_given_up_and_what_is_not_safe_is_written_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, refused: int
+) -> None:
+    """Linux takes the pages for written after a failed sync: they may never reach the disk."""
+    disk = UnwillingDisk(monkeypatch)
+    recorder = TapeRecorder(tmp_path, limits=TapeLimits(sync_every_s=0.02))
+    arrivals = night(30)
+    for arrival in arrivals[:20]:
+        recorder.write("bed", arrival)
+    bed_tape = recorder._bed_tapes["bed"]
+    wait_until(lambda: bed_tape.safe is arrivals[19], "a good sync")
+    first = recorder.path("bed")
+    with recorder._lock:
+        disk.refuse = refused
+    recorder.write("bed", arrivals[20])
+    wait_until(lambda: recorder.path("bed") != first, "another tape")
+    assert recorder.statistics().given_up >= 1
+    assert "cannot be synced" in recorder.statistics().last_error
+    for arrival in arrivals[21:]:
+        recorder.write("bed", arrival)
+    wait_until(lambda: bed_tape.safe is arrivals[-1], "all is safe")
+    assert recorder.statistics().problem == ""
+    last = recorder.path("bed")
+    recorder.close()
+    assert last is not None
+    read = list(read_tape(last))
+    # What was written after the last good sync is on the new tape, and all that came since.
+    assert_same(read[-len(arrivals[20:]) :], arrivals[20:])
+    assert recorder.statistics().arrivals_lost == 0
+
+
+def test_what_no_tape_took_is_written_once_the_disk_is_back(tmp_path: Path) -> None:
+    now = [1000.0]
+    recorder = TapeRecorder(tmp_path / "tapes", now=lambda: now[0])
+    arrivals = night(8)
+    (tmp_path / "tapes").write_text("a file where the folder should be")
+    for arrival in arrivals[:-1]:
+        recorder.write("bed", arrival)
+    assert recorder.statistics().arrivals_lost == len(arrivals) - 1
+    assert recorder.statistics().problem
+    (tmp_path / "tapes").unlink()
+    now[0] += 60.0
+    recorder.write("bed", arrivals[-1])
+    path = recorder.path("bed")
+    assert recorder.statistics().arrivals_lost == 0
+    assert recorder.statistics().problem == ""
+    recorder.close()
+    assert path is not None
+    assert_same(list(read_tape(path)), arrivals)
 
 
 def test_old_tapes_and_the_oldest_beyond_the_limit_go(tmp_path: Path) -> None:

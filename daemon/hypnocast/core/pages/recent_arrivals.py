@@ -37,6 +37,20 @@ class RecentArrivals:
             now.take(arrival)
         return now.arrivals()
 
+    def after(self, arrival: Arrival | None) -> tuple[Arrival, ...]:
+        """Return what somebody must hear who begins behind this very arrival.
+
+        The streams that were open then and their clocks, and all that came since; where the arrival
+        is not remembered, as much as is.
+        """
+        later = None if arrival is None else self.since(arrival)
+        if later is None:
+            return self.told()
+        then = self._before.copy()
+        for index in range(len(self._recent) - len(later)):
+            then.take(self._recent[index])
+        return (*then.arrivals(), *later)
+
     def since(self, arrival: Arrival) -> tuple[Arrival, ...] | None:
         """Return what came after this very arrival; None where it is not remembered."""
         later: list[Arrival] = []

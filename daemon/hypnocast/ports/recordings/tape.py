@@ -5,8 +5,9 @@ same arrivals in the same order at the same times:
 
 - ``Hypnocast`` (text): what the daemon decided about time, one JSON line each, and the events
   XDF has no place for: a stream opened, a stream lost;
-- ``HypnocastArrivals`` (int32): one sample before each arrival: the stream's number and the kind
-  of arrival, stamped with the local LSL clock.
+- ``HypnocastArrivals`` (int32): one sample before each arrival and each line of text: the
+  stream's number, the kind of arrival and a CRC-32 of the block that follows, stamped with the
+  local LSL clock. A hole that a power cut left is so never read as signal.
 
 Any other XDF reader sees both as ordinary streams. A tape that grows too long goes on in a next
 part, which begins with all headers and can be read alone.
@@ -57,6 +58,7 @@ class Kind(IntEnum):
     CLOCK = 1
     MARK = 2
     CLOCK_AGAIN = 3
+    NOTE = 4
 
 
 @dataclass(slots=True)
@@ -180,36 +182,31 @@ class Tape:
                 f"samples of shape {values.shape} do not fit stream {chunk.stream!r}",
                 where=str(self.path),
             )
-        self._row(stream, Kind.CHUNK, chunk.arrived)
         stamps = np.asarray(chunk.stamps, dtype=np.float64)
-        self._put(
-            xdf.samples(
-                stream.number,
-                values.astype(wanted, copy=False),
-                stamps,
-                interval=stream.interval,
-            )
+        raw = xdf.samples(
+            stream.number, values.astype(wanted, copy=False), stamps, interval=stream.interval
         )
+        self._put_arrival(stream, Kind.CHUNK, chunk.arrived, raw)
         _count(stream, float(stamps[0]), float(stamps[-1]), len(stamps))
 
     def _write_reading(self, reading: ClockReading, kind: Kind) -> None:
         stream = self._stream(reading.stream)
-        self._row(stream, kind, reading.at)
-        self._put(xdf.clock_offset(stream.number, at=reading.at, offset=reading.offset))
+        raw = xdf.clock_offset(stream.number, at=reading.at, offset=reading.offset)
+        self._put_arrival(stream, kind, reading.at, raw)
         stream.last_reading = reading
         stream.offsets.append((reading.at - reading.offset, reading.offset))
 
     def _write_mark(self, mark: Mark) -> None:
         stream = self._stream(mark.stream)
-        self._row(stream, Kind.MARK, mark.arrived)
         values = (mark.text.split("\t", stream.columns - 1) + [""] * stream.columns)[
             : stream.columns
         ]
         if stream.format == "string":
-            self._put(xdf.texts(stream.number, [(mark.stamp, values)]))
+            raw = xdf.texts(stream.number, [(mark.stamp, values)])
         else:
             row = np.array([values]).astype(np.float64).astype(xdf.DTYPES[stream.format])
-            self._put(xdf.samples(stream.number, row, np.array([mark.stamp]), interval=0.0))
+            raw = xdf.samples(stream.number, row, np.array([mark.stamp]), interval=0.0)
+        self._put_arrival(stream, Kind.MARK, mark.arrived, raw)
         _count(stream, mark.stamp, mark.stamp, 1)
 
     def _write_opened(self, opened: StreamOpened) -> None:
@@ -238,16 +235,22 @@ class Tape:
 
     # -- own streams -----------------------------------------------------------------------------
 
-    def _row(self, stream: _OnTape, kind: Kind, at: float) -> None:
+    def _put_arrival(self, stream: _OnTape, kind: Kind, at: float, raw: bytes) -> None:
         self._maybe_boundary(at)
-        row = np.array([[stream.number, kind]], dtype=np.int32)
+        self._put_block(stream.number, kind, at, raw)
+
+    def _put_block(self, number: int, kind: Kind, at: float, raw: bytes) -> None:
+        """Write a chunk, and before it whose it is and its checksum."""
+        crc = xdf.checksum(number, kind, at, xdf.content_of(raw))
+        row = np.array([[number, kind, crc]], dtype=np.int32)
         self._put(xdf.samples(ARRIVALS, row, np.array([at]), interval=0.0))
+        self._put(raw)
 
     def _tell(self, at: float, record: Mapping[str, object]) -> None:
         self._put_note(json.dumps(record, ensure_ascii=False), at)
 
     def _put_note(self, text: str, at: float) -> None:
-        self._put(xdf.texts(NOTES, [(at, [text])]))
+        self._put_block(NOTES, Kind.NOTE, at, xdf.texts(NOTES, [(at, [text])]))
 
     def _note_opened(self, stream: _OnTape, at: float, *, again: bool) -> None:
         header = stream.header
@@ -300,7 +303,7 @@ class Tape:
         self._put(xdf.MAGIC + xdf.chunk(xdf.FILE_HEADER, header.encode()))
         for number, own in (
             (NOTES, _own_header(NOTES_NAME, ("text",), "string")),
-            (ARRIVALS, _own_header(ARRIVALS_NAME, ("stream", "kind"), "int32")),
+            (ARRIVALS, _own_header(ARRIVALS_NAME, ("stream", "kind", "checksum"), "int32")),
         ):
             self._put(xdf.chunk(xdf.STREAM_HEADER, write_header(own).encode(), number))
 

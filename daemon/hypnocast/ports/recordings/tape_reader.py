@@ -23,6 +23,7 @@ from hypnocast.core.types import (
     StreamOpened,
 )
 from hypnocast.errors import TapeError
+from hypnocast.ports.recordings import xdf_encode
 from hypnocast.ports.recordings.tape import ARRIVALS_NAME, NOTES_NAME, Kind
 from hypnocast.ports.recordings.xdf_decode import (
     Damage,
@@ -133,8 +134,10 @@ def read_tape(
                     player.forget()
                     if on_damage is not None:
                         on_damage(event)
-                    continue
-                yield from player.play(event)
+                elif player.is_whole(event):
+                    yield from player.play(event)
+                elif on_damage is not None:
+                    on_damage(Damage(file.tell(), "a block is not as it was written (checksum)"))
 
 
 def guarded_events(file: BinaryIO, *, name: str, signals: bool = True) -> Iterator[Event]:
@@ -154,7 +157,22 @@ class _Player:
         self._keys: dict[int, str] = {}
         self._notes: int | None = None
         self._arrivals: int | None = None
+        self._checked = False
         self._next: tuple[int, int, float] | None = None
+        self._checksum: int | None = None
+        """Of the block that was announced; None on tapes of versions that wrote none."""
+
+    def is_whole(self, event: Event) -> bool:
+        """Tell whether a block is as it was announced; a hole in a file may read as zeros."""
+        expected, self._checksum = self._checksum, None
+        if isinstance(event, FileHeader | Header | Footer | Damage):
+            return True
+        if not self._checked or event.stream == self._arrivals:
+            return True
+        if expected is None or self._next is None or self._next[0] != event.stream:
+            return False
+        number, kind, at = self._next
+        return xdf_encode.checksum(number, kind, at, event.content) == expected
 
     def play(self, event: Event) -> Iterable[Arrival | TapeDecision]:
         """Return what an event was when it came."""
@@ -163,8 +181,9 @@ class _Player:
                 if number != self._arrivals:
                     return self._arrival(event)
                 if len(stamps):
-                    stream, kind = values[-1, :2].tolist()
+                    stream, kind, *checksum = values[-1].tolist()
                     self._next = (stream, kind, float(stamps[-1]))
+                    self._checksum = checksum[0] if self._checked else None
             case Texts(number, rows) if number == self._notes:
                 return (note for at, row in rows for note in self._note(row[0], at))
             case Texts() | Offset():
@@ -174,6 +193,7 @@ class _Player:
                     self._notes = number
                 elif described.header.name == ARRIVALS_NAME:
                     self._arrivals = number
+                    self._checked = len(described.header.channels) > 2
                 else:
                     self._headers[number] = described.header
             case FileHeader() | Footer() | Damage():

@@ -1,7 +1,11 @@
 """The tapes of all beds: one running tape each, kept safe on disk, and kept from filling it.
 
 A tape must never be the reason that a sample is not read: what the disk refuses is counted and
-told, and a new tape is tried a little later.
+told, and a new tape is tried a little later. It begins with all that is not safely on the one
+before, as far as that is still in memory.
+
+A tape whose sync failed is given up too: Linux takes the pages for written, and no later sync
+writes them.
 """
 
 from __future__ import annotations
@@ -11,6 +15,7 @@ import re
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -20,14 +25,17 @@ import structlog
 from hypnocast.core.pages.recent_arrivals import RecentArrivals
 from hypnocast.core.types import Arrival
 from hypnocast.errors import TapeError
+from hypnocast.ports.durable_files import sync_folder
 from hypnocast.ports.recordings.tape import Tape
+from hypnocast.ports.recordings.tape_retention import forget_expired
 
 _log = structlog.get_logger("tape")
 
 RETRY_AFTER_S = 30.0
 
 BEHIND_S = 90.0
-"""Whoever changes a bed's tape may be so far behind what is being written."""
+"""So much of each bed is remembered: for whoever changes its tape and is behind what is being
+written, and for a new tape where the old one was given up."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +46,7 @@ class TapeLimits:
     keep_days: float = 30.0
     keep_bytes: int = 200 * 1000**3
     sync_every_s: float = 2.0
-    """What a power cut may cost."""
+    """About what a power cut may cost."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +59,10 @@ class TapeStatistics:
     arrivals_lost: int
     """Arrivals that no tape took, because the disk refused."""
     last_error: str = ""
+    problem: str = ""
+    """What is wrong now; empty where every bed's tape is written and synced."""
+    given_up: int = 0
+    """Tapes that were given up because the disk refused a write or a sync."""
 
 
 @dataclass(eq=False)
@@ -59,6 +71,16 @@ class _BedTape:
 
     tape: Tape | None = None
     retry_at: float = 0.0
+    newest: Arrival | None = None
+    """The last arrival on the running tape."""
+    safe: Arrival | None = None
+    """The last arrival that survives a power cut."""
+    missed: int = 0
+    """Arrivals since then that no tape took."""
+    doubtful: bool = False
+    """Whether a sync of the running tape has failed: no later sync of it means anything."""
+    failures: int = 0
+    """Tapes given up in a row."""
     recently: RecentArrivals = field(default_factory=lambda: RecentArrivals(BEHIND_S))
 
 
@@ -88,6 +110,9 @@ class TapeRecorder:
         self._written = 0
         self._lost = 0
         self._last_error = ""
+        self._given_up = 0
+        self._named: set[Path] = set()
+        """Tapes whose names survive a power cut."""
         self._stopping = threading.Event()
         self._syncer = threading.Thread(target=self._keep_safe, name="tape-sync", daemon=True)
         self._syncer.start()
@@ -96,7 +121,8 @@ class TapeRecorder:
         """Append what arrived for a bed; never raises, never waits for the disk to settle."""
         with self._lock:
             bed_tape = self._bed_tapes.setdefault(bed, _BedTape())
-            self._attempt(bed, bed_tape, lambda tape: tape.write(arrival))
+            if self._attempt(bed, bed_tape, lambda tape: tape.write(arrival)):
+                bed_tape.newest = arrival
             bed_tape.recently.take(arrival)
 
     def note(self, bed: str, text: str, at: float) -> None:
@@ -135,13 +161,22 @@ class TapeRecorder:
                 self._refused(bed_tape, error)
                 return False
             self._written += bed_tape.tape.total
+            bed_tape.doubtful = False
             return True
 
     def statistics(self) -> TapeStatistics:
         """Return how the tapes are doing."""
         with self._lock:
-            running = [r.tape for r in self._bed_tapes.values() if r.tape is not None]
-            return TapeStatistics(len(running), self._written, self._lost, self._last_error)
+            all_tapes = self._bed_tapes.values()
+            amiss = any(one.tape is None or one.doubtful for one in all_tapes)
+            return TapeStatistics(
+                running=sum(one.tape is not None for one in all_tapes),
+                bytes_written=self._written,
+                arrivals_lost=self._lost,
+                last_error=self._last_error,
+                problem=self._last_error if amiss else "",
+                given_up=self._given_up,
+            )
 
     def close(self) -> None:
         """End all tapes properly."""
@@ -153,19 +188,34 @@ class TapeRecorder:
 
     # -- one bed -----------------------------------------------------------------------------
 
-    def _attempt(self, bed: str, bed_tape: _BedTape, act: Callable[[Tape], None]) -> None:
+    def _attempt(self, bed: str, bed_tape: _BedTape, act: Callable[[Tape], None]) -> bool:
         if bed_tape.tape is None and self._now() < bed_tape.retry_at:
-            self._lost += 1
-            return
+            self._miss(bed_tape)
+            return False
         try:
-            if bed_tape.tape is None:
-                bed_tape.tape = self._begin(bed, bed_tape.recently.standing())
-            before = bed_tape.tape.total
-            act(bed_tape.tape)
-            self._written += bed_tape.tape.total - before
+            tape = bed_tape.tape or self._begin_anew(bed, bed_tape)
+            before = tape.total
+            act(tape)
+            self._written += tape.total - before
         except TapeError as error:
             self._refused(bed_tape, error)
-            self._lost += 1
+            self._miss(bed_tape)
+            return False
+        return True
+
+    def _miss(self, bed_tape: _BedTape) -> None:
+        self._lost += 1
+        bed_tape.missed += 1
+
+    def _begin_anew(self, bed: str, bed_tape: _BedTape) -> Tape:
+        """Begin a tape with all that is not safely on the one before, as far as remembered."""
+        again = bed_tape.recently.after(bed_tape.safe)
+        tape = self._begin(bed, again)
+        bed_tape.tape, bed_tape.doubtful = tape, False
+        self._written += tape.total
+        self._lost -= min(bed_tape.missed, len(again))
+        bed_tape.missed = 0
+        return tape
 
     def _begin(self, bed: str, told: Iterable[Arrival]) -> Tape:
         began = datetime.fromtimestamp(self._now(), UTC)
@@ -179,8 +229,15 @@ class TapeRecorder:
         if self._clock is not None:
             facts |= {"lsl_time": repr(self._clock()), "utc_time": repr(self._now())}
         tape = Tape(self._folder, stem, facts=facts, max_bytes=self._limits.part_bytes)
-        for arrival in told:
-            tape.write(arrival)
+        try:
+            for arrival in told:
+                tape.write(arrival)
+        except TapeError:
+            # All of it is in memory still; on a full disk the file would only be in the way.
+            tape.abandon()
+            with suppress(OSError):
+                tape.path.unlink()
+            raise
         _log.info("tape_begins", bed=bed, path=str(tape.path))
         return tape
 
@@ -198,6 +255,7 @@ class TapeRecorder:
         tape, bed_tape.tape = bed_tape.tape, None
         bed_tape.retry_at = self._now() + RETRY_AFTER_S
         self._last_error = str(error)
+        self._given_up += 1
         _log.error("tape_refused", error=str(error))
         if tape is not None:
             tape.abandon()
@@ -208,80 +266,86 @@ class TapeRecorder:
         self._retain()
         rounds = 0
         while not self._stopping.wait(self._limits.sync_every_s):
-            for number in self._running():
-                self._sync(number)
+            with self._lock:
+                beds = list(self._bed_tapes.items())
+            for bed, bed_tape in beds:
+                self._make_safe(bed, bed_tape)
             rounds += 1
             if rounds % max(1, round(60.0 / self._limits.sync_every_s)) == 0:
                 self._retain()
 
-    def _sync(self, number: int) -> None:
+    def _make_safe(self, bed: str, bed_tape: _BedTape) -> None:
+        """Sync a bed's tape, unlocked; where that fails, give it up and begin another."""
+        with self._lock:
+            tape, newest = bed_tape.tape, bed_tape.newest
+            if bed_tape.doubtful and self._now() >= bed_tape.retry_at:
+                self._replace(bed, bed_tape)
+                return
+            if tape is None or bed_tape.doubtful:
+                return
+            path, number = tape.path, tape.fileno()
+            try:
+                number = None if number is None else os.dup(number)
+            except OSError as error:  # no descriptor is left; the next round may find one
+                self._last_error = f"{self._folder}: cannot be synced ({error.strerror})"
+                return
+        if number is None:
+            return
+        try:
+            self._sync(number, path)
+        except OSError as error:
+            with self._lock:
+                if bed_tape.tape is tape:
+                    self._not_synced(bed, bed_tape, error)
+        else:
+            with self._lock:
+                if bed_tape.tape is tape:
+                    bed_tape.safe, bed_tape.failures = newest, 0
+
+    def _sync(self, number: int, path: Path) -> None:
         try:
             os.fsync(number)
-        except OSError as error:
-            self._not_synced(error)
         finally:
             os.close(number)
+        if path not in self._named:
+            sync_folder(path.parent)
+            sync_folder(path.parent.parent)
+            self._named = {path}
 
-    def _not_synced(self, error: OSError) -> None:
+    def _not_synced(self, bed: str, bed_tape: _BedTape, error: OSError) -> None:
         self._last_error = f"{self._folder}: cannot be synced ({error.strerror})"
-        _log.error("tape_not_synced", folder=str(self._folder), error=str(error))
+        _log.error("tape_not_synced", bed=bed, error=str(error))
+        # At once; if it goes on so, ever more seldom, but before memory forgets what is not safe.
+        pause = 0.0 if not bed_tape.failures else min(RETRY_AFTER_S, 2.0**bed_tape.failures)
+        bed_tape.doubtful = True
+        bed_tape.failures += 1
+        bed_tape.retry_at = self._now() + pause
+        if not pause:
+            self._replace(bed, bed_tape)
 
-    def _running(self) -> list[int]:
-        """Return duplicates of the open files, to be synced unlocked."""
-        numbers: list[int] = []
-        with self._lock:
-            for bed_tape in self._bed_tapes.values():
-                number = None if bed_tape.tape is None else bed_tape.tape.fileno()
-                if number is None:
-                    continue
-                try:
-                    numbers.append(os.dup(number))
-                except OSError as error:  # no descriptor is left; the next round may find one
-                    self._not_synced(error)
-        return numbers
+    def _replace(self, bed: str, bed_tape: _BedTape) -> None:
+        """Let go of a tape whose sync failed, and begin a new one."""
+        if bed_tape.tape is not None:
+            bed_tape.tape.abandon()
+            bed_tape.tape = None
+            self._given_up += 1
+        try:
+            self._begin_anew(bed, bed_tape)
+        except TapeError as error:
+            self._refused(bed_tape, error)
 
     def _retain(self) -> None:
-        limits = self._limits
-        try:
-            forgotten = expired(
-                self._folder,
-                now=self._now(),
-                keep_days=limits.keep_days,
-                keep_bytes=limits.keep_bytes,
-            )
-        except OSError as error:
-            _log.warning("tapes_cannot_be_listed", folder=str(self._folder), error=str(error))
-            return
-        # Asked after the folder was listed: a tape that began in between is on neither list.
+        forget_expired(
+            self._folder,
+            now=self._now(),
+            keep_days=self._limits.keep_days,
+            keep_bytes=self._limits.keep_bytes,
+            running=self._running,
+        )
+
+    def _running(self) -> set[Path]:
         with self._lock:
-            running = {r.tape.path for r in self._bed_tapes.values() if r.tape is not None}
-        for path in forgotten:
-            if path in running:
-                continue
-            try:
-                path.unlink(missing_ok=True)
-                _log.info("tape_forgotten", path=str(path))
-            except OSError as error:
-                _log.warning("tape_cannot_be_deleted", path=str(path), error=str(error))
-
-
-def expired(folder: Path, *, now: float, keep_days: float, keep_bytes: int) -> list[Path]:
-    """Return the tapes that are too old, and the oldest that are too much, oldest first."""
-    entries: list[tuple[float, int, Path]] = []
-    for path in folder.glob("*_[0-9][0-9][0-9]*.xdf"):
-        try:
-            facts = path.stat()
-        except FileNotFoundError:
-            continue
-        entries.append((facts.st_mtime, facts.st_size, path))
-    entries.sort()
-    total = sum(size for _, size, _ in entries)
-    gone: list[Path] = []
-    for modified, size, path in entries:
-        if modified < now - keep_days * 86_400 or total > keep_bytes:
-            gone.append(path)
-            total -= size
-    return gone
+            return {one.tape.path for one in self._bed_tapes.values() if one.tape is not None}
 
 
 def _file_word(text: str) -> str:

@@ -55,6 +55,8 @@ class Samples:
     stream: int
     values: NDArray[Any]
     stamps: FloatArray
+    content: bytes
+    """The chunk as it lies in the file, behind its length and tag."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +65,7 @@ class Texts:
 
     stream: int
     rows: tuple[tuple[float, tuple[str, ...]], ...]
+    content: bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +75,7 @@ class Offset:
     stream: int
     time: float
     offset: float
+    content: bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,8 +219,8 @@ class _Decoder:
             if len(body) != 16:
                 raise _Malformed(f"a clock offset of {len(body)} bytes")
             time, offset = struct.unpack("<dd", body)
-            return Offset(number, time, offset)
-        return self._samples(number, stream, body)
+            return Offset(number, time, offset, content)
+        return self._samples(number, stream, content)
 
     def _header(self, number: int, body: bytes) -> Header:
         if len(self._streams) >= MAX_STREAMS:
@@ -233,24 +237,27 @@ class _Decoder:
         )
         return Header(number, described)
 
-    def _samples(self, number: int, stream: _Stream, body: bytes) -> Samples | Texts:
+    def _samples(self, number: int, stream: _Stream, content: bytes) -> Samples | Texts:
+        body = content[4:]
         count, at = _varint(body, 0)
         if stream.format == "string":
-            return Texts(number, _texts(stream, body, at, count))
+            return Texts(number, _texts(stream, body, at, count), content)
         dtype = DTYPES[stream.format]
         width = dtype.itemsize * stream.channels
         if count * (1 + width) > len(body) - at:
             raise _Malformed(f"{count} samples announced, fewer there")
         if not self._signals and stream.interval > 0 and _is_regular(body, at, count, width):
-            return Samples(number, np.empty((0, stream.channels)), np.empty(0))
+            return Samples(number, np.empty((0, stream.channels)), np.empty(0), content)
         if count == 1 and body[at] == 8 and len(body) == at + 9 + width:
             # Alone, as every arrival on a tape is noted: read without a detour.
             (stream.last,) = struct.unpack_from("<d", body, at + 1)
             alone = np.frombuffer(body, dtype, offset=at + 9).reshape(1, -1)
-            return Samples(number, alone.astype(dtype.newbyteorder("=")), np.array([stream.last]))
+            values = alone.astype(dtype.newbyteorder("="))
+            return Samples(number, values, np.array([stream.last]), content)
         stamps, rows = _numeric(stream, np.frombuffer(body, np.uint8, offset=at), count, width)
         values = np.ascontiguousarray(rows).view(dtype)
-        return Samples(number, values.astype(dtype.newbyteorder("="), copy=False), stamps)
+        values = values.astype(dtype.newbyteorder("="), copy=False)
+        return Samples(number, values, stamps, content)
 
 
 def _varint(body: bytes, at: int) -> tuple[int, int]:

@@ -8,6 +8,7 @@ interval to the one before gives exactly the same number.
 from __future__ import annotations
 
 import struct
+import zlib
 from collections.abc import Sequence
 from typing import Any
 
@@ -35,6 +36,20 @@ def chunk(tag: int, content: bytes, stream: int | None = None) -> bytes:
     """Frame one chunk: its length, its tag, the stream it belongs to."""
     head = struct.pack("<H", tag) if stream is None else struct.pack("<HI", tag, stream)
     return b"\x04" + struct.pack("<I", len(head) + len(content)) + head + content
+
+
+def checksum(number: int, kind: int, at: float, content: bytes | memoryview) -> int:
+    """Return the CRC-32 of a block of a tape: whose it is, when it came, and its bytes.
+
+    ``content`` is the chunk behind its length and tag. The result is signed, for an int32 column.
+    """
+    crc = zlib.crc32(content, zlib.crc32(struct.pack("<iid", number, kind, at)))
+    return crc - (1 << 32) if crc >> 31 else crc
+
+
+def content_of(framed: bytes) -> memoryview:
+    """Return what a chunk that :func:`chunk` has framed holds behind its length and tag."""
+    return memoryview(framed)[7:]
 
 
 def boundary() -> bytes:
