@@ -8,6 +8,7 @@ import io
 import json
 import re
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from zoneinfo import ZoneInfo
@@ -214,9 +215,20 @@ async def test_the_picture_store_keeps_no_more_than_it_may(tmp_path: Path) -> No
     picture_store.close()
 
 
-@pytest.mark.parametrize("left", [0, 40, -20])
-async def test_a_picture_that_a_power_cut_left_in_half_is_not_kept(
-    tmp_path: Path, left: int
+def _cut(whole: bytes, left: int) -> bytes:
+    return whole[:left]
+
+
+def _hole(whole: bytes, at: int) -> bytes:
+    """A page that never reached the disk reads as zeros; a picture may decode all the same."""
+    return whole[:at] + bytes(8) + whole[at + 8 :]
+
+
+@pytest.mark.parametrize(
+    ("damaged", "at"), [(_cut, 0), (_cut, 40), (_cut, -20), (_hole, 45), (_hole, 8)]
+)
+async def test_a_picture_that_a_power_cut_damaged_is_not_kept(
+    tmp_path: Path, damaged: Callable[[bytes, int], bytes], at: int
 ) -> None:
     picture_store = PictureStore(tmp_path / "pages", "sha256:" + "0" * 64)
     for epoch in (0, 1):
@@ -224,8 +236,9 @@ async def test_a_picture_that_a_power_cut_left_in_half_is_not_kept(
         picture_store.keep("night", Picture(epoch, rgb, picture_digest(rgb), "", {}, {}))
     whole = await picture_store.png("night", 0)
     assert whole is not None
-    (half,) = (tmp_path / "pages").glob("*/000000.png")
-    half.write_bytes(whole[:left])
+    (kept,) = (tmp_path / "pages").glob("*/000000.*.png")
+    kept.write_bytes(damaged(whole, at))
+    assert await picture_store.png("night", 0) is None
     look = await picture_store.look("night", 1, before=1, after=0)
     assert look is not None
     assert look.pictures[0] is None

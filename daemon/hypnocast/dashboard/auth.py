@@ -10,7 +10,6 @@ from __future__ import annotations
 import base64
 import hashlib
 import hmac
-import os
 import secrets
 import stat
 import time
@@ -23,6 +22,7 @@ import msgspec
 from msgspec import Meta, Struct
 
 from hypnocast.errors import ConfigError
+from hypnocast.ports.durable_files import replace_file
 
 _SCRYPT_N = 1 << 15
 _SCRYPT_R = 8
@@ -128,34 +128,16 @@ def set_password(path: Path, user: str, password: str) -> None:
             where=str(path),
             remedy="Use letters, digits, dot, dash and underscore.",
         ) from None
-    before = path.stat() if path.exists() else None
-    old = load_logins(path) if before is not None else LoginFile(secrets.token_hex(32), {})
+    old = load_logins(path) if path.exists() else LoginFile(secrets.token_hex(32), {})
     new = LoginFile(old.secret, {**old.users, user: hash_password(password)})
     try:
-        _replace(path, msgspec.json.format(msgspec.json.encode(new)), before)
+        replace_file(path, msgspec.json.format(msgspec.json.encode(new)))
     except OSError as error:
         raise ConfigError(
             f"cannot be written: {error.strerror}",
             where=str(path),
             remedy="Run this as the file's owner, in a folder that is there.",
         ) from None
-
-
-def _replace(path: Path, text: bytes, before: os.stat_result | None) -> None:
-    """Put a file in another's place, whole or not at all."""
-    draft = path.with_name(f"{path.name}.{secrets.token_hex(4)}")
-    handle = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            if before is not None:
-                os.fchown(handle, before.st_uid, before.st_gid)
-                os.fchmod(handle, stat.S_IMODE(before.st_mode))
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        draft.replace(path)
-    finally:
-        draft.unlink(missing_ok=True)
 
 
 class Gate:

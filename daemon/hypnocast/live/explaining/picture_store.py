@@ -8,6 +8,7 @@ costs a page its picture and nothing else.
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import io
 import re
 import threading
@@ -30,7 +31,6 @@ KEEP_BYTES = 1_000_000_000
 
 _MOST_WAITING = 64
 _FORGET_EVERY = 200
-_PNG_END = b"IEND\xaeB`\x82"
 
 _log = structlog.get_logger("gallery")
 
@@ -76,10 +76,20 @@ class PictureStore:
     # --- on its own thread: whoever asks sees all that was kept before ---------------------------
 
     def _png(self, session: str, epoch: int) -> bytes | None:
-        try:
-            return self._path(session, epoch).read_bytes() or None
-        except OSError:
-            return None
+        """Return a page whose bytes have the digest in its name.
+
+        Pictures are not synced: of the newest a power cut may leave half, or a hole that would
+        decode as another picture.
+        """
+        for path in self._folder_of(session).glob(f"{epoch:06d}.*.png"):
+            try:
+                kept = path.read_bytes()
+            except OSError:
+                continue
+            if path.suffixes[0] == f".{_digest(kept)}":
+                return kept
+            _log.warning("a kept page is damaged", session=session, page=epoch, path=str(path))
+        return None
 
     def _picture(self, session: str, epoch: int) -> Picture | None:
         from PIL import Image
@@ -87,18 +97,8 @@ class PictureStore:
         kept = self._png(session, epoch)
         if kept is None:
             return None
-        # Pictures are not synced: of the newest a power cut may leave half, or nothing.
-        error: Exception | None = None
-        try:
-            with Image.open(io.BytesIO(kept), formats=("PNG",)) as image:
-                rgb = np.asarray(image.convert("RGB"))
-        except (OSError, SyntaxError) as why:
-            error = why
-        if error is not None or not kept.endswith(_PNG_END):
-            _log.warning(
-                "a kept page is damaged", session=session, page=epoch, error=str(error or "no end")
-            )
-            return None
+        with Image.open(io.BytesIO(kept), formats=("PNG",)) as image:
+            rgb = np.asarray(image.convert("RGB"))
         return Picture(
             epoch=epoch,
             rgb=rgb,
@@ -108,18 +108,20 @@ class PictureStore:
             channels=MappingProxyType(dict[Role, str]()),
         )
 
-    def _path(self, session: str, epoch: int) -> Path:
+    def _folder_of(self, session: str) -> Path:
         word = re.sub(r"[^A-Za-z0-9_-]+", "-", session)
         recipe = self._recipe.removeprefix("sha256:")[:12]  # another one's pages are no use to us
-        return self._folder / f"{word}.{recipe}" / f"{epoch:06d}.png"
+        return self._folder / f"{word}.{recipe}"
 
     def _write(self, session: str, picture: Picture) -> None:
         self._room.release()
-        path = self._path(session, picture.epoch)
+        folder = self._folder_of(session)
+        content = png(picture.rgb)
+        path = folder / f"{picture.epoch:06d}.{_digest(content)}.png"
         try:
-            path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
             half = path.with_suffix(".part")
-            half.write_bytes(png(picture.rgb))
+            half.write_bytes(content)
             half.replace(path)
             self._written += 1
             if self._written % _FORGET_EVERY == 1:
@@ -139,3 +141,7 @@ class PictureStore:
             total -= facts.st_size
             if not any(path.parent.iterdir()):
                 path.parent.rmdir()
+
+
+def _digest(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()[:16]

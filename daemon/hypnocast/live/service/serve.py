@@ -114,6 +114,7 @@ async def serve(
                 watchers=told if explanations_out is None else (*told, explanations_out),
                 past=past,
                 supervisor=supervisor,
+                tape_problem=lambda: "" if deck is None else deck.statistics().problem,
             )
         )
 

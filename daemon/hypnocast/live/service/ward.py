@@ -83,6 +83,8 @@ class WardParts:
     """Keeps past pages and answers ``page`` and ``explain``; None: both are refused."""
     supervisor: Supervisor = field(default_factory=Supervisor)
     """Of every thread and task."""
+    tape_problem: Callable[[], str] = lambda: ""
+    """What is wrong with the tapes; empty where all are written and synced."""
 
 
 class Ward:
@@ -358,6 +360,7 @@ class Ward:
             *self._beside.degraded,
             *(("journal_degraded",) if condition.health == "degraded" else ()),
             *(words for words in (condition.why, condition.lost, self._uncounted) if words),
+            *(words for words in (self._plan.tape_problem(),) if words),
             *self.link.problems,
             *self.supervisor.problems(),
         )
