@@ -14,6 +14,7 @@ import json
 import os
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import AsyncExitStack, contextmanager, suppress
 from dataclasses import dataclass
@@ -25,6 +26,7 @@ import numpy as np
 TESTS = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(TESTS), str(TESTS.parent / "daemon")]
 
+from hypnocast.core.types import ChannelInfo, Chunk, StreamHeader, StreamOpened  # noqa: E402
 from hypnocast.errors import JournalError  # noqa: E402
 from hypnocast.live.service.logs import set_up_logs  # noqa: E402
 from hypnocast.ports.journal import storage  # noqa: E402
@@ -38,13 +40,22 @@ from hypnocast.ports.journal.records import (  # noqa: E402
     StoredEvent,
 )
 from hypnocast.ports.mqtt.settings import BrokerSettings  # noqa: E402
+from hypnocast.ports.recordings import tape_recorder  # noqa: E402
+from hypnocast.ports.recordings.tape_recorder import TapeLimits, TapeRecorder  # noqa: E402
 from power.recording import Calls, Shim  # noqa: E402
 from support.mqtt_lab import linked  # noqa: E402
 from support.nights import a_session, an_event, instant  # noqa: E402
 from support.orphans import die_with_parent  # noqa: E402
 
 RETRY_S = 0.02
-"""How often a disk that took nothing is tried again here; a second in earnest."""
+"""How often a disk that took nothing is tried again here; in earnest a second, a tape 30 s."""
+SYNC_S = 0.01
+"""How often tapes are synced here; in earnest every 2 s."""
+
+HEADER = StreamHeader(
+    key="psg", name="psg", type="EEG", source_id="psg", uid="1", host="pc", rate=200.0,
+    channels=(ChannelInfo("F4-M1", "µV"), ChannelInfo("C4-M1", "µV")),
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -67,6 +78,8 @@ class Life:
     lie: bool = False
     closes: bool = False
     """Whether the journal is closed in good order at the end."""
+    tapes: bool = False
+    """Whether what comes in is taped as well."""
 
 
 async def live(life: Life, shim: Shim) -> dict[str, Any]:
@@ -80,7 +93,11 @@ async def live(life: Life, shim: Shim) -> dict[str, Any]:
     async with AsyncExitStack() as stack:
         journal = await _opened(folder / "state" / "journal.sqlite")
         stack.push_async_callback(journal.aclose)
-        night = _Night(journal, shim)
+        recorder = None
+        if life.tapes:
+            recorder = TapeRecorder(folder / "tapes", limits=TapeLimits(sync_every_s=SYNC_S))
+            stack.callback(recorder.close)
+        night = _Night(journal, shim, recorder)
         if life.port:
             await stack.enter_async_context(linked(BrokerSettings(port=life.port), journal))
         await night.pages(life)
@@ -89,7 +106,13 @@ async def live(life: Life, shim: Shim) -> dict[str, Any]:
             shim.end()
     if life.closes:
         shim.note("closed")
-    answer = {"seen": shim.seen, "fired": shim.fired, "degraded": night.degraded}
+    answer = {
+        "seen": shim.seen,
+        "fired": shim.fired,
+        "degraded": night.degraded,
+        "digests": night.digests,
+        "threads": night.threads,
+    }
     shim.end()
     return answer
 
@@ -104,9 +127,14 @@ async def _opened(path: Path) -> Journal:
 
 
 class _Night:
-    def __init__(self, journal: Journal, shim: Shim) -> None:
+    def __init__(self, journal: Journal, shim: Shim, recorder: TapeRecorder | None) -> None:
         self._journal = journal
         self._shim = shim
+        self._recorder = recorder
+        self.digests: dict[str, str] = {}
+        """Id → digest of every event that was committed."""
+        self.threads: list[str] = []
+        """Names of the threads that were alive at the end."""
         self.degraded = 0
         """Events that were called not durable."""
         self._acknowledge = journal.acknowledge
@@ -121,16 +149,26 @@ class _Night:
         beds = [f"bed{number + 1}" for number in range(life.beds)]
         for bed in beds:
             await self._journal.commit(Batch(sessions=(a_session(bed),)))
+        if self._recorder is not None:
+            for bed in beds:
+                self._recorder.write(bed, StreamOpened(HEADER, 0.0))
         for epoch in range(life.pages):
             await asyncio.gather(*(self.page(bed, epoch) for bed in beds))
-            if epoch % 3 == 2:
+            if epoch % 3 == 2 and not life.port:
+                # Somebody has it; with nothing else to do the log is folded into the file.
+                for bed in beds:
+                    self._journal.acknowledge(bed, epoch)
                 await asyncio.sleep(0.01)
         await self.back()
         for bed in beds:
             await self.page(bed, life.pages)
+        self.threads = [thread.name for thread in threading.enumerate()]
 
     async def page(self, bed: str, epoch: int) -> None:
         session = f"{bed}-night"
+        if self._recorder is not None:
+            self._recorder.write(bed, chunk_of(bed, epoch))
+            self._shim.note(f"taped {bed} {epoch}")
         page = PageRecord(session, epoch, instant(30 * epoch + 31), None, b'{"late":0}')
         opinion = OpinionRecord(session, epoch, 0, "sha256:0", "cpu", np.full(5, -1.6))
         doubted = EventDraft(an_event(epoch, bed=bed, provisional=True), lambda: 1500.0)
@@ -143,6 +181,7 @@ class _Night:
         word = "durable" if done.durable else "held"
         self.degraded += not done.durable
         for row in done.stored:
+            self.digests[row.id] = _digest(row)
             self._shim.note(f"{word} {row.bed} {row.sequence} {row.id} {_digest(row)}")
 
     async def back(self) -> None:
@@ -152,6 +191,13 @@ class _Night:
                 self._journal._writer.delivered("nobody", 0)  # a turn of its thread
                 await asyncio.sleep(RETRY_S)
         self._shim.note("back")
+
+
+def chunk_of(bed: str, epoch: int) -> Chunk:
+    """Return what a bed's stream carries in one page: the same for the same bed and page."""
+    samples = np.random.default_rng([ord(bed[-1]), epoch]).normal(0.0, 50.0, (200, 2))
+    stamps = epoch + np.arange(200) / 200.0
+    return Chunk("psg", samples.astype(np.float32), stamps, epoch + 1.0)
 
 
 def _digest(row: StoredEvent) -> str:
@@ -202,6 +248,7 @@ def main() -> None:
     die_with_parent()
     set_up_logs()
     vars(storage)["_RETRY_S"] = RETRY_S
+    vars(tape_recorder)["RETRY_AFTER_S"] = RETRY_S
     shim = Shim()
     for line in sys.stdin:
         answer = asyncio.run(live(Life(**json.loads(line)), shim))

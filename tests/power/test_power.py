@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from power.calls import ERRORS, calls_of, one_by_one
 from power.life import Life, Lives, lives
 from power.recording import compiled
 from power.table import judged, rows
@@ -48,3 +49,19 @@ def test_the_judge_finds_a_disk_guilty_that_syncs_nothing(one: Lives, place: Pat
     assert tally.guilty["nothing"] >= 3
     assert tally.guilty.total() >= 10
     assert tally.guilty["everything"] == 0, "a killed process loses nothing that the system has"
+
+
+@pytest.mark.promise(1)
+@pytest.mark.promise(2)
+@pytest.mark.promise(5)
+def test_no_system_call_that_fails_costs_an_event_a_sample_or_a_thread(
+    one: Lives, place: Path
+) -> None:
+    """Every ninth call of a page's life here; every one with every error in the long form."""
+    count = calls_of(one, place)
+    tries = [
+        (number, ERRORS[index % len(ERRORS)]) for index, number in enumerate(range(1, count, 9))
+    ]
+    found = one_by_one(one, place, tries)
+    assert found.amiss == []
+    assert found.fired > 50

@@ -183,7 +183,9 @@ class TapeRecorder:
         self._stopping.set()
         self._syncer.join()
         with self._lock:
-            for bed_tape in self._bed_tapes.values():
+            for bed, bed_tape in self._bed_tapes.items():
+                if bed_tape.tape is None and bed_tape.missed:
+                    self._replace(bed, bed_tape)  # what no tape took is in memory still
                 self._end(bed_tape)
 
     # -- one bed -----------------------------------------------------------------------------
