@@ -87,22 +87,29 @@ class Held:
         self.started = dict(self.heads)
 
     def take(self, batch: Batch, on_disk: dict[str, payloads.StageEvent]) -> Committed:
-        """Keep a batch; ``on_disk`` are those of its events that the file holds already."""
+        """Keep a batch.
+
+        ``on_disk`` are those of its events that the file holds already, and the terminal events of
+        its pages. What the database would refuse is refused here: it could never be written.
+        """
         heads = dict(self.heads)
+        there = dict(on_disk)
         events: list[payloads.StageEvent] = []
         stored: list[StoredEvent] = []
         kept: list[EventDraft] = []
         for draft in batch.events:
-            known = on_disk.get(draft.event.id) or self._event(draft.event.id)
+            known = there.get(draft.event.id) or self._event(draft.event.id)
             if known is not None:
                 events.append(known)
                 continue
             event = draft.event
-            if payloads.event_id(event.session, event.epoch, 1) in self.events:
+            terminal = payloads.event_id(event.session, event.epoch, 1)
+            if event.revision == 0 and (terminal in there or terminal in self.events):
                 raise JournalError(f"{event.id}: a terminal event is there already")
             event = msgspec.structs.replace(event, sequence=heads.get(event.bed, 0) + 1)
             heads[event.bed] = event.sequence
             events.append(event)
+            there[event.id] = event
             kept.append(EventDraft(event))
             stored.append(
                 StoredEvent(event.bed, event.sequence, event.id, msgspec.json.encode(event))
@@ -176,8 +183,6 @@ class Held:
         for batch in self.batches:
             try:
                 with store.savepoint():
-                    for draft in batch.events:
-                        store.start_sequences([(draft.event.bed, draft.event.sequence - 1)])
                     store.apply(batch)
             except REFUSALS as error:
                 refused.append(Refused(batch, str(error)))

@@ -8,6 +8,7 @@ and leaves it when the broker has acknowledged it.
 from __future__ import annotations
 
 import asyncio
+import sqlite3
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
@@ -15,6 +16,7 @@ from pathlib import Path
 from typing import Self, TypeVar
 
 from hypnocast.core.wire.payloads import OutboxCounters
+from hypnocast.errors import JournalError
 from hypnocast.ports.journal.files import JournalFiles
 from hypnocast.ports.journal.reader import JournalReader
 from hypnocast.ports.journal.records import Batch, Committed, StoredEvent, StoredReply
@@ -31,9 +33,15 @@ class Journal:
     def __init__(self, files: JournalFiles) -> None:
         """Use :meth:`open`."""
         self._files = files
-        self._writer = JournalWriter(files, on_anew=self._reopen_reader)
+        self._stale = False
+        """Whether a new file has taken the place of the one that is read."""
+        self._writer = JournalWriter(files, on_anew=self._begun_anew)
+        try:
+            self._reader = JournalReader(files.path)
+        except BaseException:
+            self._writer.storage.store.close()
+            raise
         self._reader_thread = ThreadPoolExecutor(1, thread_name_prefix="journal-reader")
-        self._reader = JournalReader(files.path)
         self._news: list[News] = []
         self._sent = 0
         self._writer.start()
@@ -47,8 +55,14 @@ class Journal:
         files = JournalFiles(path)
         try:
             return cls(files)
-        except BaseException:
+        except BaseException as error:
             files.release()
+            if isinstance(error, OSError | sqlite3.Error):
+                raise JournalError(
+                    f"cannot be opened: {error}",
+                    where=str(path),
+                    remedy="Check the disk: is it full, read-only, or failing?",
+                ) from error
             raise
 
     async def __aenter__(self) -> Self:
@@ -139,14 +153,17 @@ class Journal:
     async def read(self, question: Callable[[JournalReader], T]) -> T:
         """Ask the tables something off the event loop: ``await journal.read(lambda r: …)``."""
         loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._reader_thread, lambda: question(self._reader))
+        return await loop.run_in_executor(self._reader_thread, lambda: question(self._current()))
 
-    def _reopen_reader(self) -> None:
-        def reopen() -> None:
+    def _current(self) -> JournalReader:
+        if self._stale:
+            fresh = JournalReader(self._files.path)
             self._reader.close()
-            self._reader = JournalReader(self._files.path)
+            self._reader, self._stale = fresh, False
+        return self._reader
 
-        self._reader_thread.submit(reopen)
+    def _begun_anew(self) -> None:
+        self._stale = True
 
     async def events(self, bed: str, since: int = 0, limit: int = 200) -> tuple[StoredEvent, ...]:
         """Return a bed's events after a sequence number, those held in memory included."""

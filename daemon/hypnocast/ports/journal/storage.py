@@ -15,7 +15,7 @@ from typing import Final, Literal
 
 import structlog
 
-from hypnocast.core.wire.payloads import StageEvent
+from hypnocast.core.wire.payloads import StageEvent, event_id
 from hypnocast.errors import JournalError
 from hypnocast.ports.journal.files import JournalFiles
 from hypnocast.ports.journal.held import HELD_BYTES, Held, Refused
@@ -62,12 +62,16 @@ class JournalStorage:
         self._files = files
         self._on_anew = on_anew
         self.store, aside = files.open_store()
+        try:
+            self.generation = self.store.generation
+            select = self.store.connection.execute
+            self._heads: dict[str, int] = dict(select("SELECT bed, last_sequence FROM beds"))
+            running = select("SELECT * FROM sessions WHERE ended IS NULL").fetchall()
+        except BaseException:
+            self.store.close()
+            raise
         why = f"the journal was damaged; it now lies at {aside}" if aside else ""
         self.condition = Condition("durable", why, aside)
-        self.generation = self.store.generation
-        select = self.store.connection.execute
-        self._heads: dict[str, int] = dict(select("SELECT bed, last_sequence FROM beds"))
-        running = select("SELECT * FROM sessions WHERE ended IS NULL")
         self._open: dict[str, SessionRecord] = {row[0]: SessionRecord(*row) for row in running}
         self.held: Held | None = None
         self._tried = 0.0
@@ -220,15 +224,18 @@ class JournalStorage:
         )
 
     def _on_disk(self, batch: Batch) -> dict[str, StageEvent]:
+        """Return a batch's events that are written already, and the terminal ones of its pages."""
         found: dict[str, StageEvent] = {}
         for draft in batch.events:
-            try:
-                known = self.store.event_by_id(draft.event.id)
-            except sqlite3.Error:
-                # A disk that cannot be read either: the database tells the two apart on return.
-                return found
-            if known is not None:
-                found[known.id] = known
+            event = draft.event
+            for name in {event.id, event_id(event.session, event.epoch, 1)}:
+                try:
+                    known = self.store.event_by_id(name)
+                except sqlite3.Error:
+                    # A disk that cannot be read either: the database tells them apart on return.
+                    return found
+                if known is not None:
+                    found[name] = known
         return found
 
     def return_to_disk(self, *, at_once: bool = False) -> None:

@@ -286,7 +286,8 @@ class Store:
             if known is not None:
                 events.append(known)
                 continue
-            number = self.last_sequence(draft.event.bed) + 1
+            # What was held in memory has its number already.
+            number = draft.event.sequence or self.last_sequence(draft.event.bed) + 1
             event = msgspec.structs.replace(draft.event, sequence=number)
             row = StoredEvent(event.bed, event.sequence, event.id, _encoder.encode(event))
             self._insert_event(event, row)
