@@ -60,6 +60,7 @@ def _sequence(kind: Kind, seed: int = 1) -> SequenceModel | None:
                 "whole_bias": rng.normal(0, 0.3, 5).tolist(),
             },
             "belief_power": 0.8,
+            "sparse_belief_power": 0.2,
         }
     else:
         table = {
@@ -384,7 +385,8 @@ def test_the_less_of_a_page_came_the_more_its_neighbours_say() -> None:
         assert model.logistic.whole_bias is not None
         whole = np.asarray(model.logistic.whole_weights) @ features
         whole += np.asarray(model.logistic.whole_bias)
-        return log_normalise(0.8 * belief + sparse + (whole - sparse) * coverage)
+        believed = 0.2 + 0.6 * coverage
+        return log_normalise(believed * belief + sparse + (whole - sparse) * coverage)
 
     for coverage in (0.17, 0.5, 1.0):
         np.testing.assert_allclose(seen(coverage), reckoned(coverage), atol=1e-9)

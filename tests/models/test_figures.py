@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hypnocast.core.verdicts.calibration import Calibration
+from hypnocast.core.verdicts.calibration import Calibration, Logistic
 from hypnocast.core.verdicts.sequence_filter import run_filter
 from hypnocast_models.compare import figures
 from hypnocast_models.compare.figures import ScoredPages
@@ -16,6 +18,8 @@ from hypnocast_models.export.sequence import (
     fit_logistic,
     fit_temperature,
     fit_transitions,
+    pooled,
+    real_filter,
 )
 from support.needs import need_module
 
@@ -91,3 +95,44 @@ def test_a_fitted_calibration_follows_a_night_better_than_the_page_alone() -> No
         calibration = Calibration(temperature=temperature, prior=(0.2,) * 5, sequence=sequence)
         staged = run_filter(calibration, test.log_probabilities, np.ones(len(test.stages)))
         assert float((staged.argmax(axis=1) == test.stages).mean()) > alone + 0.15
+
+
+def test_real_transitions_are_counted_from_what_every_expert_scored(tmp_path: Path) -> None:
+    experts = np.array([[-1, 0, 0, 1, 2, 2], [0, 0, 1, -1, 2, 2]], dtype=np.int8)
+    np.savez(tmp_path / "scorers.npz", night=experts)
+    real = real_filter(tmp_path, 0.5)
+    # One added everywhere: W was followed twice by W and twice by N1.
+    np.testing.assert_allclose(real.transitions[0], np.array([3, 3, 1, 1, 1]) / 9, atol=1e-6)
+    np.testing.assert_allclose(real.transitions[1], np.array([1, 1, 2, 1, 1]) / 6, atol=1e-6)
+    assert sum(real.initial) == pytest.approx(1.0, abs=1e-5)
+    assert real.emission_power == 0.5
+
+
+def test_a_pool_leaves_sparse_pages_to_the_logistic_and_shares_whole_ones(tmp_path: Path) -> None:
+    rng = np.random.default_rng(4)
+    np.savez(tmp_path / "scorers.npz", night=rng.integers(0, 5, (2, 200)).astype(np.int8))
+    real = real_filter(tmp_path, 1.0)
+    prior = (0.2,) * 5
+    logistic = Logistic(
+        lags=1,
+        averages=(5.0,),
+        neutral=(-1.6,) * 5,
+        weights=tuple(tuple(row) for row in rng.normal(0, 0.5, (5, 15)).tolist()),
+        bias=(0.1, 0.0, -0.1, 0.2, 0.0),
+    )
+    alone = Calibration(prior=prior, sequence=logistic)
+    forward = Calibration(prior=prior, sequence=real)
+    pool = pooled(alone, real, 0.4)
+    scores = rng.normal(0, 2, (20, 5))
+    night = scores - np.logaddexp.reduce(scores, axis=1, keepdims=True)
+    whole, nothing = np.ones(20), np.zeros(20)
+
+    np.testing.assert_allclose(
+        run_filter(pool, night, nothing), run_filter(alone, night, nothing), atol=1e-5
+    )
+    both = 0.4 * np.log(run_filter(forward, night, whole))
+    both += 0.6 * np.log(run_filter(alone, night, whole))
+    shares = np.exp(both) / np.exp(both).sum(axis=1, keepdims=True)
+    np.testing.assert_allclose(run_filter(pool, night, whole), shares, atol=1e-5)
+    with pytest.raises(TypeError, match="logistic"):
+        pooled(forward, real, 0.4)

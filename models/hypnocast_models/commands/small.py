@@ -209,6 +209,33 @@ def small_ship(
     say(f"{made.manifest.name} {made.manifest.version} {made.digest}")
 
 
+@small.command("pool")
+def small_pool(
+    data: Data,
+    pack: Annotated[Path, typer.Option(help="Folder of the pack; its pack.toml is written anew.")],
+    *,
+    share: Annotated[float, typer.Option(min=0, max=1, help="The filter's, on a whole page.")],
+    power: Annotated[float, typer.Option(min=0.01, help="Power of the filter's emissions.")],
+    version: Annotated[str, typer.Option(help="Version of the pack with its new decider.")],
+) -> None:
+    """Put a forward filter over real transitions beside a pack's logistic, for whole pages."""
+    import msgspec
+
+    from hypnocast.stagers.packs.pack import load_pack
+    from hypnocast_models.export.packing import write_pack
+    from hypnocast_models.export.sequence import pooled, real_filter
+    from hypnocast_models.small.sources import HYPNOGRAMS
+
+    manifest = load_pack(pack).manifest
+    facts = msgspec.to_builtins(manifest)
+    for key in ("format", "files"):
+        del facts[key]
+    calibration = pooled(manifest.calibration, real_filter(data / HYPNOGRAMS, power), share)
+    facts |= {"version": version, "calibration": msgspec.to_builtins(calibration)}
+    made = write_pack(pack, facts)
+    say(f"{made.manifest.name} {made.manifest.version} {made.digest}")
+
+
 @small.command("montages")
 def small_montages(
     pack: Annotated[Path, typer.Argument(help="Folder of the pack.")],

@@ -7,12 +7,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from hypnocast.core.types import STAGES, FloatArray
-from hypnocast.core.verdicts.calibration import HiddenMarkov, Logistic, StageVector
+from hypnocast.core.verdicts.calibration import (
+    Calibration,
+    Corrected,
+    HiddenMarkov,
+    Logistic,
+    StageVector,
+)
 from hypnocast.core.verdicts.sequence_filter import calibrate, logistic_features
 
 LAGS = 8
@@ -101,6 +109,53 @@ def fit_transitions(nights: Sequence[HeldOutNight]) -> HiddenMarkov:
                      _vector(rows[4])),
         initial=_vector(first / first.sum()),
     )  # fmt: skip
+
+
+def real_filter(hypnograms: Path, power: float) -> HiddenMarkov:
+    """Give a forward filter over the transitions that experts saw in whole nights.
+
+    ``hypnograms`` is a folder of ``.npz`` with one array (experts, epochs) a night; ``power`` is
+    that of the emissions. What is believed at the start lies midway between a night's first page
+    and any of its pages, for a recording may begin anywhere.
+    """
+    counts, first, shares = np.ones((5, 5)), np.ones(5), np.ones(5)
+    for path in sorted(hypnograms.glob("*.npz")):
+        with np.load(path, allow_pickle=False) as nights:
+            for one in (expert for night in nights.values() for expert in night):
+                before, after = one[:-1], one[1:]
+                both = (before >= 0) & (after >= 0)
+                np.add.at(counts, (before[both], after[both]), 1)
+                known = one[one >= 0]
+                first[known[0]] += 1
+                shares += np.bincount(known, minlength=5)
+    rows = (counts / counts.sum(axis=1, keepdims=True)).round(6)
+    start = ((first / first.sum() + shares / shares.sum()) / 2).round(6)
+    return HiddenMarkov(
+        transitions=(_vector(rows[0]), _vector(rows[1]), _vector(rows[2]), _vector(rows[3]),
+                     _vector(rows[4])),
+        initial=_vector(start),
+        emission_power=power,
+    )  # fmt: skip
+
+
+def pooled(calibration: Calibration, real: HiddenMarkov, share: float) -> Calibration:
+    """Pool a logistic that was fitted on sparse pages with a filter, the more so the fuller a page.
+
+    On a whole page the filter weighs ``share`` and the logistic the rest, log-linearly; on a page
+    of which next to nothing came the logistic stands alone.
+    """
+    logistic = calibration.sequence
+    if not isinstance(logistic, Logistic):
+        msg = "only a pack with a logistic can be pooled"
+        raise TypeError(msg)
+    rest = 1.0 - share
+    whole = msgspec.structs.replace(
+        logistic,
+        whole_weights=tuple(tuple(round(rest * w, 6) for w in row) for row in logistic.weights),
+        whole_bias=_vector(np.round(rest * np.asarray(logistic.bias), 6)),
+    )
+    corrected = Corrected(filter=real, logistic=whole, belief_power=share, sparse_belief_power=0.0)
+    return msgspec.structs.replace(calibration, sequence=corrected)
 
 
 def _choose_strength(

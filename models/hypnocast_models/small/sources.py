@@ -8,6 +8,8 @@ from hypnocast_models.data import ScoredRecording, open_recordings
 
 SLEEP_EDF = "sleepedf20-5s"
 UCDDB = "ucddb"
+HYPNOGRAMS = "dod-scorers"
+"""Hypnograms without signals: real transitions between whole pages."""
 HELD_OUT = frozenset({"subject018"})
 """Of ucddb, the one whole night: looked at once, after the pack's digest was committed."""
 LICENCE = "ODC-By-1.0"

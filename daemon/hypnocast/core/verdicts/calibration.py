@@ -12,6 +12,7 @@ from typing import Annotated
 from msgspec import Meta, Struct
 
 Positive = Annotated[float, Meta(gt=0.0, le=1e6)]
+Power = Annotated[float, Meta(ge=0.0, le=1e6)]
 Share = Annotated[float, Meta(ge=0.0, le=1.0)]
 
 StageVector = tuple[float, float, float, float, float]
@@ -120,8 +121,11 @@ class Corrected(PackTomlTable, frozen=True, kw_only=True, tag_field="kind", tag=
 
     filter: HiddenMarkov
     logistic: Logistic
-    belief_power: Positive = 1.0
+    belief_power: Power = 1.0
     """Exponent of what the filter believes."""
+    sparse_belief_power: Power | None = None
+    """That exponent for a page of which next to nothing came, as with the weights. None: the
+    same for every page."""
 
 
 SequenceModel = HiddenMarkov | Logistic | Corrected

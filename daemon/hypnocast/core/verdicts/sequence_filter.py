@@ -92,7 +92,8 @@ def follow(
                 model.logistic, memory, np.maximum(evidence, model.logistic.log_floor)
             )
             scores = _scores(model.logistic, _features(memory), coverage)
-            page = log_normalise(belief * model.belief_power + scores)
+            power = _between(model.sparse_belief_power, model.belief_power, coverage)
+            page = log_normalise(belief * power + scores)
             return replace(memory, belief=believing.belief), page
 
 
