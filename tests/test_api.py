@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -164,3 +166,17 @@ def test_the_face_costs_the_daemon_nothing_and_imports_no_mne() -> None:
         check=True,
     )
     assert "open_night" in told.stdout
+
+
+def test_every_cell_of_the_notebook_runs(
+    night: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    need_module("mne")
+    shutil.copyfile(night, tmp_path / "night.edf")
+    monkeypatch.chdir(tmp_path)
+    book = json.loads((Path(__file__).parents[1] / "examples" / "notebook.ipynb").read_text())
+    cells = ["".join(cell["source"]) for cell in book["cells"] if cell["cell_type"] == "code"]
+    names: dict[str, Any] = {}
+    for cell in cells:
+        exec(compile(cell, "notebook.ipynb", "exec"), names)  # noqa: S102 - our own notebook
+    assert f"{PAGES} pages by hypnocast-small" in capsys.readouterr().out

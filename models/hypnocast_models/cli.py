@@ -63,6 +63,9 @@ def evaluate_pack(
     ],
     *,
     kind: Annotated[str, typer.Option(help="The archive's reader, where it is not plain.")] = "",
+    hypnograms: Annotated[
+        Path | None, typer.Option(help="Folder of files with the stages, named as the nights.")
+    ] = None,
     subject: Annotated[list[str] | None, typer.Option(help="Only these subjects.")] = None,
     gain: Annotated[list[float] | None, typer.Option(help="Multiply all samples by this.")] = None,
     mains: Annotated[int, typer.Option(help="Mains frequency, 50 or 60 Hz.")] = 50,
@@ -87,7 +90,7 @@ def evaluate_pack(
     for path in (out, report):
         if path is not None:  # after hours of work is no time to find that there is no folder
             path.parent.mkdir(parents=True, exist_ok=True)
-    all_nights = open_material(database, loaded.recipe, kind)
+    all_nights = open_material(database, loaded.recipe, kind, hypnograms)
     nights = only_subjects(all_nights, subject)
     warnings = told_of_taught(loaded.manifest, {night.subject for night in nights})
     for line in warnings:
@@ -234,6 +237,9 @@ def finetune(
         str, typer.Option(help="small, paper-llava-next, paper-clip, sleepvlm, or a file.")
     ] = "small",
     kind: Annotated[str, typer.Option(help="The archive's reader, where it is not plain.")] = "",
+    hypnograms: Annotated[
+        Path | None, typer.Option(help="Folder of files with the stages, named as the nights.")
+    ] = None,
     mains: Annotated[int, typer.Option(help="Mains frequency, 50 or 60 Hz.")] = 50,
     without: Annotated[list[str] | None, typer.Option(help="Subjects held out.")] = None,
     pages: Annotated[str | None, typer.Option(help="How pages are drawn.")] = None,
@@ -283,7 +289,7 @@ def finetune(
     check_machine(training)
     for program in log or ():
         _need_logger(program)
-    nights = open_material(database, builtin(training.pages), kind)
+    nights = open_material(database, builtin(training.pages), kind, hypnograms)
     cast = cast_of(without_subjects(nights, without or ()), training, without or ())
     say(training_toml(training).rstrip())
     session = TuningSession(weights, training)
@@ -322,13 +328,28 @@ def _need_logger(program: str) -> None:
 
 @app.command("export")
 def export(
-    weights: Annotated[Path, typer.Argument(help="Local folder of weights and tokenizer.")],
+    weights: Annotated[
+        Path,
+        typer.Argument(
+            help="Weights and tokenizer in transformers' layout, an image classifier (transformers "
+            "or optimum folder, .onnx file), or peft's adapter with --base."
+        ),
+    ],
     pack: Annotated[Path, typer.Argument(help="Folder of the pack; a CARD.md there becomes part.")],
     *,
     name: Annotated[str, typer.Option(help="Name of the pack.")],
     version: str = "0.1.0",
     recipe: Annotated[str, typer.Option(help="How pages are drawn.")] = "clinical-448x224",
     precision: Annotated[str, typer.Option(help="fp32, fp16, int8 or int4.")] = "fp32",
+    base: Annotated[
+        Path | None, typer.Option(help="The weights that an adapter was trained on.")
+    ] = None,
+    labels: Annotated[
+        str, typer.Option(help="A classifier's classes in its order, W,N1,N2,N3,R.")
+    ] = "",
+    prove_on: Annotated[
+        Path | None, typer.Option(help="An archive whose pages prove a classifier; else simulated.")
+    ] = None,
     sleepvlm_prompt: Annotated[
         Path | None,
         typer.Option(help="SleepVLM's system prompt, from its project: ask as it was trained."),
@@ -337,20 +358,36 @@ def export(
 ) -> None:
     """Export a model into a pack: the graphs, parity with PyTorch, every input's shape."""
     from hypnocast.core.pictures.recipe import builtin
+    from hypnocast_models.export.classifier import is_classifier
     from hypnocast_models.export.precision import lower
-    from hypnocast_models.tune.deliver import AnswerForm, deliver, plain_label
+    from hypnocast_models.tune.deliver import (
+        AnswerForm,
+        check_delivery,
+        deliver,
+        deliver_classifier,
+        pages_to_prove,
+        plain_label,
+    )
     from hypnocast_models.tune.families import load
     from hypnocast_models.tune.sleepvlm import as_sleepvlm
 
-    model, tokenizer = load(weights)
-    ask = (
-        partial(as_sleepvlm, tokenizer=tokenizer, system_prompt=sleepvlm_prompt)
-        if sleepvlm_prompt
-        else AnswerForm
-    )
-    label = plain_label(name, version, builtin(recipe), commit, weights)
-    made = deliver(model, tokenizer, weights / "tokenizer.json", label, pack, ask=ask, say=say)
-    del model
+    check_delivery(name, version, precision, pack)
+    drawn = builtin(recipe)
+    label = plain_label(name, version, drawn, commit, weights)
+    if is_classifier(weights):
+        pages = pages_to_prove(drawn, prove_on)
+        classes = tuple(part.strip() for part in labels.split(",") if part.strip())
+        made = deliver_classifier(weights, label, pack, pages, labels=classes, say=say)
+    else:
+        model, tokenizer = load(weights, base=base)
+        ask = (
+            partial(as_sleepvlm, tokenizer=tokenizer, system_prompt=sleepvlm_prompt)
+            if sleepvlm_prompt
+            else AnswerForm
+        )
+        tokens = (base or weights) / "tokenizer.json"
+        made = deliver(model, tokenizer, tokens, label, pack, ask=ask, say=say)
+        del model
     if precision != "fp32":
         made = lower(made, precision, say)
     say(f"{made.manifest.name} {made.manifest.version} {made.digest}")

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
 from hypnocast.core.types import STAGES, Stage
 from hypnocast.errors import CommandError, TapeError
@@ -36,7 +37,7 @@ from hypnocast_models.compare.measures import (
 from hypnocast_models.data.recordings import open_recording
 from hypnocast_models.scorers.yasa import written
 from support.models_cli import run
-from support.needs import need_module
+from support.needs import need_data, need_module
 
 START = datetime(2026, 3, 1, 22, 0, tzinfo=UTC)
 stages = st.sampled_from(STAGES)
@@ -337,3 +338,53 @@ def test_an_expert_in_arrays_yasa_and_a_pack_meet_in_one_table(tmp_path: Path) -
     yasa, ours = (compare(scorers[0], other) for other in scorers[1:])
     assert yasa.figures["accuracy"].value == pytest.approx(54 / 60)
     assert ours.figures["accuracy"].value == 1.0
+
+
+@pytest.mark.parametrize("name", ["dodh", pytest.param("dodo", marks=pytest.mark.long)])
+def test_five_people_agree_as_scikit_learn_says(
+    name: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Real experts: κ against the consensus of five is scikit-learn's on the same consensus."""
+    need_module("sklearn")
+    from sklearn.metrics import cohen_kappa_score
+
+    file = need_data("dod-scorers") / f"{name}.npz"
+    letters = np.array(["W", "N1", "N2", "N3", "R", "?"])
+    pairs: dict[int, list[tuple[int, int]]] = {0: [], 4: []}
+    with np.load(file, allow_pickle=False) as nights:
+        for night in nights.files:
+            scored = nights[night].astype(int)
+            for expert, row in enumerate([*scored, scored[0], scored[4]]):
+                folder = tmp_path / f"expert{expert}"
+                folder.mkdir(exist_ok=True)
+                text = "stage\n" + "\n".join(letters[row]) + "\n"
+                (folder / f"{night}.csv").write_text(text)
+            agreed = _by_majority(scored)
+            known = agreed >= 0
+            for expert in pairs:
+                said = scored[expert][known].tolist()
+                pairs[expert] += zip(agreed[known].tolist(), said, strict=True)
+    experts = [str(tmp_path / f"expert{k}") for k in range(7)]
+    assert run(["compare", *experts, "--experts", "5", "--json"]) == 0
+    found = json.loads(capfd.readouterr().out)["comparisons"]
+    for one, expert in zip(found, (0, 4), strict=True):
+        true, theirs = zip(*pairs[expert], strict=True)
+        assert abs(one["figures"]["kappa"]["value"] - cohen_kappa_score(true, theirs)) < 1e-3
+
+
+def _by_majority(scored: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Take the commonest stage; of equals the one of the expert nearest to the others' density."""
+    counts = np.stack([(scored == stage).sum(axis=0) for stage in range(5)])
+    nearness = []
+    for expert, row in enumerate(scored):
+        others = np.delete(scored, expert, axis=0)
+        rest = np.stack([(others == stage).sum(axis=0) for stage in range(5)]).astype(float)
+        some = (row >= 0) & (rest.sum(axis=0) > 0)
+        density = rest / np.maximum(rest.sum(axis=0), 1)
+        nearness.append(density[row[some], np.flatnonzero(some)].mean())
+    order = sorted(range(len(scored)), key=lambda k: -nearness[k])
+    agreed = np.full(scored.shape[1], -1)
+    for page in np.flatnonzero(counts.sum(axis=0)):
+        best = np.flatnonzero(counts[:, page] == counts[:, page].max())
+        agreed[page] = next(scored[k, page] for k in order if scored[k, page] in best)
+    return agreed

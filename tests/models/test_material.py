@@ -11,7 +11,7 @@ import pytest
 from hypnocast.core.pictures.recipe import builtin
 from hypnocast.core.types import Picture, Role
 from hypnocast.stagers.packs.manifest import Context
-from support.made_up_archives import ARCHIVES, make_archive
+from support.made_up_archives import ARCHIVES, make_archive, stages_of, write_edf
 from support.models_cli import run
 from support.needs import need_module
 from support.packs import make_tiny_pack
@@ -197,3 +197,24 @@ def test_pages_of_both_kinds_lie_side_by_side(tmp_path: Path) -> None:
     work_on(drawing_plan(RECIPE.name, data), first)  # over the arrays that it was drawn from
     kinds = [type(night).__name__ for night in open_material(data, RECIPE)]
     assert sorted(kinds) == ["ArrayNight", "PictureNight"]
+
+
+def test_recordings_that_nobody_scored_are_staged_and_a_table_beside_is_read(
+    pack: Path, tmp_path: Path
+) -> None:
+    stages = stages_of(5, 1)
+    night = write_edf(tmp_path / "data" / "bare.edf", ("F4-M1", "E1-M2"), stages, 1)
+    out = tmp_path / "staged"
+    staging = ["stage", str(night.parent), "--out", str(out), "--pack", str(pack)]
+    assert run([*staging, "--workers", "1"]) == 0
+    assert len((out / "bare.csv").read_text().splitlines()) == 1 + 5
+    assert run(["evaluate", str(pack), str(night.parent)]) == 1
+    table = "epoch,stage\n" + "".join(f"{k},{stage}\n" for k, stage in enumerate(stages))
+    elsewhere = tmp_path / "scored"
+    elsewhere.mkdir()
+    (elsewhere / "bare.csv").write_text(table)
+    named = ["--hypnograms", str(elsewhere)]
+    assert run(["evaluate", str(pack), str(night.parent), *named]) == 0
+    night.with_suffix(".csv").write_text(table)
+    (found,) = find_nights(night.parent)
+    assert [stage.value for stage in open_night(found).stages if stage] == stages

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
 
+from hypnocast.core.types import PAGE_S
 from hypnocast.errors import CommandError, TapeError
 from hypnocast.ports.hypnograms.scored_files import read_edf_scoring
 from hypnocast.ports.hypnograms.text_files import read_text
@@ -70,15 +71,31 @@ def find_nights(root: Path, kind: str = "") -> list[FoundRecording]:
     )
 
 
-def open_night(found: FoundRecording) -> ScoredNight:
-    """Open a recording with its stages; what is wrong is raised as one clear line."""
+def open_night(
+    found: FoundRecording, *, scored: bool = True, scoring: Path | None = None
+) -> ScoredNight:
+    """Open a recording with its stages; what is wrong is raised as one clear line.
+
+    ``scoring`` names the file with the stages. Without ``scored`` a recording that nobody scored
+    is a night of pages without a stage.
+    """
     if found.dataset == ARRAYS:
         return ArrayNight(open_recording(found.signals))
     dataset = DATASETS[found.dataset]
     file = EdfFile(found.signals)
     if not file.signals or not file.records:
         raise TapeError("holds no signals", where=str(found.signals))
-    scorings = dataset.score(found.signals, file)
+    if scoring is not None:
+        scorings: tuple[ExpertScoring, ...] = (expert_scoring(scoring),)
+    else:
+        try:
+            scorings = dataset.score(found.signals, file)
+        except TapeError as error:
+            if scored:
+                raise
+            pages = int(file.records * file.record_s // PAGE_S)
+            odd = (f"has no stages: {error.what}",)
+            scorings = (ExpertScoring((None,) * pages, "AASM", oddities=odd),)
     units = dataset.units(found.signals)
     return EdfNight(found.name, found.subject, file, scorings, dataset.alias, units)
 
@@ -212,6 +229,11 @@ def _plain_stages(path: Path, signals: EdfFile) -> tuple[ExpertScoring, ...]:
             beside = path.with_name(path.stem + ending + form)
             if beside.is_file():
                 return _beside(signals, beside)
+    for ending in ("-Hypnogram", "_hypnogram", "_sleepscoring", "_stages", ""):
+        for form in (".csv", ".tsv", ".txt", ".xml"):
+            beside = path.with_name(path.stem + ending + form)
+            if beside.is_file():
+                return (expert_scoring(beside),)
     return (scoring_of(read_edf_scoring(signals)),)
 
 

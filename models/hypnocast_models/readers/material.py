@@ -12,6 +12,7 @@ from typing import Protocol, TypeVar
 
 from hypnocast.core.pictures.recipe import Recipe
 from hypnocast.errors import CommandError
+from hypnocast_models.compare.hypnogram import night_name
 from hypnocast_models.data.pictures import (
     LESSON,
     PictureNight,
@@ -19,7 +20,7 @@ from hypnocast_models.data.pictures import (
     open_corrected,
     open_drawn,
 )
-from hypnocast_models.readers.datasets import find_nights, open_night
+from hypnocast_models.readers.datasets import FoundRecording, find_nights, open_night
 from hypnocast_models.readers.night import ScoredNight
 
 Material = ScoredNight | PictureNight
@@ -33,8 +34,13 @@ class _OfSubject(Protocol):
 _Night = TypeVar("_Night", bound=_OfSubject)
 
 
-def open_material(folder: Path, recipe: Recipe, kind: str = "") -> list[Material]:
-    """Open every scored night of a folder; ``kind`` names the reader where it is not plain."""
+def open_material(
+    folder: Path, recipe: Recipe, kind: str = "", hypnograms: Path | None = None
+) -> list[Material]:
+    """Open every scored night of a folder; ``kind`` names the reader where it is not plain.
+
+    ``hypnograms`` is a folder of files with the stages, found by the names of the nights.
+    """
     if not folder.is_dir():
         raise CommandError("is no folder", where=str(folder))
     corrected = sorted([*folder.glob(LESSON), *folder.glob(f"*/{LESSON}")])
@@ -49,7 +55,23 @@ def open_material(folder: Path, recipe: Recipe, kind: str = "") -> list[Material
         if not pictures or kind:
             raise
         found = []
-    return [*(open_night(one) for one in found), *pictures]
+    scored = _by_night(hypnograms, found) if hypnograms is not None else {}
+    return [*(open_night(one, scoring=scored.get(one.name)) for one in found), *pictures]
+
+
+def _by_night(folder: Path, found: Sequence[FoundRecording]) -> dict[str, Path]:
+    """Find the file with the stages of each night."""
+    if not folder.is_dir():
+        raise CommandError("is no folder", where=f"--hypnograms {folder}")
+    there = {night_name(path): path for path in sorted(folder.rglob("*")) if path.is_file()}
+    missing = [one.name for one in found if one.name not in there]
+    if missing:
+        raise CommandError(
+            f"has no hypnogram of {', '.join(missing[:_SHOWN])}",
+            where=f"--hypnograms {folder}",
+            remedy="Name each file as its night, with -Hypnogram or nothing behind.",
+        )
+    return {one.name: there[one.name] for one in found}
 
 
 def only_subjects(nights: Sequence[_Night], wanted: Sequence[str] | None) -> list[_Night]:

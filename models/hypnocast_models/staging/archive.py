@@ -11,7 +11,7 @@ from __future__ import annotations
 import io
 import os
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from functools import lru_cache
 from importlib import import_module
@@ -91,14 +91,19 @@ def work_on(plan: ArchivePlan, night: FoundRecording) -> str:
     """Do one night: what a worker runs. Gives the night's name."""
     try:
         content = _staged(plan, night) if plan.pack else _drawn(plan, night)
-        target = plan.path(night)
-        part = target.with_name(f".{target.name}.{os.getpid()}.part")
-        part.write_bytes(content)
-        part.replace(target)
     except HypnocastError as error:
         raise NightError(str(error)) from None
     except OSError as error:
         raise NightError(f"{night.signals}: {error}") from None
+    target = plan.path(night)
+    part = target.with_name(f".{target.name}.{os.getpid()}.part")
+    try:
+        part.write_bytes(content)
+        part.replace(target)
+    except OSError as error:
+        with suppress(OSError):
+            part.unlink(missing_ok=True)
+        raise NightError(f"{target}: cannot be written ({error.strerror})") from None
     return night.name
 
 
@@ -233,13 +238,17 @@ def _open(pack: str, digest: str) -> tuple[Pack, Stager]:
 def _staged(plan: ArchivePlan, night: FoundRecording) -> bytes:
     pack, stager = _open(plan.pack, plan.digest)
     staged = stage_night(
-        open_night(night), pack, stager, min_coverage=plan.min_coverage, mains_hz=plan.mains_hz
+        open_night(night, scored=False),
+        pack,
+        stager,
+        min_coverage=plan.min_coverage,
+        mains_hz=plan.mains_hz,
     )
     return write_hypnogram(staged.hypnogram, staged.reasons).encode()
 
 
 def _drawn(plan: ArchivePlan, night: FoundRecording) -> bytes:
-    opened, recipe = open_night(night), builtin(plan.recipe)
+    opened, recipe = open_night(night, scored=False), builtin(plan.recipe)
     # A night of pictures is half a gigabyte: it is there once, and no page that was not drawn.
     rgb = np.empty((len(opened.stages), recipe.height, recipe.width, 3), np.uint8)
     epochs: list[int] = []

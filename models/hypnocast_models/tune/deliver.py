@@ -3,19 +3,38 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from importlib.util import find_spec
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import msgspec
+import numpy as np
 
+from hypnocast.core.pictures.conditioning import condition
 from hypnocast.core.pictures.recipe import Recipe
+from hypnocast.core.pictures.render import render
+from hypnocast.core.types import EEG_ROLES, Picture, Pixels
 from hypnocast.core.verdicts.calibration import Calibration
-from hypnocast.stagers.packs.manifest import Context, Contrastive, Generative, Provenance
+from hypnocast.errors import CommandError, InstallError
+from hypnocast.stagers.packs.manifest import (
+    Context,
+    Contrastive,
+    Generative,
+    Name,
+    Provenance,
+    Version,
+)
 from hypnocast.stagers.packs.pack import Pack
+from hypnocast_models.data import simulated
+from hypnocast_models.export.classifier import export_classifier
 from hypnocast_models.export.generative import export_generative
 from hypnocast_models.export.packing import write_pack
+from hypnocast_models.export.precision import PRECISIONS
+from hypnocast_models.readers.datasets import find_nights, open_night
+from hypnocast_models.staging.night import pictures_of
 from hypnocast_models.tune.contrastive import export_contrastive
 from hypnocast_models.tune.families import CONTRASTIVE, describe
 from hypnocast_models.tune.run_folder import provenance_of
@@ -94,6 +113,64 @@ def deliver(
         for name, text in asked.files.items():
             (folder / name).write_text(text, encoding="utf-8")
         table, context = asked.table, asked.context
+    return _pack(folder, label, table, context)
+
+
+def deliver_classifier(
+    source: Path,
+    label: Label,
+    folder: Path,
+    pages: Sequence[Pixels],
+    *,
+    labels: Sequence[str] = (),
+    say: Callable[[str], None] = lambda _: None,
+) -> Pack:
+    """Make a pack of an image classifier of any make, proved on pages."""
+    table = export_classifier(source, folder, pages, labels=labels, say=say)
+    return _pack(folder, label, table, Context())
+
+
+def check_delivery(name: str, version: str, precision: str, folder: Path) -> None:
+    """Refuse, before hours of work, what would be refused at its end."""
+    known = ("fp32", *PRECISIONS)
+    if precision not in known:
+        raise CommandError(f"{precision!r} is none of {', '.join(known)}", where="--precision")
+    for option, value, form in (("--name", name, Name), ("--version", version, Version)):
+        try:
+            msgspec.convert(value, form)
+        except msgspec.ValidationError as error:
+            raise CommandError(f"{value!r}: {error}", where=option) from error
+    if find_spec("onnxruntime") is None:
+        raise InstallError(
+            "an export is proved with ONNX Runtime, which is missing",
+            where="export",
+            remedy='Run `pip install "hypnocast[models,cpu]"`, or [models,gpu].',
+        )
+    folder.mkdir(parents=True, exist_ok=True)
+
+
+def pages_to_prove(recipe: Recipe, archive: Path | None, count: int = 10) -> list[Pixels]:
+    """Draw pages on which an export is proved: of an archive, else of simulated people."""
+    if archive is not None:
+        found = find_nights(archive)
+        drawn = (
+            item.rgb
+            for one in found
+            for item in pictures_of(open_night(one, scored=False), recipe, needed=((*EEG_ROLES,),))
+            if isinstance(item, Picture)
+        )
+    else:
+        made = simulated.pages(
+            simulated.stretch(0, count),
+            recipe.context_s,
+            recipe.tail_s,
+            np.ones(len(simulated.ROLES)),
+        )
+        drawn = (render(condition(page, recipe, 50), recipe) for page in made)
+    return list(islice(drawn, count))
+
+
+def _pack(folder: Path, label: Label, table: Contrastive | Generative, context: Context) -> Pack:
     facts = {
         "name": label.name,
         "version": label.version,

@@ -106,8 +106,13 @@ def _pixels(model: Any, width: int, height: int) -> tuple[Preprocess, int]:
 # --- loading, and small models from a configuration -----------------------------------------------
 
 
-def load(folder: Path, *, four_bit: bool = False) -> tuple[Any, Any]:
-    """Load weights and tokenizer from a local folder; nothing is downloaded."""
+def load(folder: Path, *, four_bit: bool = False, base: Path | None = None) -> tuple[Any, Any]:
+    """Load weights and tokenizer from a local folder; nothing is downloaded.
+
+    A folder of peft's adapter is merged into the weights of ``base``.
+    """
+    if (folder / "adapter_config.json").is_file():
+        return _merged(folder, base)
     if not (folder / "config.json").is_file():
         raise ConfigError(
             "there is no model in it (config.json)",
@@ -123,6 +128,21 @@ def load(folder: Path, *, four_bit: bool = False) -> tuple[Any, Any]:
         )
     model = auto.from_pretrained(folder, local_files_only=True, **how)
     return model, hf.AutoTokenizer.from_pretrained(folder, local_files_only=True)
+
+
+def _merged(adapter: Path, base: Path | None) -> tuple[Any, Any]:
+    from peft import PeftModel
+
+    told = json.loads((adapter / "adapter_config.json").read_text(encoding="utf-8"))
+    folder = base or Path(told.get("base_model_name_or_path") or "")
+    if not (folder / "config.json").is_file():
+        raise ConfigError(
+            f"is an adapter for {folder}, which is no local folder of weights",
+            where=str(adapter),
+            remedy="Name the weights that it was trained on with --base.",
+        )
+    model, tokenizer = load(folder)
+    return PeftModel.from_pretrained(model, adapter).merge_and_unload(), tokenizer
 
 
 def tiny_tokenizer(kind: str, folder: Path) -> Any:

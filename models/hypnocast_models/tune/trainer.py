@@ -18,7 +18,13 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.utils.data import Dataset, SequentialSampler
-from transformers import EarlyStoppingCallback, Trainer, TrainerCallback, TrainingArguments
+from transformers import (
+    EarlyStoppingCallback,
+    PrinterCallback,
+    Trainer,
+    TrainerCallback,
+    TrainingArguments,
+)
 
 from hypnocast.core.types import STAGES
 from hypnocast_models.compare import figures
@@ -237,6 +243,7 @@ def train(
         compute_metrics=None if exam is None else _metrics,
         callbacks=callbacks,
     )
+    trainer.remove_callback(PrinterCallback)
     keeper.trainer = trainer
     before = {
         number: signal.signal(number, keeper.heed) for number in (signal.SIGINT, signal.SIGTERM)

@@ -54,6 +54,7 @@ __all__ = [
 FORMAT = "hypnocast.pack/1"
 
 Name = Annotated[str, Meta(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")]
+Version = Annotated[str, Meta(pattern=r"^\d+\.\d+\.\d+([+-][0-9A-Za-z.-]+)?$")]
 Token = Annotated[str, Meta(min_length=1, max_length=64)]
 Text = Annotated[str, Meta(max_length=65536)]
 Digest = Annotated[str, Meta(pattern=r"^sha256:[0-9a-f]{64}$")]
@@ -326,7 +327,7 @@ class Manifest(PackTomlTable, frozen=True, kw_only=True):
 
     format: Literal["hypnocast.pack/1"]
     name: Name
-    version: Annotated[str, Meta(pattern=r"^\d+\.\d+\.\d+([+-][0-9A-Za-z.-]+)?$")]
+    version: Version
     licence: str
     intended_use: str
     recipe: str
