@@ -213,7 +213,7 @@ def _wrap(graph: Path, order: Sequence[int], target: Path) -> None:
         node.input[:] = [new if name == old else name for name in node.input]
     pixels.name = new
     add = model.graph.node.append
-    constants = {
+    constants: dict[str, NDArray[Any]] = {
         "hc_order": np.array(order, np.int64),
         "hc_scale": np.array(1.0 / SCALE, np.float32),
         "hc_one": np.array(1.0, np.float32),
@@ -229,7 +229,7 @@ def _wrap(graph: Path, order: Sequence[int], target: Path) -> None:
     add(helper.make_node("Sqrt", ["hc_left"], ["hc_rest"]))
     add(helper.make_node("Concat", ["hc_short", "hc_rest"], ["image_embeds"], axis=1))
     del model.graph.output[:]
-    ends = ["pictures", len(STAGES) + 1]
+    ends: list[str | int | None] = ["pictures", len(STAGES) + 1]
     model.graph.output.append(
         helper.make_tensor_value_info("image_embeds", TensorProto.FLOAT, ends)
     )
