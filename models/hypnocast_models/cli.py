@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from hypnocast.errors import CommandError, HypnocastError, InstallError
+from hypnocast_models.commands.packs import packs
 from hypnocast_models.commands.research import research
 from hypnocast_models.commands.screen import progress_bars, say
 from hypnocast_models.commands.small import small
@@ -21,6 +22,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.add_typer(small, name="small", no_args_is_help=True)
+app.add_typer(packs, name="pack", no_args_is_help=True)
 app.add_typer(research)
 app.add_typer(weights, name="weights", no_args_is_help=True)
 

@@ -220,9 +220,20 @@ def test_labels_stand_outside_the_picture(name: str) -> None:
     sheet = annotate(pixels, recipe, {Role.F4: "F3-M2 (mirrored)"}, title="bed-1, page 7")
     assert sheet.shape[0] > recipe.height
     assert sheet.shape[1] > recipe.width
+    left = sheet.shape[1] - recipe.width - 14
     tops = [
         top
         for top in range(sheet.shape[0] - recipe.height + 1)
-        if np.array_equal(sheet[top : top + recipe.height, 148 : 148 + recipe.width], pixels)
+        if np.array_equal(sheet[top : top + recipe.height, left : left + recipe.width], pixels)
     ]
     assert len(tops) == 1
+
+
+def test_a_long_name_does_not_run_into_the_scale_beside_it() -> None:
+    recipe = CLINICAL
+    pixels = picture_of(synthetic_page(recipe, 8), recipe)
+    short = annotate(pixels, recipe, {Role.E1: "E1"})
+    long = annotate(pixels, recipe, {Role.E1: "E1 (reference assumed)"})
+    # The scale stands against the picture in both, and nothing but paper before it in either.
+    scales = [sheet[:, : -recipe.width - 14][:, -56:] for sheet in (short, long)]
+    assert np.array_equal(*scales)

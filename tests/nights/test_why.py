@@ -20,6 +20,7 @@ from PIL import Image
 
 from hypnocast.cli import run
 from hypnocast.config.tables import SignalTable
+from hypnocast.core.evidence.occlusion import StageBasis
 from hypnocast.core.pictures.render import picture_digest
 from hypnocast.core.types import PAGE_S, Picture, Stage
 from hypnocast.core.wire import commands, payloads
@@ -28,7 +29,7 @@ from hypnocast.live.explaining.picture_store import PictureStore
 from hypnocast.live.service.ward import Ward
 from hypnocast.nights.night_view import NightView, open_night
 from hypnocast.nights.why import answer, told
-from hypnocast.nights.why_sheet import why_sheet
+from hypnocast.nights.why_sheet import heat_map, why_sheet
 from hypnocast.simulate import SimulatedSource
 from support.brokers import free_port
 from support.packs import make_tiny_pack
@@ -244,3 +245,13 @@ async def test_a_picture_that_a_power_cut_damaged_is_not_kept(
     assert look.pictures[0] is None
     assert await picture_store.look("night", 0, before=0, after=0) is None
     picture_store.close()
+
+
+@pytest.mark.parametrize(("fall", "share"), [(0.0, 0.0), (0.001, 0.004), (0.25, 1.0), (0.9, 1.0)])
+def test_the_heat_of_a_patch_is_the_same_on_every_page(fall: float, share: float) -> None:
+    """A model that looks at nothing shows nothing, whatever its own largest fall is."""
+    pixels = np.zeros((28, 28, 3), np.uint8)
+    basis = StageBasis(S.R, 0.9, {}, {}, 0.2, patches=((fall, 0.0), (0.0, 0.0)))
+    heat = heat_map(pixels, basis)
+    assert heat[0, 0].tolist() == [int(0.6 * share * c) for c in (255.0, 96.0, 40.0)]
+    assert not heat[20, 20].any()

@@ -20,6 +20,9 @@ from hypnocast.nights.why import AROUND, Answer
 
 _STAGES: tuple[StageName, ...] = ("W", "N1", "N2", "N3", "R")
 _HEAT = np.array([255.0, 96.0, 40.0])
+_FULL_HEAT = 0.25
+"""The fall of the stage's probability at which a patch has its full colour: the same on every page,
+so that a model that looks at nothing shows nothing."""
 
 
 def why_sheet(answer: Answer, zone: ZoneInfo) -> str:
@@ -45,12 +48,12 @@ def why_sheet(answer: Answer, zone: ZoneInfo) -> str:
 
 
 def heat_map(pixels: Pixels, rests: StageBasis) -> Pixels:
-    """Lay the patches' falls over a page: the brighter, the more the stage rests on it."""
+    """Lay the patches' falls over a page: full colour where blanking one costs 25 points."""
     falls = np.clip(np.asarray(rests.patches or ((0.0,),)), 0.0, None)
     height, width, _ = pixels.shape
     rows = np.minimum(np.arange(height) * len(falls) // height, len(falls) - 1)
     columns = np.minimum(np.arange(width) * falls.shape[1] // width, falls.shape[1] - 1)
-    heat = (falls / max(float(falls.max()), 1e-9))[np.ix_(rows, columns)][..., None]
+    heat = np.minimum(falls / _FULL_HEAT, 1.0)[np.ix_(rows, columns)][..., None]
     return np.asarray((1.0 - 0.6 * heat) * pixels + 0.6 * heat * _HEAT, dtype=np.uint8)
 
 
@@ -95,7 +98,9 @@ def _page(answer: Answer) -> str:
     pages = [annotate(picture.rgb, recipe, picture.channels, title)]
     if answer.rests is not None and answer.rests.patches is not None:
         heat = heat_map(picture.rgb, answer.rests)
-        pages.append(annotate(heat, recipe, picture.channels, "what the stage rests on"))
+        most = 100 * max((fall for row in answer.rests.patches for fall in row), default=0.0)
+        title = f"full colour: 25 points; dearest patch: {most:.0f}"
+        pages.append(annotate(heat, recipe, picture.channels, title))
     images = "".join(f"<figure>{_image(page, 'a page of 30 s')}</figure>" for page in pages)
     return f'<div class="{"cols" if len(pages) > 1 else "one"}">{images}</div>'
 
@@ -129,7 +134,7 @@ def _rests(answer: Answer) -> str:
     rests = answer.rests
     if rests is None:
         return section("What it rests on", "<p>Not explained.</p>")
-    most = max([0.01, *(abs(fall) for fall in rests.channels.values())])
+    most = max([_FULL_HEAT, *(abs(fall) for fall in rests.channels.values())])
     rows = "".join(
         f"<tr><th>{escape(role)}</th><td>"
         f'<span class="meter" style="width:{150 * max(fall, 0.0) / most:.0f}px;'

@@ -1,0 +1,113 @@
+"""Commands that make, edit and calibrate packs."""
+
+from __future__ import annotations
+
+import shutil
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from hypnocast.errors import CommandError
+from hypnocast_models.commands.screen import progress_bars, say
+
+packs = typer.Typer(no_args_is_help=True)
+
+Out = Annotated[Path, typer.Argument(help="Folder of the new pack; an empty one.")]
+
+
+@packs.command("calibrate")
+def calibrate(
+    pack: Annotated[str, typer.Argument(help="Name or folder of the pack.")],
+    archive: Annotated[Path, typer.Argument(help="Scored nights of people it was not taught on.")],
+    out: Out,
+    *,
+    version: Annotated[str, typer.Option(help="Of the new pack.")],
+    kind: Annotated[str, typer.Option(help="The archive's reader, where it is not plain.")] = "",
+    subject: Annotated[list[str] | None, typer.Option(help="Only these subjects.")] = None,
+    mains: Annotated[int, typer.Option(help="Mains frequency, 50 or 60 Hz.")] = 50,
+) -> None:
+    """Fit temperature and forward filter on held-out nights; the model stays as it is."""
+    from hypnocast.stagers.onnx.local import LocalStager
+    from hypnocast.stagers.packs.catalogue import resolve_pack
+    from hypnocast.stagers.packs.pack import load_pack
+    from hypnocast_models.export.calibrating import fit_calibration, held_out, write_calibrated
+    from hypnocast_models.readers.material import only_subjects, open_material
+
+    loaded = load_pack(resolve_pack(pack))
+    nights = only_subjects(open_material(archive, loaded.recipe, kind), subject)
+    stager = LocalStager(loaded, "auto")
+    with progress_bars() as progress:
+        bar = progress.add_task("staging", total=sum(len(night.stages) for night in nights))
+        seen = held_out(loaded, nights, stager, mains, partial(progress.advance, bar))
+    stager.close()
+    fit = fit_calibration(loaded, seen)
+    people = len({night.subject for night in nights})
+    told = f"{archive.name}: {len(nights)} nights of {people} people"
+    made = write_calibrated(loaded, fit, out, version, told)
+    say(str(fit))
+    say(f"{made.manifest.name} {made.manifest.version} {made.digest}")
+
+
+@packs.command("edit")
+def edit(
+    pack: Annotated[str, typer.Argument(help="Name or folder of the pack.")],
+    out: Out,
+    *,
+    change: Annotated[
+        list[str], typer.Option("--set", help="key.of.pack_toml=value in TOML; repeat for more.")
+    ],
+) -> None:
+    """Write a pack anew with other words: prompt, answers, licence, roles.
+
+    `hypnocast schema pack` tells every key. Digests are reckoned anew; a `recipe` that ships
+    brings its digest along.
+    """
+    import msgspec
+
+    from hypnocast.core.pictures.recipe import builtin, builtin_names
+    from hypnocast.stagers.packs.catalogue import resolve_pack
+    from hypnocast.stagers.packs.files import MANIFEST
+    from hypnocast.stagers.packs.pack import load_pack
+    from hypnocast_models.export.packing import write_pack
+
+    loaded = load_pack(resolve_pack(pack))
+    facts: dict[str, Any] = msgspec.to_builtins(loaded.manifest)
+    for written_anew in ("format", "files"):
+        del facts[written_anew]
+    for one in change:
+        _set(facts, one)
+    if facts["recipe"] in builtin_names():
+        facts["recipe_digest"] = builtin(facts["recipe"]).digest
+    if out.exists() and any(out.iterdir()):
+        raise CommandError("holds other files", where=str(out), remedy="Name an empty folder.")
+    shutil.copytree(loaded.folder, out, ignore=shutil.ignore_patterns(MANIFEST), dirs_exist_ok=True)
+    try:
+        made = write_pack(out, facts)
+    except msgspec.ValidationError as error:
+        shutil.rmtree(out)
+        raise CommandError(str(error), where="--set") from error
+    say(f"{made.manifest.name} {made.manifest.version} {made.digest}")
+
+
+def _set(facts: dict[str, Any], change: str) -> None:
+    """Set one key, told as ``model.prompt="…"``."""
+    import msgspec
+
+    key, equals, text = change.partition("=")
+    *tables, last = key.strip().split(".")
+    try:
+        value = msgspec.toml.decode(f"value = {text}")["value"] if equals else None
+    except msgspec.DecodeError:
+        value = text  # a bare word: --set licence=MIT
+    table: Any = facts
+    for name in tables:
+        table = table.get(name) if isinstance(table, dict) else None
+    if not equals or not isinstance(table, dict):
+        raise CommandError(
+            f"{change!r} names no key of pack.toml",
+            where="--set",
+            remedy='Write --set model.prompt="…" or --set licence=MIT.',
+        )
+    table[last] = value
