@@ -235,5 +235,5 @@ def test_a_long_name_does_not_run_into_the_scale_beside_it() -> None:
     short = annotate(pixels, recipe, {Role.E1: "E1"})
     long = annotate(pixels, recipe, {Role.E1: "E1 (reference assumed)"})
     # The scale stands against the picture in both, and nothing but paper before it in either.
-    scales = [sheet[:, : -recipe.width - 14][:, -56:] for sheet in (short, long)]
-    assert np.array_equal(*scales)
+    one, other = (sheet[:, : -recipe.width - 14][:, -56:] for sheet in (short, long))
+    assert np.array_equal(one, other)

@@ -23,7 +23,7 @@ from hypnocast.stagers.base import Stager
 from hypnocast.stagers.packs.files import MANIFEST
 from hypnocast.stagers.packs.pack import Pack
 from hypnocast_models.compare import figures
-from hypnocast_models.compare.figures import Scored
+from hypnocast_models.compare.figures import ScoredPages
 from hypnocast_models.export.packing import write_pack
 from hypnocast_models.export.sequence import HeldOutNight, fit_temperature, fit_transitions
 from hypnocast_models.readers.material import Material
@@ -142,7 +142,7 @@ def _fit(nights: Sequence[HeldOutNight]) -> Calibration:
     )
 
 
-def _decided(night: HeldOutNight, calibration: Calibration) -> Scored:
+def _decided(night: HeldOutNight, calibration: Calibration) -> ScoredPages:
     """Decide a night by a calibration, page by page; of it the pages that the expert staged."""
     decider, state = Decider(calibration), NightState()
     pages = len(night.stages)
@@ -155,4 +155,4 @@ def _decided(night: HeldOutNight, calibration: Calibration) -> Scored:
         state, staged = decider.step(state, Opinion(epoch, row, "cpu"))
         ours[epoch], chances[epoch] = STAGES.index(staged.stage), staged.probabilities
     known = night.stages >= 0
-    return Scored("", night.subject, night.stages[known], ours[known], chances[known])
+    return ScoredPages("", night.subject, night.stages[known], ours[known], chances[known])
