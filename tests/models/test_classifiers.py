@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -76,9 +77,10 @@ def test_a_plain_graph_needs_its_processor_and_its_labels(
     net = torch.nn.Sequential(
         torch.nn.AdaptiveAvgPool2d(4), torch.nn.Flatten(), torch.nn.Linear(48, 5)
     )
-    torch.onnx.export(
-        net, (torch.zeros(1, 3, 64, 64),), str(graph), input_names=["x"], dynamo=False
-    )
+    pixels = torch.zeros(1, 3, 64, 64)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the exporter warns of its own internals
+        torch.onnx.export(net, (pixels,), str(graph), input_names=["x"], dynamo=False)
     assert export(graph, tmp_path / "a") == 2
     assert "--labels" in capfd.readouterr().err
     assert export(graph, tmp_path / "a", "--labels", "W,N1,N2,N3,R") == 2
