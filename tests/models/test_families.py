@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +23,15 @@ for name in ("torch", "transformers", "peft", "accelerate", "onnx", "onnxscript"
 
 from hypnocast_models.data import ScoredRecording  # noqa: E402 - after what it needs was found
 from hypnocast_models.readers.night import ArrayNight  # noqa: E402
+from hypnocast_models.tune.contrastive import preprocess_of  # noqa: E402
 from hypnocast_models.tune.deliver import Label, deliver  # noqa: E402
-from hypnocast_models.tune.families import CONTRASTIVE, GENERATIVE, tiny  # noqa: E402
+from hypnocast_models.tune.families import (  # noqa: E402
+    CONTRASTIVE,
+    GENERATIVE,
+    describe,
+    load,
+    tiny,
+)
 from hypnocast_models.tune.recipe import Training  # noqa: E402
 from hypnocast_models.tune.run_folder import Cast  # noqa: E402
 from hypnocast_models.tune.session import TuningSession  # noqa: E402
@@ -93,3 +101,20 @@ def test_a_tiny_model_is_tuned_exported_verified_and_staged(kind: str, tmp_path:
     np.testing.assert_allclose(np.exp(rows).sum(axis=1), 1.0, atol=1e-6)
     # Tuned on wake and deep sleep alone: one of the two is what it says of each page.
     assert set(rows.argmax(axis=1)) <= {0, 3}
+
+
+def test_the_colours_of_a_tower_are_its_own_processors(tmp_path: Path) -> None:
+    """A LLaVA with a SigLIP tower, and weights whose processor has numbers of its own."""
+    llava, siglip = tmp_path / "llava", tmp_path / "siglip"
+    tiny("llava", llava)
+    tiny("siglip", siglip)
+    model, tokenizer = load(llava)
+    assert describe(model, tokenizer, 448, 224).preprocess.mean[0] == pytest.approx(0.48145466)
+    other, _ = load(siglip)
+    assert preprocess_of(other).mean == (0.5, 0.5, 0.5)
+    model.config.vision_config.model_type = "siglip_vision_model"
+    assert describe(model, tokenizer, 448, 224).preprocess.mean == (0.5, 0.5, 0.5)
+    said = {"image_mean": [0.1, 0.2, 0.3], "image_std": [0.4, 0.5, 0.6], "resample": 2}
+    (llava / "preprocessor_config.json").write_text(json.dumps(said))
+    how = describe(load(llava)[0], tokenizer, 448, 224).preprocess
+    assert (how.mean, how.std, how.resample) == ((0.1, 0.2, 0.3), (0.4, 0.5, 0.6), "bilinear")

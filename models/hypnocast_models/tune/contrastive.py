@@ -16,7 +16,7 @@ from hypnocast.stagers.onnx.pixels import prepare
 from hypnocast.stagers.packs.manifest import Contrastive, Preprocess
 from hypnocast_models.export.generative import BOUND_FP32, use_eager_attention
 from hypnocast_models.export.graphs import write_graph
-from hypnocast_models.tune.families import CLIP_MEAN, CLIP_STD, HALF
+from hypnocast_models.tune.families import colours_of
 from hypnocast_models.tune.lessons import TrainingPage
 
 PROMPTS = (
@@ -98,9 +98,7 @@ def _image_vectors(model: Any, pixels: Tensor) -> Tensor:
 def preprocess_of(model: Any) -> Preprocess:
     """Give the pixels a tower takes."""
     side = model.config.vision_config.image_size
-    clip = model.config.model_type == "clip"
-    mean, std = (CLIP_MEAN, CLIP_STD) if clip else (HALF, HALF)
-    return Preprocess(width=side, height=side, mean=mean, std=std)
+    return Preprocess(width=side, height=side, **colours_of(model))
 
 
 def export_contrastive(

@@ -16,6 +16,7 @@ import transformers as hf
 from hypnocast.errors import ConfigError
 from hypnocast.stagers.packs.manifest import PICTURE_MARK, TILE_MARK, Generative, Preprocess
 from hypnocast_models.export.generative import DECODER, EMBED, VISION, Shape
+from hypnocast_models.export.model_files import read_json
 
 GENERATIVE = ("llava", "llava_next", "qwen2_5_vl", "smolvlm")
 CONTRASTIVE = ("clip", "siglip")
@@ -79,16 +80,32 @@ def describe(model: Any, tokenizer: Any, width: int, height: int) -> Generative:
     )
 
 
+def colours_of(model: Any) -> dict[str, Any]:
+    """Give mean, deviation and resampling of a model's pixels: as its own processor says.
+
+    Where no ``preprocessor_config.json`` lies beside the weights, those of its tower's family.
+    """
+    said = read_json(Path(model.config.name_or_path or "") / "preprocessor_config.json")
+    tower = getattr(model.config.vision_config, "model_type", "")
+    half = any(name in f"{tower} {model.config.model_type}" for name in ("siglip", "smolvlm"))
+    mean, std = (HALF, HALF) if half else (CLIP_MEAN, CLIP_STD)
+    return {
+        "mean": tuple(said.get("image_mean", mean)),
+        "std": tuple(said.get("image_std", std)),
+        "resample": {1: "lanczos", 2: "bilinear"}.get(said.get("resample", 3), "bicubic"),
+    }
+
+
 def _pixels(model: Any, width: int, height: int) -> tuple[Preprocess, int]:
     vision, kind = model.config.vision_config, model.config.model_type
+    colours = colours_of(model)
     if kind == "qwen2_5_vl":
         unit = vision.patch_size * vision.spatial_merge_size
         how = Preprocess(
             layout="patches",
             width=max(unit, width // unit * unit),
             height=max(unit, height // unit * unit),
-            mean=CLIP_MEAN,
-            std=CLIP_STD,
+            **colours,
             patch_size=vision.patch_size,
             temporal_patch_size=vision.temporal_patch_size,
             merge_size=vision.spatial_merge_size,
@@ -97,9 +114,9 @@ def _pixels(model: Any, width: int, height: int) -> tuple[Preprocess, int]:
     side = vision.image_size
     patches = (side // vision.patch_size) ** 2
     if kind == "smolvlm":
-        how = Preprocess(layout="tiles", width=side, height=side, mean=HALF, std=HALF)
+        how = Preprocess(layout="tiles", width=side, height=side, **colours)
         return how, patches // model.config.scale_factor**2
-    how = Preprocess(width=side, height=side, mean=CLIP_MEAN, std=CLIP_STD)
+    how = Preprocess(width=side, height=side, **colours)
     return how, patches
 
 
