@@ -12,10 +12,11 @@ from contextlib import contextmanager
 import pytest
 
 from attacks.liar import Behaviour, Liar, Lie
+from hypnocast.core.plain_text import plain
 from hypnocast.core.types import Chunk
 from hypnocast.ports.lsl.announcements import Network
 from hypnocast.ports.lsl.beds import BedStreams, Selector
-from hypnocast.ports.lsl.limits import MAX_OPENERS, MAX_PROBES, plain
+from hypnocast.ports.lsl.limits import MAX_OPENERS, MAX_PROBES
 from hypnocast.ports.lsl.problems import ProblemKind
 from hypnocast.ports.lsl.source import LslSource
 from hypnocast.ports.lsl.stream_slot import LslTimings

@@ -5,7 +5,8 @@ carries on where a first one ended, and whoever reads a tape can say what should
 
 It begins when told ``go``, so that everything is loaded by then. Orders come after that, as JSON
 lines on standard input, each naming a stream, a fault and from when to when
-by the LSL clock: ``nan``, ``inf``, ``hole``, ``flood``, ``step`` (its stamps go an hour ahead).
+by the LSL clock: ``nan``, ``inf``, ``hole``, ``flood``, ``step`` (its stamps go an hour ahead),
+``stamps ahead`` and ``stamps behind`` (by more than a day).
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ RATE = 100
 FLOODED = 50
 """How many samples a flooding amplifier sends where it should send one."""
 STEP_S = 3600.0
+FAR_S = 1e5
 STILL = "E2-M2"
 """Nothing is connected to this channel: whatever carries a signal there was mistaken for it."""
 WILD = "X"
@@ -94,6 +96,10 @@ class Amplifier:
             stamps = np.linspace(stamps[0], stamps[-1], len(samples))
         if "step" in kinds:
             stamps = stamps + STEP_S
+        if "stamps ahead" in kinds:
+            stamps = stamps + FAR_S
+        if "stamps behind" in kinds:
+            stamps = stamps - FAR_S
         self._outlet.push_chunk(np.ascontiguousarray(samples), stamps.tolist())
 
 

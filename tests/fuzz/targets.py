@@ -51,8 +51,8 @@ class Target:
 def targets(folder: Path) -> list[Target]:
     """Return all of them; ``folder`` is for files."""
     return [
-        _lsl_header(),
-        _command(),
+        header_target(),
+        command_target(),
         _config(folder),
         _manifest(folder),
         _onnx(folder),
@@ -70,7 +70,9 @@ def _header(labels: tuple[str, ...] = ("F4-M1", "C4", "M1", "Chin1-Chin2")) -> S
     return StreamHeader("eeg", "eeg", "EEG", "amp-1", "uid-1", "host", 256.0, channels)
 
 
-def _lsl_header() -> Target:
+def header_target() -> Target:
+    """Return the reading of a stream's header, and what is made of it."""
+
     def read(data: bytes) -> object:
         described = parse_header(data.decode("utf-8", "replace"))
         return choose_montage([described.header]), write_header(described.header)
@@ -79,13 +81,15 @@ def _lsl_header() -> Target:
     return Target("LSL metadata", tuple(seed.encode() for seed in seeds), read)
 
 
-def _command() -> Target:
+def command_target() -> Target:
+    """Return the reading of a command, up to where it would be obeyed."""
     replies: list[bytes] = []
     nothing: Any = None
     desk = CommandInbox(nothing, nothing, lambda _, reply: replies.append(reply))
 
     def read(data: bytes) -> object:
         desk._budgets.clear()
+        desk._read.clear()
         desk.take("bed1", data, retained=False)
         for lane in desk._lanes.values():
             while not lane.empty():

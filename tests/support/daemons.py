@@ -69,20 +69,35 @@ def environment(changes: Mapping[str, str]) -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": str(DAEMON), **changes}
 
 
+def _within(memory_bytes: int | None) -> tuple[str, ...]:
+    """Return what goes before a command that may have no more addresses than so many."""
+    if memory_bytes is None:
+        return ()
+    return ("sh", "-c", f'ulimit -v {memory_bytes // 1024}; exec "$@"', "sh")
+
+
 @contextmanager
 def daemon(
-    folder: Path, *arguments: str, interruptible: bool = True, **changes: str
+    folder: Path,
+    *arguments: str,
+    interruptible: bool = True,
+    memory_bytes: int | None = None,
+    **changes: str,
 ) -> Iterator[Daemon]:
     """Run a command that lasts; ``changes`` are variables of its environment.
 
     Where it is not ``interruptible``, it begins as a script's background jobs do: without SIGINT.
+    With ``memory_bytes`` it has no more addresses than so many, which is stricter than a limit on
+    memory, and glibc makes few arenas, as in the service's unit.
     """
+    if memory_bytes is not None:
+        changes = {"MALLOC_ARENA_MAX": "2", **changes}
     deaf = () if interruptible else ("sh", "-c", 'trap "" INT; exec "$@"', "sh")
     folder.mkdir(parents=True, exist_ok=True)
     stdout, stderr = folder / "stdout.txt", folder / "stderr.txt"
     with stdout.open("wb") as out, stderr.open("wb") as err:
         process = subprocess.Popen(
-            [*deaf, sys.executable, "-m", "hypnocast", *arguments],
+            [*_within(memory_bytes), *deaf, sys.executable, "-m", "hypnocast", *arguments],
             stdin=subprocess.DEVNULL,
             stdout=out,
             stderr=err,
@@ -97,10 +112,12 @@ def daemon(
             running.kill()
 
 
-def command(*arguments: str, **changes: str) -> subprocess.CompletedProcess[str]:
+def command(
+    *arguments: str, memory_bytes: int | None = None, **changes: str
+) -> subprocess.CompletedProcess[str]:
     """Run a command to its end and return what it said."""
     return subprocess.run(
-        [sys.executable, "-m", "hypnocast", *arguments],
+        [*_within(memory_bytes), sys.executable, "-m", "hypnocast", *arguments],
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,

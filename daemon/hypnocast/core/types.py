@@ -20,6 +20,12 @@ from numpy.typing import NDArray
 PAGE_S = 30.0
 """Length of a page in seconds, by the AASM manual."""
 
+LONGEST_NIGHT_S = 7 * 86400.0
+"""A session that runs for so long is ended: nobody sleeps a week, and every reader has a limit."""
+
+MAX_EPOCHS = int(LONGEST_NIGHT_S / PAGE_S) + 1
+"""Pages of the longest night; no event, state or command names a page beyond."""
+
 STEPS_PER_MICROVOLT = 64
 """Samples are rounded to this grid before drawing, so arithmetic noise cannot move a pixel."""
 

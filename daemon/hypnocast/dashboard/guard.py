@@ -12,6 +12,8 @@ from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from uvicorn.protocols.http.h11_impl import H11Protocol, RequestResponseCycle
 
+from hypnocast.dashboard.door import Door
+
 LARGEST_BODY = 16 << 10
 LARGEST_HEAD = 16 << 10
 LONGEST_TARGET = 2048
@@ -131,6 +133,16 @@ def _host(header: str) -> str:
     return header.partition(":")[0].lower()
 
 
+def protocol_of(door: Door) -> type[PatientProtocol]:
+    """Return the protocol of the connections that come through a door."""
+
+    class AtTheDoor(PatientProtocol):
+        def heard(self) -> None:
+            door.spoke(self.transport.get_extra_info("peername"))
+
+    return AtTheDoor
+
+
 class PatientProtocol(H11Protocol):
     """HTTP/1.1 that waits for a request's head only so long: uvicorn alone would wait for ever."""
 
@@ -144,6 +156,7 @@ class PatientProtocol(H11Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Take bytes; the clock runs on while they do not make a whole head."""
+        self.heard()
         super().data_received(data)
         self._watch()
 
@@ -151,6 +164,9 @@ class PatientProtocol(H11Protocol):
         """Stop the clock."""
         self._unwatch()
         super().connection_lost(exc)
+
+    def heard(self) -> None:
+        """Take note that a connection is established: its first bytes came."""
 
     @property
     def _serving(self) -> bool:

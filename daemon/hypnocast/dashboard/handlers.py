@@ -25,6 +25,7 @@ from hypnocast import __version__
 from hypnocast.core.wire.commands import CatchUp, PageCommand, decode_command
 from hypnocast.core.wire.payloads import TopicWord
 from hypnocast.dashboard.auth import Allowance, Gate, Visitor, load_logins
+from hypnocast.dashboard.door import address_of
 from hypnocast.dashboard.guard import Guard
 from hypnocast.dashboard.hub import Hub
 from hypnocast.dashboard.pictures import Album, picture_digest, png_of_reply
@@ -162,8 +163,8 @@ class Handlers:
         """Check a password and give a session."""
         _same_origin(request)
         login = await _body(request, Login)
-        who = _client(request)
-        if not (self._logins.take(who) and self._logins.take(f"user {login.user}")):
+        # By address only: who guesses at a name shuts out nobody who comes from elsewhere.
+        if not self._logins.take(_client(request)):
             raise RefusedRequest(
                 HTTPStatus.TOO_MANY_REQUESTS,
                 "too many tries; wait a minute",
@@ -229,8 +230,12 @@ class Handlers:
             raise RefusedRequest(
                 HTTPStatus.SERVICE_UNAVAILABLE, "too many pages are open", wait_s=10
             )
+        cookie = request.cookies.get(self.cookie)
+        needs_login = self.gate.needs_login
         return StreamingResponse(
-            self.hub.stream(only),
+            self.hub.stream(
+                only, while_=lambda: not needs_login or self.gate.visitor(cookie) is not None
+            ),
             media_type="text/event-stream",
             headers={"cache-control": "no-store", "x-accel-buffering": "no"},
         )
@@ -304,7 +309,7 @@ def _bed(request: Request) -> str:
 
 
 def _client(request: Request) -> str:
-    return request.client.host if request.client is not None else "unknown"
+    return address_of(request.client.host) if request.client is not None else "unknown"
 
 
 def _same_origin(request: Request) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 from zlib import crc32
 
@@ -19,8 +19,8 @@ from hypnocast.core.wire.commands import Command, Reply
 from hypnocast.dashboard.feed import BrokerLink, Feed, ended
 from hypnocast.dashboard.pictures import Scale, scale_of
 from hypnocast.dashboard.settings import DashboardSettings
-from hypnocast.dashboard.view import Card, card
-from hypnocast.dashboard.ward import BedView, Incoming, WardView, absorb, bed_of
+from hypnocast.dashboard.view import Card, card, fold
+from hypnocast.dashboard.ward import BedView, Incoming, WardView, bed_of
 
 PULSE_S = 2.0
 """How often a browser hears that the server lives."""
@@ -113,8 +113,10 @@ class Hub:
             explanation=bed.explanation,
         )
 
-    async def stream(self, only: str | None) -> AsyncIterator[bytes]:
-        """Yield server-sent events for one browser until it leaves or the server ends."""
+    async def stream(
+        self, only: str | None, *, while_: Callable[[], bool] = lambda: True
+    ) -> AsyncIterator[bytes]:
+        """Yield server-sent events for one browser until it leaves, may not, or the server ends."""
         viewer = Viewer(only)
         viewer.changed.update(self.ward.beds if only is None else {only})
         self._viewers.add(viewer)
@@ -123,7 +125,7 @@ class Hub:
             yield self._pulse()
             yield _event("beds", sorted(self.ward.beds))
             viewer.wake.set()
-            while not self.closing:
+            while not self.closing and while_():
                 try:
                     await asyncio.wait_for(viewer.wake.wait(), PULSE_S)
                 except TimeoutError:
@@ -166,7 +168,7 @@ class Hub:
 
     def _take(self, message: Incoming) -> None:
         before = self.ward
-        self.ward = absorb(before, message)
+        self.ward = fold(before, message)
         bed = bed_of(message.topic)
         if bed is not None and self.ward.beds is not before.beds:
             self._tell(bed)

@@ -15,7 +15,8 @@ from hypnocast.core.wire.payloads import DaemonState, StageEvent
 from hypnocast.dashboard.ward import MAX_PICTURE_BYTES
 from hypnocast.errors import BrokerError
 
-_LARGEST_SIDE = 8192
+_MOST_PIXELS = 4_000_000
+"""A page has 0.3 million; each costs several bytes, whatever the file costs."""
 _KEPT = 64
 """Pages kept so that leafing back and forth does not ask the daemon again."""
 
@@ -63,13 +64,14 @@ def picture_digest(png: bytes) -> str:
     if len(png) > MAX_PICTURE_BYTES:
         msg = f"a page of {len(png)} bytes"
         raise ValueError(msg)
+    width, height = int.from_bytes(png[16:20]), int.from_bytes(png[20:24])
+    if width * height > _MOST_PIXELS:
+        msg = f"a page of {width} × {height} pixels"
+        raise ValueError(msg)
     from PIL import Image, UnidentifiedImageError
 
     try:
         with Image.open(BytesIO(png), formats=("PNG",)) as image:
-            if max(image.size) > _LARGEST_SIDE:
-                msg = f"a page of {image.size[0]} × {image.size[1]} pixels"
-                raise ValueError(msg)
             rgb = image.convert("RGB").tobytes()
     except (UnidentifiedImageError, OSError, SyntaxError) as error:
         msg = f"not a PNG that can be read: {error}"

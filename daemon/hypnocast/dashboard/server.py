@@ -11,7 +11,8 @@ from collections.abc import Callable, Iterator
 import uvicorn
 from starlette.applications import Starlette
 
-from hypnocast.dashboard.guard import LARGEST_HEAD, PatientProtocol
+from hypnocast.dashboard.door import MOST_CONNECTIONS, Door
+from hypnocast.dashboard.guard import LARGEST_HEAD, protocol_of
 from hypnocast.dashboard.handlers import Handlers
 from hypnocast.dashboard.hub import Hub
 from hypnocast.dashboard.settings import DashboardSettings
@@ -19,7 +20,8 @@ from hypnocast.errors import ConfigError
 
 __all__ = ["DashboardSettings", "create_app", "serve"]
 
-_MOST_CONNECTIONS = 400
+SWEEP_S = 2.0
+"""How often connections on which nothing is said are looked for."""
 
 
 def create_app(settings: DashboardSettings) -> Starlette:
@@ -53,35 +55,48 @@ async def serve(
 ) -> None:
     """Serve the ward page until cancelled; ``started`` is told its address once it listens."""
     desk = Handlers(settings)
+    door = Door.at(settings.host, settings.port)
     config = uvicorn.Config(
         desk.app,
-        http=PatientProtocol,
+        http=protocol_of(door),
         ws="none",
         lifespan="on",
         log_config=None,
         access_log=False,
         server_header=False,
-        limit_concurrency=_MOST_CONNECTIONS,
+        limit_concurrency=MOST_CONNECTIONS,
         timeout_graceful_shutdown=2,
         h11_max_incomplete_event_size=LARGEST_HEAD,
         ssl_certfile=settings.cert_file,
         ssl_keyfile=settings.key_file,
         proxy_headers=False,
     )
-    _load_certificate(config, settings)
-    listener = _listen(settings)
-    host, port = listener.getsockname()[:2]
+    try:
+        _load_certificate(config, settings)
+    except ConfigError:
+        door.close()
+        raise
+    host, port = door.getsockname()[:2]
     server = _Server(config, desk.hub)
-    task = asyncio.create_task(server.serve([listener]), name="dashboard")
+    task = asyncio.create_task(server.serve([door]), name="dashboard")
     task.add_done_callback(lambda _: server.listening.set())
+    sweeping = asyncio.create_task(_sweep(door), name="dashboard sweep")
     try:
         await server.listening.wait()
         name = f"[{host}]" if ":" in host else host
         started(f"{'https' if settings.secure else 'http'}://{name}:{port}/")
         await asyncio.shield(task)
     finally:
+        sweeping.cancel()
         server.should_exit = True
         await task
+
+
+async def _sweep(door: Door) -> None:
+    """Close what was opened and says nothing, whether or not anybody else comes."""
+    while True:
+        await asyncio.sleep(SWEEP_S)
+        door.close_silent()
 
 
 def _load_certificate(config: uvicorn.Config, settings: DashboardSettings) -> None:
@@ -94,23 +109,3 @@ def _load_certificate(config: uvicorn.Config, settings: DashboardSettings) -> No
             where=f"{settings.cert_file}, {settings.key_file}",
             remedy="Name PEM files that this user may read.",
         ) from None
-
-
-def _listen(settings: DashboardSettings) -> socket.socket:
-    where = f"{settings.host}:{settings.port}"
-    try:
-        family = socket.getaddrinfo(settings.host, settings.port, type=socket.SOCK_STREAM)[0][0]
-        listener = socket.socket(family, socket.SOCK_STREAM)
-        try:
-            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            listener.bind((settings.host, settings.port))
-        except OSError:
-            listener.close()
-            raise
-    except OSError as error:
-        raise ConfigError(
-            f"cannot listen: {error.strerror or error}",
-            where=where,
-            remedy="Choose another dashboard host or port.",
-        ) from None
-    return listener

@@ -12,10 +12,11 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from hypnocast.core.plain_text import plain
 from hypnocast.core.types import PAGE_S
 from hypnocast.dashboard.feed import BrokerLink, Feed, ended
-from hypnocast.dashboard.view import Card, Level, Point, card
-from hypnocast.dashboard.ward import Incoming, WardView, absorb, seconds
+from hypnocast.dashboard.view import Card, Level, Point, card, fold
+from hypnocast.dashboard.ward import Incoming, WardView, seconds
 from hypnocast.errors import BrokerError
 from hypnocast.ports.mqtt.settings import BrokerSettings
 
@@ -65,7 +66,7 @@ async def watch(settings: WatchSettings, console: Console | None = None) -> None
 
     def take(message: Incoming) -> None:
         nonlocal ward
-        ward = absorb(ward, message)
+        ward = fold(ward, message)
 
     feed = Feed(settings.broker, settings.prefix, on_message=take)
     task = asyncio.create_task(feed.run(), name="watch feed")
@@ -145,7 +146,7 @@ def _cells(told: Card, now: float, *, tagged: bool) -> dict[str, RenderableType]
         bed.append(f" {_UNREAL[told.source]}", "italic #5fb0ee")
     return {
         "Bed": bed,
-        "Subject": told.subject or "",
+        "Subject": Text(plain(told.subject or "")),
         "Stage": _stage(told, now),
         "Since": f"{_clock(told.since)} · {_lasting(told.lasted_s)}"
         if staged and told.since
@@ -179,7 +180,7 @@ def _loud(told: Card, now: float) -> tuple[str, str] | None:
     if told.mood == "ended":
         return "ENDED", "#a9b8c4"
     if told.node_available is False:
-        return f"daemon {told.node} offline", alarm
+        return f"daemon {plain(told.node or '')} offline", alarm
     if told.mood == "stale":
         return f"SILENT, last {told.stage}" if told.stage else "SILENT", alarm
     if now - told.heard > OLD_S:
@@ -207,9 +208,9 @@ def _health(told: Card) -> Text:
         return Text()
     sign, style = _SIGN[told.health] if told.health is not None else ("■", "dim")
     shown = Text(f"{sign} ", style)
-    shown.append(told.health_words, style if told.health != "good" else "")
+    shown.append(plain(told.health_words), style if told.health != "good" else "")
     if told.problems:
-        shown.append(f"\n{told.problems[0]}", "#f3cf55")
+        shown.append(f"\n{plain(told.problems[0])}", "#f3cf55")
     return shown
 
 

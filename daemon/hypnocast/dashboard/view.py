@@ -23,7 +23,15 @@ from hypnocast.core.wire.payloads import (
     StageEvent,
     StageName,
 )
-from hypnocast.dashboard.ward import BedView, WardView, seconds
+from hypnocast.dashboard.ward import (
+    BedView,
+    Incoming,
+    WardView,
+    absorb,
+    bed_of,
+    refuse,
+    seconds,
+)
 
 RECENT = 60
 """Pages in a card's small hypnogram: the last 30 minutes."""
@@ -104,6 +112,20 @@ class Card(Struct, frozen=True, kw_only=True):
     every 30 s; else a bed that has nothing new to say is as fresh as its daemon's last word."""
     node: str | None
     node_available: bool | None
+
+
+def fold(ward: WardView, message: Incoming) -> WardView:
+    """Return the ward after a message; one that cannot be shown changes no card."""
+    after = absorb(ward, message)
+    name = bed_of(message.topic)
+    bed = after.beds.get(name) if name is not None and after.beds is not ward.beds else None
+    if bed is None:
+        return after
+    try:
+        card(bed, after)
+    except (ArithmeticError, LookupError, TypeError, ValueError) as error:
+        return refuse(ward, message, error)
+    return after
 
 
 def card(bed: BedView, ward: WardView) -> Card:

@@ -15,8 +15,19 @@ from typing import TypeVar
 
 import msgspec
 
+from hypnocast.core.plain_text import plain
 from hypnocast.core.wire.commands import Reply
 from hypnocast.core.wire.payloads import BedStatus, DaemonState, Explained, Night, StageEvent
+
+MAX_STATE_BYTES = 2 << 20
+"""Of what is no picture: a night of a week with its notes has half of it."""
+
+MAX_BEDS = 256
+MAX_NODES = 64
+"""What one page can show; whoever may write to the broker could invent any number."""
+
+_EARLIEST, _LATEST = 0.0, 7_258_118_400.0
+"""Instants between 1970 and 2200 are believed."""
 
 MAX_PICTURE_BYTES = 4 << 20
 """A page is some 100 kB; a megabyte-long one is not a page."""
@@ -33,6 +44,7 @@ TOPICS = (
 )
 """What a viewer subscribes to, below the site's prefix."""
 
+_NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _WORD = re.compile(r"(\d+)")
 _PNG = b"\x89PNG\r\n\x1a\n"
 _M = TypeVar("_M")
@@ -93,8 +105,12 @@ class WardView:
 
 
 def seconds(instant: str) -> float:
-    """Return an instant of the contract as seconds since 1970."""
-    return datetime.fromisoformat(instant).timestamp()
+    """Return an instant of the contract as seconds since 1970; ``ValueError`` if it cannot be."""
+    at = datetime.fromisoformat(instant).timestamp()
+    if not _EARLIEST <= at <= _LATEST:
+        msg = f"{instant} is not of this century or the next"
+        raise ValueError(msg)
+    return at
 
 
 def bed_of(topic: str) -> str | None:
@@ -108,20 +124,48 @@ def absorb(ward: WardView, message: Incoming) -> WardView:
     kind, _, rest = message.topic.partition("/")
     name, _, leaf = rest.partition("/")
     try:
+        _check_size(ward, kind, name, leaf, message)
         if kind == "bed" and leaf in _BED_LEAVES and (message.payload or name in ward.beds):
             bed = _BED_LEAVES[leaf](ward.beds.get(name, BedView(name)), message)
             return replace(ward, beds=_with(ward.beds, name, bed))
         if kind == "daemon" and leaf in _NODE_LEAVES:
             node = _NODE_LEAVES[leaf](ward.nodes.get(name, Node(name)), message)
             return replace(ward, nodes=_with(ward.nodes, name, node))
-    except (msgspec.DecodeError, ValueError) as error:
-        return replace(ward, refused=ward.refused + 1, refusal=f"{message.topic}: {error}")
+    except (msgspec.DecodeError, ValueError, RecursionError) as error:
+        return refuse(ward, message, error)
     return ward
+
+
+def refuse(ward: WardView, message: Incoming, error: Exception) -> WardView:
+    """Return the ward after a message that is not believed: it is counted and named."""
+    what = plain(f"{message.topic}: {error}")
+    return replace(ward, refused=ward.refused + 1, refusal=what)
+
+
+def _check_size(ward: WardView, kind: str, name: str, leaf: str, message: Incoming) -> None:
+    """Raise ``ValueError`` for what is longer, or of more beds, than can be shown."""
+    if not _NAME.fullmatch(name):
+        msg = "no name of a bed or daemon"
+        raise ValueError(msg)
+    if leaf != "page" and len(message.payload) > MAX_STATE_BYTES:
+        msg = f"a message of {len(message.payload)} bytes"
+        raise ValueError(msg)
+    known, most = (ward.beds.keys(), MAX_BEDS) if kind == "bed" else (ward.nodes.keys(), MAX_NODES)
+    if message.payload and name not in known and len(known) >= most:
+        msg = f"more than {most} are not shown"
+        raise ValueError(msg)
 
 
 def read_reply(payload: bytes) -> Reply:
     """Read the answer to a command."""
     return msgspec.json.decode(payload, type=Reply)
+
+
+def _check_instants(*instants: str | None) -> None:
+    """Raise ``ValueError`` for a moment that no calendar has."""
+    for instant in instants:
+        if instant is not None:
+            seconds(instant)
 
 
 def _with(old: Mapping[str, _M], name: str, new: _M | None) -> Mapping[str, _M]:
@@ -148,6 +192,7 @@ def _status(bed: BedView, message: Incoming) -> BedView | None:
     if not message.payload:
         return None
     status = msgspec.json.decode(message.payload, type=BedStatus)
+    _check_instants(status.at, status.since)
     return replace(bed, status=status, heard=_heard(bed, message, status.at, status.source))
 
 
@@ -155,6 +200,7 @@ def _stage(bed: BedView, message: Incoming) -> BedView:
     if not message.payload:
         return replace(bed, stage=None)
     event = msgspec.json.decode(message.payload, type=StageEvent)
+    _check_instants(event.start, event.end)
     return replace(bed, stage=event, heard=_heard(bed, message, event.end, event.source))
 
 
@@ -162,7 +208,9 @@ def _night(bed: BedView, message: Incoming) -> BedView:
     if not message.payload:
         return replace(bed, night=None)
     night = msgspec.json.decode(message.payload, type=Night)
-    if not len(night.status) == len(night.stages) == len(night.reasons) == night.epochs:
+    _check_instants(night.at, night.start, night.ended, *(mark.at for mark in night.marks))
+    lengths = {len(night.status), len(night.stages), len(night.reasons), len(night.probabilities)}
+    if lengths != {night.epochs}:
         msg = "the lists of the night differ in length"
         raise ValueError(msg)
     return replace(bed, night=night, heard=_heard(bed, message, night.at, night.source))

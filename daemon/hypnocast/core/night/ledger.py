@@ -9,6 +9,7 @@ out while the electrodes were put on is no time in bed.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -27,6 +28,11 @@ from hypnocast.core.wire.payloads import (
     StageStatistics,
     StatisticName,
 )
+
+MAX_NOTES = 500
+MAX_NOTE_CHARS = 65_536
+"""What a night shows of its notes: the newest, as many and as long together. The journal and the
+report have all."""
 
 _PAGE_MIN = PAGE_S / 60.0
 _NAMES: tuple[StageName, ...] = ("W", "N1", "N2", "N3", "R")
@@ -65,6 +71,10 @@ class NightLedger:
         self._review: set[int] = set()
         self._doubted: frozenset[int] = frozenset()
         self._marks: list[NightMark] = []
+        self._notes: deque[NightMark] = deque()
+        self._note_chars = 0
+        self.notes_left_out = 0
+        """Older notes that are no longer shown."""
         self._last_sequence = 0
 
     def add(self, event: StageEvent) -> None:
@@ -93,8 +103,15 @@ class NightLedger:
         return before != self._doubted
 
     def mark(self, mark: NightMark) -> None:
-        """Enter a marker or note."""
-        self._marks.append(mark)
+        """Enter a marker or note; of notes the newest are kept."""
+        if mark.kind != "note":
+            self._marks.append(mark)
+            return
+        self._notes.append(mark)
+        self._note_chars += len(mark.text)
+        while len(self._notes) > MAX_NOTES or self._note_chars > MAX_NOTE_CHARS:
+            self._note_chars -= len(self._notes.popleft().text)
+            self.notes_left_out += 1
 
     @property
     def stages(self) -> Sequence[StageName | None]:
@@ -119,7 +136,7 @@ class NightLedger:
             reasons=tuple(self._reasons),
             probabilities=tuple(self._probabilities),
             review=tuple(sorted(self._review | self._doubted)),
-            marks=tuple(sorted(self._marks, key=lambda mark: mark.at)),
+            marks=tuple(sorted((*self._marks, *self._notes), key=lambda mark: mark.at)),
             statistics=statistics(self._stages, title.start, self._marks, ended=ended),
             last_sequence=self._last_sequence,
         )

@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta, Struct
 
-from hypnocast.core.wire.payloads import Explanation, Message, StageEvent
+from hypnocast.core.wire.payloads import Epoch, Explanation, Message, StageEvent
 
 RequestId = Annotated[str, Meta(min_length=1, max_length=64)]
 SessionId = Annotated[str, Meta(min_length=1, max_length=128)]
@@ -75,7 +75,7 @@ class Explain(Strict, frozen=True, kw_only=True, tag_field="command", tag="expla
 
     request: RequestId
     session: SessionId
-    epoch: Annotated[int, Meta(ge=0)]
+    epoch: Epoch
 
 
 class PageCommand(Strict, frozen=True, kw_only=True, tag_field="command", tag="page"):
@@ -83,7 +83,7 @@ class PageCommand(Strict, frozen=True, kw_only=True, tag_field="command", tag="p
 
     request: RequestId
     session: SessionId
-    epoch: Annotated[int, Meta(ge=0)]
+    epoch: Epoch
 
 
 class CatchUp(Strict, frozen=True, kw_only=True, tag_field="command", tag="catch_up"):

@@ -12,6 +12,8 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta, Struct
 
+from hypnocast.core.types import MAX_EPOCHS
+
 StageName = Literal["W", "N1", "N2", "N3", "R"]
 ReasonName = Literal[
     "low_coverage",
@@ -45,6 +47,7 @@ BedState = Literal["waiting", "warming_up", "live", "stale", "ended"]
 Instant = Annotated[
     str, Meta(pattern=r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z$", title="UTC, milliseconds")
 ]
+Epoch = Annotated[int, Meta(ge=0, lt=MAX_EPOCHS)]
 Share = Annotated[float, Meta(ge=0.0, le=1.0)]
 Sha256 = Annotated[str, Meta(pattern=r"^sha256:[0-9a-f]{64}$")]
 TopicWord = Annotated[str, Meta(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
@@ -53,9 +56,6 @@ TopicWord = Annotated[str, Meta(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
 
 class Message(Struct, frozen=True, kw_only=True):
     """Anything Hypnocast publishes."""
-
-
-# --- stage events -----------------------------------------------------------------------------
 
 
 class StageProbabilities(Message, frozen=True, kw_only=True):
@@ -122,7 +122,7 @@ class StageEvent(Message, frozen=True, kw_only=True):
     bed: TopicWord
     session: str
     subject: str | None
-    epoch: Annotated[int, Meta(ge=0)]
+    epoch: Epoch
     start: Instant
     end: Instant
     revision: Literal[0, 1]
@@ -190,7 +190,7 @@ class BedStatus(Message, frozen=True, kw_only=True):
     source: SourceName
     since: Instant | None
     """When the session's epoch 0 began."""
-    epoch: int | None
+    epoch: Epoch | None
     """The last epoch that closed."""
     lights: LightsName
     streams: tuple[StreamHealth, ...]
@@ -256,7 +256,7 @@ class Night(Message, frozen=True, kw_only=True):
     start: Instant
     """Start of epoch 0; epoch k starts 30 k seconds later."""
     ended: Instant | None
-    epochs: int
+    epochs: Annotated[int, Meta(ge=0, le=MAX_EPOCHS)]
     """How many epochs have an event; the lists below have as many entries."""
     status: str
     """One letter per epoch: f final, p provisional, w withheld, u unknown (lost with a journal)."""
@@ -264,7 +264,7 @@ class Night(Message, frozen=True, kw_only=True):
     reasons: tuple[ReasonName | None, ...]
     probabilities: tuple[tuple[int, int, int, int, int] | None, ...]
     """Per epoch W, N1, N2, N3, R in thousandths."""
-    review: tuple[int, ...]
+    review: tuple[Epoch, ...]
     """Epochs marked for review."""
     marks: tuple[NightMark, ...]
     statistics: NightStatistics
@@ -359,7 +359,7 @@ class Beside(Message, frozen=True, kw_only=True):
 class Explanation(Message, frozen=True, kw_only=True):
     """How much the stage's probability falls when a part of the page is blanked."""
 
-    epoch: int
+    epoch: Epoch
     stage: StageName
     sentence: str
     """``R rests on E1-M2 and Chin``."""

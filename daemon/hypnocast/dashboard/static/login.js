@@ -14,8 +14,8 @@ form.addEventListener("submit", async (event) => {
     });
     if (answer.ok) {
       const next = new URLSearchParams(location.search).get("next") ?? "/";
-      // Only a path of this site: "//elsewhere" would lead away.
-      location.assign(/^\/(?![/\\])/.test(next) ? next : "/");
+      // Only the pages there are: browsers read "//", "/\\" and "/<tab>/" as another site.
+      location.assign(/^\/(bed\/[A-Za-z0-9_-]{1,64})?$/.test(next) ? next : "/");
       return;
     }
     wrong.textContent = (await answer.json().catch(() => null))?.error ?? "The server refused.";

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Literal
 
 from hypnocast.core.montage.choice import Montage
-from hypnocast.core.night.marks import MarkMeaning, meaning_of
+from hypnocast.core.night.marks import MarkMeaning
 from hypnocast.core.night.session import (
     Moment,
     Phase,
@@ -34,15 +34,13 @@ from hypnocast.core.types import (
 )
 from hypnocast.errors import CommandError
 from hypnocast.live.bed.bed_updates import Changed, Glimpsed, Item, Noted, Timings, TracedPage
+from hypnocast.live.bed.markers import Markers
 from hypnocast.live.bed.page_drawing import PageDrawing, PageTrace
 from hypnocast.live.bed.signal_health import see
 from hypnocast.live.bed.stream_intake import ChangeTape, Decided, StreamIntake
 
 SETTLE_S = 3.0
 """How long a session that begins by itself waits for the bed's other streams to show up."""
-
-MARKER_TYPES = frozenset({"marker", "markers", "event", "events", "annotation", "annotations"})
-"""Types of streams whose texts people want to read in the night's notes."""
 
 HEALTH_EVERY_S = 2.0
 _BY_ABSENCE = (Reason.LOW_COVERAGE, Reason.MISSING_CHANNEL)
@@ -64,12 +62,15 @@ class BedPipeline:
         decided: Decided | None = None,
         change_tape: ChangeTape | None = None,
         obey: Iterable[Decision] | None = None,
+        heeds: Callable[[StreamHeader], bool] = lambda _: True,
     ) -> None:
         """Take the session keeper, how to trace, and where items go.
 
         ``decided`` sees what is decided about time, for the tape; ``change_tape`` begins a new
-        one with what came lately. ``obey`` are the decisions of a tape that is replayed.
+        one with what came lately. ``obey`` are the decisions of a tape that is replayed. Markers
+        begin, change and end a night only where ``heeds`` says so of their stream.
         """
+        self._marks = Markers(heeds)
         self._keeper = keeper
         self._tracing = tracing
         self._send = send
@@ -253,19 +254,21 @@ class BedPipeline:
 
     def _mark(self, mark: Mark) -> None:
         local = self._builder.time_of(mark)
-        meaning = meaning_of(mark.text)
         session = self._keeper.session
+        meaning = self._marks.meaning(mark, self._intake.headers.get(mark.stream))
         if meaning is None:
-            header = self._intake.headers.get(mark.stream)
-            spoken = header is None or header.type.casefold() in MARKER_TYPES
-            if session is not None and spoken:
-                self._send(Noted(session, self._moment(local).utc, mark.text))
+            text = self._marks.note(mark, self._intake.headers.get(mark.stream))
+            if session is not None and text:
+                self._send(Noted(session, self._moment(local).utc, text))
             return
         if meaning not in (MarkMeaning.LIGHTS_OFF, MarkMeaning.LIGHTS_ON):
             if self._obeying:
                 return
             local = min(local, mark.arrived or local)  # no night begins after it was told
-        self._act(meaning, self._moment(local))
+        try:
+            self._act(meaning, self._moment(local))
+        except CommandError as error:
+            self._marks.refused(error, self._now)
 
     def _act(self, meaning: MarkMeaning, at: Moment) -> None:
         keeper, session = self._keeper, self._keeper.session
@@ -383,6 +386,7 @@ class BedPipeline:
                 mains_hz=self._tracing.mains_hz,
                 now=now,
                 at_utc=self._moment(now).utc,
+                also=self._marks.problems(now),
             )
         )
 

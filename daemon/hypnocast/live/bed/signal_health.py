@@ -23,8 +23,9 @@ def see(
     mains_hz: int,
     now: float,
     at_utc: float,
+    also: tuple[str, ...] = (),
 ) -> SignalsSeen:
-    """Look at a bed at a local time, which is ``at_utc``."""
+    """Look at a bed at a local time, which is ``at_utc``; ``also`` is known to be wrong."""
     channels = {
         role: _channel(role, signal, headers, mains_hz)
         for role, signal in builder.recent(now).items()
@@ -35,7 +36,7 @@ def see(
         streams=tuple((header, states.get(key)) for key, header in headers.items()),
         channels=channels,
         ready=_ready(channels, needed),
-        problems=_problems(montage, needed),
+        problems=(*_problems(montage, needed), *also),
         late_samples=builder.late,
         local=now,
     )

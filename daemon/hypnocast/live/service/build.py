@@ -255,9 +255,25 @@ def pipeline_maker(
             decided=tell,
             change_tape=change,
             obey=script.decisions.get(bed) if script is not None else None,
+            heeds=_named_in(beds.get(bed), live=source.kind == "live"),
         )
 
     return make
+
+
+def _named_in(bed: BedTable | None, *, live: bool) -> Callable[[StreamHeader], bool]:
+    """Return which of a bed's streams the configuration names: anybody can send any other."""
+
+    def named(header: StreamHeader) -> bool:
+        return not live or any(
+            (wanted.source_id or wanted.name or wanted.host or wanted.predicate) is not None
+            and wanted.source_id in (None, header.source_id)
+            and wanted.name in (None, header.name)
+            and wanted.host in (None, header.host)
+            for wanted in (bed.streams if bed is not None else ())
+        )
+
+    return named
 
 
 def topic_word(name: str) -> str:

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import signal
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -37,6 +38,7 @@ from hypnocast.ports.journal.journal import Journal
 from hypnocast.ports.lsl.library import configure_lsl, load_pylsl
 from hypnocast.ports.lsl.source import LslSource
 from hypnocast.ports.metrics import MetricsServer
+from hypnocast.ports.mqtt.client_word import client_word
 from hypnocast.ports.mqtt.link import MqttLink
 from hypnocast.ports.recordings.tape_recorder import TapeLimits, TapeRecorder
 from hypnocast.ports.supervision import Supervisor
@@ -94,7 +96,7 @@ async def serve(
                 parts=parts,
                 topics=Topics(config.site.id, config.broker.topic_root),
                 node=config.daemon.node,
-                broker=broker_settings(config.broker),
+                broker=replace(broker_settings(config.broker), client_word=client_word(state_dir)),
                 make_pipeline=pipeline_maker(
                     config,
                     pack,

@@ -7,9 +7,10 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from hypnocast.core.plain_text import plain
 from hypnocast.ports.lsl.beds import AnnouncedStream
 from hypnocast.ports.lsl.library import load_pylsl
-from hypnocast.ports.lsl.limits import MAX_ANNOUNCED, plain
+from hypnocast.ports.lsl.limits import MAX_ANNOUNCED
 from hypnocast.ports.stream_xml import FORMATS
 
 FORGET_AFTER_S = 3.0

@@ -16,12 +16,12 @@ from hypnocast.core.types import Chunk, ClockReading, FloatArray, Mark, StreamHe
 from hypnocast.errors import StreamError
 from hypnocast.ports.lsl.beds import AnnouncedStream
 from hypnocast.ports.lsl.library import load_pylsl
-from hypnocast.ports.lsl.limits import buffer_s
+from hypnocast.ports.lsl.limits import MAX_MARK_CHARS, buffer_s
 
 MAX_SAMPLES = 4096
+MAX_PULLED_TEXTS = 256
 MAX_PULLED_VALUES = 524_288
 """Values of all channels that one look takes; pylsl makes room for as many."""
-MAX_MARK_CHARS = 65_536
 
 
 class Clock(Enum):
@@ -44,7 +44,8 @@ class Inlet:
         """Take an announced stream that costs no more than it may; nothing is asked of it yet."""
         self._pylsl = load_pylsl()
         self.uid = seen.uid
-        self._at_once = max(1, min(MAX_SAMPLES, MAX_PULLED_VALUES // seen.channel_count))
+        most = MAX_PULLED_TEXTS if seen.format == "string" else MAX_SAMPLES
+        self._at_once = max(1, min(most, MAX_PULLED_VALUES // seen.channel_count))
         self._inlet: Any = self._pylsl.StreamInlet(
             info,
             max_buflen=buffer_s(seen, keep_s),
@@ -119,7 +120,9 @@ def _marks(key: str, samples: Any, stamps: FloatArray, arrived: float) -> list[M
 
 def _mark_text(row: Any) -> str:
     values = (
-        value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
+        value[: 4 * MAX_MARK_CHARS].decode("utf-8", "replace")
+        if isinstance(value, bytes)
+        else str(value)
         for value in row.tolist()
     )
     return "\t".join(values)[:MAX_MARK_CHARS]

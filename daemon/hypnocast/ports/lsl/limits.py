@@ -33,8 +33,15 @@ MAX_PROBES: Final = 8
 MAX_AUTO_SLOTS: Final = 64
 """Streams that are read where beds are found by themselves."""
 
-MAX_NAME_CHARS: Final = 256
-"""Of what an announcement says of itself; more is cut off."""
+MAX_MARK_CHARS: Final = 4096
+"""Of a marker's text; more is cut off. What a night shows of it is shorter."""
+
+MARK_BURST: Final = 200.0
+MARKS_PER_S: Final = 20.0
+"""So many markers of one stream are read; what is beyond is counted and told."""
+
+MARK_BUFFER_S: Final = 1
+"""For markers liblsl counts hundreds of texts, not seconds, and has no limit on a text."""
 
 _SAMPLE_OVERHEAD: Final = 64
 """What liblsl spends on each sample beside its values, in bytes."""
@@ -69,19 +76,12 @@ def too_costly(seen: AnnouncedStream) -> str:
 
 
 def buffer_s(seen: AnnouncedStream, wanted: int) -> int:
-    """Return for how many seconds liblsl may keep samples of a stream: ``wanted`` if it is cheap.
-
-    For a stream without a rate liblsl counts hundreds of samples, not seconds.
-    """
+    """Return for how many seconds liblsl may keep samples: ``wanted`` where that is cheap."""
+    if seen.format == "string":
+        return MARK_BUFFER_S
     cost = _bytes_per_s(seen)
     return wanted if cost == 0 else max(1, min(wanted, int(BUFFER_BYTES / cost)))
 
 
 def _bytes_per_s(seen: AnnouncedStream) -> float:
     return seen.rate * (seen.channel_count * _SIZES[seen.format] + _SAMPLE_OVERHEAD)
-
-
-def plain(text: str) -> str:
-    """Return what a stranger's text says, without what a terminal or a page would obey."""
-    cut = text[:MAX_NAME_CHARS]
-    return cut if cut.isprintable() else "".join(c if c.isprintable() else "\ufffd" for c in cut)

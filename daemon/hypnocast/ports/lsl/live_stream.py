@@ -19,6 +19,7 @@ from typing import Protocol
 
 import numpy as np
 
+from hypnocast.core.budget import Budget
 from hypnocast.core.timing.stamp_mapper import MAX_AHEAD_S
 from hypnocast.core.types import (
     Arrival,
@@ -31,6 +32,7 @@ from hypnocast.core.types import (
     StreamOpened,
 )
 from hypnocast.ports.lsl.inlet import Clock, LostStream
+from hypnocast.ports.lsl.limits import MARK_BURST, MARKS_PER_S
 from hypnocast.ports.lsl.problems import ProblemKind
 
 FOREIGN_AFTER_S = 10.0
@@ -39,8 +41,8 @@ FOREIGN_MARK_AFTER_S = 86_400.0
 """Marks may be back-dated, so only a day's distance tells their clock to be foreign."""
 FIRST_WINDOW_S = 1.0
 """So long arrivals are watched before a clock is called foreign and samples are placed by them."""
-AHEAD_TOLD_S = 60.0
-"""So long after the last one samples from the future are told of."""
+TOLD_S = 60.0
+"""So long after it was seen last a problem that passes is told."""
 JUDGE_S = 1.0
 """Stamps are compared with the nominal rate over this many seconds of samples."""
 
@@ -101,7 +103,10 @@ class LiveStream:
         self._window_began = now
         self._ahead = 0
         """Samples that claimed to be later than this host's clock."""
-        self._ahead_at: float | None = None
+        self._told_at: dict[ProblemKind, float] = {}
+        """Problems that pass, and when they were seen last."""
+        self._marks = Budget(MARK_BURST, MARKS_PER_S)
+        self._marks_left_out = 0
         self._unjudged: list[FloatArray] | None = [] if header.rate > 0 else None
         if offset is None:
             self._place_by_arrival(
@@ -130,6 +135,8 @@ class LiveStream:
             arrivals.append(StreamOpened(header=self.header, at=now))
         for item in pulled:
             self._count(item, now)
+            if isinstance(item, Mark) and not self._may_mark(item):
+                continue
             arrivals += self._readings_before(item, now)
             arrivals.append(item)
             if isinstance(item, Chunk) and self._stamps_stuck(item):
@@ -137,9 +144,9 @@ class LiveStream:
                 why = "its stamps do not advance with its samples"
                 self._report(ProblemKind.STAMPS_STUCK, why)
                 return [*arrivals, StreamLost(self.header.key, now, why)]
-        if self._ahead_at is not None and now - self._ahead_at > AHEAD_TOLD_S:
-            self._ahead_at = None
-            self._clear(ProblemKind.STAMPS_AHEAD)
+        for kind in [kind for kind, at in self._told_at.items() if now - at > TOLD_S]:
+            del self._told_at[kind]
+            self._clear(kind)
         if not pulled:
             arrivals += self._readings_between(now)
             if self._fell_silent(now):
@@ -153,6 +160,19 @@ class LiveStream:
         self.chunks += 1
         self.samples += len(item.stamps) if isinstance(item, Chunk) else 1
         self.last_arrival = now
+
+    def _may_mark(self, mark: Mark) -> bool:
+        """Say whether a marker is read; whoever sends too many is told of it."""
+        if self._marks.spend(mark.arrived):
+            return True
+        self._marks_left_out += 1
+        self._told_at[ProblemKind.MARKS_TOO_MANY] = mark.arrived
+        self._report(
+            ProblemKind.MARKS_TOO_MANY,
+            f"{self._marks_left_out} markers came faster than {MARKS_PER_S:g} a second; "
+            "they are left out",
+        )
+        return False
 
     def _fell_silent(self, now: float) -> bool:
         return (
@@ -207,7 +227,7 @@ class LiveStream:
         if not count:
             return
         self._ahead += count
-        self._ahead_at = item.arrived
+        self._told_at[ProblemKind.STAMPS_AHEAD] = item.arrived
         self._report(
             ProblemKind.STAMPS_AHEAD,
             f"{self._ahead} samples claim to be up to {np.nanmax(ahead):.0f} s later than this "

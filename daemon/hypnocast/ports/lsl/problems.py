@@ -37,6 +37,8 @@ class ProblemKind(StrEnum):
     """Stamps are not on an LSL clock; they are mapped by the time at which samples arrive."""
     STAMPS_AHEAD = "stamps_ahead"
     """Some samples claim to be later than this host's clock; they are not used."""
+    MARKS_TOO_MANY = "marks_too_many"
+    """Markers come faster than they are read; what is beyond the limit is left out."""
     CLOCK_UNMEASURED = "clock_unmeasured"
     """The sender's clock cannot be asked; its stamps are mapped by arrival."""
     STAMPS_STUCK = "stamps_stuck"

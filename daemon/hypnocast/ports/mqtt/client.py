@@ -97,6 +97,10 @@ class Client(aiomqtt.Client):
             socket_options=[(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)],
         )
         self.protocol = protocol
+        self.taken_over = False
+        """Whether the broker ended the connection because another client took our id."""
+        self.most_bytes: int | None = None
+        """The largest message the broker takes, where it said so."""
         self._settings = settings
         self._unanswered: dict[int, tuple[asyncio.Future[None], float]] = {}
 
@@ -173,6 +177,29 @@ class Client(aiomqtt.Client):
         else:
             self._unanswered[info.mid] = (future, self._loop.time())
         return future
+
+    def _on_connect(
+        self,
+        client: paho.Client,
+        userdata: Any,
+        flags: paho.ConnectFlags,
+        reason_code: ReasonCode,
+        properties: Properties | None = None,
+    ) -> None:
+        super()._on_connect(client, userdata, flags, reason_code, properties)
+        self.most_bytes = getattr(properties, "MaximumPacketSize", None)
+
+    def _on_disconnect(
+        self,
+        client: paho.Client,
+        userdata: Any,
+        flags: paho.DisconnectFlags,
+        reason_code: ReasonCode,
+        properties: Properties | None = None,
+    ) -> None:
+        told = getattr(reason_code, "value", 0)  # an error of paho's own is no ReasonCode
+        self.taken_over = self.taken_over or told == TAKEN_OVER  # paho may call twice
+        super()._on_disconnect(client, userdata, flags, reason_code, properties)
 
     def _on_publish(
         self,
@@ -252,6 +279,10 @@ def _connect_properties(incoming_bytes: int) -> Properties:
 
 def _code(code: object) -> int:
     return code.value if isinstance(code, ReasonCode) else int(str(code))
+
+
+TAKEN_OVER = 142
+"""Another client connected under our id (MQTT 5, 4.13)."""
 
 
 _REMEDIES = {

@@ -12,6 +12,7 @@ from typing import Final
 import msgspec
 import structlog
 
+from hypnocast.core.budget import Budget
 from hypnocast.core.wire import commands, payloads
 from hypnocast.core.wire.commands import CatchUp, Command, Explain, PageCommand, Reply
 from hypnocast.errors import HypnocastError
@@ -29,6 +30,12 @@ SendReply = Callable[[str, bytes], None]
 COMMAND_BYTES: Final = 8 * 1024
 _BURST: Final = 20
 _PER_SECOND: Final = 2.0
+"""Of commands that act, and as many of questions: who leafs through pages holds up no lights."""
+
+_READ_BURST: Final = 100
+_READ_PER_SECOND: Final = 10.0
+"""Of messages that are looked at, whatever they are."""
+
 _QUEUE: Final = 16
 _CATCH_UP_BYTES: Final = 512 * 1024
 _HANDLE_S: Final = 30.0
@@ -48,7 +55,8 @@ class CommandInbox:
         self._handle = handle
         self._send_reply = send_reply
         self._lanes: dict[tuple[str, bool], asyncio.Queue[bytes]] = {}
-        self._budgets: dict[str, _Budget] = {}
+        self._read: dict[str, Budget] = {}
+        self._budgets: dict[tuple[str, bool], Budget] = {}
         self._new_lanes: asyncio.Queue[tuple[str, asyncio.Queue[bytes]]] = asyncio.Queue()
         self.ignored: dict[str, int] = {}
         """Why commands were not looked at → how many."""
@@ -59,7 +67,8 @@ class CommandInbox:
             # Whoever retains a command would have it obeyed again at every reconnection.
             self._ignore(bed, "retained")
             return
-        if not self._budgets.setdefault(bed, _Budget()).spend(time.monotonic()):
+        now = time.monotonic()
+        if not self._read.setdefault(bed, Budget(_READ_BURST, _READ_PER_SECOND)).spend(now):
             self._ignore(bed, "too_many")
             return
         if len(payload) > COMMAND_BYTES:
@@ -71,7 +80,12 @@ class CommandInbox:
             request, name = _named_in(payload)
             self._refuse(bed, request, f"no command: {error}", name)
             return
-        lane = self._lane(bed, question=isinstance(command, _QUESTIONS))
+        question = isinstance(command, _QUESTIONS)
+        budget = self._budgets.setdefault((bed, question), Budget(_BURST, _PER_SECOND))
+        if not budget.spend(now):
+            self._ignore(bed, "too_many")
+            return
+        lane = self._lane(bed, question=question)
         try:
             lane.put_nowait(payload)
         except asyncio.QueueFull:
@@ -162,22 +176,6 @@ class CommandInbox:
                 more=len(events) < len(rows),
             )
         )
-
-
-class _Budget:
-    """A token bucket: a burst, then so many a second."""
-
-    def __init__(self) -> None:
-        self._left = float(_BURST)
-        self._at = time.monotonic()
-
-    def spend(self, now: float) -> bool:
-        self._left = min(_BURST, self._left + (now - self._at) * _PER_SECOND)
-        self._at = now
-        if self._left < 1.0:
-            return False
-        self._left -= 1.0
-        return True
 
 
 def command_digest(payload: bytes) -> str:

@@ -12,6 +12,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import secrets
+import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Final
@@ -37,6 +39,17 @@ from hypnocast.ports.worker import Worker
 log = structlog.get_logger(__name__)
 
 _WATCH_S: Final = 0.5
+
+TOLD_S: Final = 600.0
+"""So long it is told that another client took our place."""
+
+SHORT_S: Final = 10.0
+SHORT_IN_A_ROW: Final = 3
+
+TAKEN_OVER_WORDS: Final = (
+    "another client seems to connect to the broker under the daemon's client id, which cuts the "
+    "daemon off; the id is another one now. Look in the broker's log who it was."
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,9 +112,14 @@ class MqttLink:
         self._topics = topics
         self._available = topics.available(node)
         self._supervisor = supervisor or Supervisor()
+        # Whoever knows the id can cut the connection off, again and again.
+        self._word = settings.client_word or secrets.token_hex(6)
+        self._taken_over_at: float | None = None
+        self._short = 0
+        """Connections in a row that were cut off soon after they were made."""
         self._connector = Connector(
             settings,
-            lambda: f"hypnocast-{topics.site}-{node}",
+            lambda: f"hypnocast-{topics.site}-{node}-{self._word}",
             will=aiomqtt.Will(self._available, b"offline", qos=1, retain=True),
         )
         self._on_state = on_state
@@ -171,6 +189,8 @@ class MqttLink:
         lines += [f"{topic}: {why}" for topic, why in self._outbox.refused.items()]
         if isinstance(self.state, RefusedByBroker | Waiting):
             lines.append(self.state.why)
+        if self._taken_over_at is not None and time.monotonic() - self._taken_over_at < TOLD_S:
+            lines.append(TAKEN_OVER_WORDS)
         return tuple(lines)
 
     # --- the outer loop -----------------------------------------------------------------------
@@ -223,6 +243,16 @@ class MqttLink:
         finally:
             self._client = None
             await client.leave()
+        own = self._stop.is_set() or self._again.is_set()
+        short = not own and loop.time() - begun < SHORT_S
+        self._short = self._short + 1 if short else 0
+        # Old brokers close the connection without a word.
+        if client.taken_over or self._short >= SHORT_IN_A_ROW:
+            self._word = secrets.token_hex(6)
+            self._short = 0
+            self._taken_over_at = time.monotonic()
+            why = f"{why}; {TAKEN_OVER_WORDS}"
+            log.error("taken over", why=why)
         if self._again.is_set():
             self._connector.begin_anew()
         if not self._stop.is_set():

@@ -11,6 +11,15 @@ from hypnocast.ports.mqtt.client import Attributes, Client
 
 _WINDOW: Final = 8
 
+MAX_STATE_BYTES: Final = 1 << 20
+"""Of one state; brokers refuse a longer message with the whole connection."""
+
+SUSPECT_BYTES: Final = 256 << 10
+"""A state so long that was under way when a connection ended may be why it ended."""
+
+_AROUND: Final = 512
+"""What a message has beside topic and payload, at most."""
+
 
 @dataclass(frozen=True, slots=True)
 class Retained:
@@ -36,6 +45,7 @@ class RetainedStates:
         self._changed = asyncio.Event()
         self.refused: dict[str, str] = {}
         """Topic → why the broker did not take it."""
+        self._most_bytes = MAX_STATE_BYTES
 
     def put(self, state: Retained) -> None:
         """Let this be the newest state of its topic."""
@@ -62,7 +72,9 @@ class RetainedStates:
 
     async def send_all(self, client: Client) -> None:
         """Send what there is and what comes, for as long as the connection lasts."""
-        self._under_way.clear()
+        self._suspect()
+        if client.most_bytes is not None:
+            self._most_bytes = min(self._most_bytes, client.most_bytes - _AROUND)
         self.repeat()
         while True:
             self._changed.clear()
@@ -70,8 +82,20 @@ class RetainedStates:
                 if len(self._under_way) >= _WINDOW:
                     break
                 del self._due[topic]
-                self._send(self._states[topic], client)
+                state = self._states[topic]
+                if len(state.payload) + len(topic) > self._most_bytes:
+                    self.refused[topic] = f"{len(state.payload)} bytes are too long for the broker"
+                else:
+                    self._send(state, client)
             await self._changed.wait()
+
+    def _suspect(self) -> None:
+        """Send nothing again that is so long that it may have ended the last connection."""
+        for topic in self._under_way:
+            size = len(self._states[topic].payload) if topic in self._states else 0
+            if size > SUSPECT_BYTES:
+                self._most_bytes = min(self._most_bytes, size - 1)
+        self._under_way.clear()
 
     def _send(self, state: Retained, client: Client) -> None:
         answer = client.send(

@@ -28,6 +28,8 @@ class BrokerSettings:
     keepalive_s: int = 15
     login_s: float = 5.0
     """A broker that does not answer a login or a subscription within this is given up."""
+    client_word: str = ""
+    """The part of the daemon's client id that nobody can guess; empty: another at each start."""
     answer_s: float = 10.0
     """A broker that acknowledges nothing for so long is taken for gone."""
 

@@ -1,0 +1,26 @@
+"""A token bucket: a burst at once, then so many a second. Reads no clock."""
+
+from __future__ import annotations
+
+
+class Budget:
+    """What one sender may spend; full at first."""
+
+    __slots__ = ("_at", "_burst", "_left", "_per_second")
+
+    def __init__(self, burst: float, per_second: float) -> None:
+        """Take how many may come at once, and how many come back each second."""
+        self._burst = burst
+        self._per_second = per_second
+        self._left = burst
+        self._at: float | None = None
+
+    def spend(self, now: float) -> bool:
+        """Spend one, at a time on any steady clock; say whether there was one left."""
+        if self._at is not None and now > self._at:
+            self._left = min(self._burst, self._left + (now - self._at) * self._per_second)
+        self._at = now if self._at is None else max(self._at, now)
+        if self._left < 1.0:
+            return False
+        self._left -= 1.0
+        return True

@@ -1,0 +1,150 @@
+"""Whoever has a login at the broker may not switch the daemon off, by its id or by its size."""
+
+from __future__ import annotations
+
+import asyncio
+import stat
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import aiomqtt
+import paho.mqtt.client as paho
+import pytest
+from paho.mqtt.enums import CallbackAPIVersion
+
+from hypnocast.core.wire.topics import Topics
+from hypnocast.ports.journal.journal import Journal
+from hypnocast.ports.mqtt import retained
+from hypnocast.ports.mqtt.client_word import NAME, client_word
+from hypnocast.ports.mqtt.command_inbox import CommandInbox
+from hypnocast.ports.mqtt.link import Connected, MqttLink
+from hypnocast.ports.mqtt.settings import BrokerSettings
+from support.brokers import running_mosquitto
+from support.mqtt_lab import TOPICS
+
+
+async def until(true: Callable[[], object], what: str, deadline_s: float = 40.0) -> None:
+    deadline = time.monotonic() + deadline_s
+    while not true():
+        assert time.monotonic() < deadline, what
+        await asyncio.sleep(0.02)
+
+
+async def _nobody(bed: str, command: object) -> object:
+    raise AssertionError((bed, command))
+
+
+def a_link(port: int, journal: Journal, word: str = "") -> MqttLink:
+    settings = BrokerSettings(port=port, client_word=word)
+    return MqttLink(settings, TOPICS, "node1", journal, _nobody)  # type: ignore[arg-type] # is not called
+
+
+@pytest.mark.attack("broker: client id")
+async def test_who_knows_site_and_node_does_not_know_the_client_id(tmp_path: Path) -> None:
+    with running_mosquitto(tmp_path) as broker:
+        async with Journal.open(tmp_path / "j.sqlite") as journal:
+            link = a_link(broker.port, journal)
+            task = link.start()
+            await until(lambda: isinstance(link.state, Connected), "connected")
+            for name in ("hypnocast-lab-node1", "hypnocast-lab-node1-", "node1", "hypnocast"):
+                async with aiomqtt.Client("127.0.0.1", broker.port, identifier=name):
+                    await asyncio.sleep(0.2)
+            assert link.connections == 1
+            link.stop()
+            await task
+
+
+@pytest.mark.attack("broker: client id")
+async def test_a_client_that_takes_the_id_over_is_told_and_gets_it_once(tmp_path: Path) -> None:
+    with running_mosquitto(tmp_path) as broker:
+        async with Journal.open(tmp_path / "j.sqlite") as journal:
+            link = a_link(broker.port, journal, "secret")
+            task = link.start()
+            await until(lambda: isinstance(link.state, Connected), "connected")
+            thief = paho.Client(
+                CallbackAPIVersion.VERSION2,
+                client_id=f"hypnocast-{TOPICS.site}-node1-secret",
+                protocol=paho.MQTTv5,
+            )
+            thief.connect("127.0.0.1", broker.port)
+            thief.loop_start()
+            try:
+                await until(
+                    lambda: any("another client" in line for line in link.problems), "it is told"
+                )
+                await until(lambda: isinstance(link.state, Connected), "connected again")
+                made = link.connections
+                await asyncio.sleep(3.0)
+                assert link.connections == made, "they take the id from each other"
+            finally:
+                thief.disconnect()
+                thief.loop_stop()
+            link.stop()
+            await task
+
+
+@pytest.mark.attack("broker: client id")
+def test_the_word_outlives_a_restart_and_is_for_the_daemon_alone(tmp_path: Path) -> None:
+    word = client_word(tmp_path)
+    assert client_word(tmp_path) == word
+    assert stat.S_IMODE((tmp_path / NAME).stat().st_mode) == 0o600
+    (tmp_path / NAME).write_text("known")
+    assert client_word(tmp_path) not in ("known", word)
+
+
+@pytest.mark.attack("broker: client id")
+def test_a_planted_link_is_neither_read_nor_followed(tmp_path: Path) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.write_text("0123456789ab")
+    state = tmp_path / "state"
+    state.mkdir()
+    (state / NAME).symlink_to(elsewhere)
+    assert client_word(state) != "0123456789ab"
+    assert elsewhere.read_text() == "0123456789ab"
+
+
+@pytest.mark.attack("broker: sizes")
+@pytest.mark.parametrize("limit", ["", "max_packet_size 100000"])
+async def test_a_state_that_is_too_long_is_told_and_cuts_no_connection(
+    tmp_path: Path, limit: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(retained, "MAX_STATE_BYTES", 200_000)
+    with running_mosquitto(tmp_path, limit) as broker:
+        async with Journal.open(tmp_path / "j.sqlite") as journal:
+            link = a_link(broker.port, journal)
+            link.retain_bytes(Topics("lab").page("bed1"), b"x" * 300_000, content_type="image/png")
+            link.retain_bytes(Topics("lab").page("bed2"), b"x" * 1000, content_type="image/png")
+            task = link.start()
+            async with aiomqtt.Client("127.0.0.1", broker.port) as viewer:
+                await viewer.subscribe("hypnocast/lab/bed/+/page")
+                async with asyncio.timeout(40):
+                    message = await anext(viewer.messages)
+            assert message.topic.value.endswith("bed2/page")
+            assert link.connections == 1
+            assert any("bed1/page" in line and "too long" in line for line in link.problems)
+            link.stop()
+            await task
+
+
+@pytest.mark.attack("commands")
+async def test_leafing_through_pages_spends_nothing_of_what_commands_may() -> None:
+    inbox = CommandInbox(None, None, lambda *_: None)  # type: ignore[arg-type] # nothing is obeyed
+    for number in range(60):
+        words = b'{"command":"page","request":"r%d","session":"s","epoch":1}' % number
+        inbox.take("bed1", words, retained=False)
+    assert inbox.ignored["too_many"] == 40
+    inbox.take("bed1", b'{"command":"lights_off","request":"l","session":"s"}', retained=False)
+    assert inbox.ignored["too_many"] == 40
+
+
+@pytest.mark.attack("commands")
+async def test_garbage_without_end_is_left_unread() -> None:
+    replies: list[bytes] = []
+    inbox = CommandInbox(None, None, lambda _, reply: replies.append(reply))  # type: ignore[arg-type] # as above
+    began = time.monotonic()
+    for _ in range(5000):
+        inbox.take("bed1", b"[" * 8000, retained=False)
+    allowed = 101 + 10 * (time.monotonic() - began)
+    assert len(replies) <= allowed
+    assert inbox.ignored["too_many"] >= 5000 - allowed
