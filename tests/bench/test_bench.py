@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from hypnocast.bench.figures import Figure, Report, Target
+from hypnocast.bench.generate import measure as generate
 from hypnocast.bench.night import replay_in_child, stage_by_yasa, write_edf
 from hypnocast.bench.path import watch_beds
-from hypnocast.bench.verdict import generate
 from hypnocast.bench.ward import SERVICE, Heard
 from hypnocast.cli import run
 from hypnocast.errors import ConfigError
@@ -34,10 +34,8 @@ def test_the_command_keeps_conditions_and_every_raw_sample(
     assert told["conditions"]["cores"] >= 1
     assert told["conditions"]["pack_digest"] == load_pack(pack).digest
     assert all(len(figure["samples"]) == figure["count"] > 0 for figure in told["figures"])
-    assert any(line.startswith("generate:") for line in told["not_measured"])
-    table = capsys.readouterr().out
-    assert "session.run alone" in table
-    assert "not measured: generate" in table
+    assert {figure["group"] for figure in told["figures"]} == {"verdict", "generate"}
+    assert "session.run alone" in capsys.readouterr().out
 
 
 def test_a_pack_that_writes_is_timed_by_steps_and_by_pages(tmp_path: Path) -> None:
@@ -51,9 +49,12 @@ def test_a_pack_that_writes_is_timed_by_steps_and_by_pages(tmp_path: Path) -> No
     writing = make_tiny_pack(
         tmp_path / "writing", scoring="generate", schema="answer.json", files=files
     )
-    steps, pages = generate(load_pack(writing), rounds=2)
-    assert (steps.unit, pages.unit) == ("1/s", "pages/s")
-    assert all(step > page > 0.0 for step, page in zip(steps.samples, pages.samples, strict=True))
+    figures = {figure.name: figure for figure in generate(load_pack(writing), rounds=1, steps=2)}
+    for beds in (1, 4):
+        page, token = (figures[f"{what}, {beds} at once"] for what in ("a page", "a token"))
+        assert (page.unit, token.unit) == ("s/page", "ms")
+        assert all(value > 0.0 for value in (*page.samples, *token.samples))
+        assert token.statistic("median") < 1e3 * page.statistic("median") * beds
 
 
 def test_a_python_without_yasa_is_named(tmp_path: Path) -> None:

@@ -95,10 +95,10 @@ def _crowd(effort: Effort, _: Report) -> Iterator[Figure]:
 
 
 def _generate(effort: Effort, report: Report) -> Iterator[Figure]:
-    from hypnocast.bench import verdict
+    from hypnocast.bench import generate
 
     try:
-        yield from verdict.generate(effort.pack)
+        yield from generate.measure(effort.pack)
     except ConfigError as error:
         report.passed_over.append(f"generate: {error}")
 

@@ -1,23 +1,15 @@
-"""Group *verdict*: what the stager costs, beside the bare ``session.run`` calls within it.
-
-Group *generate*: the same of a pack that writes its answers, in tokens and pages per second.
-"""
+"""Group *verdict*: what the stager costs, beside the bare ``session.run`` calls within it."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import replace
-from pathlib import Path
+from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any
 
 from hypnocast.bench.figures import Figure
-from hypnocast.bench.pages import simulated_pictures
-from hypnocast.core.types import Look, Picture
-from hypnocast.errors import ConfigError
+from hypnocast.bench.pages import looks_of_a_night, simulated_pictures
 from hypnocast.stagers.onnx.engine import Engine, Graph, Provider
 from hypnocast.stagers.onnx.local import LocalStager
-from hypnocast.stagers.packs.manifest import Generative
 from hypnocast.stagers.packs.pack import Pack
 
 BATCHES = (1, 4, 16)
@@ -78,7 +70,7 @@ def measure(pack: Pack, *, rounds: int = 24) -> Iterator[Figure]:
     group = f"on {stager.provider}"
     for batch in BATCHES:
         whole, bare = [], []
-        for turn, looks in enumerate(_looks(pack, pictures, batch, rounds + _WARM)):
+        for turn, looks in enumerate(looks_of_a_night(pack, pictures, batch, rounds + _WARM)):
             floor.spent = 0.0
             began = time.perf_counter()
             stager.judge(looks)
@@ -91,48 +83,3 @@ def measure(pack: Pack, *, rounds: int = 24) -> Iterator[Figure]:
         yield Figure("verdict", f"{group}, batch {batch}: session.run alone", "ms/page", bare)
         yield Figure("verdict", f"{group}, batch {batch}: the stager's own", "ms/page", own)
     stager.close()
-
-
-def generate(pack: Pack, *, rounds: int = 4) -> Iterator[Figure]:
-    """Let a generative pack write its answers."""
-    model = pack.manifest.model
-    if not isinstance(model, Generative) or model.scoring != "generate":
-        raise ConfigError(
-            "this pack writes no answers: it is scored by prefill or by nearness",
-            where=f"pack {pack.manifest.name}",
-            remedy='Name one with scoring = "generate" by --pack.',
-        )
-    floor = _Floor()
-    stager = LocalStager(pack, make_engine=_timed_engine(floor))
-    pictures = simulated_pictures(pack.recipe, 8)
-    tokens, pages = [], []
-    for turn, looks in enumerate(_looks(pack, pictures, 1, rounds + 1)):
-        floor.runs.clear()
-        began = time.perf_counter()
-        stager.judge(looks)
-        took = time.perf_counter() - began
-        if turn:
-            tokens.append(floor.runs.get(Path(model.decoder).name, 0) / took)
-            pages.append(1.0 / took)
-    yield Figure("generate", "decoder steps", "1/s", tokens)
-    yield Figure("generate", "pages", "pages/s", pages)
-    stager.close()
-
-
-def _looks(
-    pack: Pack, pictures: Sequence[Picture], batch: int, rounds: int
-) -> Iterator[list[Look]]:
-    """Give looks as a night has them: each at a new page, with those before it as context."""
-    context = pack.manifest.context
-    for turn in range(rounds):
-        looks = []
-        for bed in range(batch):
-            # Named by bed and page: no two are the same picture to a model that remembers.
-            places: list[Picture | None] = [
-                replace(pictures[(place + bed) % len(pictures)], digest=f"{bed} {place}")
-                if place >= 0
-                else None
-                for place in range(turn - context.before, turn + context.after + 1)
-            ]
-            looks.append(Look(tuple(places), context.before))
-        yield looks

@@ -53,7 +53,7 @@ class GenerativeModel:
             pack, model.vision_encoder, model.preprocess, engine, remember=context.pictures > 1
         )
         shared = model.cache == "shared" and engine.provider == "cpu"
-        self._decoder = (SharedBufferDecoder if shared else Decoder)(pack, model, engine)
+        self.decoder = (SharedBufferDecoder if shared else Decoder)(pack, model, engine)
         tokenizer = load_tokenizer(pack.path(model.tokenizer))
         self._prompt = build_prompt(tokenizer, model)
         self._tree = AnswerTree.grow(encode_answers(tokenizer, with_lead(model)))
@@ -62,16 +62,21 @@ class GenerativeModel:
         self._black = Picture(0, black, "black", pack.recipe.digest, quality={}, channels={})
         self._constrained: ConstrainedAnswer | None = None
         if model.scoring == "generate":
-            self._constrained = ConstrainedAnswer(pack, model, self._decoder, tokenizer)
+            self._constrained = ConstrainedAnswer(pack, model, self.decoder, tokenizer)
+
+    @property
+    def next_position(self) -> int:
+        """Position of the first token behind the prompt."""
+        return self._prompt.next_position
 
     def read(self, looks: Sequence[Look]) -> list[ModelOutput]:
         """Give a reading of each look."""
-        most = self._decoder.beds_at_once
+        most = self.decoder.beds_at_once
         if len(looks) > most:
             parts = (looks[start : start + most] for start in range(0, len(looks), most))
             return [reading for part in parts for reading in self.read(part)]
         if self._constrained is not None:
-            opened = self._open(looks, ())
+            opened = self.open_prompts(looks, ())
             return self._constrained.read(
                 opened.logits[:, -1], opened.memory, self._prompt.next_position
             )
@@ -82,12 +87,12 @@ class GenerativeModel:
         if len(paths) <= 1:
             # One shared beginning, or none: it is read together with the prompt.
             path = paths[0] if paths else ()
-            opened = self._open(looks, path)
+            opened = self.open_prompts(looks, path)
             after = {path[:at]: opened.logits[:, at] for at in range(len(path) + 1)}
             return self._tree.score(after)
-        opened = self._open(looks, ())
+        opened = self.open_prompts(looks, ())
         after = {(): opened.logits[:, -1]}
-        after |= self._decoder.read_paths(opened.memory, self._prompt.next_position, paths)
+        after |= self.decoder.read_paths(opened.memory, self._prompt.next_position, paths)
         return self._tree.score(after)
 
     def _read_lead(self, answer: int) -> None:
@@ -96,18 +101,18 @@ class GenerativeModel:
         ``answer``: how many tokens may follow the prompt.
         """
         prompt, lead = self._prompt, self._prompt.lead
-        embeds = self._decoder.embed(prompt.ids[None])
+        embeds = self.decoder.embed(prompt.ids[None])
         self._rest = embeds[0, lead:]
         self._slots = prompt.slots - lead
-        self._lead = self._decoder.begin(len(prompt.ids) + answer)
+        self._lead = self.decoder.begin(len(prompt.ids) + answer)
         if lead:
-            _, self._lead = self._decoder.read(
+            _, self._lead = self.decoder.read(
                 embeds[:, :lead], prompt.positions[..., :lead], self._lead
             )
-        self._decoder.keep_lead(lead)
+        self.decoder.keep_lead(lead)
         self._leads = self._lead
 
-    def _open(self, looks: Sequence[Look], path: Path) -> Opened:
+    def open_prompts(self, looks: Sequence[Look], path: Path) -> Opened:
         """Read the prompt with every look's pictures in it, and ``path`` behind it."""
         beds, prompt = len(looks), self._prompt
         pictures = [
@@ -127,16 +132,16 @@ class GenerativeModel:
         embeds[:, self._slots] = features.reshape(beds, len(self._slots), -1)
         positions = prompt.positions[..., prompt.lead :]
         if path:
-            behind = self._decoder.embed(np.asarray([path], dtype=np.int64))
+            behind = self.decoder.embed(np.asarray([path], dtype=np.int64))
             embeds = np.concatenate([embeds, np.repeat(behind, beds, axis=0)], axis=1)
-            places = self._decoder.positions_from(prompt.next_position, len(path))
+            places = self.decoder.positions_from(prompt.next_position, len(path))
             positions = np.concatenate([positions, places], axis=-1)
-        logits, memory = self._decoder.read(
+        logits, memory = self.decoder.read(
             embeds, positions, self._lead_for(beds), keep=1 + len(path)
         )
         return Opened(logits, memory)
 
     def _lead_for(self, beds: int) -> KeyValues:
         if self._leads.beds != beds:
-            self._leads = self._decoder.leads(self._lead, beds)
+            self._leads = self.decoder.leads(self._lead, beds)
         return self._leads
