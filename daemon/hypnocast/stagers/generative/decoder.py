@@ -80,7 +80,8 @@ class Decoder:
             )
         self.dtype = self._graph.inputs["inputs_embeds"].dtype
         self._kind = first.dtype
-        self.beds_at_once = MOST_BEDS
+        self._alone = model.cache == "shared"
+        self.beds_at_once = 1 if self._alone else MOST_BEDS
         """More are read one group after another."""
         self.nothing = KeyValues(tuple(np.zeros(shape, first.dtype) for _ in self._pairs), 0)
 
@@ -156,6 +157,9 @@ class Decoder:
         """
         if not paths:
             return {}
+        if self._alone:
+            each = [self._read_path(memory, start, path) for path in paths]
+            return {key: found for after in each for key, found in after.items()}
         longest = max(len(path) for path in paths)
         filled = [path + path[-1:] * (longest - len(path)) for path in paths]
         embeds = self.embed(np.asarray(filled, dtype=np.int64))
@@ -172,3 +176,10 @@ class Decoder:
             for row, path in enumerate(paths)
             for at in range(len(path))
         }
+
+    def _read_path(self, memory: KeyValues, start: int, path: Path) -> dict[Path, NDArray[Any]]:
+        """Read one beginning: such a graph takes several tokens for one sequence at a time."""
+        embeds = self.embed(np.asarray([path], dtype=np.int64))
+        places = self.positions_from(start, len(path))
+        logits, _ = self.read(embeds, places, memory, keep=len(path))
+        return {path[: at + 1]: logits[:, at] for at in range(len(path))}

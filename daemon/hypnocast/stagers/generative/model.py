@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, cast
@@ -31,6 +32,12 @@ def with_lead(model: Generative) -> Generative:
     lead = f'{{"{model.answer_key}": "'
     whole = tuple(f'{lead}{answer}"' for answer in model.answers)
     return msgspec.structs.replace(model, answers=cast("Any", whole))
+
+
+def _beginning(paths: Sequence[Path]) -> Path:
+    """Return what all paths begin with."""
+    same = itertools.takewhile(lambda tokens: len(set(tokens)) == 1, zip(*paths, strict=False))
+    return tuple(tokens[0] for tokens in same)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -83,16 +90,15 @@ class GenerativeModel:
         return [ModelOutput(row) for row in self._score(looks)]
 
     def _score(self, looks: Sequence[Look]) -> FloatArray:
-        paths = self._tree.paths
-        if len(paths) <= 1:
-            # One shared beginning, or none: it is read together with the prompt.
-            path = paths[0] if paths else ()
-            opened = self.open_prompts(looks, path)
-            after = {path[:at]: opened.logits[:, at] for at in range(len(path) + 1)}
-            return self._tree.score(after)
-        opened = self.open_prompts(looks, ())
-        after = {(): opened.logits[:, -1]}
-        after |= self.decoder.read_paths(opened.memory, self._prompt.next_position, paths)
+        """Return how likely each answer is; what all of them begin with is read with the prompt."""
+        paths, decoder = self._tree.paths, self.decoder
+        common = _beginning(paths)
+        opened = self.open_prompts(looks, common)
+        after = {common[:at]: opened.logits[:, at] for at in range(len(common) + 1)}
+        rest = [path[len(common) :] for path in paths if len(path) > len(common)]
+        place = self._prompt.next_position + len(common)
+        for path, logits in decoder.read_paths(opened.memory, place, rest).items():
+            after[common + path] = logits
         return self._tree.score(after)
 
     def _read_lead(self, answer: int) -> None:

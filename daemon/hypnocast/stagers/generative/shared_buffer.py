@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hypnocast.stagers.generative.answers import Path
-from hypnocast.stagers.generative.decoder import Decoder, KeyValues
+from hypnocast.stagers.generative.decoder import MOST_BEDS, Decoder, KeyValues
 from hypnocast.stagers.onnx.engine import Engine
 from hypnocast.stagers.packs.manifest import Generative
 from hypnocast.stagers.packs.pack import Pack
@@ -54,7 +54,7 @@ class SharedBufferDecoder(Decoder):
         self._room = room
         self._grow(1)
         row = sum(buffer.nbytes for buffer in self._buffers)
-        self.beds_at_once = max(1, min(self.beds_at_once, CACHE_BYTES // row))
+        self.beds_at_once = max(1, min(MOST_BEDS, CACHE_BYTES // row))
         return self.rows(0, 1, 0)
 
     def keep_lead(self, tokens: int) -> None:
@@ -106,15 +106,9 @@ class SharedBufferDecoder(Decoder):
         """Read several beginnings of answers after the same text, one after another."""
         after: dict[Path, list[NDArray[Any]]] = {}
         for bed in range(memory.beds):
-            row = memory.pick(bed, memory.length)
-            for path in paths:
-                embeds = self.embed(np.asarray([path], dtype=np.int64))
-                places = self.positions_from(start, len(path))
-                logits, _ = self.read(embeds, places, row, keep=len(path))
-                for at in range(len(path)):
-                    found = after.setdefault(path[: at + 1], [])
-                    if len(found) == bed:
-                        found.append(logits[0, at])
+            found = super().read_paths(memory.pick(bed, memory.length), start, paths)
+            for path, logits in found.items():
+                after.setdefault(path, []).append(logits[0])
         return {path: np.stack(rows) for path, rows in after.items()}
 
     def _grow(self, beds: int) -> None:
