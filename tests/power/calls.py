@@ -9,7 +9,7 @@ import errno
 import shutil
 import sqlite3
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from hashlib import sha256
@@ -17,11 +17,9 @@ from pathlib import Path
 
 import numpy as np
 
-from hypnocast.core.types import Chunk
-from hypnocast.ports.recordings.tape_reader import read_tape
 from power.life import Life, Lives, chunk_of, lives
 from power.recording import Calls, compiled
-from power.trials import a_workplace
+from power.trials import a_workplace, chunks_of
 
 ERRORS = (errno.EIO, errno.ENOSPC, errno.EROFS, errno.EINTR)
 THREADS = {"journal", "tape-sync"}
@@ -97,18 +95,12 @@ def _look_at_journal(path: Path, digests: dict[str, str], where: str, faults: Fa
 
 def _look_at_tapes(folder: Path, bed: str, chunks: int, where: str, faults: Faults) -> None:
     read: set[int] = set()
-    for chunk in _chunks(folder, bed):
+    for chunk in chunks_of(folder, bed):
         epoch = round(chunk.arrived) - 1
         read.add(epoch)
         if not np.array_equal(chunk.samples, chunk_of(bed, epoch).samples):
             faults.changed.append(f"{where}: samples of {bed}, {epoch}")
     faults.lost += [f"{where}: tape of {bed}, {epoch}" for epoch in set(range(chunks)) - read]
-
-
-def _chunks(folder: Path, bed: str) -> Iterator[Chunk]:
-    for path in folder.glob(f"{bed}_*.xdf"):
-        if path.stat().st_size > 4:
-            yield from (one for one in read_tape(path) if isinstance(one, Chunk))
 
 
 def main() -> int:

@@ -168,7 +168,8 @@ class _Night:
         session = f"{bed}-night"
         if self._recorder is not None:
             self._recorder.write(bed, chunk_of(bed, epoch))
-            self._shim.note(f"taped {bed} {epoch}")
+            if isinstance(safe := self._recorder.safe(bed), Chunk):
+                self._shim.note(f"safe {bed} {round(safe.arrived) - 1}")
         page = PageRecord(session, epoch, instant(30 * epoch + 31), None, b'{"late":0}')
         opinion = OpinionRecord(session, epoch, 0, "sha256:0", "cpu", np.full(5, -1.6))
         doubted = EventDraft(an_event(epoch, bed=bed, provisional=True), lambda: 1500.0)

@@ -57,6 +57,16 @@ def rows(one: Lives, folder: Path, port: int, *, scale: int) -> Iterator[Row]:
                 [replace(failing, first=first) for first in some],
                 28 if long else 3,
             )
+    taped = replace(life, tapes=True, pages=8)
+    yield Row("tapes, every sync works", [taped] * (2 * scale), 35 if long else 14)
+    for count in COUNTS if long else (1,):
+        failing = replace(taped, calls=int(Calls.SYNC), only=".xdf", count=count)
+        some = range(1, 25, 1 if long else 4)
+        yield Row(
+            f"{count} syncs of tapes fail, at each of {len(some)} places",
+            [replace(failing, first=first) for first in some],
+            14 if long else 7,
+        )
     failing = replace(life, port=port, pages=5, calls=int(Calls.SYNC), only="-wal", count=2)
     some = range(1, syncs_of(one, folder, failing, "-wal") + 1, 1 if long else 6)
     yield Row(

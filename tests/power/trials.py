@@ -5,19 +5,23 @@ from __future__ import annotations
 import random
 import shutil
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+import numpy as np
+
+from hypnocast.core.types import Chunk
 from hypnocast.errors import JournalError
 from hypnocast.ports.journal.files import JournalFiles
 from hypnocast.ports.journal.storage import JournalStorage
+from hypnocast.ports.recordings.tape_reader import read_tape
 from power.crash_states import Disk, Way, cuts_of
 from power.judge import Promises, violations
-from power.life import Life, Lives
-from power.recording import Calls, read_record
+from power.life import Life, Lives, chunk_of
+from power.recording import Calls, Done, Kind, read_record
 
 MEMORY = Path("/dev/shm")  # noqa: S108 - a disk that syncs at once, where there is one
 
@@ -67,6 +71,8 @@ def trial(lives: Lives, folder: Path, life: Life, states: int, seed: int) -> Tal
         disk.lay_out(target, way, chance)
         promises = Promises.of(record[:cut])
         found = recovered(target / "state" / "journal.sqlite", promises)
+        if life.tapes:
+            found += tapes_amiss(target / "tapes", record[:cut])
         shutil.rmtree(target, ignore_errors=True)
         tally.states[way] += 1
         tally.events += len(promises.durable)
@@ -96,6 +102,34 @@ def recovered(path: Path, promises: Promises) -> list[str]:
     if storage.condition.set_aside is not None and promises.durable:
         return [f"set aside as damaged: {storage.condition.why}"]
     return violations(path, promises)
+
+
+def tapes_amiss(folder: Path, record: Sequence[Done]) -> list[str]:
+    """Return which samples are gone that were called safe, or are not as they came."""
+    found: list[str] = []
+    safe: dict[str, int] = {}
+    for done in record:
+        if done.kind is Kind.NOTE and done.text.startswith("safe "):
+            _, bed, newest = done.text.split()
+            safe[bed] = int(newest)
+    for bed, last in safe.items():
+        read: set[int] = set()
+        for chunk in chunks_of(folder, bed):
+            epoch = round(chunk.arrived) - 1
+            read.add(epoch)
+            if not np.array_equal(chunk.samples, chunk_of(bed, epoch).samples):
+                found.append(f"samples of {bed}, {epoch} are not as they came")
+        found += [
+            f"{bed}, {epoch} was safe and is gone" for epoch in range(last + 1) if epoch not in read
+        ]
+    return found
+
+
+def chunks_of(folder: Path, bed: str) -> Iterator[Chunk]:
+    """Read what all tapes of a bed hold."""
+    for path in folder.glob(f"{bed}_*.xdf"):
+        if path.read_bytes()[:4] == b"XDF:":
+            yield from (one for one in read_tape(path) if isinstance(one, Chunk))
 
 
 def syncs_of(lives: Lives, folder: Path, life: Life, only: str) -> int:

@@ -55,7 +55,7 @@ def an_event(
         probabilities = payloads.StageProbabilities(**shares)
     return payloads.StageEvent(
         id=payloads.event_id(session, epoch, revision),
-        sequence=0,
+        sequence=1,  # as the daemon drafts it: the journal numbers it
         source="simulated",
         site="lab",
         bed=bed,

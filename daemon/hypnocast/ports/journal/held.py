@@ -110,7 +110,7 @@ class Held:
             heads[event.bed] = event.sequence
             events.append(event)
             there[event.id] = event
-            kept.append(EventDraft(event))
+            kept.append(EventDraft(event, sequence=event.sequence))
             stored.append(
                 StoredEvent(event.bed, event.sequence, event.id, msgspec.json.encode(event))
             )

@@ -111,6 +111,8 @@ class EventDraft:
     journaled: Callable[[], float] | None = None
     """Asked just before the event is written, from the journal's thread: the milliseconds since
     the page's end, for ``timing.journaled``."""
+    sequence: int = 0
+    """The number that an event was given while it was held in memory; 0: the journal gives one."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -286,8 +286,7 @@ class Store:
             if known is not None:
                 events.append(known)
                 continue
-            # What was held in memory has its number already.
-            number = draft.event.sequence or self.last_sequence(draft.event.bed) + 1
+            number = draft.sequence or self.last_sequence(draft.event.bed) + 1
             event = msgspec.structs.replace(draft.event, sequence=number)
             row = StoredEvent(event.bed, event.sequence, event.id, _encoder.encode(event))
             self._insert_event(event, row)

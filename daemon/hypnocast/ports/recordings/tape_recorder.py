@@ -139,6 +139,12 @@ class TapeRecorder:
                 bed_tape.tape.path if bed_tape is not None and bed_tape.tape is not None else None
             )
 
+    def safe(self, bed: str) -> Arrival | None:
+        """Return the bed's last arrival that survives a power cut."""
+        with self._lock:
+            bed_tape = self._bed_tapes.get(bed)
+            return None if bed_tape is None else bed_tape.safe
+
     def change(self, bed: str, told: Sequence[Arrival]) -> bool:
         """End the bed's tape and begin a new one, which can be read without it.
 
