@@ -13,11 +13,14 @@ from numpy.typing import NDArray
 
 from hypnocast.core.pictures.recipe import builtin
 from hypnocast.core.pictures.render import draw
-from hypnocast.core.types import Look, Picture, Role
+from hypnocast.core.types import Look, Picture, Role, Stage
 from hypnocast.core.verdicts.calibration import Calibration
+from hypnocast.core.verdicts.decider import Decider, NightState
 from hypnocast.errors import RecipeError
+from hypnocast.simulate.montages import CLINICAL
+from hypnocast.simulate.night import SimulatedNight
 from hypnocast.stagers.onnx.local import LocalStager
-from hypnocast.stagers.packs.pack import verify_pack
+from hypnocast.stagers.packs.pack import load_pack, verify_pack
 from support.needs import need_module
 
 for name in ("torch", "transformers", "onnx", "onnxscript", "onnxruntime"):
@@ -34,6 +37,7 @@ from hypnocast_models.data.pages import (  # noqa: E402
     read_cache,
     strips,
 )
+from hypnocast_models.data.recordings import page_of  # noqa: E402
 from hypnocast_models.small.assembly import PAGES_BEFORE, Size, build  # noqa: E402
 from hypnocast_models.small.choose import Tried, choose, pick  # noqa: E402
 from hypnocast_models.small.crossval import GAINS, evidence  # noqa: E402
@@ -237,6 +241,32 @@ def _said(stage: NDArray[np.uint8], clear: float, rng: np.random.Generator) -> N
     scores = rng.normal(size=(len(stage), 5)) + clear * np.eye(5)[stage]
     said: NDArray[np.float64] = scores - np.logaddexp.reduce(scores, axis=1, keepdims=True)
     return said
+
+
+def test_n3_of_a_simulated_night_is_n3_to_the_pack_that_ships() -> None:
+    pack = load_pack(Path(__file__).parents[2] / "models" / "packs" / "hypnocast-small")
+    simulated, before = SimulatedNight(2, hours=8), pack.manifest.context.before
+    first = simulated.stages.index(Stage.N3)
+    recent: deque[Picture | None] = deque([None] * (before + 1), maxlen=before + 1)
+    looks, deep = [], []
+    for epoch in range(first - 6, first + 12):
+        start = epoch * 30.0
+        samples = simulated.samples(
+            start - RECIPE.context_s, start + 30.0 + RECIPE.tail_s, leads=CLINICAL, rate=128
+        )
+        channels = {Role.F4: (samples[:, 0].astype(np.float64), 128.0, "F4-M1")}
+        page = page_of(channels, epoch, RECIPE.context_s, RECIPE.tail_s)
+        recent.append(draw(page, RECIPE, 50, {}, {Role.F4: "F4-M1"}))
+        looks.append(Look(tuple(recent), center=before))
+        deep.append(simulated.stages[epoch] is Stage.N3)
+    stager = LocalStager(pack, "cpu", threads=1)
+    decider, state, said = Decider(pack.manifest.calibration), NightState(), []
+    for opinion in stager.judge(looks):
+        state, staged = decider.step(state, opinion)
+        said.append(staged.stage is Stage.N3)
+    stager.close()
+    found = np.mean(np.asarray(said)[deep])
+    assert found >= 0.75, f"{found:.0%} of {sum(deep)} pages"
 
 
 def test_the_pack_that_ships_verifies_and_is_small() -> None:
