@@ -204,3 +204,16 @@ def test_what_came_of_a_page_is_told_by_the_needed_channel_that_came_most() -> N
     assert coverage_of(quality, [eeg, chin]) == 0.8124
     assert coverage_of({}, [eeg]) == 1.0
     assert coverage_of(quality, []) == 1.0
+
+
+@given(coverages=st.lists(st.floats(0.0, 1.0), min_size=3, max_size=3))
+def test_what_came_is_the_same_number_when_it_is_read_back_from_an_event(
+    coverages: list[float],
+) -> None:
+    live = {
+        role: ChannelQuality(share)
+        for role, share in zip((Role.F4, Role.C4, Role.CHIN), coverages, strict=True)
+    }
+    written = {role: ChannelQuality(round(quality.coverage, 4)) for role, quality in live.items()}
+    for needed in ([(Role.F4, Role.C4)], [(Role.F4, Role.C4), (Role.CHIN,)]):
+        assert coverage_of(live, needed) == coverage_of(written, needed)
