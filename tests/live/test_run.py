@@ -11,13 +11,16 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pylsl
 import pytest
 from jsonschema import Draft202012Validator
 
@@ -76,6 +79,8 @@ class Night:
     at_end: dict[str, bytes] = field(default_factory=dict)
     killed_at: float = 0.0
     code: int | None = None
+    lsl: list[tuple[Any, float]] = field(default_factory=list)
+    """Stage events as they came over LSL, with their stamps."""
     log: str = ""
 
     def events(self, bed: str) -> list[Any]:
@@ -148,12 +153,37 @@ def _live(night: Night, folder: Path, port: int) -> None:
     while kept_by_broker(port)["hypnocast/lab/daemon/pc1/available"] != b"offline":
         assert time.monotonic() < deadline, "the last will did not speak"
     night.after_kill = kept_by_broker(port)
-    with daemon(folder / "second", *run) as second:
+    with daemon(folder / "second", *run) as second, _stages_over_lsl(second) as stages:
         second.wait_for(lambda: len(night.events("two-boxes")) == 3, "page 2", 140.0)
         second.wait_for(lambda: len(night.session("one-box", 1)) == 3, "page 2", 140.0)
+        night.lsl = stages()
         night.code = second.end(signal.SIGTERM)
         night.log = second.complained
     night.at_end = kept_by_broker(port)
+
+
+@contextmanager
+def _stages_over_lsl(running: Daemon) -> Iterator[Callable[[], list[tuple[Any, float]]]]:
+    """Listen to a bed's stages as any program on LSL would."""
+    found: list[pylsl.StreamInfo] = []
+
+    def there() -> bool:
+        source = "hypnocast/lab/two-boxes/events"
+        found.extend(pylsl.resolve_byprop("source_id", source, 1, 1.0))
+        return bool(found)
+
+    running.wait_for(there, "the stream of stages")
+    inlet = pylsl.StreamInlet(found[0])
+    inlet.open_stream(10.0)
+
+    def come() -> list[tuple[Any, float]]:
+        texts, stamps = inlet.pull_chunk(timeout=5.0, max_samples=16)
+        return [(json.loads(text[0]), at) for text, at in zip(texts, stamps, strict=True)]
+
+    try:
+        yield come
+    finally:
+        inlet.close_stream()
 
 
 def _recording(night: Night, running: Daemon) -> None:
@@ -333,3 +363,23 @@ def _ends_before(event: Any, utc: float) -> bool:
     from datetime import datetime
 
     return datetime.fromisoformat(event["end"]).timestamp() <= utc
+
+
+def test_stages_come_over_lsl_as_over_mqtt_stamped_where_their_pages_end(night: Night) -> None:
+    over_mqtt = {event["id"]: event for event in night.events("two-boxes")}
+    assert {event["epoch"] for event, _ in night.lsl} >= {2}
+    assert all(over_mqtt[event["id"]] == event for event, _ in night.lsl)
+    grid = [at - 30.0 * (event["epoch"] + 1) for event, at in night.lsl]
+    assert max(grid) - min(grid) < 1e-3
+    utc = [datetime.fromisoformat(event["end"]).timestamp() for event, _ in night.lsl]
+    offset = time.time() - pylsl.local_clock()
+    assert all(abs(at + offset - end) < 1.0 for (_, at), end in zip(night.lsl, utc, strict=True))
+
+
+def test_what_hypnocast_sends_over_lsl_is_no_input_of_its_own(night: Night) -> None:
+    told = command("streams", "--json", "--wait", "2", "-c", str(night.config))
+    names = [stream["name"] for stream in json.loads(told.stdout)["streams"]]
+    assert names
+    assert not any(name.startswith("Hypnocast") for name in names)
+    status = night.newest("bed/two-boxes/status")
+    assert not any("ypnocast" in stream["name"] for stream in status["streams"])

@@ -129,6 +129,8 @@ class LslTable(ConfigTable, frozen=True, kw_only=True):
     port_range: Annotated[int, Meta(ge=16, le=4096)] | None = None
     session_id: Annotated[str, Meta(pattern=r"^[A-Za-z0-9._-]{1,64}$")] | None = None
     """Only streams of senders with the same session id are seen."""
+    publish: bool = True
+    """Stages as LSL streams beside MQTT, for what records or reacts over LSL."""
 
 
 class TapeTable(ConfigTable, frozen=True, kw_only=True):

@@ -10,6 +10,8 @@ import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from datetime import datetime
+from typing import Protocol
 
 import msgspec
 
@@ -44,6 +46,22 @@ _WORDS = {
 }
 
 
+class LslStages(Protocol):
+    """Who sends stages over LSL, stamped at the local LSL time at which what they judge ended."""
+
+    def announce(self, bed: str) -> None:
+        """Announce a bed's streams before there is anything to send."""
+        ...
+
+    def event(self, event: payloads.StageEvent, at: float) -> None:
+        """Send a stage event."""
+        ...
+
+    def rolling(self, verdict: payloads.Rolling, at: float) -> None:
+        """Send a verdict between page closes."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class SiteStates:
     """What the boards of all beds have in common."""
@@ -57,6 +75,8 @@ class SiteStates:
     """Told of every event that has become durable."""
     problems: Callable[[str], tuple[str, ...]]
     """What else is wrong with a bed, beyond what its signals show."""
+    lsl: LslStages | None = None
+    """None: nothing is sent over LSL."""
 
 
 class BedPublisher:
@@ -82,6 +102,8 @@ class BedPublisher:
         self._provider: str | None = None
         self.counts: Counter[str] = Counter()
         link.serve(bed)
+        if house.lsl is not None:
+            house.lsl.announce(bed)
         # A night that ended while the broker was away may still be shown there.
         link.session_ended(bed)
 
@@ -144,12 +166,25 @@ class BedPublisher:
         if self._ledger is not None:
             self._ledger.add(event)
             self._night_due = True
+        at = self._lsl_of(event.end)
+        if self._house.lsl is not None and at is not None:
+            self._house.lsl.event(event, at)
         self._house.done(event)
         self.refresh()
 
     def roll(self, verdict: payloads.Rolling) -> None:
         """Send a verdict between page closes."""
         self._link.rolling(verdict)
+        at = self._lsl_of(verdict.end)
+        if self._house.lsl is not None and at is not None:
+            self._house.lsl.rolling(verdict, at)
+
+    def _lsl_of(self, at: str) -> float | None:
+        """Return the local LSL time of a moment of the session, by the session's one mapping."""
+        session = self._session
+        if session is None or session.anchor_lsl is None or session.anchor_utc is None:
+            return None
+        return session.anchor_lsl + (datetime.fromisoformat(at).timestamp() - session.anchor_utc)
 
     @property
     def stages(self) -> Sequence[payloads.StageName | None]:

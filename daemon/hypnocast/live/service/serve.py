@@ -37,6 +37,7 @@ from hypnocast.live.service.watchdog import Watchdog, keep_watch
 from hypnocast.ports.journal.journal import Journal
 from hypnocast.ports.lsl.library import configure_lsl, load_pylsl
 from hypnocast.ports.lsl.source import LslSource
+from hypnocast.ports.lsl.stage_outlets import StageOutlets
 from hypnocast.ports.metrics import MetricsServer
 from hypnocast.ports.mqtt.client_word import client_word
 from hypnocast.ports.mqtt.link import MqttLink
@@ -108,6 +109,7 @@ async def serve(
                 ),
                 beds=tuple(bed.id for bed in config.bed),
                 show_pages=config.publish.page,
+                lsl_stages=_stage_outlets(config, stack),
                 home_assistant=config.publish.home_assistant,
                 boot_id=boot_id(),
                 problems=lambda bed: tuple(
@@ -128,13 +130,7 @@ async def serve(
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, end)
         loop.add_signal_handler(signal.SIGHUP, lambda: reload(config, path, ward.link))
-        _log.info(
-            "serving",
-            pack=pack.manifest.name,
-            broker=f"{config.broker.address[0]}:{config.broker.address[1]}",
-            beds=[bed.id for bed in config.bed] or "found by themselves",
-            state_dir=str(state_dir),
-        )
+        _log_serving(config, pack.manifest.name)
         if explanations_out is not None:
             explaining = supervisor.task(
                 "explanations", lambda _: explanations_out.run(ward.boards), on_failure="restart"
@@ -154,6 +150,25 @@ async def serve(
             stack.enter_context(numbers)
         await keep_watch(ward.run(), Watchdog(rounds, notifier), ward.ready, stop=ward.stop)
         _log.info("ended in good order; sessions that run can be taken up again")
+
+
+def _stage_outlets(config: Config, stack: contextlib.AsyncExitStack) -> StageOutlets | None:
+    if not config.lsl.publish:
+        return None
+    rolling = config.publish.hop_s is not None
+    outlets = StageOutlets(config.site.id, config.daemon.node, rolling=rolling)
+    stack.callback(outlets.close)
+    return outlets
+
+
+def _log_serving(config: Config, pack: str) -> None:
+    _log.info(
+        "serving",
+        pack=pack,
+        broker=f"{config.broker.address[0]}:{config.broker.address[1]}",
+        beds=[bed.id for bed in config.bed] or "found by themselves",
+        state_dir=str(config.state_dir),
+    )
 
 
 def supervise() -> Supervisor:

@@ -21,7 +21,7 @@ from hypnocast.live.bed.bed_updates import Item
 from hypnocast.live.bed.signal_thread import MakePipeline, SignalThread
 from hypnocast.live.bed.sources import ArrivalSource
 from hypnocast.live.explaining.past_pages import PastPages
-from hypnocast.live.publishing.bed_publisher import BedPublisher, SiteStates
+from hypnocast.live.publishing.bed_publisher import BedPublisher, LslStages, SiteStates
 from hypnocast.live.publishing.bed_worker import BedParts, BedWorker
 from hypnocast.live.publishing.home_assistant import discovery, discovery_topic
 from hypnocast.live.service.command_handler import CommandHandler
@@ -72,6 +72,8 @@ class WardParts:
     beds: tuple[str, ...] = ()
     """Shown from the beginning, whether anything is heard of them or not."""
     show_pages: bool = False
+    lsl_stages: LslStages | None = None
+    """Who sends stages over LSL."""
     boot_id: str = ""
     """Of this boot: sessions that run are taken up on the grid they had in it."""
     problems: Callable[[str], tuple[str, ...]] = lambda _: ()
@@ -119,6 +121,7 @@ class Ward:
             show_pages=plan.show_pages,
             done=self._event_done,
             problems=plan.problems,
+            lsl=plan.lsl_stages,
         )
         self.workers: dict[str, BedWorker] = {}
         self.boards: dict[str, BedPublisher] = {}

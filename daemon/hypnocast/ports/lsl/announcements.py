@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from hypnocast.core.plain_text import plain
-from hypnocast.ports.lsl.beds import AnnouncedStream
+from hypnocast.ports.lsl.beds import OWN_SOURCE, AnnouncedStream
 from hypnocast.ports.lsl.library import load_pylsl
 from hypnocast.ports.lsl.limits import MAX_ANNOUNCED
 from hypnocast.ports.stream_xml import FORMATS
@@ -54,6 +54,8 @@ class Network:
             count += 1
             uid = info.uid()
             seen, since = known[uid] = self._known.get(uid) or (self._describe(info, uid), now)
+            if seen.source_id.startswith(OWN_SOURCE):
+                continue  # what Hypnocast says is no input, whichever daemon says it
             found[uid] = Announced(seen, info, since)
         self._known = known
         self.crowded = count >= MAX_ANNOUNCED

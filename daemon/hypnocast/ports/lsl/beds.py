@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Final, Protocol
 
 from hypnocast.errors import ConfigError
 
@@ -27,6 +27,9 @@ _MODALITY = re.compile(
     r"[\s_\-./:]*(?:eeg|eog|emg|ecg|ekg|psg|exg|aux|markers?|events?|triggers?|truth|stages?)$",
     re.IGNORECASE,
 )
+
+OWN_SOURCE: Final = "hypnocast/"
+"""How the source ids of the streams begin that Hypnocast itself sends."""
 
 
 @dataclass(frozen=True, slots=True)
