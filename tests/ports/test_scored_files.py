@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import zipfile
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from zoneinfo import ZoneInfo
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from hypnocast.core.night.agreement import compare
 from hypnocast.core.types import STAGES, Stage
+from hypnocast.core.wire import payloads
 from hypnocast.errors import TapeError
+from hypnocast.ports.hypnograms.night_files import NightHypnogram
 from hypnocast.ports.hypnograms.scored_files import read_scoring
 from hypnocast.ports.hypnograms.stage_words import SCHEMES, stage_of
+from hypnocast.ports.hypnograms.vendor_files import VENDOR_FORMATS
 from hypnocast_models.compare.hypnogram import read_hypnogram
 
 W, N1, N2, N3, R = STAGES
@@ -25,6 +31,84 @@ def read(path: Path, text: str | bytes, scheme: str | None = None) -> list[Stage
     pages = int((scoring.end - scoring.anchor) // 30)
     assert read_hypnogram(path, scheme=scheme).stages == scoring.pages(scoring.anchor, pages)
     return list(scoring.pages(scoring.anchor, pages))
+
+
+SAMPLES = Path(__file__).parent / "scored"
+BEGUN = datetime(2026, 3, 1, 23, 58, 30)  # noqa: DTZ001 - files know no zone
+
+
+@pytest.mark.parametrize("name", sorted(p.name for p in SAMPLES.iterdir() if p.suffix != ".md"))
+def test_a_sample_of_every_format_is_read(name: str) -> None:
+    scoring = read_scoring(SAMPLES / name)
+    assert scoring.pages(scoring.anchor, 6) == (W, N1, N2, N3, R, None)
+    if scoring.start is not None:
+        assert scoring.start == BEGUN
+    elif scoring.clock_s is not None:
+        assert scoring.behind(BEGUN) == 0.0
+        assert scoring.behind(BEGUN + timedelta(minutes=3)) == 180.0
+    assert read_hypnogram(SAMPLES / name).stages[:5] == (W, N1, N2, N3, R)
+
+
+def test_files_that_tell_a_time_are_laid_by_it() -> None:
+    dated = {"domino-de.txt", "domino-en.txt", "domino-20s.txt", "remlogic-fr.txt", "polysmith.xml"}
+    dated |= {"noxturnal.csv", "noxturnal-fr.csv", "sleepware.rml", "wonambi.xml"}
+    clocked = {"remlogic.txt", "alice.csv", "luna-headless.annot"}
+    for path in SAMPLES.iterdir():
+        if path.suffix != ".md":
+            scoring = read_scoring(path)
+            assert (scoring.start is not None) == (path.name in dated), path.name
+            assert (scoring.behind(BEGUN) is not None) == (path.name in dated | clocked), path.name
+
+
+BROKEN = {
+    "domino-de.txt": ("; Wach", "; Wachs", "line 8: 'Wachs' is no sleep stage"),
+    "domino-en.txt": ("23:59:00,000; N1", "23:59:00,000 N1", "line 9"),
+    "remlogic.txt": ("\t23:59:00\t", "\t23:99:00\t", "line 19: '23:99:00' is no time"),
+    "remlogic-fr.txt": ("SLEEP-S2\t30", "SLEEP-S2\tx", "line 13: 'x' is no duration"),
+    "alice.csv": ("PM,N1", "PM,N8", "line 3: 'N8' is no sleep stage"),
+    "sleepworks.tsv": ("30.0\t30.0", "30.0\t-30.0", "line 4: '-30.0' is no duration"),
+    "luna.annot": ("N1\t.\t.\t30\t60", "N1\t.\t.\t30\tx", "line 4: 'x' is no number for a time"),
+    "sleepware.rml": ('Type="NonREM2"', 'Type="NonREM7"', "'NonREM7' at 60 s is no sleep stage"),
+    "polysmith.xml": (">2</xdf:Stage>", ">X</xdf:Stage>", "epoch 3: 'X' is no sleep stage"),
+    "wonambi.xml": ("NREM2", "NREM9", "'NREM9' at 60 s is no sleep stage"),
+    "nsrr.xml": ("Stage 2 sleep|2", "Stage 2 sleep|8", "stage code '8'"),
+    "yasa.csv": ("2,N2", "2,N2x", "line 4: 'N2x' is no sleep stage"),
+}
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_a_broken_file_is_refused_by_its_line(tmp_path: Path, name: str) -> None:
+    old, new, told = BROKEN[name]
+    text = (SAMPLES / name).read_text(encoding="utf-8")
+    assert old in text
+    path = tmp_path / name
+    path.write_text(text.replace(old, new, 1), encoding="utf-8", newline="")
+    with pytest.raises(TapeError) as refused:
+        read_scoring(path)
+    assert told in str(refused.value)
+
+
+night_stages = st.lists(st.sampled_from(["W", "N1", "N2", "N3", "R", None]), min_size=1)
+
+
+@settings(deadline=None, max_examples=20)
+@given(stages=night_stages, start=st.datetimes(datetime(2001, 1, 1), datetime(2080, 1, 1)))  # noqa: DTZ001
+def test_what_is_written_for_a_program_is_read_back_stage_by_stage(
+    tmp_path_factory: pytest.TempPathFactory,
+    stages: list[payloads.StageName | None],
+    start: datetime,
+) -> None:
+    whole = start.replace(microsecond=0)
+    told = (*stages, "N2", "W", "R")
+    night = NightHypnogram(whole.replace(tzinfo=UTC), ZoneInfo("UTC"), "S", "night", told, ())
+    for ending, write in VENDOR_FORMATS.values():
+        path = tmp_path_factory.mktemp("written") / f"night{ending}"
+        path.write_text(write(night), encoding="utf-8", newline="")
+        scoring = read_scoring(path)
+        anchor = scoring.behind(whole) or 0.0
+        theirs = [None if s is None else s.value for s in scoring.pages(anchor, len(told))]
+        assert theirs == list(told), ending
+        assert compare(told, theirs).kappa == 1.0
 
 
 # --- tables ---------------------------------------------------------------------------------------

@@ -46,7 +46,12 @@ def export(
     config: ConfigFile = None,
     *,
     form: Annotated[
-        str, typer.Option("--format", "-f", help="edf, csv, bids, nsrr or json.")
+        str,
+        typer.Option(
+            "--format",
+            "-f",
+            help="edf, csv, bids, nsrr, json, or a program's own: docs/scored-files.md.",
+        ),
     ] = "edf",
     output: Folder = Path(),
 ) -> None:

@@ -7,7 +7,6 @@ import io
 import re
 from datetime import datetime
 from pathlib import Path
-from typing import Literal
 from zoneinfo import ZoneInfo
 
 import msgspec
@@ -17,6 +16,7 @@ from hypnocast.core.types import PAGE_S
 from hypnocast.core.wire.payloads import StageEvent
 from hypnocast.errors import CommandError
 from hypnocast.nights.night_view import NightView
+from hypnocast.ports.durable_files import private_file
 from hypnocast.ports.hypnograms.night_files import (
     NightHypnogram,
     bids_events,
@@ -26,9 +26,9 @@ from hypnocast.ports.hypnograms.night_files import (
     profusion_xml,
     write_edf,
 )
+from hypnocast.ports.hypnograms.vendor_files import VENDOR_FORMATS
 
-Format = Literal["edf", "csv", "bids", "nsrr", "json"]
-FORMATS: tuple[Format, ...] = ("edf", "csv", "bids", "nsrr", "json")
+FORMATS = ("edf", "csv", "bids", "nsrr", "json", *VENDOR_FORMATS)
 
 _STAGES = ("W", "N1", "N2", "N3", "R")
 
@@ -44,6 +44,7 @@ def export_night(view: NightView, form: str, folder: Path, zone: ZoneInfo) -> li
     match form:
         case "edf":
             path = folder / f"{stem}.edf"
+            private_file(path, b"")
             write_edf(night, path)
             return [path]
         case "csv":
@@ -55,14 +56,17 @@ def export_night(view: NightView, form: str, folder: Path, zone: ZoneInfo) -> li
                 f"{stem}-profusion.xml": profusion_xml(night),
                 f"{stem}-nsrr.xml": nsrr_xml(night),
             }
-        case _:
+        case "bids":
             name = bids_stem(night)
             texts = {
                 f"{name}_events.tsv": bids_events(night),
                 f"{name}_events.json": bids_sidecar(night, _made_by(view)),
             }
+        case _:
+            ending, write = VENDOR_FORMATS[form]
+            texts = {f"{stem}{ending}": write(night)}
     for name, text in texts.items():
-        (folder / name).write_text(text, encoding="utf-8", newline="")
+        private_file(folder / name, text.encode())
     return [folder / name for name in texts]
 
 

@@ -39,6 +39,15 @@ def make_folder(folder: Path) -> None:
         sync_folder(one.parent)
 
 
+def private_file(path: Path, content: bytes) -> None:
+    """Write a file that its user alone reads; a link in its place is not followed."""
+    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
+    descriptor = os.open(path, flags, 0o600)
+    with os.fdopen(descriptor, "wb") as file:
+        os.fchmod(descriptor, 0o600)
+        file.write(content)
+
+
 def write_all(descriptor: int, content: bytes | memoryview, at: int) -> None:
     """Write all of it at a place in a file: one call of the system may take only a part."""
     rest = memoryview(content)

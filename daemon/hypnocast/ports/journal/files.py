@@ -19,6 +19,8 @@ RESERVE_BYTES: Final = 8 * 1024 * 1024
 """Given up when the disk is full: room for about a night of 12 beds, and time to call somebody."""
 
 _FAMILY = ("", "-wal", "-shm")
+_OWN_FILE = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+"""A link that somebody planted in a file's place is not followed."""
 
 
 class JournalFiles:
@@ -32,7 +34,7 @@ class JournalFiles:
             make_folder(path.parent)
             self._refuse_if_others_write(path.parent)
             lock = path.with_name(path.name + ".lock")
-            self._lock = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            self._lock = os.open(lock, _OWN_FILE, 0o600)
         except OSError as error:
             raise JournalError(
                 f"cannot be written: {error.strerror}",
@@ -57,7 +59,8 @@ class JournalFiles:
 
     def _refuse_if_others_write(self, path: Path) -> None:
         mode = path.stat().st_mode
-        if mode & (stat.S_IWGRP | stat.S_IWOTH) and not mode & stat.S_ISVTX:
+        # A sticky bit keeps others from taking files away, not from planting links.
+        if mode & (stat.S_IWGRP | stat.S_IWOTH):
             raise JournalError(
                 f"others may write it (mode {stat.S_IMODE(mode):o})",
                 where=str(path),
@@ -79,7 +82,7 @@ class JournalFiles:
 
     def _open_file(self) -> int:
         """Open the journal's file. It stays open: closing it would undo SQLite's locks on it."""
-        return os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        return os.open(self.path, _OWN_FILE, 0o600)
 
     def release(self) -> None:
         """Let another process have the journal."""

@@ -19,10 +19,20 @@ from numpy.typing import NDArray
 
 from hypnocast.core.types import FloatArray
 from hypnocast.errors import TapeError
+from hypnocast.ports.recordings.limits import (
+    MAX_ANNOTATIONS,
+    MAX_RECORD_BYTES,
+    MAX_TEXT_CHARS,
+    MAX_TIME,
+    MIN_RECORD_S,
+    check_annotations,
+    check_duration,
+)
+from hypnocast.ports.stream_xml import MAX_RATE
 
 _MAX_SIGNALS = 1024
-_MAX_RECORD = 64 * 1024 * 1024
 _ANNOTATIONS = ("EDF Annotations", "BDF Annotations")
+_PIECE = re.compile(rb"[^\x00]+")
 _TAL = re.compile(rb"([+-]\d+(?:\.\d*)?)(?:\x15(\d+(?:\.\d*)?))?\x14(.*)", re.DOTALL)
 _FIELDS = (("label", 16), ("transducer", 80), ("unit", 8), ("pmin", 8), ("pmax", 8))
 _MORE = (("dmin", 8), ("dmax", 8), ("filter", 80), ("count", 8), ("reserved", 32))
@@ -83,17 +93,23 @@ class EdfFile:
         self.header_bytes = 256 * (count + 1)
         self.all_signals = self._signals(described.decode("latin-1"), count)
         self.record_bytes = sum(s.per_record for s in self.all_signals) * self.width
-        if not 0 < self.record_bytes <= _MAX_RECORD:
+        if not 0 < self.record_bytes <= MAX_RECORD_BYTES:
             raise self._fault(f"has records of {self.record_bytes} bytes")
         self.signals = tuple(s for s in self.all_signals if s.label not in _ANNOTATIONS)
         self._annotated = tuple(s for s in self.all_signals if s.label in _ANNOTATIONS)
-        if self.signals and not 0 < self.record_s < 86_400:
+        if self.signals and not MIN_RECORD_S <= self.record_s < 86_400:
             raise self._fault(f"has records of {self.record_s:g} s")
+        for signal in self.signals:
+            if signal.per_record > MAX_RATE * self.record_s:
+                rate = signal.per_record / self.record_s
+                raise self._fault(f"gives {signal.label} {rate:.3g} samples a second")
         announced = self._int(text[236:244], "number of records", -1, 10**9)
         there = (path.stat().st_size - self.header_bytes) // self.record_bytes
         self.records = there if announced < 0 else min(announced, there)
         self.truncated = announced > there
         """Whether the header announces more than there is."""
+        if self.signals:
+            check_duration(self.records * self.record_s, path)
         self._begins = self._first_onset()
         self.start = _later(begun, self._begins)
         """When the first sample was taken, local and zoneless; None where the file is silent."""
@@ -111,10 +127,12 @@ class EdfFile:
     def annotations(self) -> Iterator[Tal]:
         """Return all annotations, record by record, without those that keep the time.
 
-        Onsets count from the first sample, as the records' own do.
+        Onsets count from the first sample, as the records' own do. More annotations than a night
+        can have are refused.
         """
         if not self._annotated:
             return
+        told = 0
         with self._open() as file:
             for index in range(self.records):
                 for number, signal in enumerate(self._annotated):
@@ -123,6 +141,9 @@ class EdfFile:
                     for place, tals in enumerate(_tals(raw)):
                         for tal in tals:
                             if tal.text or (number, place) != (0, 0):
+                                told += 1
+                                check_annotations(told, self.path)
+                                self._check_time(tal)
                                 yield tal._replace(onset=self._since_begin(tal.onset))
 
     def _first_onset(self) -> float:
@@ -136,6 +157,10 @@ class EdfFile:
                 return 0.0 if tals[0].text else tals[0].onset
         return 0.0
 
+    def _check_time(self, tal: Tal) -> None:
+        if not max(abs(tal.onset), tal.duration or 0.0) <= MAX_TIME:
+            raise self._fault(f"has an annotation at {tal.onset:g} s for {tal.duration or 0:g} s")
+
     def _since_begin(self, onset: float) -> float:
         """Count an onset from the first sample; decimals that subtraction made are rounded off."""
         return round(onset - self._begins, 9) if self._begins else onset
@@ -145,6 +170,7 @@ class EdfFile:
             keeper = self._annotated[0]
             raw = body[keeper.start : keeper.start + keeper.per_record * self.width]
             for tals in _tals(raw.tobytes()):
+                self._check_time(tals[0])
                 return self._since_begin(tals[0].onset)
             raise self._fault(f"record {index} does not say when it begins")
         return index * self.record_s
@@ -217,16 +243,18 @@ class EdfFile:
 
 
 def _tals(raw: bytes) -> Iterator[list[Tal]]:
-    for piece in raw.split(b"\x00"):
-        found = _TAL.fullmatch(piece)
+    for piece in _PIECE.finditer(raw):
+        found = _TAL.fullmatch(piece[0])
         if found is None:
             continue
         duration = float(found[2]) if found[2] else None
-        texts = found[3].removesuffix(b"\x14").split(b"\x14")
-        yield [
-            Tal(float(found[1]), duration, text.decode("utf-8", "replace").strip())
-            for text in texts
-        ]
+        texts = found[3].removesuffix(b"\x14").split(b"\x14", MAX_ANNOTATIONS)
+        yield [Tal(float(found[1]), duration, _words(text)) for text in texts]
+
+
+def _words(raw: bytes) -> str:
+    text = raw[: 4 * MAX_TEXT_CHARS].decode("utf-8", "replace").strip()
+    return text[:MAX_TEXT_CHARS]
 
 
 def _later(begun: datetime | None, seconds: float) -> datetime | None:

@@ -21,6 +21,7 @@ from hypnocast.core.types import (
 )
 from hypnocast.errors import TapeError
 from hypnocast.ports.recordings.edf_file import EdfFile
+from hypnocast.ports.recordings.limits import check_annotations, check_duration
 from hypnocast.ports.recordings.recording import Annotation, Recording, pseudonym, utc_of
 from hypnocast.ports.recordings.tape_reader import TapeDecision, is_tape, read_tape, tape_facts
 from hypnocast.ports.recordings.xdf_decode import Damage
@@ -85,16 +86,19 @@ def _open_tape(path: Path) -> Recording:
         problems.append(
             "this is not the first part of its tape: pages are decided anew, not as in that night"
         )
+    check_annotations(len(annotations), path)
     t0 = _finite(facts.get("lsl_time", ""))
     if t0 is None:
         t0 = float(first) if np.isfinite(first) else 0.0
+    length = max(0.0, float(last) - t0) if np.isfinite(last) else 0.0
+    check_duration(length, path)
     return Recording(
         path=path,
         format="tape",
         subject=facts.get("subject") or pseudonym("", b"", repr(facts).encode()),
         start=_time_of(facts.get("utc_time", ""), facts.get("datetime", "")),
         t0=t0,
-        duration_s=max(0.0, float(last) - t0) if np.isfinite(last) else 0.0,
+        duration_s=length,
         headers=tuple(headers.values()),
         annotations=tuple(annotations),
         problems=tuple(problems),
@@ -131,6 +135,7 @@ def _open_edf(path: Path, timezone: str, key: bytes) -> Recording:
     if not file.signals or not file.records:
         raise TapeError("holds no signals", where=str(path))
     last_onset = file.read(file.records - 1, 1)[0][0]
+    check_duration(last_onset, path)
     kind = "BDF" if file.is_bdf else "EDF"
     problems = []
     if file.truncated:

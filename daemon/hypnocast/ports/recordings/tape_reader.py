@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import gzip
 import re
+import tempfile
+import zlib
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, BinaryIO, cast
+from typing import IO, Any, BinaryIO, cast
 from xml.etree import ElementTree as ET
 
 import msgspec
@@ -24,6 +27,7 @@ from hypnocast.core.types import (
 )
 from hypnocast.errors import TapeError
 from hypnocast.ports.recordings import xdf_encode
+from hypnocast.ports.recordings.limits import FREE_INFLATION_BYTES, MAX_INFLATION
 from hypnocast.ports.recordings.tape import ARRIVALS_NAME, NOTES_NAME, Kind
 from hypnocast.ports.recordings.xdf_decode import (
     Damage,
@@ -63,6 +67,7 @@ class _Lost(msgspec.Struct, tag_field="tape", tag="lost"):
     why: str = ""
 
 
+_BLOCK = 1024 * 1024
 _records = msgspec.json.Decoder(_Opened | _OpenedAgain | _Lost)
 
 
@@ -70,10 +75,39 @@ def open_xdf(path: Path) -> BinaryIO:
     """Open an XDF file, also a compressed one (``.xdfz``, ``.xdf.gz``)."""
     try:
         if path.suffix == ".xdfz" or path.name.endswith(".xdf.gz"):
-            return cast("BinaryIO", gzip.open(path, "rb"))
+            return _inflated(path)
         return path.open("rb")
     except OSError as error:
         raise TapeError(f"cannot be opened ({error.strerror})", where=str(path)) from error
+
+
+def _inflated(path: Path) -> BinaryIO:
+    """Unpack a compressed recording into a file without a name.
+
+    Reading it needs to go back, and going back in a compressed file is unpacking it anew.
+    """
+    unpacked = tempfile.TemporaryFile()  # noqa: SIM115 - the caller closes it
+    try:
+        _unpack(path, unpacked)
+    except (zlib.error, OSError) as error:
+        unpacked.close()
+        raise TapeError(f"cannot be unpacked ({error})", where=str(path)) from error
+    except TapeError:
+        unpacked.close()
+        raise
+    unpacked.seek(0)
+    return cast("BinaryIO", unpacked)
+
+
+def _unpack(path: Path, unpacked: IO[bytes]) -> None:
+    most = FREE_INFLATION_BYTES + MAX_INFLATION * path.stat().st_size
+    # What a crash cut off ends there, as in a file that was never compressed.
+    with gzip.open(path, "rb") as packed, suppress(EOFError):
+        while block := packed.read1(_BLOCK):
+            if unpacked.tell() + len(block) > most:
+                what = f"becomes more than {MAX_INFLATION} times its size"
+                raise TapeError(what, where=str(path))
+            unpacked.write(block)
 
 
 def tape_parts(path: Path) -> tuple[Path, ...]:
@@ -140,10 +174,12 @@ def read_tape(
                     on_damage(Damage(file.tell(), "a block is not as it was written (checksum)"))
 
 
-def guarded_events(file: BinaryIO, *, name: str, signals: bool = True) -> Iterator[Event]:
+def guarded_events(
+    file: BinaryIO, *, name: str, signals: bool = True, any_time: bool = True
+) -> Iterator[Event]:
     """Read events; what the disk or the compression refuses is a :class:`TapeError`."""
     try:
-        yield from read_events(file, name=name, signals=signals)
+        yield from read_events(file, name=name, signals=signals, any_time=any_time)
     except (OSError, EOFError) as error:
         raise TapeError(f"cannot be read ({error})", where=name) from error
 

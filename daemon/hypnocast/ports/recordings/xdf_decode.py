@@ -7,7 +7,7 @@ and damage costs what lies between it and the next boundary, never the rest of t
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, BinaryIO
 
@@ -16,9 +16,16 @@ from numpy.typing import NDArray
 
 from hypnocast.core.types import FloatArray
 from hypnocast.errors import HypnocastError, TapeError
+from hypnocast.ports.recordings.limits import (
+    MAX_CHUNK_SAMPLES,
+    MAX_DAMAGES,
+    MAX_TEXT_CHARS,
+    MAX_TEXT_CHUNK_BYTES,
+    MAX_TIME,
+)
+from hypnocast.ports.recordings.xdf_chunks import Malformed, go_on, read_chunk
 from hypnocast.ports.recordings.xdf_encode import (
     BOUNDARY,
-    BOUNDARY_MARK,
     CLOCK_OFFSET,
     DTYPES,
     FILE_HEADER,
@@ -28,9 +35,7 @@ from hypnocast.ports.recordings.xdf_encode import (
 )
 from hypnocast.ports.stream_xml import MAX_HEADER_CHARS, ParsedHeader, parse_header
 
-MAX_CHUNK = 64 * 1024 * 1024
 MAX_STREAMS = 4096
-_BLOCK = 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,10 +102,6 @@ class Damage:
 Event = FileHeader | Header | Samples | Texts | Offset | Footer | Damage
 
 
-class _Malformed(Exception):  # noqa: N818 - becomes a Damage event
-    """What is wrong with the content of one chunk."""
-
-
 @dataclass(slots=True)
 class _Stream:
     channels: int
@@ -109,95 +110,51 @@ class _Stream:
     last: float = 0.0
 
 
-def read_events(file: BinaryIO, *, name: str, signals: bool = True) -> Iterator[Event]:
+def read_events(
+    file: BinaryIO, *, name: str, signals: bool = True, any_time: bool = True
+) -> Iterator[Event]:
     """Read an open XDF file; raise :class:`TapeError` only where it is no XDF at all.
+
+    A tape keeps whatever stamps came. Without ``any_time`` those beyond belief are damage.
 
     Without ``signals``, samples of streams of a steady rate are looked over for damage, and come
     without values.
     """
     if file.read(len(MAGIC)) != MAGIC:
         raise TapeError("this is no XDF file (it does not begin with 'XDF:')", where=name)
-    return _events(file, _Decoder(signals=signals))
+    at = file.tell()
+    size = file.seek(0, 2)
+    file.seek(at)
+    return _events(file, size, _Decoder(signals=signals, any_time=any_time))
 
 
-def _events(file: BinaryIO, decoder: _Decoder) -> Iterator[Event]:
+def _events(file: BinaryIO, size: int, decoder: _Decoder) -> Iterator[Event]:
+    damages = 0
     while True:
         start = file.tell()
         try:
-            framed = _read_chunk(file)
+            framed = read_chunk(file, size)
             if framed is None:
                 return
             event = decoder.decode(*framed)
             if event is not None:
                 yield event
-        except _Malformed as fault:
-            yield Damage(start, str(fault))
-            if not _go_on(file, start):
+        except Malformed as fault:
+            damages += 1
+            if damages > MAX_DAMAGES:
+                yield Damage(start, f"more than {MAX_DAMAGES} damaged places; the rest is left out")
                 return
-
-
-def _read_chunk(file: BinaryIO) -> tuple[int, bytes] | None:
-    """Return tag and content of the next chunk, or None at the end of the file."""
-    head = file.read(1)
-    if not head:
-        return None
-    length = _frame_length(head[0], file.read(head[0]) if head[0] in (1, 4, 8) else b"")
-    raw = file.read(2)
-    tag = int.from_bytes(raw, "little")
-    if len(raw) < 2 or not FILE_HEADER <= tag <= STREAM_FOOTER:
-        raise _Malformed(f"unknown chunk tag {tag}")
-    content = file.read(length - 2)
-    if len(content) < length - 2:
-        raise _Malformed("the file ends in the middle of a chunk")
-    return tag, content
-
-
-def _frame_length(size: int, raw: bytes) -> int:
-    if size not in (1, 4, 8):
-        raise _Malformed(f"{size} is no number of length bytes")
-    if len(raw) < size:
-        raise _Malformed("the file ends in the middle of a chunk")
-    length = int.from_bytes(raw, "little")
-    if not 2 <= length <= MAX_CHUNK:
-        raise _Malformed(f"a chunk of {length} bytes")
-    return length
-
-
-def _go_on(file: BinaryIO, start: int) -> bool:
-    """Find a place to read on after damage: behind the chunk if that holds, else a boundary."""
-    after = file.tell()
-    try:
-        probe = file.read(16)
-        size = probe[0] if probe else 0
-        if after > start + 2 and size in (1, 4, 8) and len(probe) >= size + 3:
-            _frame_length(size, probe[1 : 1 + size])
-            tag = int.from_bytes(probe[1 + size : 3 + size], "little")
-            if FILE_HEADER <= tag <= STREAM_FOOTER:
-                file.seek(after)
-                return True
-    except _Malformed:
-        pass
-    return _scan(file, start + 1)
-
-
-def _scan(file: BinaryIO, start: int) -> bool:
-    file.seek(start)
-    kept = b""
-    while block := file.read(_BLOCK):
-        window = kept + block
-        found = window.find(BOUNDARY_MARK)
-        if found >= 0:
-            file.seek(found + len(BOUNDARY_MARK) - len(window), 1)
-            return True
-        kept = window[-(len(BOUNDARY_MARK) - 1) :]
-    return False
+            yield Damage(start, str(fault))
+            if not go_on(file, start):
+                return
 
 
 class _Decoder:
     """Knows the streams seen so far."""
 
-    def __init__(self, *, signals: bool) -> None:
+    def __init__(self, *, signals: bool, any_time: bool) -> None:
         self._signals = signals
+        self._any_time = any_time
         self._streams: dict[int, _Stream] = {}
 
     def decode(self, tag: int, content: bytes) -> Event | None:
@@ -206,29 +163,52 @@ class _Decoder:
         if tag == FILE_HEADER:
             return FileHeader(content[:MAX_HEADER_CHARS].decode("utf-8", "replace"))
         if len(content) < 4:
-            raise _Malformed("a chunk without its stream's number")
+            raise Malformed("a chunk without its stream's number")
         number, body = int.from_bytes(content[:4], "little"), content[4:]
         if tag == STREAM_HEADER:
             return self._header(number, body)
         stream = self._streams.get(number)
         if stream is None:
-            raise _Malformed(f"stream {number} has no header")
+            raise Malformed(f"stream {number} has no header")
         if tag == STREAM_FOOTER:
             return Footer(number, body[:MAX_HEADER_CHARS].decode("utf-8", "replace"))
-        if tag == CLOCK_OFFSET:
-            if len(body) != 16:
-                raise _Malformed(f"a clock offset of {len(body)} bytes")
-            time, offset = struct.unpack("<dd", body)
-            return Offset(number, time, offset, content)
-        return self._samples(number, stream, content)
+        return self._timed(tag, number, stream, content)
+
+    def _timed(self, tag: int, number: int, stream: _Stream, content: bytes) -> Event:
+        """Decode what has times; where they must be believed, refuse what cannot be."""
+        before, event = stream.last, self._offset_or_samples(tag, number, stream, content)
+        if self._any_time:
+            return event
+        times: Sequence[float] | FloatArray
+        match event:
+            case Offset(_, time, offset, _):
+                times = (time, offset)
+            case Texts(_, rows, _):
+                times = [stamp for stamp, _ in rows]
+            case Samples():
+                times = event.stamps
+        if len(times) and not np.abs(times).max() <= MAX_TIME:
+            stream.last = before
+            raise Malformed("times beyond belief")
+        return event
+
+    def _offset_or_samples(
+        self, tag: int, number: int, stream: _Stream, content: bytes
+    ) -> Offset | Samples | Texts:
+        if tag != CLOCK_OFFSET:
+            return self._samples(number, stream, content)
+        if len(content) != 20:
+            raise Malformed(f"a clock offset of {len(content) - 4} bytes")
+        time, offset = struct.unpack("<dd", content[4:])
+        return Offset(number, time, offset, content)
 
     def _header(self, number: int, body: bytes) -> Header:
         if len(self._streams) >= MAX_STREAMS:
-            raise _Malformed(f"more than {MAX_STREAMS} streams")
+            raise Malformed(f"more than {MAX_STREAMS} streams")
         try:
             described = parse_header(body.decode("utf-8", "replace"))
         except HypnocastError as error:
-            raise _Malformed(f"header of stream {number}: {error}") from error
+            raise Malformed(f"header of stream {number}: {error}") from error
         header = described.header
         self._streams[number] = _Stream(
             channels=len(header.channels),
@@ -241,11 +221,15 @@ class _Decoder:
         body = content[4:]
         count, at = _varint(body, 0)
         if stream.format == "string":
+            if len(body) > MAX_TEXT_CHUNK_BYTES:
+                raise Malformed(f"a chunk of {len(body)} bytes of texts")
             return Texts(number, _texts(stream, body, at, count), content)
         dtype = DTYPES[stream.format]
         width = dtype.itemsize * stream.channels
         if count * (1 + width) > len(body) - at:
-            raise _Malformed(f"{count} samples announced, fewer there")
+            raise Malformed(f"{count} samples announced, fewer there")
+        if count > MAX_CHUNK_SAMPLES:
+            raise Malformed(f"a chunk of {count} samples")
         if not self._signals and stream.interval > 0 and _is_regular(body, at, count, width):
             return Samples(number, np.empty((0, stream.channels)), np.empty(0), content)
         if count == 1 and body[at] == 8 and len(body) == at + 9 + width:
@@ -263,7 +247,7 @@ class _Decoder:
 def _varint(body: bytes, at: int) -> tuple[int, int]:
     size = body[at] if at < len(body) else 0
     if size not in (1, 4, 8) or at + 1 + size > len(body):
-        raise _Malformed("a length that is none")
+        raise Malformed("a length that is none")
     return int.from_bytes(body[at + 1 : at + 1 + size], "little"), at + 1 + size
 
 
@@ -311,11 +295,11 @@ def _mixed(
         last, at = _stamp(body, at, last + stream.interval)
         stamps[index] = last
         if at + width > len(body):
-            raise _Malformed("samples end too early")
+            raise Malformed("samples end too early")
         values[index] = data[at : at + width]
         at += width
     if at != len(body):
-        raise _Malformed("bytes left over behind the last sample")
+        raise Malformed("bytes left over behind the last sample")
     stream.last = last
     return stamps, values
 
@@ -325,7 +309,7 @@ def _stamp(body: bytes, at: int, deduced: float) -> tuple[float, int]:
     if flag == 0:
         return deduced, at + 1
     if flag != 8 or at + 9 > len(body):
-        raise _Malformed("a timestamp that is none")
+        raise Malformed("a timestamp that is none")
     return float(struct.unpack_from("<d", body, at + 1)[0]), at + 9
 
 
@@ -333,7 +317,7 @@ def _texts(
     stream: _Stream, body: bytes, at: int, count: int
 ) -> tuple[tuple[float, tuple[str, ...]], ...]:
     if count * (1 + 2 * stream.channels) > len(body) - at:
-        raise _Malformed(f"{count} texts announced, fewer there")
+        raise Malformed(f"{count} texts announced, fewer there")
     rows = []
     last = stream.last
     for _ in range(count):
@@ -342,8 +326,9 @@ def _texts(
         for _channel in range(stream.channels):
             size, at = _varint(body, at)
             if at + size > len(body):
-                raise _Malformed("a text ends too early")
-            values.append(body[at : at + size].decode("utf-8", "replace"))
+                raise Malformed("a text ends too early")
+            text = body[at : at + min(size, 4 * MAX_TEXT_CHARS)].decode("utf-8", "replace")
+            values.append(text if size <= MAX_TEXT_CHARS else text[:MAX_TEXT_CHARS])
             at += size
         rows.append((last, tuple(values)))
     stream.last = last

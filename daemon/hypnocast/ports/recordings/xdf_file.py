@@ -22,6 +22,7 @@ from hypnocast.core.types import (
     StreamOpened,
 )
 from hypnocast.errors import TapeError
+from hypnocast.ports.recordings.limits import check_annotations, check_duration
 from hypnocast.ports.recordings.recording import Annotation, Recording, pseudonym
 from hypnocast.ports.recordings.tape_reader import file_facts, guarded_events, marks_of, open_xdf
 from hypnocast.ports.recordings.xdf_clock import (
@@ -86,6 +87,7 @@ def open_foreign_xdf(path: Path) -> Recording:
         raise TapeError("holds no samples", where=str(path))
     t0 = min(first for one in with_samples for first, _ in one.local())
     end = max(last for one in with_samples for _, last in one.local())
+    check_duration(end - t0, path)
     annotations = sorted(
         (mark for one in streams.values() for mark in _annotations(one)),
         key=lambda mark: mark.onset,
@@ -112,7 +114,7 @@ def _scan_file(path: Path) -> tuple[dict[int, _Scanned], dict[str, str], list[st
     problems: list[str] = []
     keys: set[str] = set()
     with open_xdf(path) as file:
-        for event in guarded_events(file, name=str(path)):
+        for event in guarded_events(file, name=str(path), any_time=False):
             match event:
                 case FileHeader(xml):
                     facts = file_facts(xml)
@@ -143,6 +145,7 @@ def _scan(stream: _Scanned, event: Samples | Texts, path: Path) -> None:
         return
     for mark in marks_of(event, stream.header.key, arrived=None):
         stream.marks.append((mark.stamp, mark.text))
+        check_annotations(len(stream.marks), path)
 
 
 def _annotations(stream: _Scanned) -> Iterator[Annotation]:
@@ -164,7 +167,7 @@ def _start(text: str) -> datetime | None:
 def _play(path: Path, streams: dict[int, _Scanned], piece_s: float) -> Iterator[Arrival]:
     players = {number: _StreamPlayer(one) for number, one in streams.items()}
     with open_xdf(path) as file:
-        for event in guarded_events(file, name=str(path)):
+        for event in guarded_events(file, name=str(path), any_time=False):
             match event:
                 case Header(number, _):
                     yield from players[number].open()
