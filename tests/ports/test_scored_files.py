@@ -5,6 +5,7 @@ from __future__ import annotations
 import zipfile
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import cast
 from zoneinfo import ZoneInfo
 
 import pytest
@@ -106,7 +107,8 @@ def test_what_is_written_for_a_program_is_read_back_stage_by_stage(
         path.write_text(write(night), encoding="utf-8", newline="")
         scoring = read_scoring(path)
         anchor = scoring.behind(whole) or 0.0
-        theirs = [None if s is None else s.value for s in scoring.pages(anchor, len(told))]
+        pages = scoring.pages(anchor, len(told))
+        theirs = cast("list[payloads.StageName | None]", [s and s.value for s in pages])
         assert theirs == list(told), ending
         assert compare(told, theirs).kappa == 1.0
 
