@@ -5,6 +5,7 @@ A real stream of another bed is read beside each lie, from real liblsl outlets.
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,11 +13,13 @@ from contextlib import contextmanager
 import pytest
 
 from attacks.liar import Behaviour, Liar, Lie
+from attacks.limits import threads
 from hypnocast.core.plain_text import plain
 from hypnocast.core.types import Chunk
 from hypnocast.ports.lsl.announcements import Network
 from hypnocast.ports.lsl.beds import BedStreams, Selector
 from hypnocast.ports.lsl.limits import MAX_OPENERS, MAX_PROBES
+from hypnocast.ports.lsl.opening import Openers
 from hypnocast.ports.lsl.problems import ProblemKind
 from hypnocast.ports.lsl.source import LslSource
 from hypnocast.ports.lsl.stream_slot import LslTimings
@@ -137,6 +140,23 @@ def test_nine_hundred_announcements_of_a_tarpit_take_no_more_threads_than_one() 
             assert not supervisor.problems()
             watchers = [one for one in supervisor.health() if one.name == "lsl-watcher"]
             assert [one.restarts for one in watchers] == [0]
+
+
+@pytest.mark.attack("threads")
+def test_streams_that_never_answer_leave_no_thread_of_liblsl_behind() -> None:
+    """Though what was wrong with each is remembered."""
+    lies = [Lie(f"mute-{number}") for number in range(6)]
+    openers = Openers(Supervisor(), lambda: None)
+    with Liar(lies, "hang"):
+        network = Network()
+        wait_until(lambda: len(network.announced(0.0)) == len(lies), "they are seen")
+        before = threads(os.getpid())
+        attempts = [openers.probe(entry, now=0.0) for entry in network.announced(0.0).values()]
+        asked = [attempt for attempt in attempts if attempt is not None]
+        assert len(asked) == len(lies)
+        wait_until(lambda: all(one.done.is_set() for one in asked), "all were asked")
+        wait_until(lambda: threads(os.getpid()) <= before + 2, "their threads have ended")
+        assert all(one.error is not None for one in asked)
 
 
 @pytest.mark.attack("threads")

@@ -6,6 +6,7 @@ defaults serve whatever polysomnography is found on the network, with a broker o
 
 from __future__ import annotations
 
+import ipaddress
 import os
 from pathlib import Path
 from typing import Annotated, Literal
@@ -62,7 +63,12 @@ class BrokerTable(ConfigTable, frozen=True, kw_only=True):
     @property
     def loopback(self) -> bool:
         """Whether the broker is on this host."""
-        return self.host in LOOPBACK or self.host.startswith("127.")
+        if self.host in LOOPBACK:
+            return True
+        try:
+            return ipaddress.ip_address(self.host).is_loopback
+        except ValueError:  # a name: "127.evil.example" begins like this host and is another
+            return False
 
     @property
     def uses_tls(self) -> bool:

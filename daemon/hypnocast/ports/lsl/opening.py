@@ -61,12 +61,16 @@ class Openers:
 
         def run(opening: Opening) -> None:
             inlet = Inlet(announced.info, announced.seen, keep_s=keep_s)
-            inlet.open(timeout_s=OPEN_TIMEOUT_S)
-            opening.described = fetch_header(
-                announced.info, announced.seen, timeout_s=OPEN_TIMEOUT_S
-            )
-            opening.offset = inlet.measure(timeout_s=CLOCK_TIMEOUT_S)
-            opening.inlet = inlet
+            try:
+                inlet.open(timeout_s=OPEN_TIMEOUT_S)
+                opening.described = fetch_header(
+                    announced.info, announced.seen, timeout_s=OPEN_TIMEOUT_S
+                )
+                opening.offset = inlet.measure(timeout_s=CLOCK_TIMEOUT_S)
+                opening.inlet = inlet
+            finally:
+                if opening.inlet is None:
+                    inlet.close()
 
         return self._start(self._running, MAX_OPENERS, announced, now, run)
 
@@ -75,10 +79,13 @@ class Openers:
 
         def run(opening: Opening) -> None:
             inlet = Inlet(announced.info, announced.seen, keep_s=1)
-            inlet.open(timeout_s=PROBE_TIMEOUT_S)
-            opening.described = fetch_header(
-                announced.info, announced.seen, timeout_s=PROBE_TIMEOUT_S
-            )
+            try:
+                inlet.open(timeout_s=PROBE_TIMEOUT_S)
+                opening.described = fetch_header(
+                    announced.info, announced.seen, timeout_s=PROBE_TIMEOUT_S
+                )
+            finally:
+                inlet.close()
 
         return self._start(self._probing, MAX_PROBES, announced, now, run)
 
@@ -108,7 +115,8 @@ class Openers:
                     raise RefusedStreamError(why)  # noqa: TRY301 - told as what is found later is
                 run(opening)
             except HypnocastError as error:
-                opening.error = error
+                # Anew: a kept error keeps its frames, they the inlet, and that liblsl's threads.
+                opening.error = type(error)(error.what, where=error.where, remedy=error.remedy)
             except Exception as error:
                 opening.error = StreamError(f"could not be opened ({error})")
                 raise

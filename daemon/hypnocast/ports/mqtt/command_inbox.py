@@ -36,6 +36,7 @@ _READ_BURST: Final = 100
 _READ_PER_SECOND: Final = 10.0
 """Of messages that are looked at, whatever they are."""
 
+_LOGGED: Final = 20
 _QUEUE: Final = 16
 _CATCH_UP_BYTES: Final = 512 * 1024
 _HANDLE_S: Final = 30.0
@@ -93,8 +94,9 @@ class CommandInbox:
             self._refuse(bed, command.request, "too many commands wait; try again", name)
 
     def _ignore(self, bed: str, why: str) -> None:
-        self.ignored[why] = self.ignored.get(why, 0) + 1
-        log.warning("command ignored", bed=bed, why=why)
+        times = self.ignored[why] = self.ignored.get(why, 0) + 1
+        if times <= _LOGGED or times % 1000 == 0:  # a flood must not fill the log as well
+            log.warning("command ignored", bed=bed, why=why, times=times)
 
     def _refuse(self, bed: str, request: str, why: str, command: str = "") -> None:
         log.warning("command refused", bed=bed, request=request, command=command, why=why)
