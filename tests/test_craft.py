@@ -23,6 +23,7 @@ LAYERS = {
     "hypnocast.ports": ("hypnocast.core",),
     "hypnocast.config": ("hypnocast.core", "hypnocast.ports"),
     "hypnocast.dashboard": ("hypnocast.core", "hypnocast.ports", "hypnocast.config"),
+    "hypnocast.client": ("hypnocast.core", "hypnocast.ports", "hypnocast.dashboard"),
     "hypnocast.simulate": ("hypnocast.core", "hypnocast.ports"),
     "hypnocast.live.bed": _BELOW,
     "hypnocast.live.staging": (*_BELOW, "hypnocast.live.bed"),

@@ -7,7 +7,7 @@ import contextlib
 import logging
 import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import aiomqtt
@@ -49,6 +49,7 @@ class Feed:
         *,
         on_message: Callable[[Incoming], None],
         on_link: Callable[[BrokerLink], None] = lambda _: None,
+        topics: Sequence[str] = TOPICS,
     ) -> None:
         """Take the broker, the site's prefix, and who is told of messages and of the link."""
         self.link = BrokerLink(connected=False, since=time.time(), problem="connecting")
@@ -60,6 +61,7 @@ class Feed:
             longest_pause_s=_LONGEST_PAUSE_S,
         )
         self._prefix = prefix
+        self._topics = topics
         self._on_message = on_message
         self._on_link = on_link
         self.dropped = 0
@@ -118,7 +120,7 @@ class Feed:
     async def _subscribed(self) -> None:
         client = await self._connector.connect()
         try:
-            for topic in TOPICS:
+            for topic in self._topics:
                 await client.listen(f"{self._prefix}/{topic}")
             self._client = client
             self._tell(connected=True)
