@@ -51,7 +51,8 @@ class Pace:
     def beat(self) -> None:
         """Note that a step is done."""
         now = self._clock()
-        self._longest = max(self._longest, (now - self._at) / self._pages)
+        if not self._opening:  # reading gigabytes from a disk is no step
+            self._longest = max(self._longest, (now - self._at) / self._pages)
         self._at = now
         self.beats += 1
 
@@ -70,8 +71,10 @@ class Pace:
 
     @property
     def may_take_s(self) -> float:
-        """How long the step that runs may take."""
-        return OPENING_S if self._opening else SLACK * self._longest * self._pages
+        """How long the step that runs may take: a whole page may be one step."""
+        if self._opening:
+            return OPENING_S
+        return SLACK * max(self._longest, self.page_s, self.each_s) * self._pages
 
     def batch_s(self, pages: int) -> float:
         """Estimate what so many pages take together."""
