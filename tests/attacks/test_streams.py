@@ -118,6 +118,7 @@ def test_two_thousand_invented_streams_hide_no_real_one() -> None:
             assert not problems(source, CALM)
 
 
+@pytest.mark.long
 @pytest.mark.attack("crowds")
 def test_nine_hundred_announcements_of_a_tarpit_take_no_more_threads_than_one() -> None:
     """Beds are found by themselves: each announcement would have to be asked."""

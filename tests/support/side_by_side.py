@@ -17,6 +17,8 @@ REAL_TIME = (
     ),
     (
         "tests/faults/test_streams.py",
+        "tests/attacks/test_siege.py",
+        "tests/attacks/test_streams.py",
         "tests/faults/test_watchdog.py",
         "tests/faults/test_model_and_time.py",
         "tests/faults/test_service.py",
