@@ -50,7 +50,7 @@ def rows(one: Lives, folder: Path, port: int, *, scale: int) -> Iterator[Row]:
     for only, words in FILES.items():
         places = syncs_of(one, folder, life, only)
         for count in COUNTS if long else COUNTS[::2]:
-            some = range(1, places + 1, 1 if long or count == 1 else 5)
+            some = range(1, places + 1, 1 if long or (only and count == 1) else 5)
             failing = replace(life, calls=int(Calls.SYNC), only=only, count=count)
             yield Row(
                 f"{count} syncs of {words} fail, at each of {places} places",

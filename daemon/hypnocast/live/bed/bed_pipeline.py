@@ -228,7 +228,7 @@ class BedPipeline:
             return
         first = self._last_activity == float("-inf")
         self._last_activity = latest
-        at = self._first_common() if first and self._auto else latest
+        at = self._first_common(now) if first and self._auto else latest
         self._announce(self._keeper.data_came(self._moment(at)))
 
     def _latest_needed(self) -> float | None:
@@ -247,10 +247,10 @@ class BedPipeline:
         ]
         return max(latest, default=None)
 
-    def _first_common(self) -> float:
-        """Return when all streams that fill a role had begun."""
+    def _first_common(self, now: float) -> float:
+        """Return when all streams that fill a role had begun; no later than now."""
         since = self._builder.all_since
-        return self._now if since is None else min(since, self._now)
+        return now if since is None else min(since, now)
 
     def _mark(self, mark: Mark) -> None:
         local = self._builder.time_of(mark)
