@@ -1,52 +1,136 @@
-"""Fuzzing that learns: inputs that reach new code are kept and built upon (atheris, libFuzzer).
+"""Fuzzing that learns: an input that takes the parser along a new way is kept and changed further.
 
-``python -m fuzz.learn TARGET SECONDS`` (with ``tests`` and ``daemon`` on the path, and atheris
-installed: ``pip install atheris``) goes on from ``tests/fuzz/corpus/TARGET`` and adds what it finds
-there. Anything but an answer or a :class:`~hypnocast.errors.HypnocastError` is a fault: it is
-printed, and its input is kept beside as ``crash-…``.
+``python -m fuzz.learn 600 EDF`` (with ``tests`` and ``daemon`` on the path) runs so many seconds;
+``--keep`` writes what it learnt to ``tests/fuzz/corpus``, smallest inputs first. The ways are the
+pairs of lines that follow one another in the daemon's own code.
 """
 
 from __future__ import annotations
 
-import logging
+import random
 import sys
 import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from hashlib import sha256
 from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from fuzz.mutate import mutated
+from fuzz.run import Fed, _one
+from fuzz.targets import Target, targets
 
 CORPUS = Path(__file__).parent / "corpus"
-LONGEST = 16_384
-"""Bytes of an input."""
+LARGEST = 16 * 1024
+"""Larger inputs are not kept: the corpus lies in the repository."""
+MOST_KEPT = 40
+
+Way = tuple[str, int, int]
 
 
-def main() -> None:
-    """Fuzz one target for some seconds."""
-    import atheris  # installed by who fuzzes
+@dataclass
+class Learnt:
+    """What was learnt of one parser."""
 
-    name, seconds = sys.argv[1], int(sys.argv[2])
-    with atheris.instrument_imports(include=["hypnocast"]):
-        from fuzz.learned import TARGETS
-        from hypnocast.errors import HypnocastError
-    import structlog
+    fed: Fed
+    ways: set[Way] = field(default_factory=set)
+    kept: list[bytes] = field(default_factory=list)
 
-    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
-    target = TARGETS[name]()
-    corpus = CORPUS / name
-    corpus.mkdir(parents=True, exist_ok=True)
 
-    def one(data: bytes) -> None:
-        try:
-            target.read(data)
-        except HypnocastError:
-            return
+def corpus(name: str) -> list[bytes]:
+    """Return the kept inputs of a parser."""
+    return [path.read_bytes() for path in sorted((CORPUS / _folder(name)).glob("*.bin"))]
 
-    with tempfile.TemporaryDirectory() as seeds:
-        for number, seed in enumerate(target.seeds):
-            (Path(seeds) / f"seed{number}").write_bytes(seed)
-        options = [f"-max_total_time={seconds}", f"-max_len={LONGEST}", "-timeout=5",
-                   "-rss_limit_mb=2048", f"-artifact_prefix={corpus}/"]  # fmt: skip
-        atheris.Setup([sys.argv[0], *options, str(corpus), seeds], one)
-        atheris.Fuzz()
+
+def learn(target: Target, seconds: float, seed: int = 0) -> Learnt:
+    """Feed changed inputs for so long; keep those that take a new way."""
+    chance = random.Random(f"{target.name} {seed}")
+    learnt = Learnt(Fed(target.name))
+    pool = [*target.seeds, *corpus(target.name)]
+    for data in pool:
+        learnt.ways |= ways_of(target, data, learnt.fed)
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        data = mutated(tuple(pool), chance)
+        new = ways_of(target, data, learnt.fed) - learnt.ways
+        if new:
+            learnt.ways |= new
+            pool.append(data)
+            if len(data) <= LARGEST:
+                learnt.kept.append(data)
+    return learnt
+
+
+def ways_of(target: Target, data: bytes, fed: Fed) -> set[Way]:
+    """Feed one input and return which ways it took."""
+    ways: set[Way] = set()
+
+    def enter(frame: FrameType, _event: str, _argument: Any) -> Any:
+        name = frame.f_code.co_filename
+        if "/hypnocast/" not in name:
+            return None
+        before = frame.f_lineno
+
+        def line(inner: FrameType, event: str, _: Any) -> Any:
+            nonlocal before
+            if event == "line":
+                ways.add((name, before, inner.f_lineno))
+                before = inner.f_lineno
+            return line
+
+        return line
+
+    sys.settrace(enter)
+    try:
+        _one(target, data, fed)
+    finally:
+        sys.settrace(None)
+    return ways
+
+
+def _folder(name: str) -> str:
+    return name.replace(" ", "-").replace(".", "-").lower()
+
+
+def keep(learnt: Learnt) -> None:
+    """Write what was learnt, the smallest inputs first."""
+    folder = CORPUS / _folder(learnt.fed.name)
+    folder.mkdir(parents=True, exist_ok=True)
+    for data in sorted(learnt.kept, key=len)[:MOST_KEPT]:
+        (folder / f"{sha256(data).hexdigest()[:16]}.bin").write_bytes(data)
+
+
+def _lines(seconds: float, only: str, *, keeping: bool) -> Iterator[tuple[str, int]]:
+    with tempfile.TemporaryDirectory() as folder:
+        for target in targets(Path(folder)):
+            if only and only != target.name:
+                continue
+            learnt = learn(target, seconds)
+            if keeping:
+                keep(learnt)
+            fed = learnt.fed
+            shown = (fed.name, fed.inputs, fed.read, fed.refused, len(fed.failures))
+            line = " | ".join(map(str, (*shown, len(learnt.ways), len(learnt.kept))))
+            for data, told in fed.failures[:3]:
+                sys.stderr.write(f"{fed.name}: {data[:200]!r}\n{told}\n")
+            yield f"| {line} |\n", len(fed.failures)
+
+
+def main() -> int:
+    """Print what became of the inputs of each parser."""
+    words = [word for word in sys.argv[1:] if word != "--keep"]
+    seconds = float(words[0]) if words else 600.0
+    sys.stdout.write("| parser | inputs | read | refused | failed | ways | kept |\n")
+    sys.stdout.write("|---|---|---|---|---|---|---|\n")
+    bad = 0
+    for line, failures in _lines(seconds, " ".join(words[1:]), keeping="--keep" in sys.argv):
+        sys.stdout.write(line)
+        sys.stdout.flush()
+        bad += failures
+    return 1 if bad else 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

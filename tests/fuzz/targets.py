@@ -23,6 +23,7 @@ from hypnocast.core.types import (
     StreamLost,
     StreamOpened,
 )
+from hypnocast.ports.hypnograms.scored_files import read_scoring
 from hypnocast.ports.mqtt.command_inbox import CommandInbox
 from hypnocast.ports.recordings import xdf_encode as xdf
 from hypnocast.ports.recordings.files import open_recording
@@ -59,7 +60,21 @@ def targets(folder: Path) -> list[Target]:
         _edf(folder),
         _xdf(folder),
         _tape(folder),
+        _scored(folder),
     ]
+
+
+def _scored(folder: Path) -> Target:
+    """Return the reading of a scored file, with a sample of every format."""
+    path = folder / "scored"
+
+    def read(data: bytes) -> object:
+        path.write_bytes(data)
+        return read_scoring(path)
+
+    samples = Path(__file__).resolve().parents[1] / "ports" / "scored"
+    seeds = [one.read_bytes() for one in sorted(samples.iterdir()) if one.suffix != ".md"]
+    return Target("scored file", tuple(seeds), read)
 
 
 # --- texts --------------------------------------------------------------------------------------

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from fuzz.run import feed
+from fuzz.learn import corpus, learn
+from fuzz.run import Fed, _one, feed
 from fuzz.targets import Target, targets
 
 INPUTS = 300
@@ -23,10 +24,29 @@ def all_targets(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Target]:
 
 @pytest.mark.parametrize(
     "name",
-    ["LSL metadata", "MQTT command", "configuration", "pack.toml", "ONNX", "EDF", "XDF", "tape"],
+    [
+        *("LSL metadata", "MQTT command", "configuration", "pack.toml"),
+        *("ONNX", "EDF", "XDF", "tape", "scored file"),
+    ],
 )
 def test_a_bad_input_is_refused_in_words(all_targets: dict[str, Target], name: str) -> None:
     fed = feed(all_targets[name], INPUTS)
     assert not fed.failures, fed.failures[0]
     assert fed.refused + fed.read == INPUTS
     assert fed.refused > 0 or name in {"MQTT command", "pack.toml"}, "these are told, not raised"
+
+
+@pytest.mark.parametrize("name", ["ONNX", "EDF", "XDF", "scored file"])
+def test_what_fuzzing_learnt_is_read_or_refused(all_targets: dict[str, Target], name: str) -> None:
+    kept, fed = corpus(name), Fed(name)
+    assert kept
+    for data in kept:
+        _one(all_targets[name], data, fed)
+    assert not fed.failures, fed.failures[0]
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("name", ["ONNX", "EDF", "XDF", "scored file"])
+def test_ten_minutes_of_learning_find_no_fault(all_targets: dict[str, Target], name: str) -> None:
+    learnt = learn(all_targets[name], 600.0)
+    assert not learnt.fed.failures, learnt.fed.failures[0]
