@@ -23,6 +23,9 @@ def nights(
     *,
     bed: Annotated[str | None, typer.Option(help="Only this bed's nights.")] = None,
     limit: Annotated[int, typer.Option(min=1, max=100_000, help="At most so many.")] = 50,
+    compare: Annotated[
+        bool, typer.Option("--compare", help="Set packs beside against the pack that spoke.")
+    ] = False,
     json: Json = False,
 ) -> None:
     """List the nights in the journal, the newest first."""
@@ -33,6 +36,16 @@ def nights(
     from hypnocast.nights.listing import as_text, list_nights
 
     loaded = load_config(config)
+    if compare:
+        from hypnocast.nights.comparing import compare_nights, compared_json, compared_lines
+
+        compared = compare_nights(loaded, bed=bed, limit=limit)
+        if json:
+            print_json(compared_json(compared))
+            return
+        for row in compared_lines(compared):
+            say(row)
+        return
     lines = list_nights(loaded, bed=bed, limit=limit)
     if json:
         print_json([asdict(line) for line in lines])
@@ -82,15 +95,19 @@ def report(
 
     from hypnocast.config.file import load_config
     from hypnocast.nights.export import file_stem
+    from hypnocast.nights.kept_pictures import pictures_of
     from hypnocast.nights.night_view import open_night
     from hypnocast.nights.report import report as make_report
+    from hypnocast.nights.second_section import worth_showing
     from hypnocast.nights.sheet import check_form, save
 
     check_form(form)
     loaded = load_config(config)
     view = open_night(loaded, night)
     path = output or Path(f"{file_stem(view)}.{form}")
-    save(make_report(view, ZoneInfo(loaded.site.timezone)), path, form)
+    parted = {epoch for one in view.seconds for epoch in worth_showing(view, one)}
+    pictures = pictures_of(loaded, view, parted)
+    save(make_report(view, ZoneInfo(loaded.site.timezone), pictures), path, form)
     say(str(path))
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -17,9 +17,21 @@ from hypnocast.errors import CommandError
 from hypnocast.live.service.build import JOURNAL
 from hypnocast.live.staging.stage_events import instant
 from hypnocast.ports.journal.reader import JournalReader, NightRecord
-from hypnocast.ports.journal.records import ClockAnchor, SessionRecord
+from hypnocast.ports.journal.records import BesideRecord, ClockAnchor, SessionRecord
 
 LATEST = "latest"
+
+
+@dataclass(frozen=True, slots=True)
+class SecondHypnogram:
+    """What a pack beside the one that spoke said of a night."""
+
+    name: str
+    stages: tuple[StageName | None, ...]
+    """Per epoch; None where it has no stage, or did not judge the page."""
+    confidences: tuple[float, ...]
+    parted: tuple[int, ...]
+    """Epochs to which the two gave different stages."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +46,8 @@ class NightView:
     anchors: tuple[ClockAnchor, ...]
     scorers: Mapping[str, tuple[StageName | None, ...]]
     """What each scorer staged, epoch by epoch: a later correction goes before an earlier one."""
+    seconds: tuple[SecondHypnogram, ...] = ()
+    """Second opinions, pack by pack."""
 
     @property
     def start(self) -> datetime:
@@ -78,13 +92,49 @@ def view_of(record: NightRecord, *, now: float | None = None) -> NightView:
         start=session.start or session.opened,
     )
     at = instant(time.time() if now is None else now)
-    night = build_night(title, record.events, record.marks, at=at, ended=session.ended)
+    seconds = _seconds(record)
+    night = build_night(
+        title,
+        record.events,
+        record.marks,
+        at=at,
+        ended=session.ended,
+        doubted={epoch for second in seconds for epoch in second.parted},
+    )
     pages: list[StageEvent | None] = [None] * night.epochs
     for event in record.events:
         before = pages[event.epoch]
         if before is None or event.revision > before.revision:
             pages[event.epoch] = event
-    return NightView(session, night, tuple(pages), record.anchors, _scorers(record, night.epochs))
+    scorers = _scorers(record, night.epochs)
+    return NightView(session, night, tuple(pages), record.anchors, scorers, seconds)
+
+
+def _seconds(record: NightRecord) -> tuple[SecondHypnogram, ...]:
+    spoken = {event.epoch: event.stage for event in record.events if event.revision == 1}
+    length = max([0, *(epoch + 1 for epoch in spoken)])
+    packs: dict[str, list[BesideRecord]] = {}
+    for said in record.beside:
+        packs.setdefault(said.pack, []).append(said)
+    return tuple(_second(said, spoken, length) for said in packs.values())
+
+
+def _second(
+    said: Sequence[BesideRecord], spoken: Mapping[int, StageName | None], length: int
+) -> SecondHypnogram:
+    length = max([length, *(one.epoch + 1 for one in said)])
+    stages: list[StageName | None] = [None] * length
+    confidences = [0.0] * length
+    for one in said:
+        stages[one.epoch] = one.stage
+        if one.probabilities is not None:
+            confidences[one.epoch] = float(one.probabilities.max())
+    parted = tuple(
+        one.epoch
+        for one in said
+        if one.stage is not None and spoken.get(one.epoch) not in (None, one.stage)
+    )
+    return SecondHypnogram(said[0].name, tuple(stages), tuple(confidences), parted)
 
 
 def _scorers(record: NightRecord, epochs: int) -> Mapping[str, tuple[StageName | None, ...]]:

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from datetime import datetime
 from html import escape
 from pathlib import Path
+from types import MappingProxyType
 from typing import get_args
 from zoneinfo import ZoneInfo
 
@@ -16,6 +17,7 @@ from hypnocast.nights.figures import COLOURS, ROWS, Axis, hypnodensity, hypnogra
 from hypnocast.nights.figures import signal_quality as quality_figure
 from hypnocast.nights.night_view import NightView
 from hypnocast.nights.scorer_section import scorer_section
+from hypnocast.nights.second_section import second_section
 from hypnocast.nights.sheet import or_undefined, section, sheet
 
 _MOST_REVIEWED = 60
@@ -40,8 +42,13 @@ _REASONS: Mapping[ReasonName, str] = {
 }
 
 
-def report(view: NightView, zone: ZoneInfo) -> str:
-    """Return the report as one HTML page that needs nothing else."""
+def report(
+    view: NightView, zone: ZoneInfo, pictures: Mapping[int, bytes] = MappingProxyType({})
+) -> str:
+    """Return the report as one HTML page that needs nothing else.
+
+    ``pictures``: PNG files of pages on which a second opinion parts.
+    """
     night = view.night
     axis = Axis(view.start, zone, max(night.epochs, 1))
     body = "".join(
@@ -62,6 +69,7 @@ def report(view: NightView, zone: ZoneInfo) -> str:
             section("Signal quality", quality_figure(axis, view.pages) + _quality_key()),
             f'<div class="cols">{_stages(night.statistics)}{_withheld(view)}</div>',
             _review(view, zone),
+            *(second_section(view, axis, one, pictures, zone) for one in view.seconds),
             *(scorer_section(view, axis, name) for name in view.scorers),
             _marks(view, zone),
             _provenance(view),

@@ -27,14 +27,16 @@ def scorer_section(view: NightView, axis: Axis, name: str) -> str:
         for other in view.scorers
         if other != name
     )
-    table = f'<div class="cols"><div>{words}{others}</div>{_confusion(against)}</div>'
+    counts = confusion_table(against, rows="scorer", columns="Hypnocast")
+    table = f'<div class="cols"><div>{words}{others}</div>{counts}</div>'
     return section(f"Scorer {name}", body + table)
 
 
-def _confusion(against: Agreement) -> str:
+def confusion_table(against: Agreement, *, rows: str, columns: str) -> str:
+    """Return how often which stage met which."""
     names = ("W", "N1", "N2", "N3", "R")
     head = "".join(f"<th>{stage}</th>" for stage in names)
-    rows = "".join(
+    body = "".join(
         f"<tr><th>{stage}</th>"
         + "".join(
             f"<td{' class=same' if place == column else ''}>{count or '·'}</td>"
@@ -44,6 +46,6 @@ def _confusion(against: Agreement) -> str:
         for place, (stage, row) in enumerate(zip(names, against.confusion, strict=True))
     )
     return (
-        f'<table class="confusion"><tr><th></th>{head}</tr>{rows}'
-        '<caption class="soft">rows: scorer, columns: Hypnocast</caption></table>'
+        f'<table class="confusion"><tr><th></th>{head}</tr>{body}'
+        f'<caption class="soft">rows: {escape(rows)}, columns: {escape(columns)}</caption></table>'
     )

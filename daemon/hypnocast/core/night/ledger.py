@@ -149,13 +149,15 @@ def build_night(
     *,
     at: Instant,
     ended: Instant | None = None,
+    doubted: Iterable[int] = (),
 ) -> Night:
-    """Tell a night from all its events at once."""
+    """Tell a night from all its events at once; ``doubted`` epochs are for review besides."""
     ledger = NightLedger(title)
     for event in events:
         ledger.add(event)
     for mark in marks:
         ledger.mark(mark)
+    ledger.doubt(doubted)
     return ledger.night(at=at, ended=ended)
 
 

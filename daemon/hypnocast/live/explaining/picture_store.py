@@ -35,6 +35,30 @@ _FORGET_EVERY = 200
 _log = structlog.get_logger("gallery")
 
 
+def folder_of(folder: Path, recipe: str, session: str) -> Path:
+    """Return where a session's pictures are kept, as this recipe (its digest) drew them."""
+    word = re.sub(r"[^A-Za-z0-9_-]+", "-", session)
+    drawn_by = recipe.removeprefix("sha256:")[:12]  # another one's pages are no use to us
+    return folder / f"{word}.{drawn_by}"
+
+
+def kept_png(folder: Path, recipe: str, session: str, epoch: int) -> bytes | None:
+    """Return a page whose bytes have the digest in its name; None where none is kept.
+
+    Pictures are not synced: of the newest a power cut may leave half, or a hole that would
+    decode as another picture.
+    """
+    for path in folder_of(folder, recipe, session).glob(f"{epoch:06d}.*.png"):
+        try:
+            kept = path.read_bytes()
+        except OSError:
+            continue
+        if path.suffixes[0] == f".{_digest(kept)}":
+            return kept
+        _log.warning("a kept page is damaged", session=session, page=epoch, path=str(path))
+    return None
+
+
 class PictureStore:
     """Keeps pictures by session and epoch; written on a thread of its own."""
 
@@ -76,20 +100,7 @@ class PictureStore:
     # --- on its own thread: whoever asks sees all that was kept before ---------------------------
 
     def _png(self, session: str, epoch: int) -> bytes | None:
-        """Return a page whose bytes have the digest in its name.
-
-        Pictures are not synced: of the newest a power cut may leave half, or a hole that would
-        decode as another picture.
-        """
-        for path in self._folder_of(session).glob(f"{epoch:06d}.*.png"):
-            try:
-                kept = path.read_bytes()
-            except OSError:
-                continue
-            if path.suffixes[0] == f".{_digest(kept)}":
-                return kept
-            _log.warning("a kept page is damaged", session=session, page=epoch, path=str(path))
-        return None
+        return kept_png(self._folder, self._recipe, session, epoch)
 
     def _picture(self, session: str, epoch: int) -> Picture | None:
         from PIL import Image
@@ -109,9 +120,7 @@ class PictureStore:
         )
 
     def _folder_of(self, session: str) -> Path:
-        word = re.sub(r"[^A-Za-z0-9_-]+", "-", session)
-        recipe = self._recipe.removeprefix("sha256:")[:12]  # another one's pages are no use to us
-        return self._folder / f"{word}.{recipe}"
+        return folder_of(self._folder, self._recipe, session)
 
     def _write(self, session: str, picture: Picture) -> None:
         self._room.release()

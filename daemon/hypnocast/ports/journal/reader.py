@@ -37,6 +37,8 @@ class NightRecord:
     marks: tuple[NightMark, ...]
     anchors: tuple[ClockAnchor, ...]
     corrections: tuple[Correction, ...]
+    beside: tuple[BesideRecord, ...] = ()
+    """What packs beside said, pack by pack, by epoch."""
 
 
 class JournalReader:
@@ -134,6 +136,7 @@ class JournalReader:
             marks=self.marks(session),
             anchors=self.anchors(session),
             corrections=self.corrections(session),
+            beside=self.beside(session),
         )
 
     def marks(self, session: str) -> tuple[NightMark, ...]:
