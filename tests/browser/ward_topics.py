@@ -38,6 +38,7 @@ from hypnocast.core.wire.commands import Reply, decode_command
 from hypnocast.core.wire.payloads import (
     BedState,
     BedStatus,
+    Beside,
     ChannelHealth,
     ChannelReport,
     DaemonState,
@@ -52,6 +53,7 @@ from hypnocast.core.wire.payloads import (
     OutboxCounters,
     PhaseName,
     ReasonName,
+    SecondOpinion,
     SourceName,
     StageEvent,
     StageName,
@@ -318,6 +320,36 @@ class Scene:
             yield f"{base}/page", self.png(newest) if drawn else b"", True
         known = page and not gone and self.reason(newest) is None
         yield f"{base}/explanation", encode(self.explained(newest)) if known else b"", True
+
+    def beside(self) -> Beside:
+        """Return what a pack beside says: N1 wherever the one that speaks says N2, each tenth."""
+        stages = self.night().stages
+        said = tuple("N1" if n % 10 == 0 and s == "N2" else s for n, s in enumerate(stages))
+        parted = tuple(n for n, (a, b) in enumerate(zip(stages, said, strict=True)) if a != b)
+        newest = self.pages - 1
+        opinion = SecondOpinion(
+            pack="other 1.0.0",
+            digest="sha256:" + "1" * 64,
+            provider="cpu",
+            epoch=newest,
+            stage=said[newest],
+            reason=None,
+            probabilities=None,
+            review=newest in parted,
+            stages=said,
+            parted=parted,
+            compared=sum(stage is not None for stage in stages),
+            kappa=0.875,
+            shed=2,
+        )
+        return Beside(
+            at=self.night().at,
+            site="lab",
+            bed=self.bed,
+            session=self.session,
+            source=self.source,
+            packs=(opinion,),
+        )
 
     def explained(self, epoch: int) -> Explained:
         """Return what a page's stage rests on, as told by itself."""

@@ -40,6 +40,7 @@ class Room(msgspec.Struct, frozen=True, kw_only=True):
     """Changes whenever the retained picture does."""
     scale: Scale | None
     explanation: Any
+    beside: Any
 
 
 class Viewer:
@@ -111,6 +112,7 @@ class Hub:
             page=None if bed.page is None else f"{crc32(bed.page):08x}",
             scale=scale_of(bed.stage, node.state if node is not None else None),
             explanation=bed.explanation,
+            beside=bed.beside,
         )
 
     async def stream(

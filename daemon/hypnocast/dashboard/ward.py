@@ -17,7 +17,14 @@ import msgspec
 
 from hypnocast.core.plain_text import plain
 from hypnocast.core.wire.commands import Reply
-from hypnocast.core.wire.payloads import BedStatus, DaemonState, Explained, Night, StageEvent
+from hypnocast.core.wire.payloads import (
+    BedStatus,
+    Beside,
+    DaemonState,
+    Explained,
+    Night,
+    StageEvent,
+)
 
 MAX_STATE_BYTES = 2 << 20
 """Of what is no picture: a night of a week with its notes has half of it."""
@@ -38,6 +45,7 @@ TOPICS = (
     "bed/+/night",
     "bed/+/page",
     "bed/+/explanation",
+    "bed/+/beside",
     "bed/+/reply",
     "daemon/+/available",
     "daemon/+/state",
@@ -73,6 +81,7 @@ class BedView:
     night: Night | None = None
     page: bytes | None = None
     explanation: Explained | None = None
+    beside: Beside | None = None
     heard: float = 0.0
     """When the bed last spoke, in seconds since 1970; of retained words, when they were said."""
 
@@ -234,6 +243,12 @@ def _explanation(bed: BedView, message: Incoming) -> BedView:
     return replace(bed, explanation=msgspec.json.decode(message.payload, type=Explained))
 
 
+def _beside(bed: BedView, message: Incoming) -> BedView:
+    if not message.payload:
+        return replace(bed, beside=None)
+    return replace(bed, beside=msgspec.json.decode(message.payload, type=Beside))
+
+
 def _available(node: Node, message: Incoming) -> Node | None:
     if not message.payload:
         return None
@@ -257,5 +272,6 @@ _BED_LEAVES = {
     "night": _night,
     "page": _page,
     "explanation": _explanation,
+    "beside": _beside,
 }
 _NODE_LEAVES = {"available": _available, "state": _state}

@@ -4,6 +4,7 @@ import { actions } from "./actions.js";
 import { by, el, mark, say } from "./dom.js";
 import { explanations } from "./explain.js";
 import { listen, prepare } from "./live.js";
+import { showBeside } from "./beside.js";
 import { legend, nightCharts, table } from "./night.js";
 import { pagePanel, showShares } from "./page.js";
 import { LEVELS, bedName, hm, lasting, percent } from "./words.js";
@@ -56,6 +57,7 @@ function show(next) {
 function drawNight() {
   if (!room?.night) return;
   charts.show(room.night, panel.epoch());
+  showBeside(by("beside"), room.night, room.beside, (epoch) => panel.select(epoch));
   const details = document.querySelector(".table-of-night");
   if (details.open) by("runs").replaceChildren(table(room.night));
 }
