@@ -31,6 +31,7 @@ def test_a_bed_shows_what_the_pack_beside_says_and_where_it_parts(tab: Page, sta
         staged = sum(stage is not None for stage in opinion.stages)
         expect(figure.locator("rect[class^='fill-']")).to_have_count(staged)
         expect(figure.locator("rect.parts")).to_have_count(len(opinion.parted))
+        assert serious(tab) == []
         figure.locator("svg").click(position={"x": 5, "y": 10})
         expect(tab.locator("#page-name")).not_to_contain_text("newest")
     finally:
