@@ -7,7 +7,7 @@ import re
 from playwright.sync_api import Page, expect
 
 from browser.conftest import Stand
-from browser.test_ward_page import open_bed
+from browser.test_ward_page import open_bed, serious
 from browser.ward_topics import PREFIX
 from hypnocast.core.wire.payloads import encode
 
