@@ -95,7 +95,7 @@ class Night:
         timed = arrivals(self.seed, self.pages, UNTIL, future, start=self.start, rates=RATES)
         name = self.bed(future)
         last = timed[-1][0] + 1.0
-        end = Mark("eeg", _last_stamp(timed), "end_session", last)
+        end = Mark("marks", _last_stamp(timed), "end_session", last)
         return [*((at, name, _arrived(event, at)) for at, event in timed), (last, name, end)]
 
 
