@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import signal
+import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import FrameType
@@ -249,7 +250,10 @@ def train(
         number: signal.signal(number, keeper.heed) for number in (signal.SIGINT, signal.SIGTERM)
     }
     try:
-        trainer.train(resume_from_checkpoint=None if last is None else str(last))
+        with warnings.catch_warnings():
+            # Checkpoints that are written at once are told apart by their numbers anyway.
+            warnings.filterwarnings("ignore", message="mtime may not be reliable")
+            trainer.train(resume_from_checkpoint=None if last is None else str(last))
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
