@@ -63,10 +63,17 @@ def page(
     ] = False,
 ) -> None:
     """Draw one page of a recording to a PNG, exactly as a model sees it."""
+    from rich.console import Console
+
     from hypnocast.config.file import load_config
     from hypnocast.nights.one_page import draw_page
 
     target = output or Path(f"page-{epoch}.png")
-    told = draw_page(load_config(config), recording, epoch, recipe, bed=bed)
+    with Console(stderr=True).status("reading …") as status:
+
+        def passed(number: int) -> None:
+            status.update(f"page {number} of the way to {epoch}")
+
+        told = draw_page(load_config(config), recording, epoch, recipe, bed=bed, passed=passed)
     told.save(target, labels=labels)
     say(f"{target}  {told.picture.digest}  {told.words()}")

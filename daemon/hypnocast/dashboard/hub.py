@@ -71,6 +71,7 @@ class Hub:
             settings.broker, settings.prefix, on_message=self._take, on_link=self._link
         )
         self.prefix = settings.prefix
+        self.timezone = settings.timezone
         self.patience_s = settings.patience_s
         self.closing = False
         self._viewers: set[Viewer] = set()
@@ -158,6 +159,7 @@ class Hub:
                 "now": time.time(),
                 "version": __version__,
                 "site": self.prefix,
+                "timezone": self.timezone,
                 "broker": {
                     "connected": link.connected,
                     "since": link.since,

@@ -19,6 +19,8 @@ class DashboardSettings:
 
     broker: BrokerSettings = field(default_factory=BrokerSettings)
     prefix: str = "hypnocast/lab"
+    timezone: str = "UTC"
+    """The clocks of the site: times are shown by them, whoever looks from wherever."""
     host: str = "127.0.0.1"
     port: int = 8080
     """0: any free port."""
@@ -36,6 +38,7 @@ class DashboardSettings:
         return cls(
             broker=broker,
             prefix=config.prefix,
+            timezone=config.site.timezone,
             host=board.host,
             port=board.port,
             users_file=board.users_file,

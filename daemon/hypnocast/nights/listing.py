@@ -61,13 +61,15 @@ def _line(view: NightView) -> NightLine:
 def as_text(lines: list[NightLine], zone: ZoneInfo) -> list[str]:
     """Return the list for people, times as the clocks of the lab show them."""
     width = max([7, *(len(line.session) for line in lines)])
-    head = f"{'night':<{width}}  {'bed':<10} {'subject':<10} {'began':<16} {'length':>7}"
+    bed = max([10, *(len(line.bed) for line in lines)])
+    subject = max([10, *(len(line.subject or "") for line in lines)])
+    head = f"{'night':<{width}}  {'bed':<{bed}} {'subject':<{subject}} {'began':<16} {'length':>7}"
     rows = [f"{head} {'staged':>7} {'withheld':>8} {'review':>6} {'asleep':>7} {'SE':>5}"]
     for line in lines:
         began = datetime.fromisoformat(line.start).astimezone(zone)
         efficiency = line.sleep_efficiency_percent
         rows.append(
-            f"{line.session:<{width}}  {line.bed:<10} {line.subject or '—':<10}"
+            f"{line.session:<{width}}  {line.bed:<{bed}} {line.subject or '—':<{subject}}"
             f" {began:%Y-%m-%d %H:%M} {hours(line.pages / 2):>7} {line.final:>7}"
             f" {line.withheld:>8} {line.review:>6} {hours(line.total_sleep_min):>7}"
             f" {'—' if efficiency is None else f'{efficiency:.0f} %':>5}"

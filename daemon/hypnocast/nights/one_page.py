@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -66,14 +66,24 @@ class DrawnPage:
 
 
 def draw_page(
-    config: Config, path: Path, epoch: int, recipe_name: str | None, *, bed: str = ""
+    config: Config,
+    path: Path,
+    epoch: int,
+    recipe_name: str | None,
+    *,
+    bed: str = "",
+    passed: Callable[[int], None] = lambda _: None,
 ) -> DrawnPage:
-    """Draw one page of a recording, by the channel names of a bed (default: the file's name)."""
+    """Draw one page of a recording, by the channel names of a bed (default: the file's name).
+
+    ``passed`` is called with the number of every page on the way: a night takes a while to read.
+    """
     recipe = builtin(recipe_name) if recipe_name is not None else open_pack(config).recipe
     recording = open_recording(path, timezone=config.site.timezone)
     mains_hz = config.signal.mains_hz
     choose = fitting_choice(config, recording, recipe.roles, topic_word(bed or path.stem))
     for page in pages_of(recording, recipe, choose):
+        passed(page.epoch)
         if page.epoch == epoch:
             quality = assess(page, recipe.roles, mains_hz)
             names = {role: signal.derivation.name for role, signal in page.signals.items()}

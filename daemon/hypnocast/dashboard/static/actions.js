@@ -1,7 +1,7 @@
 // Commands: asked for, confirmed where they end something, sent with an id of their own, answered.
 
 import { by, say } from "./dom.js";
-import { hm } from "./words.js";
+import { atSiteTime, hm } from "./words.js";
 
 const WORDS = {
   lights_off: { title: "Lights off", words: "Lights went off", at: true },
@@ -94,8 +94,7 @@ export async function send(bed, body) {
 /** The last time at which a clock showed this: 23:50 told at 00:10 was yesterday. */
 function lastTime(clock) {
   const [hours, minutes, seconds = 0] = clock.split(":").map(Number);
-  const when = new Date();
-  when.setHours(hours, minutes, seconds, 0);
+  const when = atSiteTime(hours, minutes, seconds, new Date());
   if (when.getTime() > Date.now() + 60_000) when.setDate(when.getDate() - 1);
   return when.toISOString();
 }

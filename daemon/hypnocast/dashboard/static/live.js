@@ -4,7 +4,7 @@
 // or where nothing has come for a while.
 
 import { by, el, say, mark } from "./dom.js";
-import { hm, lasting } from "./words.js";
+import { hm, lasting, useZone } from "./words.js";
 
 const SILENT_MS = 6500;
 const BROKEN_MS = 1500;
@@ -41,7 +41,8 @@ export function listen(url, handlers, onAge = () => {}) {
     state.pulse = told;
     state.skew = told.now * 1000 - Date.now();
     state.version ??= told.version;
-    say(by("site"), told.site.split("/").at(-1));
+    useZone(told.timezone);
+    say(by("site"), `${told.site.split("/").at(-1)} · ${told.timezone}`);
     check();
   }
 

@@ -19,10 +19,30 @@ export const REASONS = {
   session_end: "the session ended within the page",
 };
 
-const clock = new Intl.DateTimeFormat("en-GB", { hour: "2-digit", minute: "2-digit" });
-const clockSeconds = new Intl.DateTimeFormat("en-GB", {
-  hour: "2-digit", minute: "2-digit", second: "2-digit",
-});
+const MINUTES = { hour: "2-digit", minute: "2-digit" };
+const SECONDS = { ...MINUTES, second: "2-digit" };
+let zone = "UTC";
+let clock = new Intl.DateTimeFormat("en-GB", { ...MINUTES, timeZone: zone });
+let clockSeconds = new Intl.DateTimeFormat("en-GB", { ...SECONDS, timeZone: zone });
+
+/** Show times by the clocks of the site, wherever the browser is. */
+export function useZone(name) {
+  if (name === zone) return;
+  zone = name;
+  clock = new Intl.DateTimeFormat("en-GB", { ...MINUTES, timeZone: zone });
+  clockSeconds = new Intl.DateTimeFormat("en-GB", { ...SECONDS, timeZone: zone });
+}
+
+/** The moment of today at which the site's clocks show a time. */
+export function atSiteTime(hours, minutes, seconds, now) {
+  const format = new Intl.DateTimeFormat("en-CA", {
+    timeZone: zone, hourCycle: "h23", year: "numeric", month: "2-digit", day: "2-digit", ...SECONDS,
+  });
+  const part = Object.fromEntries(format.formatToParts(now).map(({ type, value }) => [type, Number(value)]));
+  const shown = Date.UTC(part.year, part.month - 1, part.day, part.hour, part.minute, part.second);
+  const ahead = shown - Math.floor(now.getTime() / 1000) * 1000;
+  return new Date(Date.UTC(part.year, part.month - 1, part.day, hours, minutes, seconds) - ahead);
+}
 
 /** 03:12 */
 export const hm = (when) => clock.format(typeof when === "string" ? new Date(when) : when);
