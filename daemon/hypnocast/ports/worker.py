@@ -18,6 +18,9 @@ LONGEST_PAUSE_S: Final = 10.0
 STEADY_S: Final = 10.0
 """So long a failure is told; a worker that ran longer is restarted after the shortest pause."""
 
+SLOW_S: Final = 5.0
+"""A worker with a deadline that was busy for so long without a beat is told to be slow."""
+
 _KINDS_OF_ERROR: Final = 16
 """So many different errors of one worker are told apart in the log."""
 
@@ -67,6 +70,7 @@ class Worker:
         self._deadline_s = deadline_s
         self._on_failure = on_failure
         self._beats = 0
+        self._beat_at = time.monotonic()
         self._idle = False
         self._failed_at = float("-inf")
         self._last_error = ""
@@ -80,6 +84,7 @@ class Worker:
     def beat(self) -> None:
         """Show that something was done and more is to do."""
         self._beats += 1
+        self._beat_at = time.monotonic()
         self._idle = False
 
     def idle(self) -> None:
@@ -152,7 +157,12 @@ class Worker:
             return f"{self.name} is started again after: {self._last_error}"
         if self.state == "failed" and self._on_failure == "stay":
             return f"{self.name} has ended: {self._last_error}"
-        return "" if self._failed_long_ago else f"{self.name}: {self._last_error}"
+        if not self._failed_long_ago:
+            return f"{self.name}: {self._last_error}"
+        still_s = time.monotonic() - self._beat_at
+        if self._deadline_s is not None and not self._idle and still_s > SLOW_S:
+            return f"{self.name}: nothing done for more than {SLOW_S:g} s"
+        return ""
 
     # --- running ---------------------------------------------------------------------------------
 

@@ -280,6 +280,17 @@ class OutboxCounters(Message, frozen=True, kw_only=True):
     sent: int
 
 
+class QueueState(Message, frozen=True):
+    """One queue on the way of a page."""
+
+    depth: int
+    """What waits now."""
+    bound: int | None
+    """At most so much may wait; null: the disk, or the number of beds, is the bound."""
+    shed: int
+    """What had no room, since the daemon began."""
+
+
 class DaemonState(Message, frozen=True, kw_only=True):
     """How the daemon itself does; every 30 s."""
 
@@ -299,7 +310,8 @@ class DaemonState(Message, frozen=True, kw_only=True):
     beds: tuple[TopicWord, ...]
     counters: dict[str, int]
     """``pages``, ``final``, ``withheld``, ``provisional``, ``judged``, ``failed``, ``rebuilt``,
-    ``explained``, ``explanations_shed``, ``rolling_shed`` …"""
+    ``explained``, ``explanations_shed``, ``rolling_shed`` …: docs/numbers.md has them all."""
+    queues: dict[str, QueueState] = {}
     outbox: OutboxCounters
     research_use_only: Literal[True] = True
 

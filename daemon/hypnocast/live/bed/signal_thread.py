@@ -71,7 +71,9 @@ class SignalThread:
 
     def start(self) -> None:
         """Begin to read."""
-        self._worker = self._supervisor.thread("drawing", self._run, deadline_s=DEADLINE_S)
+        self._worker = self._supervisor.thread(
+            "drawing", self._run, deadline_s=DEADLINE_S if self._live else None
+        )
 
     def stop(self) -> None:
         """Stop reading; what is under way is still delivered."""

@@ -103,10 +103,15 @@ class LiveSource:
         self._lsl = lsl
         self._clock = clock
         self._record = record
-        self._waiting: queue.Queue[tuple[str, Arrival]] = queue.Queue(MAX_WAITING)
+        self._waiting: queue.SimpleQueue[tuple[str, Arrival]] = queue.SimpleQueue()
         self._stopped = False
         self.dropped = 0
         """Samples the signal thread was too slow for; they are on the tape."""
+
+    @property
+    def waiting(self) -> int:
+        """Arrivals that wait for the signal thread."""
+        return self._waiting.qsize()
 
     def utc_of(self, local: float) -> float:
         """Return what the host's clock says of that time, as it is set now."""
@@ -144,11 +149,9 @@ class LiveSource:
     def _sink(self, bed: str, arrival: Arrival) -> None:
         if self._record is not None:
             self._record(bed, arrival)
-        try:
-            self._waiting.put_nowait((bed, arrival))
-        except queue.Full:
-            if isinstance(arrival, Chunk):
-                self.dropped += len(arrival.stamps)
-            else:
-                self._waiting.get()
-                self._waiting.put((bed, arrival))
+        # Samples give way where the signal thread is far behind. What opens and ends streams, and
+        # the few marks and readings of clocks, do not: without it later samples mean nothing.
+        if isinstance(arrival, Chunk) and self._waiting.qsize() >= MAX_WAITING:
+            self.dropped += len(arrival.stamps)
+            return
+        self._waiting.put((bed, arrival))

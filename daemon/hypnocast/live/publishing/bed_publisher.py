@@ -117,6 +117,16 @@ class BedPublisher:
         """From the end of the newest page to its event being durable."""
         return self._last.timing.journaled if self._last is not None else None
 
+    @property
+    def signals(self) -> SignalsSeen | None:
+        """How the bed's signals did when they were last looked at."""
+        return self._seen
+
+    @property
+    def silence_s(self) -> float | None:
+        """Seconds since the newest sample of any stream; None: nothing was ever heard."""
+        return None if self._seen is None else _silence(self._seen)
+
     # --- what happens --------------------------------------------------------------------------
 
     def begin(self, session: Session) -> None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from hypnocast.core.night.session import Phase
 from hypnocast.core.types import PAGE_S
+from hypnocast.live.service.numbers import numbers_of
 from hypnocast.live.service.watchdog import Pulse
 from hypnocast.ports.metrics import MetricValue
 from hypnocast.ports.mqtt.link import Connected, RefusedByBroker, Waiting
@@ -56,7 +57,7 @@ class HealthReport:
 
     def refresh(self) -> None:
         """Take the numbers down as they are now."""
-        self._readings = tuple(self._measure())
+        self._readings = tuple(numbers_of(self._ward))
 
     # --- pulses --------------------------------------------------------------------------------
 
@@ -127,46 +128,3 @@ class HealthReport:
     def readings(self) -> tuple[MetricValue, ...]:
         """Return the newest numbers; may be asked from any thread."""
         return self._readings
-
-    def _measure(self) -> Iterator[MetricValue]:
-        ward, outbox = self._ward, self._ward.outbox
-        judge, condition = ward.judge.state(), ward.journal.condition
-        for bed, board in ward.boards.items():
-            for what, count in sorted(board.counts.items()):
-                labels = {"bed": bed, "status": what}
-                yield MetricValue(
-                    "pages", "Events by what became of them", count, "counter", labels
-                )
-            latency = board.latency_ms
-            if latency is not None:
-                yield MetricValue(
-                    "page_latency_ms",
-                    "From the end of the newest page to its event being durable",
-                    latency,
-                    labels={"bed": bed},
-                )
-            yield MetricValue(
-                "in_session",
-                "1 while a session runs",
-                board.session is not None,
-                labels={"bed": bed},
-            )
-        yield MetricValue(
-            "outbox_waiting", "Events the broker has not acknowledged", outbox.waiting
-        )
-        yield MetricValue("outbox_oldest_s", "Age of the oldest of them", outbox.oldest_s or 0.0)
-        yield MetricValue("sent", "Events the broker has acknowledged", outbox.sent, "counter")
-        connected = isinstance(ward.link.state, Connected)
-        yield MetricValue("broker_connected", "1 while the broker is there", connected)
-        yield MetricValue("connections", "Connections made", ward.link.connections, "counter")
-        yield MetricValue("judge_waiting", "Pages that wait for the model", judge.waiting)
-        yield MetricValue("judge_busy_s", "How long the present batch has run", judge.busy_s)
-        yield MetricValue("judged", "Pages judged", judge.judged, "counter")
-        yield MetricValue("judge_failed", "Pages the model failed on", judge.failed, "counter")
-        why = "Looks that could not have been judged in time"
-        yield MetricValue("judge_given_up", why, judge.given_up, "counter")
-        yield MetricValue(
-            "judge_rebuilt", "Times the model was built anew", judge.rebuilt, "counter"
-        )
-        durable = condition.health != "degraded"
-        yield MetricValue("journal_durable", "1 while what is committed is durable", durable)

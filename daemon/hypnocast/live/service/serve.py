@@ -31,6 +31,7 @@ from hypnocast.live.service.build import (
 )
 from hypnocast.live.service.health_report import HealthReport
 from hypnocast.live.service.lsl_settings import beds_of, network_of
+from hypnocast.live.service.numbers import live_numbers
 from hypnocast.live.service.pseudonym_warnings import PseudonymWarnings
 from hypnocast.live.service.ward import Ward, WardParts, Watcher
 from hypnocast.live.service.watchdog import Watchdog, keep_watch
@@ -119,6 +120,7 @@ async def serve(
                 past=past,
                 supervisor=supervisor,
                 tape_problem=lambda: "" if deck is None else deck.statistics().problem,
+                source_numbers=lambda: live_numbers(lsl, deck),
             )
         )
 

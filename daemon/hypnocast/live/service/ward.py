@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import Counter
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Protocol
 
 import structlog
 
-from hypnocast import __version__
 from hypnocast.core.wire import payloads
 from hypnocast.core.wire.payloads import OutboxCounters
 from hypnocast.core.wire.topics import Topics
@@ -25,10 +23,12 @@ from hypnocast.live.publishing.bed_publisher import BedPublisher, LslStages, Sit
 from hypnocast.live.publishing.bed_worker import BedParts, BedWorker
 from hypnocast.live.publishing.home_assistant import discovery, discovery_topic
 from hypnocast.live.service.command_handler import CommandHandler
+from hypnocast.live.service.daemon_status import degraded_of, state_of
 from hypnocast.live.service.resumption import known_night, log_failure, session_of, utc_of
 from hypnocast.live.staging.second_opinion import BesideJudges
-from hypnocast.live.staging.stage_events import instant
+from hypnocast.ports.host_clock import HostClock
 from hypnocast.ports.journal.reader import JournalReader
+from hypnocast.ports.metrics import MetricValue
 from hypnocast.ports.mqtt.link import Connected, MqttLink
 from hypnocast.ports.mqtt.settings import BrokerSettings
 from hypnocast.ports.supervision import Supervisor
@@ -87,6 +87,8 @@ class WardParts:
     """Of every thread and task."""
     tape_problem: Callable[[], str] = lambda: ""
     """What is wrong with the tapes; empty where all are written and synced."""
+    source_numbers: Callable[[], Iterable[MetricValue]] = tuple
+    """What the source counts."""
 
 
 class Ward:
@@ -99,6 +101,7 @@ class Ward:
         self._beside = BesideJudges(plan.parts.beside, plan.supervisor)
         self.journal = plan.parts.journal
         self.supervisor = plan.supervisor
+        self.source, self.source_numbers = plan.source, plan.source_numbers
         self.signal_thread = SignalThread(
             plan.source, plan.make_pipeline, self._deliver, self.supervisor
         )
@@ -130,6 +133,7 @@ class Ward:
         self._began = time.monotonic()
         self.outbox = OutboxCounters(waiting=0, oldest_s=None, sent=0)
         """What waits for the broker, as it was last counted."""
+        self.host_clock = HostClock()
         self._uncounted = ""
         """Why the outbox cannot be counted."""
         self._stop = asyncio.Event()
@@ -246,6 +250,7 @@ class Ward:
         state_at = tick_at = time.monotonic()
         shown: tuple[str, ...] = ()
         while True:
+            self.host_clock.look()
             now, degraded = time.monotonic(), self.degraded()
             if now >= state_at or degraded != shown:
                 shown, state_at = degraded, now + STATE_EVERY_S
@@ -357,39 +362,9 @@ class Ward:
 
     def degraded(self) -> tuple[str, ...]:
         """Return what is not as it should be, a line each."""
-        condition = self.journal.condition
-        lines = (
-            *self.judge.state().degraded,
-            *self._beside.degraded,
-            *(("journal_degraded",) if condition.health == "degraded" else ()),
-            *(words for words in (condition.why, condition.lost, self._uncounted) if words),
-            *(words for words in (self._plan.tape_problem(),) if words),
-            *self.link.problems,
-            *self.supervisor.problems(),
-        )
-        return tuple(dict.fromkeys(lines))
+        more = (self._uncounted, self._plan.tape_problem(), *self._beside.degraded)
+        return degraded_of(self, more)
 
     def state(self) -> payloads.DaemonState:
         """Return how the daemon does; waits for nothing, so that it can be told at any time."""
-        plan, judge = self._plan, self.judge.state()
-        counters: Counter[str] = Counter()
-        for board in self.boards.values():
-            counters.update(board.counts)
-        counters.update({"judged": judge.judged, "failed": judge.failed, "rebuilt": judge.rebuilt})
-        counters["given_up"] += judge.given_up
-        return payloads.DaemonState(
-            at=instant(time.time()),
-            site=plan.topics.site,
-            node=plan.node,
-            version=__version__,
-            pack=plan.pack.manifest.name,
-            pack_version=plan.pack.manifest.version,
-            pack_digest=plan.pack.digest,
-            recipe=plan.pack.recipe.name,
-            provider=judge.provider,
-            degraded=self.degraded(),
-            uptime_s=round(time.monotonic() - self._began, 1),
-            beds=tuple(self.boards),
-            counters=dict(counters),
-            outbox=self.outbox,
-        )
+        return state_of(self, self._plan, uptime_s=time.monotonic() - self._began)

@@ -77,6 +77,8 @@ class JudgeState:
     rebuilt: int
     given_up: int
     """Looks that could not have been judged in time."""
+    shed: int
+    """Looks that had no room."""
     beats: int
     """Steps of the model that are done: differs from look to look while it works."""
     busy_s: float
@@ -110,7 +112,7 @@ class Judge:
         self._free_bytes = free_bytes
         self._questions = Questions()
         self._wake = threading.Condition()
-        self._judged = self._failed = self._rebuilt = self._given_up = 0
+        self._judged = self._failed = self._rebuilt = self._given_up = self._shed = 0
         self._generation = 0
         self._began: float | None = None
         self._running: list[Question] = []
@@ -177,6 +179,7 @@ class Judge:
             return answer
         with self._wake:
             if self._questions.up_to(PROVISIONAL) >= MAX_WAITING:
+                self._shed += 1
                 answer.set_exception(
                     InferenceError(
                         f"{MAX_WAITING} pages wait for the model",
@@ -227,6 +230,7 @@ class Judge:
             failed=self._failed,
             rebuilt=self._rebuilt,
             given_up=self._given_up,
+            shed=self._shed,
             beats=pace.beats if pace is not None else 0,
             busy_s=time.monotonic() - began if began is not None else 0.0,
             may_take_s=pace.may_take_s if pace is not None else may_take_s,

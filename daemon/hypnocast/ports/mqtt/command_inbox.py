@@ -59,6 +59,8 @@ class CommandInbox:
         self._read: dict[str, Budget] = {}
         self._budgets: dict[tuple[str, bool], Budget] = {}
         self._new_lanes: asyncio.Queue[tuple[str, asyncio.Queue[bytes]]] = asyncio.Queue()
+        self.refused = 0
+        """Commands that had no room."""
         self.ignored: dict[str, int] = {}
         """Why commands were not looked at → how many."""
 
@@ -90,8 +92,14 @@ class CommandInbox:
         try:
             lane.put_nowait(payload)
         except asyncio.QueueFull:
+            self.refused += 1
             name = commands.command_name(command)
             self._refuse(bed, command.request, "too many commands wait; try again", name)
+
+    @property
+    def waiting(self) -> int:
+        """Commands that wait for those before them."""
+        return sum(lane.qsize() for lane in self._lanes.values())
 
     def _ignore(self, bed: str, why: str) -> None:
         times = self.ignored[why] = self.ignored.get(why, 0) + 1

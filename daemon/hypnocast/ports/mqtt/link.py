@@ -14,7 +14,7 @@ import asyncio
 import contextlib
 import secrets
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -131,6 +131,7 @@ class MqttLink:
         self._stop = asyncio.Event()
         self._again = asyncio.Event()
         self.state: LinkState = Closed()
+        self._dropped = 0
         self.connections = 0
         """How often a connection was made."""
 
@@ -192,6 +193,31 @@ class MqttLink:
         if self._taken_over_at is not None and time.monotonic() - self._taken_over_at < TOLD_S:
             lines.append(TAKEN_OVER_WORDS)
         return tuple(lines)
+
+    @property
+    def dropped(self) -> int:
+        """Incoming messages that had no room, since the daemon began."""
+        return self._dropped + (self._client.dropped if self._client is not None else 0)
+
+    @property
+    def commands_ignored(self) -> Mapping[str, int]:
+        """Why commands were not looked at → how many."""
+        return self._desk.ignored
+
+    @property
+    def commands_refused(self) -> int:
+        """Commands that had no room."""
+        return self._desk.refused
+
+    @property
+    def commands_waiting(self) -> int:
+        """Commands that wait for those before them."""
+        return self._desk.waiting
+
+    @property
+    def states_waiting(self) -> int:
+        """Retained topics whose newest state the broker does not have."""
+        return self._states.waiting
 
     # --- the outer loop -----------------------------------------------------------------------
 
@@ -286,6 +312,7 @@ class MqttLink:
             return self._why(done)
         finally:
             self._client = None
+            self._dropped += client.dropped
             await _end(tasks)
             # Disconnecting in good order, the broker keeps the last will to itself.
             with contextlib.suppress(aiomqtt.MqttError):

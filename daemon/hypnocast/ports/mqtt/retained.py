@@ -66,6 +66,11 @@ class RetainedStates:
         """Return whether there is a state whose topic begins with ``prefix``."""
         return any(topic.startswith(prefix) for topic in self._states)
 
+    @property
+    def waiting(self) -> int:
+        """Topics whose newest state is not acknowledged."""
+        return len(self._due) + len(self._under_way)
+
     def _mark(self, topic: str) -> None:
         self._due[topic] = None
         self._changed.set()

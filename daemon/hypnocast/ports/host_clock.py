@@ -1,0 +1,44 @@
+"""The host's clock: whether somebody has set it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Final
+
+STEP_S: Final = 0.5
+"""A clock that is only kept in time moves less between two looks."""
+
+TOLD_S: Final = 60.0
+"""So long a step is told."""
+
+
+class HostClock:
+    """Compares the clock that can be set with the one that cannot, at every look."""
+
+    def __init__(
+        self,
+        utc: Callable[[], float] = time.time,
+        steady: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """Take both clocks."""
+        self._utc = utc
+        self._steady = steady
+        self._apart = utc() - steady()
+        self._told_until = float("-inf")
+        self._words = ""
+        self.steps = 0
+
+    def look(self) -> None:
+        """Take note of a step since the last look."""
+        apart = self._utc() - self._steady()
+        by, self._apart = apart - self._apart, apart
+        if abs(by) >= STEP_S:
+            self.steps += 1
+            self._told_until = self._steady() + TOLD_S
+            self._words = f"the host's clock was set by {by:+.0f} s; pages keep their grid"
+
+    @property
+    def problem(self) -> str:
+        """What is to be told now; empty where nothing is."""
+        return self._words if self._steady() < self._told_until else ""

@@ -1,0 +1,88 @@
+"""Every number is seen or gone: one table, and everything that uses it."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+import yaml  # type: ignore[import-untyped]
+
+from hypnocast.live.service.numbers import METRICS, counters_of, table, value
+from hypnocast.ports.host_clock import HostClock
+
+ROOT = Path(__file__).resolve().parents[2]
+EXAMPLES = ROOT / "docs" / "examples"
+
+
+def exported() -> dict[str, tuple[str, ...]]:
+    """Return every name as Prometheus has it, and its labels."""
+    return {
+        f"hypnocast_{metric.name}" + ("_total" if metric.kind == "counter" else ""): metric.labels
+        for metric in METRICS.values()
+    }
+
+
+def test_the_documentation_has_the_table() -> None:
+    assert table() in (ROOT / "docs" / "numbers.md").read_text(encoding="utf-8")
+
+
+def test_the_alert_rules_ask_for_numbers_there_are() -> None:
+    rules = yaml.safe_load((EXAMPLES / "prometheus-alerts.yml").read_text(encoding="utf-8"))
+    (group,) = rules["groups"]
+    names = exported()
+    for rule in group["rules"]:
+        assert set(rule) <= {"alert", "expr", "for", "labels", "annotations"}
+        assert rule["annotations"].keys() == {"summary", "do"}
+        for name in re.findall(r"\bhypnocast_[a-z_]+\b", rule["expr"]):
+            assert name in names, f"{rule['alert']} asks for {name}"
+        for name, label in re.findall(r"(hypnocast_[a-z_]+)\{(\w+)[=!~]", rule["expr"]):
+            assert label in names[name], f"{name} has no {label}"
+
+
+def test_the_dashboard_shows_numbers_there_are() -> None:
+    dashboard = json.loads((EXAMPLES / "grafana-dashboard.json").read_text(encoding="utf-8"))
+    names = exported()
+    places = [tuple(panel["gridPos"].values()) for panel in dashboard["panels"]]
+    assert len(set(places)) == len(places)
+    assert len({panel["id"] for panel in dashboard["panels"]}) == len(places)
+    shown = {
+        name
+        for panel in dashboard["panels"]
+        for target in panel["targets"]
+        for name in re.findall(r"\bhypnocast_[a-z_]+\b", target["expr"])
+    }
+    assert shown
+    assert shown <= set(names)
+
+
+def test_what_a_ward_publishes_stands_in_the_table_and_in_its_state() -> None:
+    values = [
+        value("pages", 7, bed="a", status="final"),
+        value("pages", 5, bed="b", status="final"),
+        value("worker_failures", 2, worker="tape"),
+        value("worker_failures", 1, worker="lsl-reader"),
+        value("judge_waiting", 3),
+    ]
+    assert counters_of(values) == {"final": 12, "worker_failures": 3}
+    with pytest.raises(KeyError):
+        value("not in the table", 1)
+    with pytest.raises(AssertionError):
+        value("pages", 1, bed="a")
+
+
+def test_a_step_of_the_hosts_clock_is_told_for_a_while_and_a_slow_clock_is_not() -> None:
+    utc, steady = 1_800_000_000.0, 100.0
+    clock = HostClock(lambda: utc, lambda: steady)
+    for _ in range(100):
+        utc, steady = utc + 0.5005, steady + 0.5
+        clock.look()
+    assert clock.problem == ""
+    utc += 3600.0
+    clock.look()
+    assert clock.problem == "the host's clock was set by +3600 s; pages keep their grid"
+    steady, utc = steady + 61.0, utc + 61.0
+    clock.look()
+    assert clock.problem == ""
+    assert clock.steps == 1
