@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class Metric:
+class PublishedNumber:
     """One number: what it is called in Prometheus, and what it means."""
 
     name: str
@@ -38,43 +38,61 @@ class Metric:
 METRICS: Final = {
     metric.name: metric
     for metric in (
-        Metric("pages", "counter", "Events by what became of them", ("bed", "status")),
-        Metric("page_latency_ms", "gauge", "From the newest page's end until durable", ("bed",)),
-        Metric("in_session", "gauge", "1 while a session runs", ("bed",)),
-        Metric("silence_s", "gauge", "Since the newest sample of the session", ("bed",)),
-        Metric("late_samples", "gauge", "Came after their page was closed", ("bed",)),
-        Metric("stream_drift_ppm", "gauge", "Of the amplifier's clock", ("bed", "stream")),
-        Metric("stream_jitter_ms", "gauge", "Of the stamps", ("bed", "stream")),
-        Metric("stream_overlapping", "gauge", "Samples dropped: stamped twice", ("bed", "stream")),
-        Metric("stream_unusable", "gauge", "Samples dropped: no time at all", ("bed", "stream")),
-        Metric("stream_refused", "gauge", "Samples dropped: from the future", ("bed", "stream")),
-        Metric("stream_samples", "gauge", "Read since it was opened", ("bed", "stream")),
-        Metric("stream_openings", "gauge", "Times it was opened", ("bed", "stream")),
-        Metric("sink_errors", "counter", "Arrivals nobody could take", (), "sink_errors"),
-        Metric("tape_bytes", "counter", "Written to tapes", (), "tape_bytes"),
-        Metric("tape_lost", "counter", "Arrivals no tape took", (), "tape_lost"),
-        Metric("tapes_running", "gauge", "Beds whose tape is being written"),
-        Metric("judged", "counter", "Pages judged", (), "judged"),
-        Metric("judge_failed", "counter", "Pages the model failed on", (), "failed"),
-        Metric("judge_given_up", "counter", "Not judged: too late anyway", (), "given_up"),
-        Metric("judge_rebuilt", "counter", "Times the model was built anew", (), "rebuilt"),
-        Metric("judge_waiting", "gauge", "Pages that wait for the model"),
-        Metric("judge_busy_s", "gauge", "How long the present batch has run"),
-        Metric("journal_durable", "gauge", "1 while what is committed is durable"),
-        Metric("outbox_waiting", "gauge", "Events the broker has not acknowledged"),
-        Metric("outbox_oldest_s", "gauge", "Age of the oldest of them"),
-        Metric("sent", "counter", "Events the broker has acknowledged"),
-        Metric("broker_connected", "gauge", "1 while the broker is there"),
-        Metric("connections", "counter", "Connections to the broker made", (), "connections"),
-        Metric("mqtt_dropped", "counter", "Incoming messages dropped", (), "mqtt_dropped"),
-        Metric("commands_ignored", "counter", "Not even looked at, by why", ("why",), "ignored"),
-        Metric("worker_failures", "counter", "Failures caught", ("worker",), "worker_failures"),
-        Metric("worker_restarts", "counter", "Restarts after one", ("worker",), "worker_restarts"),
-        Metric("workers", "gauge", "Threads, pools and tasks that run"),
-        Metric("queue_depth", "gauge", "What waits now", ("queue",)),
-        Metric("queue_bound", "gauge", "At most so much may wait", ("queue",)),
-        Metric("queue_shed", "counter", "What had no room", ("queue",)),
-        Metric("degraded", "gauge", "Things that are not as they should be"),
+        PublishedNumber("pages", "counter", "Events by what became of them", ("bed", "status")),
+        PublishedNumber(
+            "page_latency_ms", "gauge", "From the newest page's end until durable", ("bed",)
+        ),
+        PublishedNumber("in_session", "gauge", "1 while a session runs", ("bed",)),
+        PublishedNumber("silence_s", "gauge", "Since the newest sample of the session", ("bed",)),
+        PublishedNumber("late_samples", "gauge", "Came after their page was closed", ("bed",)),
+        PublishedNumber("stream_drift_ppm", "gauge", "Of the amplifier's clock", ("bed", "stream")),
+        PublishedNumber("stream_jitter_ms", "gauge", "Of the stamps", ("bed", "stream")),
+        PublishedNumber(
+            "stream_overlapping", "gauge", "Samples dropped: stamped twice", ("bed", "stream")
+        ),
+        PublishedNumber(
+            "stream_unusable", "gauge", "Samples dropped: no time at all", ("bed", "stream")
+        ),
+        PublishedNumber(
+            "stream_refused", "gauge", "Samples dropped: from the future", ("bed", "stream")
+        ),
+        PublishedNumber("stream_samples", "gauge", "Read since it was opened", ("bed", "stream")),
+        PublishedNumber("stream_openings", "gauge", "Times it was opened", ("bed", "stream")),
+        PublishedNumber("sink_errors", "counter", "Arrivals nobody could take", (), "sink_errors"),
+        PublishedNumber("tape_bytes", "counter", "Written to tapes", (), "tape_bytes"),
+        PublishedNumber("tape_lost", "counter", "Arrivals no tape took", (), "tape_lost"),
+        PublishedNumber("tapes_running", "gauge", "Beds whose tape is being written"),
+        PublishedNumber("judged", "counter", "Pages judged", (), "judged"),
+        PublishedNumber("judge_failed", "counter", "Pages the model failed on", (), "failed"),
+        PublishedNumber("judge_given_up", "counter", "Not judged: too late anyway", (), "given_up"),
+        PublishedNumber(
+            "judge_rebuilt", "counter", "Times the model was built anew", (), "rebuilt"
+        ),
+        PublishedNumber("judge_waiting", "gauge", "Pages that wait for the model"),
+        PublishedNumber("judge_busy_s", "gauge", "How long the present batch has run"),
+        PublishedNumber("journal_durable", "gauge", "1 while what is committed is durable"),
+        PublishedNumber("outbox_waiting", "gauge", "Events the broker has not acknowledged"),
+        PublishedNumber("outbox_oldest_s", "gauge", "Age of the oldest of them"),
+        PublishedNumber("sent", "counter", "Events the broker has acknowledged"),
+        PublishedNumber("broker_connected", "gauge", "1 while the broker is there"),
+        PublishedNumber(
+            "connections", "counter", "Connections to the broker made", (), "connections"
+        ),
+        PublishedNumber("mqtt_dropped", "counter", "Incoming messages dropped", (), "mqtt_dropped"),
+        PublishedNumber(
+            "commands_ignored", "counter", "Not even looked at, by why", ("why",), "ignored"
+        ),
+        PublishedNumber(
+            "worker_failures", "counter", "Failures caught", ("worker",), "worker_failures"
+        ),
+        PublishedNumber(
+            "worker_restarts", "counter", "Restarts after one", ("worker",), "worker_restarts"
+        ),
+        PublishedNumber("workers", "gauge", "Threads, pools and tasks that run"),
+        PublishedNumber("queue_depth", "gauge", "What waits now", ("queue",)),
+        PublishedNumber("queue_bound", "gauge", "At most so much may wait", ("queue",)),
+        PublishedNumber("queue_shed", "counter", "What had no room", ("queue",)),
+        PublishedNumber("degraded", "gauge", "Things that are not as they should be"),
     )
 }
 
