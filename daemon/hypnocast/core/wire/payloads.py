@@ -13,6 +13,7 @@ import msgspec
 from msgspec import Meta, Struct
 
 from hypnocast.core.types import MAX_EPOCHS
+from hypnocast.core.wire.queue_state import QueueState
 
 StageName = Literal["W", "N1", "N2", "N3", "R"]
 ReasonName = Literal[
@@ -278,17 +279,6 @@ class OutboxCounters(Message, frozen=True, kw_only=True):
     waiting: int
     oldest_s: float | None
     sent: int
-
-
-class QueueState(Message, frozen=True):
-    """One queue on the way of a page."""
-
-    depth: int
-    """What waits now."""
-    bound: int | None
-    """At most so much may wait; null: the disk, or the number of beds, is the bound."""
-    shed: int
-    """What had no room, since the daemon began."""
 
 
 class DaemonState(Message, frozen=True, kw_only=True):

@@ -90,7 +90,7 @@ class BedPublisher:
         self._link = link
         self._session: Session | None = None
         self._over = False
-        self._seen: SignalsSeen | None = None
+        self.signals: SignalsSeen | None = None
         self._ledger: NightLedger | None = None
         self._ended: str | None = None
         self._night_due = False
@@ -116,16 +116,6 @@ class BedPublisher:
     def latency_ms(self) -> float | None:
         """From the end of the newest page to its event being durable."""
         return self._last.timing.journaled if self._last is not None else None
-
-    @property
-    def signals(self) -> SignalsSeen | None:
-        """How the bed's signals did when they were last looked at."""
-        return self._seen
-
-    @property
-    def silence_s(self) -> float | None:
-        """Seconds since the newest sample of any stream; None: nothing was ever heard."""
-        return None if self._seen is None else _silence(self._seen)
 
     # --- what happens --------------------------------------------------------------------------
 
@@ -238,7 +228,7 @@ class BedPublisher:
 
     def seen(self, seen: SignalsSeen) -> None:
         """Show how the bed's signals do."""
-        self._seen = seen
+        self.signals = seen
         self.refresh()
 
     def refresh(self) -> None:
@@ -284,7 +274,7 @@ class BedPublisher:
 
     def status(self) -> payloads.BedStatus:
         """Return the bed's status as it stands."""
-        session, seen, last = self._session, self._seen, self._last
+        session, seen, last = self._session, self.signals, self._last
         anchored = session is not None and session.anchor_utc is not None
         self._problems = self._house.problems(self.bed)
         problems = (*(seen.problems if seen else ()), *self._problems)
@@ -314,12 +304,12 @@ class BedPublisher:
         )
 
     def _state(self) -> payloads.BedState:
-        session, seen = self._session, self._seen
+        session, seen = self._session, self.signals
         if session is None:
             return "waiting"
         if self._over:
             return "ended"
-        silent = seen is not None and _silence(seen) >= STALE_S
+        silent = seen is not None and silence_of(seen) >= STALE_S
         if seen is not None and (silent or not seen.ready):
             return "stale"
         return "live" if self._last is not None else "warming_up"
@@ -368,7 +358,7 @@ def _differ(new: payloads.BedStatus, shown: payloads.BedStatus) -> bool:
     )
 
 
-def _silence(seen: SignalsSeen) -> float:
+def silence_of(seen: SignalsSeen) -> float:
     """Seconds since the newest sample of any stream that fills a role."""
     latest = [state.latest for _, state in seen.streams if state and state.latest is not None]
     return seen.local - max(latest) if latest else float("inf")

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 from hypnocast import __version__
 from hypnocast.core.wire import payloads
+from hypnocast.live.publishing.bed_publisher import silence_of
 from hypnocast.live.service.numbers import counters_of, numbers_of, queues_of
 from hypnocast.live.staging.stage_events import instant
 
@@ -35,7 +36,7 @@ def degraded_of(ward: Ward, more: tuple[str, ...]) -> tuple[str, ...]:
         *(
             f"{bed}: no samples for more than {SILENT_S:g} s"
             for bed, board in ward.boards.items()
-            if board.session is not None and (board.silence_s or 0.0) > SILENT_S
+            if board.session and board.signals and silence_of(board.signals) > SILENT_S
         ),
     )
     return tuple(dict.fromkeys(line for line in lines if line))

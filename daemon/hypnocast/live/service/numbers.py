@@ -10,14 +10,14 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Literal
 
-from hypnocast.core.wire.payloads import QueueState
+from hypnocast.core.wire.queue_state import QueueState
 from hypnocast.live.bed import sources
+from hypnocast.live.publishing.bed_publisher import BedPublisher, silence_of
 from hypnocast.live.staging import judging
 from hypnocast.ports.metrics import MetricValue
 from hypnocast.ports.mqtt.link import Connected
 
 if TYPE_CHECKING:
-    from hypnocast.live.publishing.bed_publisher import BedPublisher
     from hypnocast.live.service.ward import Ward
     from hypnocast.ports.lsl.source import LslSource
     from hypnocast.ports.recordings.tape_recorder import TapeRecorder
@@ -147,8 +147,8 @@ def _of_bed(bed: str, board: BedPublisher) -> Iterator[MetricValue]:
     if seen is None:
         return
     yield value("late_samples", seen.late_samples, bed=bed)
-    if board.session is not None and (silence := board.silence_s) is not None:
-        yield value("silence_s", silence, bed=bed)
+    if board.session is not None:
+        yield value("silence_s", silence_of(seen), bed=bed)
     for header, stream in seen.streams:
         if stream is not None:
             labels = {"bed": bed, "stream": header.key}
