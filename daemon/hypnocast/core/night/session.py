@@ -13,7 +13,7 @@ from enum import StrEnum
 from math import ceil, floor
 from typing import Literal
 
-from hypnocast.core.types import PAGE_S, SourceKind
+from hypnocast.core.types import LONGEST_NIGHT_S, PAGE_S, SourceKind
 from hypnocast.errors import CommandError
 
 SESSION_TIMEOUT_S = 5400.0
@@ -21,6 +21,9 @@ SESSION_TIMEOUT_S = 5400.0
 
 REARM_S = 60.0
 """After a night was ended by hand, the next begins by itself only once streams paused so long."""
+
+MAX_LIGHTS = 500
+"""Lights are marked a few times a night; a sender of markers that is broken, thousands of times."""
 
 _FUTURE_S = 1.0
 _PAST_S = 86400.0
@@ -245,6 +248,12 @@ class SessionKeeper:
     ) -> tuple[SessionChange, ...]:
         """Mark lights off or on, now or (back-dated) at a UTC. Moves no page."""
         session = self._running(f"mark lights {to}")
+        if len(session.lights) >= MAX_LIGHTS:
+            raise CommandError(
+                f"the lights were marked {MAX_LIGHTS} times in this session",
+                where=f"bed {self._bed}",
+                remedy="Look who marks them; start the next session.",
+            )
         mark = LightsMark(to, self.when(f"lights {to}", now, at_utc))
         marks = sorted({*session.lights, mark}, key=lambda m: (m.at, m.to))
         self._session = replace(session, lights=tuple(marks))
@@ -284,6 +293,10 @@ class SessionKeeper:
         """
         if self._last_data is None:
             return ()
+        if self._ran_too_long(now):
+            changes = self._end(now, "the longest night there may be")
+            self._armed = self._auto
+            return changes
         silent = now.lsl - self._last_data.lsl
         if silent >= REARM_S and self._session is None:
             self._armed = self._auto
@@ -321,6 +334,8 @@ class SessionKeeper:
         upto = next_epoch
         if session.anchor_utc is not None:
             passed = (last_seen_utc if over else utc) - session.anchor_utc
+            over = over or passed >= LONGEST_NIGHT_S
+            passed = min(passed, LONGEST_NIGHT_S)
             upto = max(next_epoch, ceil(passed / PAGE_S) if over else floor(passed / PAGE_S))
         if over:
             session = replace(session, phase=Phase.ENDED, ended_utc=last_seen_utc)
@@ -340,6 +355,11 @@ class SessionKeeper:
                 remedy="Start one with start_session.",
             )
         return self._session
+
+    def _ran_too_long(self, now: Moment) -> bool:
+        session = self._session
+        began = session.anchor_lsl if session is not None else None
+        return began is not None and now.lsl - began >= LONGEST_NIGHT_S
 
     def _by_its_own_clock(self, now: Moment) -> Moment:
         """Return a moment by the mapping of the session that runs, if it has one."""

@@ -299,8 +299,7 @@ class DaemonState(Message, frozen=True, kw_only=True):
     uptime_s: float
     beds: tuple[TopicWord, ...]
     counters: dict[str, int]
-    """``pages``, ``final``, ``withheld``, ``provisional``, ``judged``, ``failed``, ``rebuilt``,
-    ``explained``, ``explanations_shed``, ``rolling_shed`` …: docs/numbers.md has them all."""
+    """``pages``, ``final``, ``judged`` …: docs/numbers.md has them all."""
     queues: dict[str, QueueState] = {}
     outbox: OutboxCounters
     research_use_only: Literal[True] = True
