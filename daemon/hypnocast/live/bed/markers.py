@@ -67,6 +67,9 @@ class Markers:
         if not mark.arrived or budget.spend(mark.arrived):
             return True
         self._left_out += 1
+        if (self._left_out - 1).bit_length() == self._left_out.bit_length():
+            self._wrong["rate"] = (self._wrong["rate"][0], mark.arrived)
+            return False  # told anew at each power of two: a flood fills no log
         text = (
             f"{self._left_out} markers came faster than {PER_SECOND:g} a second: not in the notes"
         )

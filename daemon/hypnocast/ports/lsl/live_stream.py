@@ -167,6 +167,8 @@ class LiveStream:
             return True
         self._marks_left_out += 1
         self._told_at[ProblemKind.MARKS_TOO_MANY] = mark.arrived
+        if not _is_worth_telling(self._marks_left_out - 1, self._marks_left_out):
+            return False
         self._report(
             ProblemKind.MARKS_TOO_MANY,
             f"{self._marks_left_out} markers came faster than {MARKS_PER_S:g} a second; "
@@ -228,6 +230,8 @@ class LiveStream:
             return
         self._ahead += count
         self._told_at[ProblemKind.STAMPS_AHEAD] = item.arrived
+        if not _is_worth_telling(self._ahead - count, self._ahead):
+            return
         self._report(
             ProblemKind.STAMPS_AHEAD,
             f"{self._ahead} samples claim to be up to {np.nanmax(ahead):.0f} s later than this "
@@ -288,3 +292,8 @@ class LiveStream:
         # A few wrong stamps say nothing of the others' pace.
         pace = float(steps[np.abs(steps) < FOREIGN_AFTER_S].sum()) / expected
         return not (pace > 0.2) or float(np.median(steps)) * self.header.rate > 5.0
+
+
+def _is_worth_telling(before: int, count: int) -> bool:
+    """Say whether a count has passed a power of two: a flood is told, and fills no log."""
+    return before.bit_length() != count.bit_length()

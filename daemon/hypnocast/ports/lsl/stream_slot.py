@@ -32,6 +32,7 @@ REOPEN_AFTER_S = 10.0
 MAX_PAUSE_S = 60.0
 MUTE_FOR_S = 30.0
 """An announcement that nobody stands behind counts as no rival for so long."""
+RIVALS_NAMED = 4
 MAX_REMEMBERED = 1024
 """Streams of which one place remembers that they failed or were refused."""
 
@@ -272,12 +273,15 @@ class StreamSlot:
     def _note_choice(self, choice: StreamChoice, *, found: bool, now: float) -> None:
         if choice.rivals:
             who = "; ".join(
-                f"source_id {seen.source_id!r} on {seen.host}" for seen in choice.rivals
+                f"source_id {seen.source_id!r} on {seen.host}"
+                for seen in choice.rivals[:RIVALS_NAMED]
             )
+            many = len(choice.rivals) > RIVALS_NAMED
+            count = f"more than {RIVALS_NAMED}" if many else f"{len(choice.rivals)}"
             kept = "the one being read is kept" if self.live else "none is read"
             self.report(
                 ProblemKind.AMBIGUOUS,
-                f"{len(choice.rivals)} streams fit {self.selector} ({who}); {kept}",
+                f"{count} streams fit {self.selector} ({who}); {kept}",
                 "Name the stream by its source_id or host",
             )
         else:
