@@ -88,6 +88,7 @@ def test_pages_on_which_a_second_pack_parts_are_for_review(view: NightView) -> N
     )
     assert second.parted == expected
     assert set(expected) <= set(view.night.review)
+    assert "No page is marked for review" not in report(view, BERLIN)
 
 
 def test_the_report_shows_both_hypnograms_kappa_and_the_surest_partings(view: NightView) -> None:

@@ -167,7 +167,8 @@ def _withheld(view: NightView) -> str:
 
 
 def _review(view: NightView, zone: ZoneInfo) -> str:
-    marked = [page for page in view.pages if page is not None and page.review]
+    wanted = frozenset(view.night.review)
+    marked = [page for page in view.pages if page is not None and page.epoch in wanted]
     if not marked:
         return section("For review", "<p>No page is marked for review.</p>")
     shown = sorted(marked, key=lambda page: page.confidence or 0.0)[:_MOST_REVIEWED]
