@@ -157,7 +157,7 @@ def _same_plan(plan: ArchivePlan) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     kept = folder / _PLAN
     wanted = asdict(plan) | {"out": "", "pack": Path(plan.pack).name}
-    wanted = msgspec.to_builtins(wanted)
+    wanted = msgspec.json.decode(msgspec.json.encode(wanted))  # as it is read back
     if kept.is_file():
         begun = msgspec.json.decode(kept.read_bytes())
         if begun != {key: wanted[key] for key in wanted if key in begun}:
