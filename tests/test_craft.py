@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -168,3 +169,21 @@ def test_no_imports_run_in_a_circle() -> None:
 
     for name in sorted(graph):
         follow(name, ())
+
+
+OLD_WORDS = (
+    "vigil", "headbox", "easel", "tracer", "gallery", "commentary", "dictation", "discretion",
+    "reel", "shelved", "desk",
+)  # fmt: skip
+"""Names that said nothing to a newcomer, and are gone."""
+
+
+def test_no_word_of_the_old_private_vocabulary_has_come_back() -> None:
+    found = re.compile(rf"(?i)(?<![a-z])({'|'.join(OLD_WORDS)})s?(?![a-z])")
+    lines = [
+        f"{path.relative_to(ROOT)}:{number} {line.strip()}"
+        for path in _modules()
+        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1)
+        if found.search(line)
+    ]
+    assert lines == []

@@ -63,7 +63,7 @@ async def backlog(folder: Path, pack: Path) -> tuple[int, float, float, float]:
         orders = Orders(str(folder / "state"), str(pack), proxy.port, ORIGIN, beds=beds, pace_s=0.0)
         async with a_ward(orders) as alive:
             ward = asyncio.create_task(alive.ward.run())
-            boards = alive.ward.boards
+            boards = alive.ward.publishers
             await until(
                 lambda: sum(b.counts["pages"] for b in boards.values()) >= 480, "pages", 300.0
             )

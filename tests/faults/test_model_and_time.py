@@ -64,7 +64,7 @@ async def test_pages_a_model_fails_on_are_withheld_and_the_next_are_staged(
     )
     async with a_ward(orders, build=harmed(str(pack), raises(error))) as alive:
         await alive.ward.run()
-        counts = alive.ward.boards["bed1"].counts
+        counts = alive.ward.publishers["bed1"].counts
     found = check_night([state / JOURNAL], None, "bed1", truth())
     assert found.whole, found
     assert found.terminal == found.expected == PAGES

@@ -198,7 +198,7 @@ async def test_a_model_that_hangs_is_rebuilt_by_its_own_deadline_while_the_heart
         async with a_ward(orders, build=build) as alive:
             async with kept_watch(alive, orders, watchdog_s=2.0):
                 await until_async(lambda: built == 2, "the model is built anew")
-                counts = alive.ward.boards["bed1"].counts
+                counts = alive.ward.publishers["bed1"].counts
                 await until_async(lambda: counts["final"] > 3, "stages come again")
                 assert counts["withheld_no_model"] > 0
             # The judge, who hangs, is within its deadline: no look found anybody stuck.
@@ -226,8 +226,8 @@ async def test_pages_are_withheld_while_a_model_cannot_be_rebuilt_and_the_night_
             ward = asyncio.create_task(alive.ward.run())
             await until_async(
                 lambda: (
-                    "bed1" in alive.ward.boards
-                    and alive.ward.boards["bed1"].counts["withheld_no_model"] > 20
+                    "bed1" in alive.ward.publishers
+                    and alive.ward.publishers["bed1"].counts["withheld_no_model"] > 20
                 ),
                 "pages go on being withheld",
             )

@@ -250,7 +250,7 @@ async def test_a_command_is_answered_once_what_it_did_is_durable(
         await running.go_to(CLOCK_0 + PAGE_S + 10.0, BED, 1)
         disk = threading.Event()
         busy = running.journal._writer.chore(lambda _: int(disk.wait(DEADLINE_S)))
-        orders, signal_thread = running.ward.orders, running.ward.signal_thread
+        orders, signal_thread = running.ward.command_handler, running.ward.signal_thread
         reply = asyncio.ensure_future(orders.obey(BED, StartSession(request="next")))
         old = running.terminal(BED)[0].session
         session = old

@@ -225,7 +225,7 @@ async def test_a_pack_that_looks_ahead_says_provisional_then_terminal(
         await running.until(lambda: len(running.events) == 10, "a provisional page")
         session = running.events[0].session
         end = commands.EndSession(request="1", session=session)
-        await running.ward.orders.obey(BEDS[0], end)
+        await running.ward.command_handler.obey(BEDS[0], end)
         await running.until(lambda: len(running.terminal(BEDS[0])) == 7, "the end")
         events = running.events
     assert _statuses(events) == [
@@ -317,7 +317,7 @@ async def test_a_page_without_a_first_opinion_is_terminal_whatever_the_second_wo
     async with running_ward(tmp_path, forward, source, broker.port, judge=judge) as running:
         for page in range(1, 5):
             source.go_to(CLOCK_0 + page * PAGE_S + 5.0)
-            await running.until(lambda: running.ward.desk(BEDS[0]).done > page, "the page")  # noqa: B023  (waited for at once)
+            await running.until(lambda: running.ward.worker_of(BEDS[0]).done > page, "the page")  # noqa: B023  (waited for at once)
         await running.pages(BEDS[0], 3)
         events = running.events
     gc.collect()

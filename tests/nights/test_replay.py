@@ -75,10 +75,10 @@ async def test_the_tape_of_a_live_hour_gives_its_pictures_and_stages_again(
         session = running.terminal(BED)[0].session
         # Hands change: a next night on the same streams.
         begin = commands.StartSession(request="next", subject="S-02")
-        await running.ward.orders.obey(BED, begin)
+        await running.ward.command_handler.obey(BED, begin)
         await running.go_to(CLOCK_0 + PAGES * PAGE_S - 10.0, BED, 120)
         end = commands.EndSession(request="end", session=running.terminal(BED)[-1].session)
-        await running.ward.orders.obey(BED, end)
+        await running.ward.command_handler.obey(BED, end)
         live = await running.pages(BED, 121)
     assert len({event.session for event in live}) == 2
     first = [event for event in live if event.session == session]

@@ -67,13 +67,13 @@ class Asking:
         assert ward is not None
         try:
             command = commands.PageCommand(request="1", session=session, epoch=ASKED)
-            self.page = await ward.orders.obey("bed-01", command)
+            self.page = await ward.command_handler.obey("bed-01", command)
             explain = commands.Explain(request="2", session=session, epoch=ASKED)
-            self.explained = await ward.orders.obey("bed-01", explain)
+            self.explained = await ward.command_handler.obey("bed-01", explain)
             for bed, epoch in (("bed-02", ASKED), ("bed-01", 999)):
                 command = commands.PageCommand(request="3", session=session, epoch=epoch)
                 try:
-                    await ward.orders.obey(bed, command)
+                    await ward.command_handler.obey(bed, command)
                 except CommandError as error:
                     self.refused += (str(error),)
         finally:

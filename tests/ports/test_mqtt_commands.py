@@ -135,11 +135,11 @@ async def test_a_retained_command_is_ignored(
     await until(lambda: listener.of(COMMAND))
     pipeline = Bedside()
     async with linked(BrokerSettings(port=broker.port), journal, pipeline) as link:
-        await until(lambda: link._desk.ignored)
+        await until(lambda: link._inbox.ignored)
         listener.tell(COMMAND, {**NOTE, "request": "n2"})
         await _replies(listener, 1)
         assert [command.request for command in pipeline.told] == ["n2"]
-        assert link._desk.ignored == {"retained": 1}
+        assert link._inbox.ignored == {"retained": 1}
 
 
 async def test_a_flood_of_commands_is_cut_off_and_states_still_go_out(
@@ -149,7 +149,7 @@ async def test_a_flood_of_commands_is_cut_off_and_states_still_go_out(
         for k in range(300):
             listener.tell(COMMAND, {**NOTE, "request": f"r{k}"})
         # What comes faster than it can be looked at is not even counted.
-        await until(lambda: link._desk.ignored.get("too_many", 0) > 20)
+        await until(lambda: link._inbox.ignored.get("too_many", 0) > 20)
         assert len(listener.of(REPLY)) <= 40
         done = await journal.commit(a_batch(an_event(0)))
         link.stage(done.stored[0])

@@ -275,7 +275,7 @@ async def running_ward(
         running = Running(ward, source, journal)
         told.append(running)
         task = asyncio.create_task(ward.run())
-        explaining = asyncio.create_task(explanations_out.run(ward.boards))
+        explaining = asyncio.create_task(explanations_out.run(ward.publishers))
         ready = asyncio.create_task(ward.ready.wait())
         await asyncio.wait({task, ready}, return_when=asyncio.FIRST_COMPLETED)
         try:

@@ -1,4 +1,4 @@
-"""Pages to measure with: what a simulated sleeper's headbox gives."""
+"""Pages to measure with: what a simulated sleeper's pages hold."""
 
 from __future__ import annotations
 

@@ -54,10 +54,10 @@ async def serve(
     settings: DashboardSettings, *, started: Callable[[str], None] = lambda _: None
 ) -> None:
     """Serve the ward page until cancelled; ``started`` is told its address once it listens."""
-    desk = Handlers(settings)
+    handlers = Handlers(settings)
     door = Door.at(settings.host, settings.port)
     config = uvicorn.Config(
-        desk.app,
+        handlers.app,
         http=protocol_of(door),
         ws="none",
         lifespan="on",
@@ -77,7 +77,7 @@ async def serve(
         door.close()
         raise
     host, port = door.getsockname()[:2]
-    server = _Server(config, desk.hub)
+    server = _Server(config, handlers.hub)
     task = asyncio.create_task(server.serve([door]), name="dashboard")
     task.add_done_callback(lambda _: server.listening.set())
     sweeping = asyncio.create_task(_sweep(door), name="dashboard sweep")

@@ -1,4 +1,4 @@
-"""A ladder of stagers: where one fails, the next one down takes over, and everyone can see it.
+"""Stagers in order of preference: where one fails, the next takes over, and everyone can see it.
 
     remote ──▶ local ──▶ none (pages are withheld: ``no_model``)
 
@@ -44,7 +44,7 @@ class FallbackStager:
     ) -> None:
         """Take the stagers, the best first; every change between them goes to ``on_step``."""
         if not stagers:
-            msg = "a ladder needs a rung"
+            msg = "a fallback needs a stager"
             raise ValueError(msg)
         self._stagers = tuple(stagers)
         self._rest_until = [float("-inf")] * len(stagers)

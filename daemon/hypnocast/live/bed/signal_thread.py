@@ -37,12 +37,12 @@ EVERY_BED_TICKS = 8
 
 
 class SignalThread:
-    """Runs the bedsides of all beds on one thread."""
+    """Runs the pipelines of all beds on one thread."""
 
     def __init__(
         self, source: ArrivalSource, make: MakePipeline, deliver: Deliver, supervisor: Supervisor
     ) -> None:
-        """Take the source, how to make a bedside, and who takes items (called on the thread)."""
+        """Take the source, how to make a pipeline, and who takes items (called on the thread)."""
         self._source = source
         self._make = make
         self._deliver = deliver
@@ -60,7 +60,7 @@ class SignalThread:
         """When time is next let pass at every bed, on the source's clock."""
         self._ticks = 0
         self.beats = 0
-        """Counts turns of the loop: a tracer that stands still does not count."""
+        """Counts turns of the loop: a thread that stands still does not count."""
         self.pages: Counter[str] = Counter()
         """Pages handed over, bed by bed."""
 
@@ -88,7 +88,7 @@ class SignalThread:
         self._room.release()
 
     def post(self, bed: str, act: Callable[[BedPipeline, float], T]) -> Future[T]:
-        """Do something to a bed between two arrivals; it gets the bedside and the local time."""
+        """Do something to a bed between two arrivals; it gets the pipeline and the local time."""
         answer: Future[T] = Future()
 
         def do() -> None:
@@ -105,7 +105,7 @@ class SignalThread:
         return answer
 
     def pipeline(self, bed: str) -> BedPipeline:
-        """Return a bed's bedside, made when the bed is first heard of."""
+        """Return a bed's pipeline, made when the bed is first heard of."""
         pipeline = self._pipelines.get(bed)
         if pipeline is None:
             pipeline = self._make(bed, lambda item: self._hand_over(bed, item))

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 TICK_S = 0.05
 MAX_WAITING = 20_000
-"""Arrivals kept for a tracer that is behind: some minutes of a ward. The tape has them anyway."""
+"""Arrivals kept for a thread that is behind: some minutes of a ward. The tape has them anyway."""
 
 
 class ArrivalSource(Protocol):

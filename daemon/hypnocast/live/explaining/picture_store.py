@@ -32,7 +32,7 @@ KEEP_BYTES = 1_000_000_000
 _MOST_WAITING = 64
 _FORGET_EVERY = 200
 
-_log = structlog.get_logger("gallery")
+_log = structlog.get_logger("pictures")
 
 
 def folder_of(folder: Path, recipe: str, session: str) -> Path:
@@ -67,7 +67,7 @@ class PictureStore:
         self._folder = folder
         self._recipe = recipe
         self._keep_bytes = keep_bytes
-        self._writer = ThreadPoolExecutor(1, thread_name_prefix="gallery")
+        self._writer = ThreadPoolExecutor(1, thread_name_prefix="pictures")
         self._room = threading.BoundedSemaphore(_MOST_WAITING)
         self._written = 0
 

@@ -17,7 +17,7 @@ import structlog
 from hypnocast.core.wire import payloads
 from hypnocast.errors import HypnocastError
 
-_log = structlog.get_logger("commentary")
+_log = structlog.get_logger("explanations")
 
 
 class Explains(Protocol):
@@ -56,16 +56,16 @@ class PublishedExplanations:
         self._newest[event.bed] = event
         self._woken.set()
 
-    async def run(self, boards: Mapping[str, Shows]) -> None:
+    async def run(self, publishers: Mapping[str, Shows]) -> None:
         """Explain until cancelled."""
         while True:
             await self._woken.wait()
             self._woken.clear()
             while self._newest:
                 event = self._newest.pop(next(iter(self._newest)))
-                boards[event.bed].explained(await self._explained(event))
+                publishers[event.bed].explained(await self._explained(event))
                 for bed in self._left_out:
-                    boards[bed].explained(None)
+                    publishers[bed].explained(None)
                 self._left_out.clear()
 
     async def _explained(self, event: payloads.StageEvent) -> payloads.Explained | None:

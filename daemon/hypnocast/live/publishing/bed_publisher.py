@@ -1,4 +1,4 @@
-"""The board of one bed: what late subscribers see of it, kept up to date on the broker.
+"""What late subscribers see of one bed, kept up to date on the broker.
 
 Everything here is retained state. It follows the journal: nothing is shown that is not durable.
 """
@@ -64,7 +64,7 @@ class LslStages(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class SiteStates:
-    """What the boards of all beds have in common."""
+    """What the publishers of all beds have in common."""
 
     topics: Topics
     node: str
@@ -82,11 +82,11 @@ class SiteStates:
 class BedPublisher:
     """Shows one bed."""
 
-    def __init__(self, bed: str, house: SiteStates, link: MqttLink) -> None:
-        """Take the bed, the house, and the link to the broker."""
+    def __init__(self, bed: str, site_states: SiteStates, link: MqttLink) -> None:
+        """Take the bed, what the site's beds have in common, and the link to the broker."""
         self.bed = bed
         self._log = BedLog(bed)
-        self._house = house
+        self._site = site_states
         self._link = link
         self._session: Session | None = None
         self._over = False
@@ -102,8 +102,8 @@ class BedPublisher:
         self._provider: str | None = None
         self.counts: Counter[str] = Counter()
         link.serve(bed)
-        if house.lsl is not None:
-            house.lsl.announce(bed)
+        if site_states.lsl is not None:
+            site_states.lsl.announce(bed)
         # A night that ended while the broker was away may still be shown there.
         link.session_ended(bed)
 
@@ -125,7 +125,7 @@ class BedPublisher:
             self._last = None
             self._ledger = None
             self._ended = None
-            self._link.clear(self._house.topics.beside(self.bed))
+            self._link.clear(self._site.topics.beside(self.bed))
         self._session, self._over = session, False
         self._log.begins(session)
         if self._ledger is None and session.anchor_utc is not None:
@@ -153,9 +153,9 @@ class BedPublisher:
         event = committed.events[0]
         if committed.stored:
             self._link.stage(committed.stored[0])
-        if scored.picture is not None and self._house.show_pages:
+        if scored.picture is not None and self._site.show_pages:
             self._link.retain_bytes(
-                self._house.topics.page(self.bed),
+                self._site.topics.page(self.bed),
                 png(scored.picture.rgb),
                 content_type="image/png",
             )
@@ -167,17 +167,17 @@ class BedPublisher:
             self._ledger.add(event)
             self._night_due = True
         at = self._lsl_of(event.end)
-        if self._house.lsl is not None and at is not None:
-            self._house.lsl.event(event, at)
-        self._house.done(event)
+        if self._site.lsl is not None and at is not None:
+            self._site.lsl.event(event, at)
+        self._site.done(event)
         self.refresh()
 
     def roll(self, verdict: payloads.Rolling) -> None:
         """Send a verdict between page closes."""
         self._link.rolling(verdict)
         at = self._lsl_of(verdict.end)
-        if self._house.lsl is not None and at is not None:
-            self._house.lsl.rolling(verdict, at)
+        if self._site.lsl is not None and at is not None:
+            self._site.lsl.rolling(verdict, at)
 
     def _lsl_of(self, at: str) -> float | None:
         """Return the local LSL time of a moment of the session, by the session's one mapping."""
@@ -195,7 +195,7 @@ class BedPublisher:
         """Show second opinions, and mark the epochs on which any parts for review."""
         if self._session is None or self._session.id != told.session:
             return
-        self._link.retain(self._house.topics.beside(self.bed), told)
+        self._link.retain(self._site.topics.beside(self.bed), told)
         if self._ledger is not None and self._ledger.doubt(parted):
             self._night_due = True
             self.refresh()
@@ -207,7 +207,7 @@ class BedPublisher:
             return
         self.counts["explained"] += 1
         if self.session is not None and self.session.id == told.session:
-            self._link.retain(self._house.topics.explanation(self.bed), told)
+            self._link.retain(self._site.topics.explanation(self.bed), told)
 
     def mark(self, mark: payloads.NightMark) -> None:
         """Show a marker or note."""
@@ -237,7 +237,7 @@ class BedPublisher:
         if self._shown is None or _differ(status, self._shown):
             self._shown = status
             self._log.problems(status.problems)
-            self._link.retain(self._house.topics.status(self.bed), status)
+            self._link.retain(self._site.topics.status(self.bed), status)
         if self._night_due and time.monotonic() - self._night_at >= NIGHT_EVERY_S:
             self._show_night()
 
@@ -246,7 +246,7 @@ class BedPublisher:
 
         Asked of every bed every second, so a status is only made where it would say something.
         """
-        if self._night_due or self._house.problems(self.bed) != self._problems:
+        if self._night_due or self._site.problems(self.bed) != self._problems:
             self.refresh()
 
     def refresh_now(self) -> None:
@@ -268,7 +268,7 @@ class BedPublisher:
             self._night_due = False
             self._night_at = time.monotonic()
             night = self._ledger.night(at=instant(time.time()), ended=self._ended)
-            self._link.retain(self._house.topics.night(self.bed), night)
+            self._link.retain(self._site.topics.night(self.bed), night)
 
     # --- the status ----------------------------------------------------------------------------
 
@@ -276,18 +276,18 @@ class BedPublisher:
         """Return the bed's status as it stands."""
         session, seen, last = self._session, self.signals, self._last
         anchored = session is not None and session.anchor_utc is not None
-        self._problems = self._house.problems(self.bed)
+        self._problems = self._site.problems(self.bed)
         problems = (*(seen.problems if seen else ()), *self._problems)
         return payloads.BedStatus(
             at=instant(time.time()),
-            site=self._house.topics.site,
+            site=self._site.topics.site,
             bed=self.bed,
-            node=self._house.node,
+            node=self._site.node,
             state=self._state(),
             phase=session.phase.value if session is not None else None,
             session=session.id if session is not None else None,
             subject=session.subject if session is not None else None,
-            source=self._house.source,
+            source=self._site.source,
             since=instant(session.start_of(0)) if session is not None and anchored else None,
             epoch=last.epoch if last is not None else None,
             lights=self._lights(),
@@ -300,7 +300,7 @@ class BedPublisher:
             problems=tuple(dict.fromkeys(problems)),
             latency_ms=last.timing.journaled if last is not None else None,
             provider=self._provider,
-            pack=self._house.pack,
+            pack=self._site.pack,
         )
 
     def _state(self) -> payloads.BedState:

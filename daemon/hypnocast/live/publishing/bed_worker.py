@@ -1,4 +1,4 @@
-"""The desk of one bed, in the event loop: what the signal thread hands over becomes events.
+"""One bed's worker, in the event loop: what the signal thread hands over becomes events.
 
 Items are worked off strictly in their order. The judge is asked the moment a page comes, so
 that pages of many beds meet in one batch; everything after that waits its turn.
@@ -35,7 +35,7 @@ from hypnocast.ports.journal.records import BesideRecord, Committed
 from hypnocast.ports.supervision import Supervisor
 from hypnocast.stagers.packs.manifest import Context
 
-_log = structlog.get_logger("desk")
+_log = structlog.get_logger("bed")
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +64,7 @@ class EventOrigin:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class BedParts:
-    """What every desk works with."""
+    """What every bed's worker works with."""
 
     journal: Journal
     judge: Judge
@@ -101,10 +101,10 @@ _Work = AskedPage | Changed | Noted | asyncio.Future[None]
 class BedWorker:
     """Works off what happens at one bed."""
 
-    def __init__(self, parts: BedParts, board: BedPublisher) -> None:
-        """Take what to work with, and the board that shows the bed."""
+    def __init__(self, parts: BedParts, publisher: BedPublisher) -> None:
+        """Take what to work with, and the publisher that shows the bed."""
         self._parts = parts
-        self._board = board
+        self._publisher = publisher
         self._committer = EventCommitter(parts.journal, parts.stamp.pack_digest, self._durable)
         self._scorer = BedStager(
             parts.judge,
@@ -115,14 +115,14 @@ class BedWorker:
             carries=parts.carries,
         )
         self._rolling = RollingStager(
-            parts.judge, parts.decider, self._scorer, board.roll, board.counts
+            parts.judge, parts.decider, self._scorer, publisher.roll, publisher.counts
         )
         self._beside = SecondOpinions(
-            board.bed,
+            publisher.bed,
             parts.beside,
             speaking=parts.judge,
             journal=parts.journal,
-            shown=board,
+            shown=publisher,
             live=parts.deadline_s is not None,
         )
         self._work: asyncio.Queue[_Work | None] = asyncio.Queue()
@@ -140,7 +140,7 @@ class BedWorker:
             case TracedPage():
                 self._work.put_nowait(self._scorer.ask(item))
             case SignalsSeen():
-                self._board.seen(item)
+                self._publisher.seen(item)
             case Glimpsed():
                 self._rolling.take(item)
             case Changed() | Noted():
@@ -175,8 +175,8 @@ class BedWorker:
     async def resume(self, session: Session, known: KnownNight) -> None:
         """Go on with a session that the journal has: the filter's state is followed again."""
         night = known.night
-        self._board.begin(session)
-        self._board.recall(night)
+        self._publisher.begin(session)
+        self._publisher.recall(night)
         events = {event.epoch: event for event in night.events}
         state = self._parts.decider.rebuild(
             (epoch, None if said is None else self._opinion(events[epoch], said))
@@ -232,29 +232,29 @@ class BedWorker:
                 await self._committer.reach(item)
 
     async def _change(self, change: SessionChange) -> None:
-        session, board = change.session, self._board
+        session, publisher = change.session, self._publisher
         match change.change:
             case "opened" | "phase":
-                await self._committer.session(session, lambda: board.begin(session))
+                await self._committer.session(session, lambda: publisher.begin(session))
                 if session.phase is Phase.RECORDING:
                     self._scorer.begin(self._parts.stamp.origin(session), NightState())
             case "lights" if (lights := change.lights) is not None:
-                await self._committer.session(session, lambda: board.lights(session))
+                await self._committer.session(session, lambda: publisher.lights(session))
                 kind: payloads.MarkKind = "lights_off" if lights.to == "off" else "lights_on"
                 mark = payloads.NightMark(at=instant(lights.at), kind=kind, text=change.why)
-                await self._committer.mark(session.id, mark, lambda: board.mark(mark))
+                await self._committer.mark(session.id, mark, lambda: publisher.mark(mark))
             case "reanchored":
                 _log.warning(change.why, bed=session.bed, session=session.id)
                 await self._committer.session(session)
                 await self._note(session.id, change.at.utc, change.why)
             case "ended":
                 await self._scorer.end()
-                await self._committer.session(session, lambda: board.end(session))
+                await self._committer.session(session, lambda: publisher.end(session))
 
     async def _note(self, session: str, at_utc: float, text: str) -> None:
         mark = payloads.NightMark(at=instant(at_utc), kind="note", text=text)
-        await self._committer.mark(session, mark, lambda: self._board.mark(mark))
+        await self._committer.mark(session, mark, lambda: self._publisher.mark(mark))
 
     def _durable(self, scored: StagedEvent, committed: Committed) -> None:
-        self._board.event(scored, committed)
+        self._publisher.event(scored, committed)
         self._beside.spoken(scored.event.epoch)

@@ -120,7 +120,7 @@ def make_parts(
     live: bool,
     on_step: Callable[[FallbackStep], None],
 ) -> BedParts:
-    """Return what every desk works with; unless ``live``, pages are judged several at once."""
+    """Return what every worker works with; unless ``live``, pages are judged several at once."""
     manifest = pack.manifest
     review = config.pack.review_below
     return BedParts(
@@ -227,7 +227,7 @@ def pipeline_maker(
     change_tape: ChangeTape | None = None,
     script: WardDecisions | None = None,
 ) -> MakePipeline:
-    """Return what makes the bedside of a bed when it is first heard of."""
+    """Return what makes the pipeline of a bed when it is first heard of."""
     tracing = replace(
         tracing_for(config, pack, rolling=source.kind != "replay"),
         beside=_beside_roles(config, pack),

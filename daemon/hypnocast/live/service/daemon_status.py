@@ -35,8 +35,8 @@ def degraded_of(ward: Ward, more: tuple[str, ...]) -> tuple[str, ...]:
         ward.host_clock.problem,
         *(
             f"{bed}: no samples for more than {SILENT_S:g} s"
-            for bed, board in ward.boards.items()
-            if board.session and board.signals and silence_of(board.signals) > SILENT_S
+            for bed, publisher in ward.publishers.items()
+            if publisher.session and publisher.signals and silence_of(publisher.signals) > SILENT_S
         ),
     )
     return tuple(dict.fromkeys(line for line in lines if line))
@@ -56,7 +56,7 @@ def state_of(ward: Ward, plan: WardParts, *, uptime_s: float) -> payloads.Daemon
         provider=ward.judge.state().provider,
         degraded=ward.degraded(),
         uptime_s=round(uptime_s, 1),
-        beds=tuple(ward.boards),
+        beds=tuple(ward.publishers),
         counters=counters_of(numbers_of(ward)),
         queues=queues_of(ward),
         outbox=ward.outbox,

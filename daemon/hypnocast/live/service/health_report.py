@@ -27,7 +27,7 @@ class Deadlines:
     """A disk may take its time over a sync."""
     judge: float = 60.0
     """The judge's own deadline is 25 s, unless its model's steps were measured to be slower."""
-    desk: float = 90.0
+    bed_worker: float = 90.0
     """An item waits for the opinions of two pages at most, 25 s each."""
     outbox: float = 60.0
     """A connection that acknowledges nothing is given up after 10 s, and a new one made."""
@@ -77,8 +77,13 @@ class HealthReport:
                 deadline_s=max(may.judge, judge.may_take_s + may.turn),
             ),
             *(
-                Pulse(f"desk {bed}", desk.done, busy=desk.waiting > 0, deadline_s=may.desk)
-                for bed, desk in ward.workers.items()
+                Pulse(
+                    f"bed {bed}",
+                    bed_worker.done,
+                    busy=bed_worker.waiting > 0,
+                    deadline_s=may.bed_worker,
+                )
+                for bed, bed_worker in ward.workers.items()
             ),
             Pulse("journal", journal.rounds, busy=True, deadline_s=may.disk),
             Pulse(
@@ -97,8 +102,8 @@ class HealthReport:
                 yield Pulse(health.name, health.beats, health.busy, deadline_s)
 
     def _closing(self) -> Iterator[Pulse]:
-        for bed, board in self._ward.boards.items():
-            session = board.session
+        for bed, publisher in self._ward.publishers.items():
+            session = publisher.session
             recording = session is not None and session.phase is Phase.RECORDING
             yield Pulse(
                 f"closing {bed}", self._ward.signal_thread.pages[bed], recording, self._closing_s
@@ -110,12 +115,12 @@ class HealthReport:
         """Say in a line what goes on."""
         ward = self._ward
         judge, condition = ward.judge.state(), ward.journal.condition
-        recording = sum(board.session is not None for board in ward.boards.values())
+        recording = sum(publisher.session is not None for publisher in ward.publishers.values())
         link = ward.link.state
         broker = "connected" if isinstance(link, Connected) else type(link).__name__.lower()
         why = f" ({link.why})" if isinstance(link, Waiting | RefusedByBroker) else ""
         parts = [
-            f"{recording} of {len(ward.boards)} beds in a session",
+            f"{recording} of {len(ward.publishers)} beds in a session",
             f"model on {judge.provider}",
             f"broker {broker}{why}",
             f"{ward.outbox.waiting} events wait",

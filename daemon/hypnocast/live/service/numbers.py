@@ -107,8 +107,8 @@ def value(name: str, number: float, **labels: str) -> MetricValue:
 def numbers_of(ward: Ward) -> Iterator[MetricValue]:
     """Give every number of a ward as it is now."""
     judge, outbox, link = ward.judge.state(), ward.outbox, ward.link
-    for bed, board in ward.boards.items():
-        yield from _of_bed(bed, board)
+    for bed, publisher in ward.publishers.items():
+        yield from _of_bed(bed, publisher)
     yield value("judged", judge.judged)
     yield value("judge_failed", judge.failed)
     yield value("judge_given_up", judge.given_up)
@@ -137,17 +137,17 @@ def numbers_of(ward: Ward) -> Iterator[MetricValue]:
         yield value("queue_shed", state.shed, queue=queue)
 
 
-def _of_bed(bed: str, board: BedPublisher) -> Iterator[MetricValue]:
-    for status, count in sorted(board.counts.items()):
+def _of_bed(bed: str, publisher: BedPublisher) -> Iterator[MetricValue]:
+    for status, count in sorted(publisher.counts.items()):
         yield value("pages", count, bed=bed, status=status)
-    if board.latency_ms is not None:
-        yield value("page_latency_ms", board.latency_ms, bed=bed)
-    yield value("in_session", board.session is not None, bed=bed)
-    seen = board.signals
+    if publisher.latency_ms is not None:
+        yield value("page_latency_ms", publisher.latency_ms, bed=bed)
+    yield value("in_session", publisher.session is not None, bed=bed)
+    seen = publisher.signals
     if seen is None:
         return
     yield value("late_samples", seen.late_samples, bed=bed)
-    if board.session is not None:
+    if publisher.session is not None:
         yield value("silence_s", silence_of(seen), bed=bed)
     for header, stream in seen.streams:
         if stream is not None:
@@ -162,19 +162,19 @@ def _of_bed(bed: str, board: BedPublisher) -> Iterator[MetricValue]:
 def queues_of(ward: Ward) -> dict[str, QueueState]:
     """Return every queue on the way of a page: what waits, what may, what had no room."""
     shed = Counter(judge=ward.judge.state().shed)
-    for board in ward.boards.values():
+    for publisher in ward.publishers.values():
         for what in ("rolling_shed", "explanations_shed"):
-            shed[what] += board.counts[what]
+            shed[what] += publisher.counts[what]
     queues = {
         "judge": QueueState(ward.judge.state().waiting, judging.MAX_WAITING, shed["judge"]),
         "rolling": QueueState(0, judging.MAX_GLANCES, shed["rolling_shed"]),
-        "explanations": QueueState(0, len(ward.boards), shed["explanations_shed"]),
+        "explanations": QueueState(0, len(ward.publishers), shed["explanations_shed"]),
         "commands": QueueState(ward.link.commands_waiting, None, ward.link.commands_refused),
         "retained states": QueueState(ward.link.states_waiting, None, 0),
         "outbox": QueueState(ward.outbox.waiting, None, 0),
     }
-    for bed, desk in ward.workers.items():
-        queues[f"bed {bed}"] = QueueState(desk.waiting, None, 0)
+    for bed, bed_worker in ward.workers.items():
+        queues[f"bed {bed}"] = QueueState(bed_worker.waiting, None, 0)
     source = ward.source
     if isinstance(source, sources.LiveSource):
         queues["arrivals"] = QueueState(source.waiting, sources.MAX_WAITING, source.dropped)

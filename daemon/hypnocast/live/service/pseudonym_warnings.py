@@ -9,7 +9,7 @@ import structlog
 from hypnocast.core.wire.payloads import StageEvent
 from hypnocast.core.wire.pseudonyms import why_personal
 
-_log = structlog.get_logger("discretion")
+_log = structlog.get_logger("pseudonyms")
 
 
 class PseudonymWarnings:

@@ -74,16 +74,16 @@ async def serve(
         )
         stack.push_async_callback(_cancel, keeping)
         clock = pylsl.local_clock
-        deck = _tape_deck(config, clock) if config.tape.enabled else None
-        if deck is not None:
-            stack.callback(deck.close)
+        tapes = _tape_deck(config, clock) if config.tape.enabled else None
+        if tapes is not None:
+            stack.callback(tapes.close)
         lsl = LslSource(beds_of(config), supervisor=supervisor)
-        source = LiveSource(lsl, clock, deck.write if deck is not None else None)
+        source = LiveSource(lsl, clock, tapes.write if tapes is not None else None)
 
         def decided(bed: str, decisions: Sequence[Decision]) -> None:
-            if deck is not None:
+            if tapes is not None:
                 for decision in decisions:
-                    deck.note(bed, decision_to_json(decision), clock())
+                    tapes.note(bed, decision_to_json(decision), clock())
 
         parts = make_parts(config, pack, journal, live=True, on_step=_log_step)
         picture_store = PictureStore(state_dir / PAGES, pack.recipe.digest)
@@ -106,7 +106,7 @@ async def serve(
                     boot_id=boot_id(),
                     auto=config.auto_session,
                     decided=decided,
-                    change_tape=None if deck is None else deck.change,
+                    change_tape=None if tapes is None else tapes.change,
                 ),
                 beds=tuple(bed.id for bed in config.bed),
                 show_pages=config.publish.page,
@@ -119,8 +119,8 @@ async def serve(
                 watchers=told if explanations_out is None else (*told, explanations_out),
                 past=past,
                 supervisor=supervisor,
-                tape_problem=lambda: "" if deck is None else deck.statistics().problem,
-                source_numbers=lambda: live_numbers(lsl, deck),
+                tape_problem=lambda: "" if tapes is None else tapes.statistics().problem,
+                source_numbers=lambda: live_numbers(lsl, tapes),
             )
         )
 
@@ -135,22 +135,24 @@ async def serve(
         _log_serving(config, pack.manifest.name)
         if explanations_out is not None:
             explaining = supervisor.task(
-                "explanations", lambda _: explanations_out.run(ward.boards), on_failure="restart"
+                "explanations",
+                lambda _: explanations_out.run(ward.publishers),
+                on_failure="restart",
             )
             stack.push_async_callback(_cancel, explaining)
         if config.dashboard.enabled:
             page = supervisor.task("ward page", lambda _: _dashboard(config), on_failure="restart")
             stack.push_async_callback(_cancel, page)
-        rounds = HealthReport(
+        report = HealthReport(
             ward,
             reading=lambda: lsl.turns,
             closing_s=pack.recipe.tail_s + config.signal.grace_s,
         )
         metrics = config.metrics
         if metrics.port is not None:
-            numbers = MetricsServer(metrics.host, metrics.port, rounds.readings, supervisor)
+            numbers = MetricsServer(metrics.host, metrics.port, report.readings, supervisor)
             stack.enter_context(numbers)
-        await keep_watch(ward.run(), Watchdog(rounds, notifier), ward.ready, stop=ward.stop)
+        await keep_watch(ward.run(), Watchdog(report, notifier), ward.ready, stop=ward.stop)
         _log.info("ended in good order; sessions that run can be taken up again")
 
 

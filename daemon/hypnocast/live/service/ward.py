@@ -105,7 +105,7 @@ class Ward:
         self.signal_thread = SignalThread(
             plan.source, plan.make_pipeline, self._deliver, self.supervisor
         )
-        self.orders = CommandHandler(
+        self.command_handler = CommandHandler(
             self.signal_thread, self._durable, self._knows_session, plan.past
         )
         self.link = MqttLink(
@@ -113,10 +113,10 @@ class Ward:
             plan.topics,
             plan.node,
             self.journal,
-            self.orders.obey,
+            self.command_handler.obey,
             supervisor=self.supervisor,
         )
-        self._house = SiteStates(
+        self._site = SiteStates(
             topics=plan.topics,
             node=plan.node,
             source=plan.source.kind,
@@ -127,8 +127,8 @@ class Ward:
             lsl=plan.lsl_stages,
         )
         self.workers: dict[str, BedWorker] = {}
-        self.boards: dict[str, BedPublisher] = {}
-        self._desk_tasks: dict[str, asyncio.Task[None]] = {}
+        self.publishers: dict[str, BedPublisher] = {}
+        self._bed_tasks: dict[str, asyncio.Task[None]] = {}
         self._loop: asyncio.AbstractEventLoop | None = None
         self._began = time.monotonic()
         self.outbox = OutboxCounters(waiting=0, oldest_s=None, sent=0)
@@ -138,7 +138,7 @@ class Ward:
         """Why the outbox cannot be counted."""
         self._stop = asyncio.Event()
         self._failure: BaseException | None = None
-        """Of a desk."""
+        """Of a bed_worker."""
         self.ready = asyncio.Event()
         """Set once the model is warm and everything is read."""
 
@@ -152,7 +152,7 @@ class Ward:
         """Serve until the source ends or :meth:`stop`."""
         self._loop = asyncio.get_running_loop()
         for bed in self._plan.beds:
-            self.desk(bed)
+            self.worker_of(bed)
         await self._resume()
         link = self.link.start()
         care = self.supervisor.task("model care", self._care_for_model)
@@ -176,9 +176,9 @@ class Ward:
             await asyncio.gather(link, *others, return_exceptions=True)
             self.judge.stop()
             self._beside.stop()
-        for desk in self._desk_tasks.values():
-            if desk.done() and not desk.cancelled():
-                desk.result()  # one may have failed only while the others finished
+        for bed_worker in self._bed_tasks.values():
+            if bed_worker.done() and not bed_worker.cancelled():
+                bed_worker.result()  # one may have failed only while the others finished
 
     def _again(
         self, name: str, run: Callable[[Worker], Coroutine[Any, Any, None]], deadline_s: float
@@ -203,9 +203,9 @@ class Ward:
         finally:
             stopped.cancel()
 
-    def _desk_over(self, desk: asyncio.Task[None]) -> None:
-        """End where a desk has failed: its bed would be served no longer."""
-        if not desk.cancelled() and (error := desk.exception()) is not None:
+    def _bed_over(self, bed_worker: asyncio.Task[None]) -> None:
+        """End where a bed's worker has failed: its bed would be served no longer."""
+        if not bed_worker.cancelled() and (error := bed_worker.exception()) is not None:
             self._failure = self._failure or error
             self._stop.set()
 
@@ -221,17 +221,17 @@ class Ward:
 
     async def _finish_workers(self, care: asyncio.Task[None]) -> None:
         await asyncio.sleep(0)
-        for desk in self.workers.values():
-            desk.finish()
+        for bed_worker in self.workers.values():
+            bed_worker.finish()
         # A recording that was read to its end has all its pages judged, however long that takes.
         whole = self._plan.source.kind != "live" and self.signal_thread.ended.done()
         until = time.monotonic() + DRAIN_S
-        left: set[asyncio.Task[None]] = {*self._desk_tasks.values()}
+        left: set[asyncio.Task[None]] = {*self._bed_tasks.values()}
         while left and not care.done() and (whole or time.monotonic() < until):
             await asyncio.wait({*left, care}, timeout=0.2, return_when=asyncio.FIRST_COMPLETED)
             left = {task for task in left if not task.done()}
-        for board in self.boards.values():
-            board.refresh_now()
+        for publisher in self.publishers.values():
+            publisher.refresh_now()
 
     async def _drain(self, link: asyncio.Task[None]) -> None:
         """Give the broker a moment to acknowledge what is left; the rest stays in the outbox."""
@@ -257,8 +257,8 @@ class Ward:
                 self.link.retain(self._plan.topics.daemon(self._plan.node), self.state())
             if now >= tick_at:
                 tick_at = now + REFRESH_S
-                for board in self.boards.values():
-                    board.tick()
+                for publisher in self.publishers.values():
+                    publisher.tick()
             worker.beat()
             await asyncio.sleep(STATUS_S)
 
@@ -296,29 +296,29 @@ class Ward:
     def _take(self, bed: str, item: Item) -> None:
         if self._plan.past is not None:
             self._plan.past.keep(item)
-        self.desk(bed).take(item)
+        self.worker_of(bed).take(item)
 
-    def desk(self, bed: str) -> BedWorker:
-        """Return a bed's desk, set up when the bed is first heard of."""
-        desk = self.workers.get(bed)
-        if desk is None:
-            board = BedPublisher(bed, self._house, self.link)
-            desk = BedWorker(self._plan.parts, board)
-            self.workers[bed], self.boards[bed] = desk, board
-            working = self.supervisor.task(f"desk {bed}", lambda _: desk.run(self.supervisor))
-            working.add_done_callback(self._desk_over)
-            self._desk_tasks[bed] = working
-            board.refresh()
+    def worker_of(self, bed: str) -> BedWorker:
+        """Return a bed's worker, set up when the bed is first heard of."""
+        bed_worker = self.workers.get(bed)
+        if bed_worker is None:
+            publisher = BedPublisher(bed, self._site, self.link)
+            bed_worker = BedWorker(self._plan.parts, publisher)
+            self.workers[bed], self.publishers[bed] = bed_worker, publisher
+            working = self.supervisor.task(f"bed {bed}", lambda _: bed_worker.run(self.supervisor))
+            working.add_done_callback(self._bed_over)
+            self._bed_tasks[bed] = working
+            publisher.refresh()
             if self._plan.home_assistant:
                 self._announce(bed)
-        return desk
+        return bed_worker
 
     async def _knows_session(self, bed: str, session: str) -> bool:
         record = await self.journal.read(lambda reader: reader.session(session))
         return record is not None and record.bed == bed
 
     async def _durable(self, bed: str) -> None:
-        await self.desk(bed).durable()
+        await self.worker_of(bed).durable()
 
     def _announce(self, bed: str) -> None:
         plan = self._plan
@@ -349,7 +349,7 @@ class Ward:
         last = max((event.epoch for event in night.events), default=-1)
         seen = max([session.opened_utc, *(utc_of(page.end) for page in night.events)])
         _log.info("session taken up again", bed=session.bed, session=session.id, epoch=last + 1)
-        await self.desk(session.bed).resume(session, known)
+        await self.worker_of(session.bed).resume(session, known)
         taken_up = self.signal_thread.post(
             session.bed,
             lambda pipeline, now: pipeline.resume(

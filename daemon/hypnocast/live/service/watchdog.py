@@ -28,7 +28,7 @@ ORDERLY_S: Final = 20.0
 
 STUCK_EXIT: Final = 1
 
-_log = structlog.get_logger("vigil")
+_log = structlog.get_logger("watchdog")
 
 
 class StuckError(HypnocastError):
@@ -59,7 +59,7 @@ class Stuck:
 
 
 class WatchedPart(Protocol):
-    """What a vigil is kept over."""
+    """What the watchdog looks at."""
 
     def refresh(self) -> None:
         """Take the numbers down."""
@@ -149,7 +149,7 @@ class Watchdog:
             names = ", ".join(f"{one.part} for {one.for_s:.0f} s" for one in lost)
             raise StuckError(
                 f"stands still: {names}",
-                where="vigil",
+                where="watchdog",
                 remedy="The service manager starts the daemon anew; see its log.",
             )
 
@@ -170,7 +170,7 @@ async def keep_watch(
 ) -> None:
     """Serve under the watchdog. What is stuck is left: in good order if it can be, else hard."""
     served = asyncio.ensure_future(serving)
-    watch = asyncio.create_task(watchdog.run(ready), name="vigil")
+    watch = asyncio.create_task(watchdog.run(ready), name="watchdog")
     try:
         await asyncio.wait({served, watch}, return_when=asyncio.FIRST_COMPLETED)
         if not served.done():

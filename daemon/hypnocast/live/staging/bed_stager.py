@@ -1,4 +1,4 @@
-"""The scorer of one bed: pages in, verdicts out, strictly in the order of the night.
+"""The stager of one bed: pages in, verdicts out, strictly in the order of the night.
 
 It asks the judge as soon as a page is there and decides when the opinion comes, so that many
 pages can be under way while every verdict still follows from the ones before it. A page whose
@@ -38,7 +38,7 @@ from hypnocast.stagers.packs.manifest import Context
 FOLD_AFTER_S = 10.0
 """Pictures are folded when the beds that closed together have their verdicts, not before."""
 
-_log = structlog.get_logger("scorer")
+_log = structlog.get_logger("stager")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -75,7 +75,7 @@ class _Provisional:
 
 
 class BedStager:
-    """Scores the pages of one session after another at one bed."""
+    """Stages the pages of one session after another at one bed."""
 
     def __init__(
         self,

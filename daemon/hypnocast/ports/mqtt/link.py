@@ -125,8 +125,8 @@ class MqttLink:
         self._on_state = on_state
         self._states = RetainedStates()
         self._outbox = Outbox(journal, topics)
-        self._desk = CommandInbox(journal, handle, self._reply)
-        self._listening = Subscriptions(topics, self._desk, self._states)
+        self._inbox = CommandInbox(journal, handle, self._reply)
+        self._listening = Subscriptions(topics, self._inbox, self._states)
         self._client: Client | None = None
         self._stop = asyncio.Event()
         self._again = asyncio.Event()
@@ -202,17 +202,17 @@ class MqttLink:
     @property
     def commands_ignored(self) -> Mapping[str, int]:
         """Why commands were not looked at → how many."""
-        return self._desk.ignored
+        return self._inbox.ignored
 
     @property
     def commands_refused(self) -> int:
         """Commands that had no room."""
-        return self._desk.refused
+        return self._inbox.refused
 
     @property
     def commands_waiting(self) -> int:
         """Commands that wait for those before them."""
-        return self._desk.waiting
+        return self._inbox.waiting
 
     @property
     def states_waiting(self) -> int:
@@ -238,14 +238,14 @@ class MqttLink:
             await self._stop.wait()
             self._outbox.close()
             return
-        desk = self._supervisor.task("commands", lambda _: self._desk.run(), on_failure="restart")
+        inbox = self._supervisor.task("commands", lambda _: self._inbox.run(), on_failure="restart")
         try:
             while not self._stop.is_set():
                 await self._one_connection(worker)
         finally:
-            desk.cancel()
+            inbox.cancel()
             with contextlib.suppress(asyncio.CancelledError):
-                await desk
+                await inbox
             self._outbox.close()
             self._become(Closed())
 

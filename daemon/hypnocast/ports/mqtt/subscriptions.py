@@ -16,10 +16,10 @@ class Subscriptions:
     Which topics these are grows while a connection lasts; each connection begins with all.
     """
 
-    def __init__(self, topics: Topics, desk: CommandInbox, states: RetainedStates) -> None:
+    def __init__(self, topics: Topics, inbox: CommandInbox, states: RetainedStates) -> None:
         """Take who obeys commands, and what is said again to a Home Assistant that is born."""
         self._topics = topics
-        self._desk = desk
+        self._inbox = inbox
         self._states = states
         self._beds: dict[str, str] = {}
         """Topic of commands → bed."""
@@ -54,7 +54,7 @@ class Subscriptions:
                 if message.payload == b"online":
                     self._states.repeat(HOME_ASSISTANT_ROOT)
             elif topic in self._beds:
-                self._desk.take(self._beds[topic], message.payload, retained=message.retain)
+                self._inbox.take(self._beds[topic], message.payload, retained=message.retain)
 
     async def _subscribe(self, client: Client) -> None:
         self._more.clear()
