@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Any
 import edfio
 import numpy as np
 
+from attacks.bad_messages import REFUSED, SHOWN, a_stage, a_status
 from hypnocast.config.file import load_config
 from hypnocast.core.montage.choice import choose_montage
 from hypnocast.core.types import (
@@ -23,6 +25,8 @@ from hypnocast.core.types import (
     StreamLost,
     StreamOpened,
 )
+from hypnocast.dashboard.view import card, fold
+from hypnocast.dashboard.ward import Incoming, WardView
 from hypnocast.ports.hypnograms.scored_files import read_scoring
 from hypnocast.ports.mqtt.command_inbox import CommandInbox
 from hypnocast.ports.recordings import xdf_encode as xdf
@@ -54,6 +58,7 @@ def targets(folder: Path) -> list[Target]:
     return [
         header_target(),
         command_target(),
+        viewer_target(),
         _config(folder),
         _manifest(folder),
         _onnx(folder),
@@ -62,6 +67,32 @@ def targets(folder: Path) -> list[Target]:
         _tape(folder),
         _scored(folder),
     ]
+
+
+def viewer_target() -> Target:
+    """Return what viewers make of a message: a topic, a line's end, a payload."""
+    calm = WardView()
+    for leaf, payload in (("status", a_status("calm")), ("stage", a_stage("calm"))):
+        calm = fold(calm, Incoming(f"bed/calm/{leaf}", payload, retained=True, at=time.time()))
+    assert calm.refused == 0, calm.refusal
+    shown = card(calm.beds["calm"], calm)
+
+    def read(data: bytes) -> object:
+        topic, _, payload = data.partition(b"\n")
+        words = topic.decode("utf-8", "replace")
+        ward = fold(calm, Incoming(words, payload, retained=True, at=2e9))
+        for bed in ward.beds.values():
+            card(bed, ward)
+        if not words.startswith(("bed/calm/", "daemon/")):
+            assert card(ward.beds["calm"], ward) == shown, "another bed's card changed"
+        return ward
+
+    told = [*REFUSED.values(), *SHOWN.values(), ("bed/b/status", a_status("b")),
+            ("bed/b/stage", a_stage("b")), ("daemon/n/available", b"online")]  # fmt: skip
+    seeds = tuple(
+        topic.encode() + b"\n" + payload for topic, payload in told if len(payload) < 16_000
+    )
+    return Target("messages to viewers", seeds, read)
 
 
 def _scored(folder: Path) -> Target:
