@@ -27,6 +27,7 @@ def _lines() -> list[str]:
     return [line for line in lines if line and not line.startswith("pip ")]
 
 
+@pytest.mark.long
 @pytest.mark.timeout(1500)
 def test_every_line_of_the_afternoon_runs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
