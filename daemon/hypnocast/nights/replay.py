@@ -80,7 +80,7 @@ class Replayed:
             "pages": len(self.events),
             "final": sum(event.status == "final" for event in self.events),
             "took_s": round(self.took_s, 3),
-            "sessions": list(dict.fromkeys(event.session for event in self.events)),
+            "sessions": [event.session for event in self.events],
             "epochs": [event.epoch for event in self.events],
             "stages": [event.stage for event in self.events],
             "reasons": [event.reason for event in self.events],
