@@ -126,9 +126,13 @@ def test_a_part_that_stays_stuck_ends_the_process_for_a_new_start(
         assert nursery.ended() == 1, (tmp_path / "log").read_text()[-3000:]
         last_beat = manager.times("WATCHDOG=1")[-1]
         names = {"judge": "judging", "journal": "journal", "tracer": "drawing"}
-        stuck = [(at, text) for at, text in manager.heard if text.startswith("STATUS=STUCK")]
-        assert any(names[part] in text for _, text in stuck), manager.heard[-5:]
-        assert last_beat <= stuck[0][0]
+        stuck = [
+            at
+            for at, text in manager.heard
+            if text.startswith("STATUS=STUCK") and names[part] in text
+        ]
+        assert stuck, manager.heard[-5:]
+        assert last_beat <= stuck[-1]  # on a busy machine others may stand still for a moment
 
 
 @pytest.mark.promise(1)
