@@ -224,9 +224,10 @@ def test_a_part_of_a_night_is_its_middle_renumbered(tmp_path: Path) -> None:
     night = open_night(find_nights(tmp_path / "d")[0])
     part = Part.of(night, 10)
     assert part.stages == night.stages[15:25]
+    (role,) = part.channels
     np.testing.assert_array_equal(
-        part.page(0, 30.0, 1.0).signals[Role.F4].samples,
-        night.page(15, 30.0, 1.0).signals[Role.F4].samples,
+        part.page(0, 30.0, 1.0).signals[role].samples,
+        night.page(15, 30.0, 1.0).signals[role].samples,
     )
     assert part.page(3, 0.0, 0.0).epoch == 3
 
