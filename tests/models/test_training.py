@@ -67,15 +67,16 @@ def wait_for_step(out: Path, step: int) -> None:
     pytest.fail("the run made no steps")
 
 
-def started(words: Sequence[str]) -> subprocess.Popen[bytes]:
+def started(words: Sequence[str], log: Path) -> subprocess.Popen[bytes]:
     """Start a run as a shell starts it with `&`: SIGINT ignored from the beginning."""
-    return subprocess.Popen(
-        [sys.executable, "-m", "hypnocast_models.cli", *words],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_IGN),  # noqa: PLW1509
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )
+    with log.open("wb") as told:
+        return subprocess.Popen(
+            [sys.executable, "-m", "hypnocast_models.cli", *words],
+            stdout=subprocess.DEVNULL,
+            stderr=told,
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_IGN),  # noqa: PLW1509
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+        )
 
 
 @pytest.mark.parametrize(
@@ -83,9 +84,9 @@ def started(words: Sequence[str]) -> subprocess.Popen[bytes]:
     [
         pytest.param(signal.SIGKILL, "4", id="kill-lora"),
         pytest.param(signal.SIGTERM, "4", id="term-lora"),
-        pytest.param(signal.SIGINT, "4", id="int-lora"),
+        pytest.param(signal.SIGINT, "4", id="int-lora", marks=pytest.mark.long),
         pytest.param(signal.SIGKILL, "0", id="kill-full", marks=pytest.mark.long),
-        pytest.param(signal.SIGTERM, "0", id="term-full"),
+        pytest.param(signal.SIGTERM, "0", id="term-full", marks=pytest.mark.long),
     ],
 )
 def test_a_run_that_was_ended_goes_on_to_the_same_bits(
@@ -93,8 +94,9 @@ def test_a_run_that_was_ended_goes_on_to_the_same_bits(
 ) -> None:
     more = ("--steps", "40", "--lora-rank", rank)
     whole, cut = tmp_path / "whole", tmp_path / "cut"
-    reference = started(arguments(weights, data, whole, *more))
-    process = started(arguments(weights, data, cut, *more))
+    log = tmp_path / "again.log"
+    reference = started(arguments(weights, data, whole, *more), tmp_path / "whole.log")
+    process = started(arguments(weights, data, cut, *more), tmp_path / "cut.log")
     wait_for_step(cut, 5)
     process.send_signal(how)
     assert process.wait(240) == (-9 if how is signal.SIGKILL else 128 + how)
@@ -102,8 +104,8 @@ def test_a_run_that_was_ended_goes_on_to_the_same_bits(
     assert 5 <= before < 40
     if how is not signal.SIGKILL:  # the step under way was kept
         assert (cut / f"checkpoint-{before}" / "whole").is_file()
-    again = started(arguments(weights, data, cut, *more))
-    assert again.wait(240) == 0, again.stderr and again.stderr.read()
+    again = started(arguments(weights, data, cut, *more), log)
+    assert again.wait(240) == 0, log.read_text()[-2000:]
     assert reference.wait(240) == 0
     assert losses(cut) == losses(whole)
     assert same_weights(cut, whole)
