@@ -209,6 +209,10 @@ class Worker:
 
     def _after(self, error: Exception) -> float | None:
         """Return how long to pause before the next run; None: there is none."""
+        if isinstance(error, BrokenPipeError) and self._on_failure == "stay":
+            # Nobody reads standard output any more. It is raised to who awaits, and no fault.
+            self.state = "failed"
+            return None
         self.failed(error)
         if self._on_failure != "restart" or self.stopping:
             self.state = "failed"
