@@ -172,7 +172,7 @@ def _find(path: Path, scratch: Path, labels: Sequence[str]) -> Source:
                 str(path), scratch, task="image-classification", do_validation=False,
                 device="cpu", local_files_only=True,
             )  # fmt: skip
-    except (ValueError, KeyError, RuntimeError, NotImplementedError) as error:
+    except (ValueError, KeyError, RuntimeError) as error:  # what optimum says no with
         raise PackError(
             f"optimum cannot export it: {' '.join(str(error).split())[:300]}", where=str(path)
         ) from error
