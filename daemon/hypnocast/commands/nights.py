@@ -66,18 +66,29 @@ def export(
             help="edf, csv, bids, nsrr, json, or a program's own: docs/scored-files.md.",
         ),
     ] = "edf",
+    signals: Annotated[
+        bool, typer.Option("--signals", help="With edf: the signals too, from the night's tape.")
+    ] = False,
+    tape: Annotated[
+        Path | None, typer.Option(help="The recording, where it does not lie among the tapes.")
+    ] = None,
     output: Folder = Path(),
 ) -> None:
-    """Write a night's hypnogram as files for other people's software."""
+    """Write a night as files for other people's software: stages, with --signals also signals."""
     from zoneinfo import ZoneInfo
 
     from hypnocast.config.file import load_config
+    from hypnocast.errors import CommandError
     from hypnocast.nights.export import export_night
+    from hypnocast.nights.night_signals import night_signals
     from hypnocast.nights.night_view import open_night
 
+    if (signals or tape) and form != "edf":
+        raise CommandError(f"{form} holds no signals", where="--signals", remedy="Use edf.")
     loaded = load_config(config)
     view = open_night(loaded, night)
-    for path in export_night(view, form, output, ZoneInfo(loaded.site.timezone)):
+    held = night_signals(loaded, view, tape) if signals or tape else []
+    for path in export_night(view, form, output, ZoneInfo(loaded.site.timezone), held):
         say(str(path))
 
 

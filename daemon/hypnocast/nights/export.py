@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import re
+from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 from zoneinfo import ZoneInfo
@@ -19,6 +20,7 @@ from hypnocast.nights.night_view import NightView
 from hypnocast.ports.durable_files import private_file
 from hypnocast.ports.hypnograms.night_files import (
     NightHypnogram,
+    NightSignal,
     bids_events,
     bids_sidecar,
     bids_stem,
@@ -33,8 +35,14 @@ FORMATS = ("edf", "csv", "bids", "nsrr", "json", *VENDOR_FORMATS)
 _STAGES = ("W", "N1", "N2", "N3", "R")
 
 
-def export_night(view: NightView, form: str, folder: Path, zone: ZoneInfo) -> list[Path]:
-    """Write a night into a folder and return the files."""
+def export_night(
+    view: NightView,
+    form: str,
+    folder: Path,
+    zone: ZoneInfo,
+    signals: Sequence[NightSignal] = (),
+) -> list[Path]:
+    """Write a night into a folder and return the files; ``signals`` go into EDF."""
     if form not in FORMATS:
         raise CommandError(
             f"{form!r} is no format", where="--format", remedy=f"Use {', '.join(FORMATS)}."
@@ -44,8 +52,13 @@ def export_night(view: NightView, form: str, folder: Path, zone: ZoneInfo) -> li
     match form:
         case "edf":
             path = folder / f"{stem}.edf"
-            private_file(path, b"")
-            write_edf(night, path)
+            part = path.with_name(f".{path.name}")
+            try:
+                private_file(part, b"")
+                write_edf(night, part, signals)
+                part.replace(path)
+            finally:
+                part.unlink(missing_ok=True)
             return [path]
         case "csv":
             texts = {f"{stem}.csv": as_csv(view, zone)}

@@ -9,7 +9,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from hypnocast.config.tables import Config
-from hypnocast.core.montage.choice import Montage
 from hypnocast.core.pages.page_builder import PageBuilder, PageNeeds
 from hypnocast.core.pictures.recipe import Recipe, builtin, builtin_names
 from hypnocast.core.pictures.render import draw
@@ -20,7 +19,6 @@ from hypnocast.core.types import (
     ClockReading,
     Page,
     Picture,
-    StreamHeader,
     StreamLost,
     StreamOpened,
 )
@@ -73,10 +71,9 @@ def draw_again(
 ) -> Iterator[Picture]:
     """Give those pages of a night that a tape has, up to the last that is wanted."""
     recording = open_recording(tape, timezone=config.site.timezone)
-    beds = {bed.id: bed for bed in config.bed}
-    anchors = [anchor.lsl_t0 for anchor in view.anchors]
     mains_hz = config.signal.mains_hz
-    for page in _pages(recording, recipe, chooser(beds.get(view.session.bed)), anchors):
+    needs = PageNeeds(recipe.roles, recipe.context_s, recipe.tail_s)
+    for page in pages_of_night(config, view, recording, needs):
         if page.epoch in epochs:
             quality = assess(page, recipe.roles, mains_hz)
             names = {role: signal.derivation.name for role, signal in page.signals.items()}
@@ -112,14 +109,13 @@ def recipe_of(view: NightView, epoch: int, fallback: Callable[[], Recipe]) -> Re
     return fallback()
 
 
-def _pages(
-    recording: Recording,
-    recipe: Recipe,
-    choose: Callable[[Sequence[StreamHeader]], Montage],
-    anchors: Sequence[float],
+def pages_of_night(
+    config: Config, view: NightView, recording: Recording, needs: PageNeeds
 ) -> Iterator[Page]:
-    """Give the pages of the grids that begin at these anchors, as the live run closed them."""
-    needs = PageNeeds(recipe.roles, recipe.context_s, recipe.tail_s)
+    """Give the pages of a night that a recording has, as the live run closed them."""
+    beds = {bed.id: bed for bed in config.bed}
+    anchors = [anchor.lsl_t0 for anchor in view.anchors]
+    choose = chooser(beds.get(view.session.bed))
     decisions = decisions_of(recording)
     box = PageBuilder(needs, choose=choose, obey=decisions or None)
     ours: Container[float] = _Near(anchors)

@@ -1,6 +1,6 @@
 """A night's hypnogram as the files that other people's software reads.
 
-EDF+ with annotations alone and the standard texts; the NSRR's two XML files, Profusion's page by
+EDF+ with the standard texts, with or without signals; the NSRR's two XML files, Profusion's page by
 page and the NSRR's own event by event; BIDS ``events.tsv`` with its side-car. Each writer takes
 the same :class:`NightHypnogram`, so that none can say anything else than the others.
 """
@@ -11,13 +11,16 @@ import csv
 import io
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from types import MappingProxyType
 from xml.etree import ElementTree as ET
 from zoneinfo import ZoneInfo
+
+import numpy as np
+from numpy.typing import NDArray
 
 from hypnocast.core.timing.utc import file_time
 from hypnocast.core.types import PAGE_S
@@ -35,6 +38,9 @@ NSRR_EVENTS = MappingProxyType(
 )
 """Stage → the NSRR's concept and Profusion's code."""
 
+COUNTS_PER_UV = 10
+"""What is exported of a signal: tenths of a µV."""
+_MOST_COUNTS = 32767
 _EDF_YEARS = range(1985, 2085)
 """A header has two digits for the year."""
 _EDF_ID = 46
@@ -75,9 +81,22 @@ class NightHypnogram:
         return file_time(self.start, self.zone)
 
 
-def write_edf(night: NightHypnogram, path: Path) -> None:
-    """Write an EDF+ file of annotations: one per page, the lights, the notes."""
-    from edfio import Edf, EdfAnnotation, Patient, Recording
+@dataclass(frozen=True, slots=True, eq=False)
+class NightSignal:
+    """One signal of a whole night in 16 bits, as EDF keeps it."""
+
+    label: str
+    rate: float
+    counts: NDArray[np.int16]
+    """Tenths of a µV about ``centre_uv``."""
+    centre_uv: float
+    missing: tuple[tuple[float, float], ...]
+    """Onset and duration (s) of what was not recorded; its counts are 0."""
+
+
+def write_edf(night: NightHypnogram, path: Path, signals: Sequence[NightSignal] = ()) -> None:
+    """Write an EDF+ file: annotations for every page, the lights and the notes, and signals."""
+    from edfio import Edf, EdfAnnotation, EdfSignal, Patient, Recording
 
     # A night without pages has this one, for a file of nothing would be no EDF+ file.
     annotations = [EdfAnnotation(0.0, None, "Recording starts")]
@@ -89,10 +108,29 @@ def write_edf(night: NightHypnogram, path: Path) -> None:
         EdfAnnotation(at, None, "Lights on" if on else "Lights off") for at, on in night.lights
     ]
     annotations += [EdfAnnotation(at, None, f"Note: {_plain(text)}") for at, text in night.notes]
+    absent: dict[tuple[float, float], list[str]] = {}
+    for signal in signals:
+        for stretch in signal.missing:
+            absent.setdefault(stretch, []).append(signal.label)
+    annotations += [
+        EdfAnnotation(onset, duration, f"Not recorded: {', '.join(labels)}")
+        for (onset, duration), labels in absent.items()
+    ]
     began = night.local_start
     dated = began.year in _EDF_YEARS
+    whole_seconds = all(signal.rate.is_integer() for signal in signals)
     file = Edf(
-        [],
+        [
+            EdfSignal.from_digital(
+                signal.counts,
+                signal.rate,
+                label=signal.label,
+                physical_dimension="uV",
+                physical_range=_range_about(signal.centre_uv),
+                digital_range=(-_MOST_COUNTS, _MOST_COUNTS),
+            )
+            for signal in signals
+        ],
         patient=Patient(code=_word(night.subject)),
         recording=Recording(
             startdate=began.date() if dated else None,
@@ -101,9 +139,15 @@ def write_edf(night: NightHypnogram, path: Path) -> None:
             equipment_code="hypnocast",
         ),
         starttime=began.time(),
+        data_record_duration=(1 if whole_seconds else PAGE_S) if signals else None,
         annotations=sorted(annotations, key=lambda one: one.onset),
     )
     file.write(path)
+
+
+def _range_about(centre_uv: float) -> tuple[float, float]:
+    """Give the µV of the lowest and the highest count; a header has eight characters for each."""
+    return centre_uv - _MOST_COUNTS / COUNTS_PER_UV, centre_uv + _MOST_COUNTS / COUNTS_PER_UV
 
 
 def profusion_xml(night: NightHypnogram) -> str:
