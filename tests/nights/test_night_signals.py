@@ -74,7 +74,6 @@ def _sent(taped: Taped, view: NightView) -> dict[str, FloatArray]:
     [header] = [one for one in recording.headers if one.rate > 0]
     rows: list[FloatArray] = []
     stamps: list[FloatArray] = []
-    from hypnocast.core.types import Chunk
 
     for arrival in recording.arrivals():
         if isinstance(arrival, Chunk) and arrival.stream == header.key:
