@@ -10,7 +10,8 @@ from contextlib import contextmanager, suppress
 
 from playwright.sync_api import Browser, sync_playwright
 
-from hypnocast.dashboard.server import DashboardSettings, serve
+from hypnocast.dashboard.server import serve
+from hypnocast.dashboard.settings import DashboardSettings
 from hypnocast.ports.mqtt.settings import BrokerSettings
 from support.brokers import Mosquitto, free_port
 from support.needs import need_program

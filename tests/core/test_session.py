@@ -63,7 +63,7 @@ def test_epoch_0_begins_with_the_recording_not_with_the_session() -> None:
     session = running(keep)
     assert session.start_of(0) == UTC0 + 305
     assert session.start_of(100) == UTC0 + 305 + 3000
-    assert session.epoch_at(5000 + 305 + 59.9) == 1
+    assert session.anchor_lsl == 5000 + 305
     assert keep.enter(Phase.RECORDING, at(400)) == ()
     with pytest.raises(CommandError, match="cannot go back"):
         keep.enter(Phase.CALIBRATION, at(500))
@@ -229,7 +229,7 @@ def test_a_clock_that_lost_time_in_the_reboot_does_not_hold_the_night_up() -> No
     again = keeper(boot="boot-2")
     found = again.resume(running(keep), now, next_epoch=30, last_seen_utc=UTC0 + 900)
     assert found.first_epoch == 30
-    assert found.session.epoch_at(now.lsl) == 30
+    assert found.session.anchor_lsl == now.lsl - 30 * 30
     assert again.tick(Moment(13.0, now.utc + 1)) == ()
 
 

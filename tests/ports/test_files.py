@@ -28,7 +28,7 @@ from hypnocast.ports.hypnograms.scoring import scored_pages
 from hypnocast.ports.hypnograms.stage_words import stage_of
 from hypnocast.ports.recordings import xdf_encode as xdf
 from hypnocast.ports.recordings.files import open_recording
-from hypnocast.ports.recordings.recording import Annotation, Recording, pseudonym, utc_of
+from hypnocast.ports.recordings.recording import Annotation, Recording, file_start, pseudonym
 from hypnocast.ports.stream_xml import write_header
 
 SECONDS = 90
@@ -239,11 +239,11 @@ def test_a_page_has_the_stage_in_force_at_its_middle() -> None:
 
 
 def test_zoneless_times_get_the_lab_s_zone() -> None:
-    summer = utc_of(datetime(2026, 7, 1, 23, 0), "Europe/Berlin")  # noqa: DTZ001 - as in files
-    winter = utc_of(datetime(2026, 1, 1, 23, 0), "Europe/Berlin")  # noqa: DTZ001 - as in files
+    summer = file_start(datetime(2026, 7, 1, 23, 0), "Europe/Berlin")  # noqa: DTZ001 - as in files
+    winter = file_start(datetime(2026, 1, 1, 23, 0), "Europe/Berlin")  # noqa: DTZ001 - as in files
     assert (summer.hour, winter.hour) == (21, 22)
     with pytest.raises(ConfigError, match="no time zone"):
-        utc_of(datetime(2026, 1, 1), "Mars/Olympus")  # noqa: DTZ001 - as in files
+        file_start(datetime(2026, 1, 1), "Mars/Olympus")  # noqa: DTZ001 - as in files
 
 
 @settings(

@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from jsonschema import Draft7Validator, Draft202012Validator, ValidationError
 
 from hypnocast.core.night.ledger import NightTitle, build_night
+from hypnocast.core.timing.utc import instant as written
 from hypnocast.core.wire import commands, payloads, schema
-from hypnocast.live.staging.stage_events import instant as written
 from support.nights import an_event, instant
 
 HERE = Path(__file__).parent

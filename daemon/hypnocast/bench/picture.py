@@ -17,7 +17,6 @@ from hypnocast.core.pictures.render import picture_digest, render
 from hypnocast.core.types import Pixels
 
 PAGES = 12
-ALIKE = 0.96
 
 
 def measure() -> Iterator[Figure]:

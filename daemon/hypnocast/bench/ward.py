@@ -17,7 +17,6 @@ import time
 from collections import defaultdict
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from pathlib import Path
 
 import msgspec
@@ -25,6 +24,7 @@ import msgspec
 from hypnocast.bench.figures import Figure, Target
 from hypnocast.bench.machine import cpu_s, resident_mb
 from hypnocast.bench.watched_ward import PATIENCE_S, any_broker
+from hypnocast.core.timing.utc import seconds_of
 from hypnocast.core.types import PAGE_S
 from hypnocast.core.wire import payloads
 from hypnocast.core.wire.topics import Topics
@@ -61,7 +61,7 @@ class Heard:
 
     def take(self, event: payloads.StageEvent) -> None:
         """Take note of an event."""
-        late = datetime.now(UTC).timestamp() - datetime.fromisoformat(event.end).timestamp()
+        late = time.time() - seconds_of(event.end)
         key = (event.bed, event.epoch)
         self.first.setdefault(key, late)
         if event.status == "provisional":

@@ -9,7 +9,6 @@ import ssl
 from collections.abc import Callable, Iterator
 
 import uvicorn
-from starlette.applications import Starlette
 
 from hypnocast.dashboard.door import MOST_CONNECTIONS, Door
 from hypnocast.dashboard.guard import LARGEST_HEAD, protocol_of
@@ -18,15 +17,8 @@ from hypnocast.dashboard.hub import Hub
 from hypnocast.dashboard.settings import DashboardSettings
 from hypnocast.errors import ConfigError
 
-__all__ = ["DashboardSettings", "create_app", "serve"]
-
 SWEEP_S = 2.0
 """How often connections on which nothing is said are looked for."""
-
-
-def create_app(settings: DashboardSettings) -> Starlette:
-    """Return the application; it listens to the broker while its lifespan runs."""
-    return Handlers(settings).app
 
 
 class _Server(uvicorn.Server):

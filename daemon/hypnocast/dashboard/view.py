@@ -5,11 +5,11 @@ The browser lays these out and the terminal prints them; neither decides what th
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
 from typing import Literal
 
 from msgspec import Struct
 
+from hypnocast.core.timing.utc import instant
 from hypnocast.core.types import PAGE_S
 from hypnocast.core.wire.payloads import (
     BedState,
@@ -138,7 +138,7 @@ def card(bed: BedView, ward: WardView) -> Card:
     run = _run(points)
     start = night.start if night is not None else None
     if start is None and event is not None:
-        start = _instant(seconds(event.start) - PAGE_S * event.epoch)
+        start = instant(seconds(event.start) - PAGE_S * event.epoch)
     newest = points[-1] if points else None
     electrodes = _electrodes(status)
     node = ward.node_of(bed)
@@ -153,7 +153,7 @@ def card(bed: BedView, ward: WardView) -> Card:
         subject=status.subject if status is not None else None,
         source=_source(bed),
         stage=newest.stage if newest is not None else None,
-        since=_instant(seconds(start) + PAGE_S * (len(points) - run)) if start and run else None,
+        since=instant(seconds(start) + PAGE_S * (len(points) - run)) if start and run else None,
         lasted_s=PAGE_S * run,
         epoch=len(points) - 1 if points else None,
         confidence=event.confidence if event is not None else None,
@@ -162,7 +162,7 @@ def card(bed: BedView, ward: WardView) -> Card:
         reason=(reason := _reason(points, night, event)),
         reason_words=REASON_WORDS[reason] if reason is not None else None,
         recent=points[-RECENT:],
-        recent_end=_instant(seconds(start) + PAGE_S * len(points)) if start and points else None,
+        recent_end=instant(seconds(start) + PAGE_S * len(points)) if start and points else None,
         electrodes=electrodes,
         health=_health(electrodes),
         health_words=_health_words(electrodes),
@@ -286,7 +286,3 @@ def _health_words(electrodes: tuple[Electrode, ...]) -> str:
     if not faulty:
         return f"all {len(electrodes)} good" if len(electrodes) > 1 else "good"
     return "; ".join(f"{', '.join(roles)} {words}" for words, roles in faulty.items())
-
-
-def _instant(at: float) -> str:
-    return datetime.fromtimestamp(at, UTC).isoformat(timespec="milliseconds")[:-6] + "Z"

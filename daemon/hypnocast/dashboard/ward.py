@@ -9,13 +9,13 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from datetime import datetime
 from types import MappingProxyType
 from typing import TypeVar
 
 import msgspec
 
 from hypnocast.core.plain_text import plain
+from hypnocast.core.timing.utc import seconds_of
 from hypnocast.core.wire.commands import Reply
 from hypnocast.core.wire.payloads import (
     BedStatus,
@@ -115,7 +115,7 @@ class WardView:
 
 def seconds(instant: str) -> float:
     """Return an instant of the contract as seconds since 1970; ``ValueError`` if it cannot be."""
-    at = datetime.fromisoformat(instant).timestamp()
+    at = seconds_of(instant)
     if not _EARLIEST <= at <= _LATEST:
         msg = f"{instant} is not of this century or the next"
         raise ValueError(msg)

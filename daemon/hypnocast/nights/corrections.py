@@ -9,10 +9,9 @@ from zoneinfo import ZoneInfo
 
 from hypnocast.config.tables import Config
 from hypnocast.core.night.agreement import compare
-from hypnocast.core.timing.utc import file_time
+from hypnocast.core.timing.utc import file_time, instant
 from hypnocast.core.types import PAGE_S
 from hypnocast.errors import CommandError
-from hypnocast.live.staging.stage_events import instant
 from hypnocast.nights.night_view import NightView, journal_of
 from hypnocast.ports.hypnograms.scored_files import read_scoring
 from hypnocast.ports.hypnograms.scoring import Scoring

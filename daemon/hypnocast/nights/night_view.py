@@ -11,11 +11,11 @@ from types import MappingProxyType
 
 from hypnocast.config.tables import Config
 from hypnocast.core.night.ledger import NightTitle, build_night
+from hypnocast.core.timing.utc import instant
 from hypnocast.core.types import PAGE_S
 from hypnocast.core.wire.payloads import Night, StageEvent, StageName
 from hypnocast.errors import CommandError
 from hypnocast.live.service.build import JOURNAL
-from hypnocast.live.staging.stage_events import instant
 from hypnocast.ports.journal.reader import JournalReader, NightRecord
 from hypnocast.ports.journal.records import BesideRecord, ClockAnchor, SessionRecord
 

@@ -8,7 +8,6 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,7 @@ import msgspec
 from hypnocast.config.tables import Config
 from hypnocast.core.night.agreement import Agreement, compare
 from hypnocast.core.timing.decisions import Decision, decision_from_json
-from hypnocast.core.timing.utc import UtcAnchor
+from hypnocast.core.timing.utc import UtcAnchor, seconds_of
 from hypnocast.core.types import PAGE_S
 from hypnocast.core.wire import payloads
 from hypnocast.core.wire.topics import Topics
@@ -61,7 +60,7 @@ class Replayed:
         """Against the stages in the file; None where it has none."""
         if self.recording is None or not self.events or self.recording.start is None:
             return None
-        start = datetime.fromisoformat(self.events[0].start).timestamp()
+        start = seconds_of(self.events[0].start)
         begun = start - PAGE_S * self.events[0].epoch - self.recording.start.timestamp()
         model = {event.epoch: event.stage for event in self.events}
         epochs = max(model) + 1

@@ -22,7 +22,7 @@ from hypnocast.ports.hypnograms.scored_files import read_scoring
 from hypnocast.ports.hypnograms.stage_words import read_word
 from hypnocast.ports.hypnograms.text_files import read_text
 from hypnocast.ports.journal.reader import JournalReader, NightRecord
-from hypnocast.ports.recordings.recording import utc_of
+from hypnocast.ports.recordings.recording import file_start
 from hypnocast_models.data.recordings import open_recording
 from hypnocast_models.readers.night import ArrayNight
 from hypnocast_models.readers.scoring import scoring_of
@@ -114,7 +114,7 @@ def read_hypnogram(
         return _from_rows(path, plain, rows)
     scored = read_scoring(path, scheme=scheme)
     laid = scoring_of(scored)
-    start = None if scored.start is None else utc_of(scored.start, timezone)
+    start = None if scored.start is None else file_start(scored.start, timezone)
     if start is not None:
         start += timedelta(seconds=laid.anchor)
     return replace(plain, stages=laid.stages, start=start, notes=scored.notes)

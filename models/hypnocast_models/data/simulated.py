@@ -17,7 +17,6 @@ from hypnocast_models.data.recordings import page_of
 
 ROLES = (Role.F4, Role.C4, Role.O2, Role.E1, Role.E2, Role.CHIN)
 RATE = 128
-DATABASE = "simulated"
 
 
 def stretch(seed: int, pages: int) -> SimulatedNight:

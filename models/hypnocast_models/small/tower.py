@@ -23,7 +23,6 @@ BANDS = 6
 PAGE_PX = 448
 TRACE_HALF_PX = 224
 TOKEN_PX = 32
-TOKENS_PER_BAND = PAGE_PX // TOKEN_PX
 STRIP_ROWS = 56
 """Rows cut around a trace's zero line: half as much again as its band, for tall waves."""
 SPECTRUM_ROWS = 37

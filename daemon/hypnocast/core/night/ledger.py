@@ -12,9 +12,9 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from typing import Literal
 
+from hypnocast.core.timing.utc import seconds_of
 from hypnocast.core.types import PAGE_S
 from hypnocast.core.wire.payloads import (
     Instant,
@@ -73,8 +73,6 @@ class NightLedger:
         self._marks: list[NightMark] = []
         self._notes: deque[NightMark] = deque()
         self._note_chars = 0
-        self.notes_left_out = 0
-        """Older notes that are no longer shown."""
         self._last_sequence = 0
 
     def add(self, event: StageEvent) -> None:
@@ -111,7 +109,6 @@ class NightLedger:
         self._note_chars += len(mark.text)
         while len(self._notes) > MAX_NOTES or self._note_chars > MAX_NOTE_CHARS:
             self._note_chars -= len(self._notes.popleft().text)
-            self.notes_left_out += 1
 
     @property
     def stages(self) -> Sequence[StageName | None]:
@@ -240,7 +237,7 @@ def _at(mark: NightMark) -> str:
 
 
 def _boundary(at: Instant, start: Instant) -> int:
-    seconds = (datetime.fromisoformat(at) - datetime.fromisoformat(start)).total_seconds()
+    seconds = seconds_of(at) - seconds_of(start)
     return round(seconds / PAGE_S)
 
 

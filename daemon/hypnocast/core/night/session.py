@@ -95,13 +95,6 @@ class Session:
             raise ValueError(msg)
         return self.anchor_utc + PAGE_S * epoch
 
-    def epoch_at(self, lsl: float) -> int:
-        """Return the page in which a time on the LSL clock lies; negative before the first."""
-        if self.anchor_lsl is None:
-            msg = f"session {self.id} has no pages before its recording begins"
-            raise ValueError(msg)
-        return floor((lsl - self.anchor_lsl) / PAGE_S)
-
     def lights_at(self, utc: float) -> Lights:
         """Return whether the lights were on, by the newest mark not after a UTC."""
         state: Lights = "unknown"

@@ -30,13 +30,6 @@ class RecentArrivals:
         """Return what somebody must hear who begins where this begins."""
         return (*self._before.arrivals(), *self._recent)
 
-    def standing(self) -> tuple[Arrival, ...]:
-        """Return what somebody must hear who begins now: the open streams and their clocks."""
-        now = self._before.copy()
-        for arrival in self._recent:
-            now.take(arrival)
-        return now.arrivals()
-
     def after(self, arrival: Arrival | None) -> tuple[Arrival, ...]:
         """Return what somebody must hear who begins behind this very arrival.
 

@@ -10,7 +10,6 @@ import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from typing import Protocol
 
 import msgspec
@@ -18,13 +17,13 @@ import msgspec
 from hypnocast.core.night.ledger import NightLedger, NightTitle
 from hypnocast.core.night.session import Session
 from hypnocast.core.pages.aligned_stream import AlignedStreamState
+from hypnocast.core.timing.utc import instant, seconds_of
 from hypnocast.core.types import Flag, Pixels, StreamHeader
 from hypnocast.core.wire import payloads
 from hypnocast.core.wire.topics import Topics
 from hypnocast.live.bed.bed_updates import ChannelSeen, SignalsSeen
 from hypnocast.live.publishing.bed_log import BedLog
 from hypnocast.live.staging.bed_stager import StagedEvent
-from hypnocast.live.staging.stage_events import instant
 from hypnocast.ports.journal.reader import NightRecord
 from hypnocast.ports.journal.records import Committed, StoredEvent
 from hypnocast.ports.mqtt.link import MqttLink
@@ -184,7 +183,7 @@ class BedPublisher:
         session = self._session
         if session is None or session.anchor_lsl is None or session.anchor_utc is None:
             return None
-        return session.anchor_lsl + (datetime.fromisoformat(at).timestamp() - session.anchor_utc)
+        return session.anchor_lsl + (seconds_of(at) - session.anchor_utc)
 
     @property
     def stages(self) -> Sequence[payloads.StageName | None]:

@@ -15,6 +15,7 @@ import structlog
 
 from hypnocast.core.night.session import Phase, Session, SessionChange
 from hypnocast.core.quality import coverage_of
+from hypnocast.core.timing.utc import instant
 from hypnocast.core.types import ChannelQuality, FloatArray, Opinion, Role
 from hypnocast.core.verdicts.decider import Decider, NightState
 from hypnocast.core.wire import payloads
@@ -28,7 +29,7 @@ from hypnocast.live.staging.committing import EventCommitter
 from hypnocast.live.staging.judging import Judge
 from hypnocast.live.staging.rolling import RollingStager
 from hypnocast.live.staging.second_opinion import BesidePack
-from hypnocast.live.staging.stage_events import Origin, instant
+from hypnocast.live.staging.stage_events import Origin
 from hypnocast.ports.journal.journal import Journal
 from hypnocast.ports.journal.reader import NightRecord
 from hypnocast.ports.journal.records import BesideRecord, Committed

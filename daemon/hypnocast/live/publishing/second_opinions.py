@@ -12,6 +12,7 @@ import numpy as np
 
 from hypnocast.core.night.agreement import compare
 from hypnocast.core.night.session import Session
+from hypnocast.core.timing.utc import instant
 from hypnocast.core.types import STAGES, FloatArray
 from hypnocast.core.wire import payloads
 from hypnocast.core.wire.payloads import StageName
@@ -20,7 +21,7 @@ from hypnocast.live.staging.bed_stager import StagedEvent
 from hypnocast.live.staging.carrying import Carried
 from hypnocast.live.staging.judging import Judge
 from hypnocast.live.staging.second_opinion import BesidePack, BesideStager
-from hypnocast.live.staging.stage_events import instant, probabilities_of
+from hypnocast.live.staging.stage_events import probabilities_of
 from hypnocast.ports.journal.journal import Journal
 from hypnocast.ports.journal.records import Batch, BesideRecord, CarriedRecord
 from hypnocast.ports.supervision import Supervisor

@@ -6,10 +6,10 @@ import time
 from typing import TYPE_CHECKING, Final
 
 from hypnocast import __version__
+from hypnocast.core.timing.utc import instant
 from hypnocast.core.wire import payloads
 from hypnocast.live.publishing.bed_publisher import silence_of
 from hypnocast.live.service.numbers import counters_of, numbers_of, queues_of
-from hypnocast.live.staging.stage_events import instant
 
 if TYPE_CHECKING:
     from hypnocast.live.service.ward import Ward, WardParts

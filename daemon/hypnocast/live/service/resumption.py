@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from concurrent.futures import Future
-from datetime import datetime
 
 import structlog
 
 from hypnocast.core.night.session import LightsMark, Phase, Session
+from hypnocast.core.timing.utc import seconds_of
 from hypnocast.errors import HypnocastError
 from hypnocast.live.publishing.bed_worker import KnownNight
 from hypnocast.live.staging.carrying import Carried
@@ -34,7 +34,7 @@ def session_of(night: NightRecord, boot_id: str) -> Session:
     anchor = night.anchors[-1] if night.anchors else None
     anchor = next((each for each in night.anchors if each.boot_id == boot_id), anchor)
     lights = tuple(
-        LightsMark("off" if mark.kind == "lights_off" else "on", utc_of(mark.at))
+        LightsMark("off" if mark.kind == "lights_off" else "on", seconds_of(mark.at))
         for mark in night.marks
         if mark.kind in ("lights_off", "lights_on")
     )
@@ -45,17 +45,12 @@ def session_of(night: NightRecord, boot_id: str) -> Session:
         subject=record.subject,
         source=record.source,
         boot_id=anchor.boot_id if anchor is not None else "",
-        opened_utc=utc_of(record.opened),
+        opened_utc=seconds_of(record.opened),
         phase=Phase(record.phase),
         anchor_lsl=anchor.lsl_t0 if anchor is not None else None,
         anchor_utc=anchor.utc_t0 if anchor is not None else None,
         lights=lights,
     )
-
-
-def utc_of(at: str) -> float:
-    """Return the seconds since 1970 of a time as the journal writes it."""
-    return datetime.fromisoformat(at).timestamp()
 
 
 def log_failure(taken_up: Future[None]) -> None:

@@ -11,6 +11,7 @@ from typing import Any, Protocol
 
 import structlog
 
+from hypnocast.core.timing.utc import seconds_of
 from hypnocast.core.wire import payloads
 from hypnocast.core.wire.payloads import OutboxCounters
 from hypnocast.core.wire.topics import Topics
@@ -24,7 +25,7 @@ from hypnocast.live.publishing.bed_worker import BedParts, BedWorker
 from hypnocast.live.publishing.home_assistant import discovery, discovery_topic
 from hypnocast.live.service.command_handler import CommandHandler
 from hypnocast.live.service.daemon_status import degraded_of, state_of
-from hypnocast.live.service.resumption import known_night, log_failure, session_of, utc_of
+from hypnocast.live.service.resumption import known_night, log_failure, session_of
 from hypnocast.live.staging.second_opinion import BesideJudges
 from hypnocast.ports.host_clock import HostClock
 from hypnocast.ports.journal.reader import JournalReader
@@ -347,7 +348,7 @@ class Ward:
         known = await self.journal.read(lambda reader: known_night(reader, session_id))
         night, session = known.night, session_of(known.night, self._plan.boot_id)
         last = max((event.epoch for event in night.events), default=-1)
-        seen = max([session.opened_utc, *(utc_of(page.end) for page in night.events)])
+        seen = max([session.opened_utc, *(seconds_of(page.end) for page in night.events)])
         _log.info("session taken up again", bed=session.bed, session=session.id, epoch=last + 1)
         await self.worker_of(session.bed).resume(session, known)
         taken_up = self.signal_thread.post(

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import UTC, datetime
 
 import numpy as np
 
 from hypnocast.core.night.session import Session
+from hypnocast.core.timing.utc import instant
 from hypnocast.core.wire.payloads import NightMark
 from hypnocast.live.staging.bed_stager import StagedEvent
-from hypnocast.live.staging.stage_events import instant
 from hypnocast.ports.journal.journal import Journal
 from hypnocast.ports.journal.records import (
     Batch,
@@ -129,4 +129,4 @@ def session_record(session: Session) -> SessionRecord:
 
 
 def _now() -> str:
-    return instant(datetime.now(UTC).timestamp())
+    return instant(time.time())

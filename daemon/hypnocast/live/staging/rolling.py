@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 
+from hypnocast.core.timing.utc import instant
 from hypnocast.core.types import Opinion, Picture, Reason, Staged
 from hypnocast.core.verdicts.decider import Decider
 from hypnocast.core.wire import payloads
@@ -20,7 +21,7 @@ from hypnocast.errors import HypnocastError
 from hypnocast.live.bed.bed_updates import Glimpsed
 from hypnocast.live.staging.bed_stager import BedStager
 from hypnocast.live.staging.judging import Judge
-from hypnocast.live.staging.stage_events import Origin, instant, probabilities_of
+from hypnocast.live.staging.stage_events import Origin, probabilities_of
 
 Send = Callable[[payloads.Rolling], None]
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import UTC, datetime
 
+from hypnocast.core.timing.utc import instant
 from hypnocast.core.types import (
     PAGE_S,
     ChannelQuality,
@@ -19,13 +19,6 @@ from hypnocast.live.bed.bed_updates import Timings
 
 UNASSIGNED = 1
 """Sequence of an event that the journal has not numbered yet."""
-
-
-def instant(utc_s: float) -> str:
-    """Write a time (seconds since 1970, UTC) as events carry it."""
-    # Not by strftime, which writes the year 26 in two digits where all expect four.
-    when = datetime.fromtimestamp(round(utc_s, 3), UTC).replace(tzinfo=None)
-    return when.isoformat(timespec="milliseconds") + "Z"
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,14 +8,15 @@ into the night as a note once the disk is back. Sessions, anchors and marks are 
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
 from typing import Final
 
 import msgspec
 
+from hypnocast.core.timing.utc import instant
 from hypnocast.core.wire import payloads
 from hypnocast.errors import JournalError
 from hypnocast.ports.journal.records import (
@@ -188,7 +189,7 @@ class Held:
                 refused.append(Refused(batch, str(error)))
         store.start_sequences(self.heads.items())
         store.delivered(self.delivered)
-        at = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.000Z")
+        at = instant(time.time())
         lost = [(session, str(words)) for session, words in self.given_up.items()]
         lost += [note for one in refused for note in one.notes(self.delivered)]
         for session, words in lost:

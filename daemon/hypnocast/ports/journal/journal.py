@@ -11,10 +11,11 @@ import asyncio
 import sqlite3
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Self, TypeVar
 
+from hypnocast.core.timing.utc import instant, seconds_of
 from hypnocast.core.wire.payloads import OutboxCounters
 from hypnocast.errors import JournalError
 from hypnocast.ports.journal.files import JournalFiles
@@ -140,7 +141,7 @@ class Journal:
 
     async def forget(self, *, keep_days: int, now: datetime) -> int:
         """Delete ended nights older than ``keep_days`` that owe the broker nothing; count them."""
-        limit = (now.astimezone(UTC) - timedelta(days=keep_days)).strftime("%Y-%m-%dT%H:%M:%S.000Z")
+        limit = instant((now - timedelta(days=keep_days)).timestamp())
         nights = 0
         while await asyncio.wrap_future(
             self._writer.chore(lambda store: store.forget_one_before(limit))
@@ -209,5 +210,5 @@ class Journal:
         oldest = await self.read(JournalReader.oldest_waiting)
         age = None
         if oldest is not None:
-            age = max(0.0, (now - datetime.fromisoformat(oldest)).total_seconds())
+            age = max(0.0, now.timestamp() - seconds_of(oldest))
         return OutboxCounters(waiting=waiting, oldest_s=age, sent=self._sent)

@@ -6,13 +6,13 @@ import asyncio
 import hashlib
 import time
 from collections.abc import Awaitable, Callable
-from datetime import UTC, datetime
 from typing import Final
 
 import msgspec
 import structlog
 
 from hypnocast.core.budget import Budget
+from hypnocast.core.timing.utc import instant
 from hypnocast.core.wire import commands, payloads
 from hypnocast.core.wire.commands import CatchUp, Command, Explain, PageCommand, Reply
 from hypnocast.errors import HypnocastError
@@ -212,4 +212,4 @@ def _named_in(payload: bytes) -> tuple[str, str]:
 
 
 def _now() -> str:
-    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%f")[:-3] + "Z"
+    return instant(time.time())

@@ -22,7 +22,7 @@ from hypnocast.core.types import (
 from hypnocast.errors import TapeError
 from hypnocast.ports.recordings.edf_file import EdfFile
 from hypnocast.ports.recordings.limits import check_annotations, check_duration
-from hypnocast.ports.recordings.recording import Annotation, Recording, pseudonym, utc_of
+from hypnocast.ports.recordings.recording import Annotation, Recording, file_start, pseudonym
 from hypnocast.ports.recordings.tape_reader import TapeDecision, is_tape, read_tape, tape_facts
 from hypnocast.ports.recordings.xdf_decode import Damage
 from hypnocast.ports.recordings.xdf_file import open_foreign_xdf
@@ -150,7 +150,7 @@ def _open_edf(path: Path, timezone: str, key: bytes) -> Recording:
         path=path,
         format=file.reserved[:5] if file.reserved[3:4] == "+" else kind,
         subject=pseudonym(file.patient, key, file.identity_free),
-        start=None if file.start is None else utc_of(file.start, timezone),
+        start=None if file.start is None else file_start(file.start, timezone),
         t0=0.0,
         duration_s=last_onset + file.record_s,
         headers=tuple(header for header, _ in groups),

@@ -54,7 +54,7 @@ class Recording:
         return self.play(chunk_s)
 
 
-def utc_of(local: datetime, timezone: str) -> datetime:
+def file_start(local: datetime, timezone: str) -> datetime:
     """Give a file's local, zoneless time a zone. An hour that occurs twice is the first one."""
     try:
         zone = ZoneInfo(timezone)
