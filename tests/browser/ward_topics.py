@@ -23,7 +23,7 @@ from PIL import Image
 
 from hypnocast.core.evidence.occlusion import PATCHES, StageBasis
 from hypnocast.core.pictures.recipe import Recipe, builtin
-from hypnocast.core.pictures.render import draw
+from hypnocast.core.pictures.render import draw_page
 from hypnocast.core.types import (
     PAGE_S,
     ChannelQuality,
@@ -156,7 +156,7 @@ class Scene:
         }
         page = Page(epoch, signals, recipe.context_s, recipe.tail_s)
         quality = {role: ChannelQuality(1.0) for role in present}
-        return draw(page, recipe, 50, quality, {role: role.value for role in present})
+        return draw_page(page, recipe, 50, quality, {role: role.value for role in present})
 
     def png(self, epoch: int) -> bytes:
         file = BytesIO()

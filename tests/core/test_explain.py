@@ -22,7 +22,7 @@ from hypnocast.core.evidence.occlusion import (
 )
 from hypnocast.core.pictures.conditioning import condition
 from hypnocast.core.pictures.recipe import builtin
-from hypnocast.core.pictures.render import draw, render
+from hypnocast.core.pictures.render import draw_page, render
 from hypnocast.core.types import (
     STAGES,
     Derivation,
@@ -57,7 +57,7 @@ def page(stage: Stage, roles: Sequence[Role] = ROLES, seed: int = 5) -> Page:
 
 
 def drawn(stage: Stage, roles: Sequence[Role] = ROLES) -> Picture:
-    return draw(page(stage, roles), RECIPE, 50, {}, {})
+    return draw_page(page(stage, roles), RECIPE, 50, {}, {})
 
 
 def look_of(picture: Picture) -> Look:

@@ -197,7 +197,7 @@ def live(
 ) -> tuple[list[float], PageBuilder]:
     """Run live with a sender whose clock is set at a time; return each page's missing share."""
     box = PageBuilder(needs, choose=bed.choose)
-    box.open(StreamOpened(sent.header, START))
+    box.add(StreamOpened(sent.header, START))
     box.begin(START)
     missing = []
     next_reading = START
@@ -205,9 +205,9 @@ def live(
         last = min(first + 25, len(sent.stamps)) - 1
         now = float(sent.taken[last]) + 0.02
         if now >= next_reading:
-            box.read_clock(ClockReading("eeg", now, 0.0 if now < at else -stepped))
+            box.add(ClockReading("eeg", now, 0.0 if now < at else -stepped))
             next_reading += 5.0
-        box.feed(sent.chunk(first, last + 1, now))
+        box.add(sent.chunk(first, last + 1, now))
         missing += [bed.missing(page, Role.F4) for page in box.close_due(now)]
     return missing, box
 
@@ -255,11 +255,11 @@ def test_a_page_waits_for_the_slowest_channel_but_not_beyond_the_grace() -> None
     eeg, face = two_streams(60.0)
     box = PageBuilder(bed.NEEDS, choose=bed.choose)
     for one in (eeg, face):
-        box.open(StreamOpened(one.header, START))
-        box.read_clock(one.readings()[0])
+        box.add(StreamOpened(one.header, START))
+        box.add(one.readings()[0])
     box.begin(START)
-    box.feed(eeg.chunk(0, 4000))
-    box.feed(face.chunk(0, 64 * 25))
+    box.add(eeg.chunk(0, 4000))
+    box.add(face.chunk(0, 64 * 25))
     end = START + 30 + bed.NEEDS.tail_s
     assert box.close_due(end + 0.99) == []
     (page,) = box.close_due(end + 1.0)
@@ -271,18 +271,18 @@ def test_late_samples_are_counted_not_drawn() -> None:
     eeg, face = two_streams(100.0)
     box = PageBuilder(bed.NEEDS, choose=bed.choose)
     for one in (eeg, face):
-        box.open(StreamOpened(one.header, START))
-        box.read_clock(one.readings()[0])
+        box.add(StreamOpened(one.header, START))
+        box.add(one.readings()[0])
     box.begin(START)
-    box.feed(eeg.chunk(0, 4000))
-    box.feed(face.chunk(0, 64 * 25))
+    box.add(eeg.chunk(0, 4000))
+    box.add(face.chunk(0, 64 * 25))
     box.close_due(START + 32.0)
     assert box.late == 0
-    box.feed(face.chunk(64 * 25, 64 * 40))
+    box.add(face.chunk(64 * 25, 64 * 40))
     late = box.late
     assert late == pytest.approx(64 * 5, abs=1)
-    box.feed(eeg.chunk(4000, 7000))
-    box.feed(face.chunk(64 * 40, 64 * 70))
+    box.add(eeg.chunk(4000, 7000))
+    box.add(face.chunk(64 * 40, 64 * 70))
     (page,) = box.close_due(START + 61.0)
     assert page.epoch == 1
     assert bed.missing(page, Role.CHIN) == 0.0
@@ -352,8 +352,8 @@ def test_samples_are_what_their_header_does_not_say_and_no_reader_falls() -> Non
         100.0,
         (ChannelInfo("F4-M1", "uV"), ChannelInfo("C4-M1", None)),
     )
-    box.open(StreamOpened(wild, START))
-    box.read_clock(ClockReading("eeg", START, 0.0))
+    box.add(StreamOpened(wild, START))
+    box.add(ClockReading("eeg", START, 0.0))
     box.begin(START)
     stamps = START + np.arange(4000) / 100.0
     values = np.full((4000, 1), 1.0, dtype=np.float32)
@@ -363,8 +363,8 @@ def test_samples_are_what_their_header_does_not_say_and_no_reader_falls() -> Non
     values[103] = 3e38
     stamps[200] = np.nan
     stamps[201] = np.inf
-    box.feed(Chunk("eeg", values, stamps))
-    box.feed(Chunk("nobody", values, stamps))
+    box.add(Chunk("eeg", values, stamps))
+    box.add(Chunk("nobody", values, stamps))
     (page,) = box.close_due(START + 35.0)
     line = bed.proper(page, Role.F4)
     assert np.flatnonzero(np.isnan(line)).tolist()[:3] == [100, 101, 102]
@@ -377,7 +377,7 @@ def test_the_health_of_a_channel_is_seen_within_its_last_seconds() -> None:
     eeg, _ = two_streams(60.0)
     box = PageBuilder(bed.NEEDS, choose=bed.choose)
     for event in whole([eeg.only(eeg.taken < START + 20.0)]):
-        bed.tell(box, event)
+        box.add(event)
     recent = box.recent(START + 22.0)
     assert set(recent) == set(bed.EEG)
     line = recent[Role.F4].samples

@@ -97,7 +97,7 @@ def live(rng: np.random.Generator, restart: str) -> Night:
             box.begin(now + 0.0123)
             begun = True
         night.tape.append(event)
-        bed.tell(box, event)
+        box.add(event)
         night.pages += box.close_due(now)
         night.decisions += box.take_decisions()
     night.pages += box.end(events[-1][0])
@@ -140,7 +140,7 @@ def test_a_replayed_tape_gives_the_pages_of_the_night(seed: int, restart: str) -
     box = PageBuilder(bed.NEEDS, choose=bed.choose, obey=map(decision_from_json, written))
     pages: list[Page] = []
     for event in rechunked(night.tape, rng):
-        bed.tell(box, event)
+        box.add(event)
         pages += box.close_due(0.0)
     pages += box.end(0.0)
     assert len(pages) >= 4
@@ -160,7 +160,7 @@ def test_a_tape_cut_short_gives_every_page_it_can() -> None:
     box = PageBuilder(bed.NEEDS, choose=bed.choose, obey=night.decisions)
     pages: list[Page] = []
     for event in short:
-        bed.tell(box, event)
+        box.add(event)
         pages += box.close_due(0.0)
     whole = len(pages)
     assert whole >= 2

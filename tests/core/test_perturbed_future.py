@@ -99,7 +99,7 @@ def staged(events: list[Timed], pages: int, *, look_ahead: bool) -> Verdicts:
     for now, event in events:
         # The clock ticks between arrivals too: pages whose grace is over close by themselves.
         closed = box.close_due(now)
-        bed.tell(box, event)
+        box.add(event)
         for page in [*closed, *box.close_due(now)]:
             beside.take(page, now)
     for page in box.end(START + pages * PAGE_S):

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from hypnocast.core.pictures.conditioning import Conditioned, condition
 from hypnocast.core.pictures.labels import annotate
 from hypnocast.core.pictures.recipe import Recipe, builtin, builtin_names
-from hypnocast.core.pictures.render import draw, picture_digest, render, spectrogram_top
+from hypnocast.core.pictures.render import draw_page, picture_digest, render, spectrogram_top
 from hypnocast.core.quality import assess
 from hypnocast.core.types import Page, Pixels, Role
 from support.synthetic_pages import SIX, page_of, synthetic_page
@@ -198,7 +198,7 @@ def test_every_channel_fills_its_band_in_the_paper_s_scaling() -> None:
 def test_draw_tells_what_it_drew() -> None:
     page = synthetic_page(CLINICAL, 5, roles=SIX)
     quality = assess(page, SIX, 50)
-    picture = draw(page, CLINICAL, 50, quality, {Role.F4: "F4-M1"})
+    picture = draw_page(page, CLINICAL, 50, quality, {Role.F4: "F4-M1"})
     assert picture.epoch == page.epoch
     assert picture.recipe == CLINICAL.digest
     assert picture.quality is quality

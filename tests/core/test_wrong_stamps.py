@@ -21,7 +21,6 @@ from support.bed_lab import (
     proper,
     same,
     send,
-    tell,
 )
 
 CHUNK = 25
@@ -52,7 +51,7 @@ def live_pages(
     pages: list[Page] = []
     decided: list[Decision] = []
     for event in events:
-        tell(box, event)
+        box.add(event)
         if isinstance(event, Chunk):
             pages += box.close_due(event.arrived)
             decided += box.take_decisions()
@@ -126,9 +125,9 @@ def test_a_replay_of_the_tape_refuses_the_same_samples() -> None:
     replayed: list[Page] = []
     for event in events:
         if isinstance(event, Chunk):
-            tell(box, Chunk(event.stream, event.samples, event.stamps))
+            box.add(Chunk(event.stream, event.samples, event.stamps))
         else:
-            tell(box, event)
+            box.add(event)
         replayed += box.close_due(0.0)
     replayed += box.end(1150.0)
     assert len(replayed) == len(pages)

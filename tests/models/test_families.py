@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from hypnocast.core.pictures.recipe import builtin
-from hypnocast.core.pictures.render import draw
+from hypnocast.core.pictures.render import draw_page
 from hypnocast.core.types import Look, Role
 from hypnocast.core.verdicts.calibration import Calibration
 from hypnocast.stagers.onnx.local import LocalStager
@@ -93,7 +93,7 @@ def test_a_tiny_model_is_tuned_exported_verified_and_staged(kind: str, tmp_path:
     looks = []
     for row in range(4):
         page = night.page(row, RECIPE.context_s, RECIPE.tail_s, Role.C4, 1.0)
-        looks.append(Look(pictures=(draw(page, RECIPE, 50, {}, {Role.C4: "C4-M1"}),)))
+        looks.append(Look(pictures=(draw_page(page, RECIPE, 50, {}, {Role.C4: "C4-M1"}),)))
     opinions = stager.judge(looks)
     stager.close()
     assert [o.epoch for o in opinions] == [0, 1, 2, 3]

@@ -12,7 +12,7 @@ import pytest
 from numpy.typing import NDArray
 
 from hypnocast.core.pictures.recipe import builtin
-from hypnocast.core.pictures.render import draw
+from hypnocast.core.pictures.render import draw_page
 from hypnocast.core.types import Look, Picture, Role, Stage
 from hypnocast.core.verdicts.calibration import Calibration
 from hypnocast.core.verdicts.decider import Decider, NightState
@@ -61,7 +61,7 @@ def shelf(tmp_path_factory: pytest.TempPathFactory) -> DrawnNights:
 def pictures_of(pages: int, gain: float = 1.0) -> list[Picture]:
     recording = night(20)
     return [
-        draw(
+        draw_page(
             recording.page(row, RECIPE.context_s, RECIPE.tail_s, Role.C4, gain),
             RECIPE,
             50,
@@ -256,7 +256,7 @@ def test_n3_of_a_simulated_night_is_n3_to_the_pack_that_ships() -> None:
         )
         channels = {Role.F4: (samples[:, 0].astype(np.float64), 128.0, "F4-M1")}
         page = page_of(channels, epoch, RECIPE.context_s, RECIPE.tail_s)
-        recent.append(draw(page, RECIPE, 50, {}, {Role.F4: "F4-M1"}))
+        recent.append(draw_page(page, RECIPE, 50, {}, {Role.F4: "F4-M1"}))
         looks.append(Look(tuple(recent), center=before))
         deep.append(simulated.stages[epoch] is Stage.N3)
     stager = LocalStager(pack, "cpu", threads=1)

@@ -16,13 +16,10 @@ from hypnocast.core.pictures.recipe import builtin
 from hypnocast.core.timing.decisions import decision_to_json
 from hypnocast.core.types import (
     STEPS_PER_MICROVOLT,
-    Chunk,
-    ClockReading,
     FloatArray,
     Role,
-    StreamOpened,
 )
-from hypnocast.nights.one_page import draw_page, pages_of
+from hypnocast.nights.one_page import draw_from_file, pages_of
 from hypnocast.ports.recordings.files import open_recording
 from hypnocast.ports.recordings.tape import Tape
 from hypnocast.simulate import CLINICAL, SimulatedNight, SimulatedSource
@@ -106,8 +103,8 @@ def test_pages_of_two_formats_differ_by_no_more_than_their_digits(
 
 @pytest.mark.parametrize("kind", ["edf", "bdf"])
 def test_pictures_of_two_formats_look_the_same(recordings: dict[str, Path], kind: str) -> None:
-    one = draw_page(Config(), recordings[kind], 2, RECIPE.name).picture
-    other = draw_page(Config(), recordings["tape"], 2, RECIPE.name).picture
+    one = draw_from_file(Config(), recordings[kind], 2, RECIPE.name).picture
+    other = draw_from_file(Config(), recordings["tape"], 2, RECIPE.name).picture
     difference = np.abs(one.rgb.astype(int) - other.rgb.astype(int))
     assert (difference > 8).mean() < 0.002
     assert one.channels == other.channels
@@ -120,13 +117,7 @@ def test_what_is_left_of_a_tape_whose_beginning_is_gone_is_decided_anew_and_says
     box = PageBuilder(PageNeeds(RECIPE.roles), choose=choose_montage)
     for _, arrival in SOURCE:
         tape.write(arrival)
-        match arrival:
-            case Chunk():
-                box.feed(arrival)
-            case ClockReading():
-                box.read_clock(arrival)
-            case StreamOpened():
-                box.open(arrival)
+        box.add(arrival)
         if box.anchor is None and box.all_since is not None:
             box.begin(box.all_since)
         box.close_due(box.watermark or 0.0)

@@ -19,7 +19,7 @@ from hypnocast import cli
 from hypnocast.config.file import load_config
 from hypnocast.core.montage.units import microvolts_per
 from hypnocast.core.types import Chunk, ClockReading, Role, StreamLost, StreamOpened
-from hypnocast.nights.one_page import draw_page
+from hypnocast.nights.one_page import draw_from_file
 from hypnocast.ports.recordings.files import open_recording
 from hypnocast.ports.recordings.recording import Recording
 from hypnocast.ports.stream_xml import parse_header
@@ -279,5 +279,5 @@ def test_a_recording_is_read_by_the_names_of_a_bed(tmp_path: Path) -> None:
     toml.write_text(
         '[[bed]]\nid = "amp"\nstreams = [{ name = "amp" }]\nroles = { "F4-M1" = "Channel 7" }\n'
     )
-    told = draw_page(load_config(toml), path, 1, "clinical-448x224", bed="amp")
+    told = draw_from_file(load_config(toml), path, 1, "clinical-448x224", bed="amp")
     assert told.picture.channels == {Role.F4: "Channel 7"}

@@ -154,18 +154,6 @@ def in_any_order(streams: Sequence[Iterable[Event]], rng: np.random.Generator) -
             yield stream.pop(0)
 
 
-def tell(box: PageBuilder, event: Event) -> None:
-    match event:
-        case Chunk():
-            box.feed(event)
-        case ClockReading():
-            box.read_clock(event)
-        case StreamOpened():
-            box.open(event)
-        case StreamLost():
-            box.lose(event)
-
-
 def pages_of(
     events: Iterable[Event],
     *,
@@ -180,7 +168,7 @@ def pages_of(
     box.begin(anchor)
     pages: list[Page] = []
     for event in events:
-        tell(box, event)
+        box.add(event)
         now = box.watermark
         if now is not None:
             pages += box.close_due(now)

@@ -15,7 +15,7 @@ from hypnocast.api.hypnogram import StagedHypnogram
 from hypnocast.api.recorded import Recorded, recording_of
 from hypnocast.core.montage.choice import choose_montage
 from hypnocast.core.pictures.recipe import Recipe, builtin
-from hypnocast.core.pictures.render import draw as draw_picture
+from hypnocast.core.pictures.render import draw_page
 from hypnocast.core.quality import assess, verdict_on
 from hypnocast.core.types import PAGE_S, STAGES, Look, Opinion, Page, Picture, Pixels, Reason
 from hypnocast.core.verdicts.decider import Decider, NightState
@@ -142,9 +142,7 @@ class OpenNight:
         return pages_of(self._recording, recipe)
 
     def _picture(self, page: Page, recipe: Recipe) -> Picture:
-        quality = assess(page, recipe.roles, self._mains_hz)
-        names = {role: signal.derivation.name for role, signal in page.signals.items()}
-        return draw_picture(page, recipe, self._mains_hz, quality, names)
+        return draw_page(page, recipe, self._mains_hz)
 
 
 class _Judge:

@@ -7,8 +7,7 @@ from dataclasses import replace
 from itertools import islice
 
 from hypnocast.core.pictures.recipe import Recipe
-from hypnocast.core.pictures.render import draw
-from hypnocast.core.quality import assess
+from hypnocast.core.pictures.render import draw_page
 from hypnocast.core.types import Look, Page, Picture
 from hypnocast.nights.one_page import pages_from
 from hypnocast.simulate import SimulatedSource
@@ -26,16 +25,7 @@ def simulated_pages(recipe: Recipe, count: int, seed: int = 1) -> list[Page]:
 
 def simulated_pictures(recipe: Recipe, count: int, seed: int = 1) -> list[Picture]:
     """Return pages, drawn."""
-    return [
-        draw(
-            page,
-            recipe,
-            MAINS_HZ,
-            assess(page, recipe.roles, MAINS_HZ),
-            {role: signal.derivation.name for role, signal in page.signals.items()},
-        )
-        for page in simulated_pages(recipe, count, seed)
-    ]
+    return [draw_page(page, recipe, MAINS_HZ) for page in simulated_pages(recipe, count, seed)]
 
 
 def looks_of_a_night(

@@ -66,7 +66,7 @@ def page(
     from rich.console import Console
 
     from hypnocast.config.file import load_config
-    from hypnocast.nights.one_page import draw_page
+    from hypnocast.nights.one_page import draw_from_file
 
     target = output or Path(f"page-{epoch}.png")
     with Console(stderr=True).status("reading …") as status:
@@ -74,6 +74,6 @@ def page(
         def passed(number: int) -> None:
             status.update(f"page {number} of the way to {epoch}")
 
-        told = draw_page(load_config(config), recording, epoch, recipe, bed=bed, passed=passed)
+        told = draw_from_file(load_config(config), recording, epoch, recipe, bed=bed, passed=passed)
     told.save(target, labels=labels)
     say(f"{target}  {told.picture.digest}  {told.words()}")

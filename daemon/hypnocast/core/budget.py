@@ -16,11 +16,19 @@ class Budget:
         self._at: float | None = None
 
     def spend(self, now: float) -> bool:
-        """Spend one, at a time on any steady clock; say whether there was one left."""
-        if self._at is not None and now > self._at:
-            self._left = min(self._burst, self._left + (now - self._at) * self._per_second)
+        """Spend one, at a time on any steady clock; False where none was left."""
+        self._left = self._at_time(now)
         self._at = now if self._at is None else max(self._at, now)
         if self._left < 1.0:
             return False
         self._left -= 1.0
         return True
+
+    def full(self, now: float) -> bool:
+        """Return whether nothing is spent any more."""
+        return self._at_time(now) >= self._burst
+
+    def _at_time(self, now: float) -> float:
+        if self._at is None or now <= self._at:
+            return self._left
+        return min(self._burst, self._left + (now - self._at) * self._per_second)

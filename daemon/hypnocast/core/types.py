@@ -221,6 +221,11 @@ class Page:
     context_s: float
     tail_s: float
 
+    @property
+    def channels(self) -> Mapping[Role, str]:
+        """Role → the name of its derivation."""
+        return {role: signal.derivation.name for role, signal in self.signals.items()}
+
 
 @dataclass(frozen=True, slots=True)
 class ChannelQuality:

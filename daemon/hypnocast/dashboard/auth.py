@@ -21,6 +21,7 @@ from typing import Annotated, Final
 import msgspec
 from msgspec import Meta, Struct
 
+from hypnocast.core.budget import Budget
 from hypnocast.errors import ConfigError
 from hypnocast.ports.durable_files import replace_file
 
@@ -30,6 +31,7 @@ _SCRYPT_P = 1
 _SCRYPT_MEMORY = 64 << 20
 SHORTEST_PASSWORD: Final = 10
 _LONGEST_PASSWORD: Final = 256
+_MOST_VISITORS: Final = 10_000
 
 UserName = Annotated[str, Meta(pattern=r"^[A-Za-z0-9._-]{1,64}$")]
 Hex = Annotated[str, Meta(pattern=r"^[0-9a-f]{32,128}$")]
@@ -200,27 +202,25 @@ class Gate:
 
 
 class Allowance:
-    """How often somebody may do something: a bucket of tokens each, filled at a steady rate."""
+    """How often each visitor may do something."""
 
     def __init__(self, burst: int, per_s: float) -> None:
         """Take how many at once, and how many a second after that."""
         self._burst = burst
         self._per_s = per_s
-        self._left: dict[str, tuple[float, float]] = {}
+        self._budgets: dict[str, Budget] = {}
 
-    def take(self, who: str) -> bool:
-        """Use one token; False where none is left."""
+    def spend(self, who: str) -> bool:
+        """Spend one; False where a visitor has none left."""
         now = time.monotonic()
-        if len(self._left) > 10_000:
-            full_after = self._burst / self._per_s
-            self._left = {k: v for k, v in self._left.items() if now - v[1] < full_after}
-        left, at = self._left.get(who, (float(self._burst), now))
-        left = min(self._burst, left + (now - at) * self._per_s)
-        self._left[who] = (left - 1 if left >= 1 else left, now)
-        return left >= 1
+        if len(self._budgets) > _MOST_VISITORS:
+            budgets = self._budgets.items()
+            self._budgets = {one: budget for one, budget in budgets if not budget.full(now)}
+        budget = self._budgets.setdefault(who, Budget(self._burst, self._per_s))
+        return budget.spend(now)
 
     def wait_s(self) -> int:
-        """Return after how many seconds there is a token again."""
+        """Return after how many seconds there is one again."""
         return max(1, round(1 / self._per_s))
 
 

@@ -164,7 +164,7 @@ class Handlers:
         _same_origin(request)
         login = await _body(request, Login)
         # By address only: who guesses at a name shuts out nobody who comes from elsewhere.
-        if not self._logins.take(_client(request)):
+        if not self._logins.spend(_client(request)):
             raise RefusedRequest(
                 HTTPStatus.TOO_MANY_REQUESTS,
                 "too many tries; wait a minute",
@@ -259,7 +259,7 @@ class Handlers:
         kept = self._album.get(bed, session, epoch)
         if kept is not None:
             return _png(kept)
-        if not self._pictures.take(_client(request)):
+        if not self._pictures.spend(_client(request)):
             raise RefusedRequest(HTTPStatus.TOO_MANY_REQUESTS, "too many pages at once", wait_s=1)
         wanted = {"request": request.query_params.get("request", ""), "epoch": epoch}
         try:
@@ -281,7 +281,7 @@ class Handlers:
         """Send a command to a bed and answer with its reply."""
         self._may_act(request)
         bed = _bed(request)
-        if not self._commands.take(_client(request)):
+        if not self._commands.spend(_client(request)):
             raise RefusedRequest(
                 HTTPStatus.TOO_MANY_REQUESTS,
                 "too many commands at once",

@@ -12,18 +12,13 @@ from hypnocast.core.pages.bed_streams import Choose
 from hypnocast.core.pages.page_builder import PageBuilder, PageNeeds
 from hypnocast.core.pictures.labels import annotate
 from hypnocast.core.pictures.recipe import Recipe, builtin
-from hypnocast.core.pictures.render import draw
-from hypnocast.core.quality import assess
+from hypnocast.core.pictures.render import draw_page
 from hypnocast.core.timing.decisions import Decision
 from hypnocast.core.types import (
     PAGE_S,
     Arrival,
-    Chunk,
-    ClockReading,
     Page,
     Picture,
-    StreamLost,
-    StreamOpened,
 )
 from hypnocast.errors import TapeError
 from hypnocast.live.bed.bed_pipeline import SETTLE_S
@@ -65,7 +60,7 @@ class DrawnPage:
         return ", ".join(shown) or "no channel"
 
 
-def draw_page(
+def draw_from_file(
     config: Config,
     path: Path,
     epoch: int,
@@ -85,9 +80,7 @@ def draw_page(
     for page in pages_of(recording, recipe, choose):
         passed(page.epoch)
         if page.epoch == epoch:
-            quality = assess(page, recipe.roles, mains_hz)
-            names = {role: signal.derivation.name for role, signal in page.signals.items()}
-            return DrawnPage(draw(page, recipe, mains_hz, quality, names), recipe)
+            return DrawnPage(draw_page(page, recipe, mains_hz), recipe)
     raise TapeError(
         f"has no page {epoch}",
         where=str(path),
@@ -112,15 +105,7 @@ def pages_from(
     needs = PageNeeds(recipe.roles, recipe.context_s, recipe.tail_s)
     builder = PageBuilder(needs, choose=choose, obey=decisions or None)
     for arrival in arrivals:
-        match arrival:
-            case Chunk():
-                builder.feed(arrival)
-            case ClockReading():
-                builder.read_clock(arrival)
-            case StreamOpened():
-                builder.open(arrival)
-            case StreamLost():
-                builder.lose(arrival)
+        builder.add(arrival)
         now, since = builder.watermark, builder.all_since
         if now is None:
             continue

@@ -11,16 +11,11 @@ from pathlib import Path
 from hypnocast.config.tables import Config
 from hypnocast.core.pages.page_builder import PageBuilder, PageNeeds
 from hypnocast.core.pictures.recipe import Recipe, builtin, builtin_names
-from hypnocast.core.pictures.render import draw
-from hypnocast.core.quality import assess
+from hypnocast.core.pictures.render import draw_page
 from hypnocast.core.timing.decisions import Anchored, Ended, PageClosed
 from hypnocast.core.types import (
-    Chunk,
-    ClockReading,
     Page,
     Picture,
-    StreamLost,
-    StreamOpened,
 )
 from hypnocast.errors import TapeError
 from hypnocast.live.service.build import chooser
@@ -75,9 +70,7 @@ def draw_again(
     needs = PageNeeds(recipe.roles, recipe.context_s, recipe.tail_s)
     for page in pages_of_night(config, view, recording, needs):
         if page.epoch in epochs:
-            quality = assess(page, recipe.roles, mains_hz)
-            names = {role: signal.derivation.name for role, signal in page.signals.items()}
-            yield draw(page, recipe, mains_hz, quality, names)
+            yield draw_page(page, recipe, mains_hz)
         if page.epoch >= epochs.stop - 1:
             return
 
@@ -123,15 +116,7 @@ def pages_of_night(
         box.begin(anchors[-1])
     on_grid = False
     for arrival in recording.arrivals():
-        match arrival:
-            case Chunk():
-                box.feed(arrival)
-            case ClockReading():
-                box.read_clock(arrival)
-            case StreamOpened():
-                box.open(arrival)
-            case StreamLost():
-                box.lose(arrival)
+        box.add(arrival)
         if (now := box.watermark) is not None:
             closed = box.close_due(now)
             on_grid = yield from _of_grid(box, closed, ours, on_grid=on_grid)

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from hypnocast.core.pictures.render import draw
+from hypnocast.core.pictures.render import draw_page
 from hypnocast.core.types import STAGES, Look, Picture, Role
 from hypnocast.core.verdicts.decider import Decider, NightState
 from hypnocast.simulate.montages import CLINICAL
@@ -67,7 +67,7 @@ def _stage(
             for role in roles
         }
         drawn = page_of(channels, page, recipe.context_s, recipe.tail_s)
-        recent.append(draw(drawn, recipe, 50, {}, {role: role.value for role in roles}))
+        recent.append(draw_page(drawn, recipe, 50, {}, {role: role.value for role in roles}))
         looks.append(Look(tuple(recent), center=before))
         truth.append(STAGES.index(night.stages[page]))
     decider, state, ours = Decider(pack.manifest.calibration), NightState(), []

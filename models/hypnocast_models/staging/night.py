@@ -15,7 +15,7 @@ from itertools import chain, repeat
 import numpy as np
 
 from hypnocast.core.pictures.recipe import Recipe
-from hypnocast.core.pictures.render import draw, picture_digest
+from hypnocast.core.pictures.render import draw_page, picture_digest
 from hypnocast.core.quality import assess, verdict_on
 from hypnocast.core.types import (
     STAGES,
@@ -78,7 +78,7 @@ def pictures_of(
         if reason is not None:
             yield reason
         else:
-            yield finish(draw(page, recipe, mains_hz, quality, night.channels), page)
+            yield finish(draw_page(page, recipe, mains_hz, quality, night.channels), page)
 
 
 def _kept_pictures(night: PictureNight, recipe: Recipe) -> Iterator[Picture | Reason]:

@@ -19,6 +19,7 @@ from hypnocast.core.timing.decisions import Anchored, Decision, Ended, PageClose
 from hypnocast.core.timing.tape_decisions import GridDecision, TapeDecisions
 from hypnocast.core.types import (
     PAGE_S,
+    Arrival,
     Chunk,
     ClockReading,
     Derivation,
@@ -82,8 +83,25 @@ class PageBuilder:
 
     # --- what arrives --------------------------------------------------------------------------
 
-    def open(self, opened: StreamOpened) -> None:
-        """Take in a stream found, or found again: perhaps with other channels."""
+    def add(self, arrival: Arrival) -> None:
+        """Add whatever arrived. A mark changes no page.
+
+        To be independent of how samples are chunked, a clock reading comes before any sample
+        stamped more than :data:`.clock.LEAD_S` after it. Live that is so by itself; a port that
+        reads a tape in long chunks sees to it.
+        """
+        match arrival:
+            case Chunk():
+                self._add_samples(arrival)
+            case ClockReading():
+                self._read_clock(arrival)
+            case StreamOpened():
+                self._open(arrival)
+            case StreamLost():
+                self._lose(arrival)
+
+    def _open(self, opened: StreamOpened) -> None:
+        """Add a stream that was found, or found again, perhaps with other channels."""
         header = opened.header
         lane = self._lanes.get(header.key)
         if lane is not None:
@@ -92,28 +110,21 @@ class PageBuilder:
         self._lanes.open(header, opened.at)
         self._obey()
 
-    def lose(self, lost: StreamLost) -> None:
-        """Take note that a stream is gone; its derivations stay, without samples from now on."""
+    def _lose(self, lost: StreamLost) -> None:
+        """Close a stream that is gone; its derivations stay, without samples from now on."""
         lane = self._lanes.get(lost.stream)
         if lane is not None:
             self._cut(lane)
         self._lanes.lose(lost.stream, lost.at)
 
-    def feed(self, chunk: Chunk) -> None:
-        """Take in samples."""
+    def _add_samples(self, chunk: Chunk) -> None:
         lane = self._lanes.get(chunk.stream)
         if lane is None:
             self._lanes.pass_by(chunk.stream, len(chunk.stamps))
         else:
             self._stored(lane, lane.feed(chunk))
 
-    def read_clock(self, reading: ClockReading) -> None:
-        """Take in a clock reading.
-
-        To be independent of how samples are chunked, feed it before any sample stamped more than
-        :data:`.clock.LEAD_S` after it. Live that is so by itself; a port that reads a tape in
-        long chunks sees to it.
-        """
+    def _read_clock(self, reading: ClockReading) -> None:
         lane = self._lanes.get(reading.stream)
         if lane is None:
             self._lanes.read_side_clock(reading)

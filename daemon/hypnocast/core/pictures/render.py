@@ -12,17 +12,25 @@ from hypnocast.core.pictures.conditioning import Conditioned, Filtered, conditio
 from hypnocast.core.pictures.lines import draw_grid, draw_traces, rgb
 from hypnocast.core.pictures.recipe import Band, Recipe, Spectrum
 from hypnocast.core.pictures.spectrogram import spectrograms
+from hypnocast.core.quality import assess
 from hypnocast.core.types import PAGE_S, FloatArray, Page, Picture, Pixels, Quality, Role
 
 
-def draw(
+def draw_page(
     page: Page,
     recipe: Recipe,
     mains_hz: int,
-    quality: Quality,
-    channels: Mapping[Role, str],
+    quality: Quality | None = None,
+    channels: Mapping[Role, str] | None = None,
 ) -> Picture:
-    """Condition and draw a page: the one way from samples to a picture."""
+    """Condition and draw a page: the one way from samples to a picture.
+
+    Without ``quality`` the page is judged here; without ``channels`` its derivations name them.
+    """
+    if quality is None:
+        quality = assess(page, recipe.roles, mains_hz)
+    if channels is None:
+        channels = page.channels
     pixels = render(condition(page, recipe, mains_hz), recipe)
     return Picture(
         epoch=page.epoch,

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from hypnocast.core.pages.page_builder import PageNeeds
 from hypnocast.core.pictures.conditioning import load_filters
 from hypnocast.core.pictures.recipe import Recipe
-from hypnocast.core.pictures.render import draw
+from hypnocast.core.pictures.render import draw_page
 from hypnocast.core.pictures.samples import SampleRecipe, sample
 from hypnocast.core.quality import assess, verdict_on
 from hypnocast.core.types import PAGE_S, Gap, Page, Picture, Reason, Role
@@ -64,12 +64,11 @@ class PageDrawing:
         tracing = self._tracing
         roles = tracing.own_roles
         quality = assess(page, roles, tracing.mains_hz)
-        signals = page.signals.items()
-        channels = {role: signal.derivation.name for role, signal in signals if role in roles}
+        channels = {role: name for role, name in page.channels.items() if role in roles}
         reason = against or verdict_on(quality, tracing.needed, tracing.min_coverage)
         if reason is not None:
             return Gap(page.epoch, reason, quality, channels)
-        picture = draw(page, tracing.recipe, tracing.mains_hz, quality, channels)
+        picture = draw_page(page, tracing.recipe, tracing.mains_hz, quality, channels)
         if tracing.samples is None:
             return picture
         return replace(picture, samples=sample(page, tracing.samples, tracing.mains_hz))

@@ -10,10 +10,7 @@ from hypnocast.core.pages.recent_arrivals import RecentArrivals
 from hypnocast.core.timing.decisions import Decision
 from hypnocast.core.types import (
     Arrival,
-    Chunk,
-    ClockReading,
     StreamHeader,
-    StreamLost,
     StreamOpened,
 )
 from hypnocast.live.bed.page_drawing import PageTrace
@@ -82,16 +79,9 @@ class StreamIntake:
             self._decided(decisions)
 
     def _hear(self, arrival: Arrival) -> None:
-        match arrival:
-            case Chunk():
-                self.builder.feed(arrival)
-            case ClockReading():
-                self.builder.read_clock(arrival)
-            case StreamOpened():
-                self.headers[arrival.header.key] = arrival.header
-                self.builder.open(arrival)
-            case StreamLost():
-                self.builder.lose(arrival)
+        if isinstance(arrival, StreamOpened):
+            self.headers[arrival.header.key] = arrival.header
+        self.builder.add(arrival)
 
     def _new_builder(self, obey: Iterable[Decision] | None = None) -> PageBuilder:
         tracing = self._tracing

@@ -52,8 +52,8 @@ class LslStages(Protocol):
         """Announce a bed's streams before there is anything to send."""
         ...
 
-    def event(self, event: payloads.StageEvent, at: float) -> None:
-        """Send a stage event."""
+    def event(self, bed: str, payload: bytes, at: float) -> None:
+        """Send a stage event as it was stored."""
         ...
 
     def rolling(self, verdict: payloads.Rolling, at: float) -> None:
@@ -166,8 +166,8 @@ class BedPublisher:
             self._ledger.add(event)
             self._night_due = True
         at = self._lsl_of(event.end)
-        if self._site.lsl is not None and at is not None:
-            self._site.lsl.event(event, at)
+        if self._site.lsl is not None and committed.stored and at is not None:
+            self._site.lsl.event(self.bed, committed.stored[0].payload, at)
         self._site.done(event)
         self.refresh()
 

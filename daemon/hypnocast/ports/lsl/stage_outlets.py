@@ -43,10 +43,9 @@ class StageOutlets:
         if self._rolling:
             self._outlet(bed, "probabilities")
 
-    def event(self, event: payloads.StageEvent, at: float) -> None:
-        """Send a stage event, stamped at the local LSL time at which its page ended."""
-        text = payloads.encode(event).decode()
-        self._push(event.bed, "events", [text], at)
+    def event(self, bed: str, payload: bytes, at: float) -> None:
+        """Send a stage event as it was stored, stamped at the local time its page ended."""
+        self._push(bed, "events", [payload.decode()], at)
 
     def rolling(self, verdict: payloads.Rolling, at: float) -> None:
         """Send the probabilities of a window that ended at a local LSL time; NaN: none."""
