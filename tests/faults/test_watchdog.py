@@ -317,9 +317,21 @@ async def test_beyond_patience_the_watchdog_names_who_stands_still() -> None:
     )
     run = asyncio.create_task(watchdog.run(ready))
     await asyncio.sleep(0)
+    patient.now = 4.0
+    await until_async(lambda: watchdog._watched_s == 4.0, "a look")
     patient.now = 7.0
     with pytest.raises(StuckError, match="part for 7 s"):
         await run
+
+
+def test_what_stood_still_with_the_whole_process_does_not_count_as_stuck() -> None:
+    patient = Patient()
+    watchdog = Watchdog(patient, _nobody(), clock=lambda: patient.now)
+    assert not watchdog.look()
+    patient.now = 100.0  # stopped, frozen, or without a processor: the watchdog was it as well
+    assert not watchdog.look()
+    patient.now = 101.0
+    assert [(one.part, one.for_s) for one in watchdog.look()] == [("part", 6.0)]
 
 
 def test_a_watchdog_meant_for_another_process_is_not_ours() -> None:

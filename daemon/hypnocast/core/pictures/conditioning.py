@@ -86,7 +86,10 @@ def passband(role: Role, rate: float) -> tuple[float, float] | None:
 
 
 def load_filters() -> None:
-    """Load what the filters need, which takes 0.7 s: better before the first page than in it."""
+    """Load what the filters need: 0.7 s before any thread runs, up to a minute beside busy ones.
+
+    Each of some hundred files costs the interpreter's lock several times.
+    """
     import scipy.signal  # noqa: F401 - that it is loaded is all
 
 

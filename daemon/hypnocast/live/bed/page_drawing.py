@@ -46,12 +46,21 @@ class PageTrace:
         return PageNeeds(roles, self.recipe.context_s, self.recipe.tail_s, spare_s)
 
 
+def load_libraries(tracing: PageTrace) -> None:
+    """Load what drawing, keeping and measuring need, before threads compete for the interpreter."""
+    from PIL import Image
+
+    Image.preinit()
+    load_filters()
+    if tracing.measure:
+        import hypnocast.core.evidence.measures  # noqa: F401 - that it is loaded is all
+
+
 class PageDrawing:
     """Draws the pages of one bed."""
 
     def __init__(self, tracing: PageTrace) -> None:
         """Take how pages are traced."""
-        load_filters()
         self._tracing = tracing
         self._tones: list[float] = []
 

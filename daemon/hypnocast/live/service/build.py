@@ -27,7 +27,7 @@ from hypnocast.core.verdicts.decider import Decider
 from hypnocast.errors import ConfigError
 from hypnocast.live.bed.bed_pipeline import BedPipeline
 from hypnocast.live.bed.bed_updates import Item
-from hypnocast.live.bed.page_drawing import PageTrace
+from hypnocast.live.bed.page_drawing import PageTrace, load_libraries
 from hypnocast.live.bed.signal_thread import MakePipeline
 from hypnocast.live.bed.sources import ArrivalSource
 from hypnocast.live.publishing.bed_worker import BedParts, EventOrigin
@@ -232,6 +232,7 @@ def pipeline_maker(
         tracing_for(config, pack, rolling=source.kind != "replay"),
         beside=_beside_roles(config, pack),
     )
+    load_libraries(tracing)
     beds = {bed.id: bed for bed in config.bed}
 
     def make(bed: str, send: Callable[[Item], None]) -> BedPipeline:

@@ -18,8 +18,13 @@ import structlog
 
 from hypnocast.errors import HypnocastError
 from hypnocast.ports.system import Notifier, leave_in
+from hypnocast.ports.thread_stacks import thread_stacks
 
 LOOK_EVERY_S: Final = 1.0
+LONGEST_LOOK_S: Final = 5.0
+"""A longer pause between two looks was the whole process's, which was stopped or got no
+processor: it counts as so much, for no part of it stood still alone."""
+
 PATIENCE_S: Final = 30.0
 """So long a part may stay stuck beyond its deadline, while whatever can restart it does."""
 
@@ -100,11 +105,16 @@ class Watchdog:
         self._every_s = every_s if period is None else min(every_s, period / 4)
         self._clock = clock
         self._seen: dict[str, _Seen] = {}
+        self._looked_at = clock()
+        self._watched_s = 0.0
+        """How long it has watched, by its own looks."""
         self.stuck: tuple[Stuck, ...] = ()
 
     def look(self) -> tuple[Stuck, ...]:
         """Return the parts that are stuck now."""
-        now = self._clock()
+        at = self._clock()
+        self._watched_s += min(LONGEST_LOOK_S, at - self._looked_at)
+        self._looked_at, now = at, self._watched_s
         stuck: list[Stuck] = []
         seen: dict[str, _Seen] = {}
         for pulse in self._patient.pulses():
@@ -125,6 +135,8 @@ class Watchdog:
         after = {one.part: one for one in stuck}
         for part in sorted(after.keys() - before):
             _log.error("a part stands still", part=part, for_s=round(after[part].for_s, 1))
+        if after.keys() - before:
+            _log.error("where every thread is", threads=thread_stacks())
         for part in sorted(before - after.keys()):
             _log.info("a part goes on", part=part)
         self.stuck = stuck
