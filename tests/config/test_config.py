@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from hypnocast.config.file import load_config, parse_config
-from hypnocast.config.tables import Config, credential
+from hypnocast.config.tables import Config, RuleTable, credential
 from hypnocast.errors import ConfigError
 
 EXAMPLE = Path(__file__).parents[2] / "docs" / "hypnocast.toml"
@@ -59,6 +59,12 @@ WRONG = [
     (BED + BED, "bed[1].id"),
     (BED + "[bed.roles]\n'F9-M1' = 'x'", ".roles.F9-M1"),
     (BED + "reference = 'F99'", ".reference"),
+    ("[[rule]]\nname = 'x'\nstage = 'N4'\npages = 1", "rule[0].stage"),
+    ("[[rule]]\nname = 'x'\nstage = 'N2'", "rule[0]"),
+    ("[[rule]]\nname = 'x'\nstage = 'N2'\npages = 0", "rule[0].pages"),
+    ("[[rule]]\nname = 'x'\nstage = 'N2'\npages = 1\nminutes = 1", "rule[0]"),
+    (BED + "[[rule]]\nname = 'x'\nstage = 'N2'\npages = 1\nbed = 'b2'", "rule[0].bed"),
+    ("[[rule]]\nname = 'x'\nstage = 'R'\npages = 1\n" * 2, "rule[1].name"),
     ("[site\nid = 3", "TOML"),
     ("[site]\nid = 'a'\nid = 'b'", "TOML"),
 ]
@@ -109,7 +115,8 @@ def test_the_commented_example_loads_and_names_every_key() -> None:
         if table == "bed":
             continue
         assert f"[{table}]" in text
-        for key in getattr(config, table).__struct_fields__:
+        keys = RuleTable if table == "rule" else getattr(config, table)
+        for key in keys.__struct_fields__:
             named = f"{key} =" in text or f"[[{table}.{key}]]" in text
             assert named, f"{table}.{key} is not in the example"
 

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
-from hypnocast.config.tables import BesidePackTable, Config, PublishTable
+from hypnocast.config.tables import BesidePackTable, Config, PublishTable, RuleTable
 from hypnocast.config.tables import PackTable as PackConfig
 from hypnocast.core.timing.decisions import Decision, decision_to_json
 from hypnocast.core.types import PAGE_S, Arrival, Chunk, ClockReading, Mark, StreamOpened
@@ -212,6 +212,7 @@ async def running_ward(
     explain: Depth | None = None,
     beside: Sequence[Path] = (),
     beside_judge: Judge | None = None,
+    rules: Sequence[RuleTable] = (),
 ) -> AsyncIterator[Running]:
     """Run a ward whose journal lies in ``folder``; at the end it stops as by SIGTERM.
 
@@ -219,7 +220,9 @@ async def running_ward(
     """
     others = tuple(BesidePackTable(name=str(path)) for path in beside)
     config = Config(
-        pack=PackConfig(name=str(pack), beside=others), publish=PublishTable(hop_s=hop_s)
+        pack=PackConfig(name=str(pack), beside=others),
+        publish=PublishTable(hop_s=hop_s),
+        rule=tuple(rules),
     )
     config = replace_session(config, timeout_s)
     loaded = load_pack(pack)

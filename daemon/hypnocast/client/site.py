@@ -21,15 +21,21 @@ from hypnocast.core.wire.commands import (
     Reply,
     StartSession,
 )
+from hypnocast.core.wire.notices import Notice
 from hypnocast.core.wire.payloads import BedStatus, Night, StageEvent
 from hypnocast.dashboard.feed import BrokerLink, Feed, ended
 from hypnocast.dashboard.ward import Incoming, bed_of
 from hypnocast.errors import BrokerError, CommandError
 from hypnocast.ports.mqtt.settings import BrokerSettings
 
-TOPICS: Final = ("bed/+/events", "bed/+/stage", "bed/+/status", "bed/+/night", "bed/+/reply")
+TOPICS: Final = tuple(
+    f"bed/+/{leaf}" for leaf in ("events", "stage", "status", "night", "notice", "reply")
+)
 MOST_WAITING: Final = 4096
 """Events that may wait for whoever reads them. What has no room is asked for again later."""
+
+MOST_NOTICES: Final = 64
+"""Notices that may wait; of those that nobody reads the oldest is let go."""
 
 CATCH_UP_AT_ONCE: Final = 200
 _PATIENCE_S: Final = 15.0
@@ -58,6 +64,7 @@ class HypnocastClient:
         self._feed = Feed(settings, f"{root}/{site}", on_message=self._take, topics=TOPICS)
         self._sequences = Sequences(since)
         self._events: asyncio.Queue[StageEvent] = asyncio.Queue(MOST_WAITING)
+        self._notices: asyncio.Queue[Notice] = asyncio.Queue(MOST_NOTICES)
         self._running: asyncio.Task[None] | None = None
         self.status: dict[str, BedStatus] = {}
         """The newest status of every bed."""
@@ -104,6 +111,20 @@ class HypnocastClient:
                     if not self._sequences.is_repeat(missed):
                         self._sequences.give(missed)
                         yield missed
+
+    async def notices(self) -> AsyncIterator[Notice]:
+        """Give every notice that comes from now on: a rule of the lab's own was met at a bed.
+
+        What was said while nobody listened is in the night's marks, and is not given here: a late
+        notice would have somebody act on a stage that is over.
+        """
+        newest: dict[tuple[str, str], str] = {}
+        while True:
+            notice = await self._notices.get()
+            place = (notice.bed, notice.rule)
+            if newest.get(place) != notice.id:  # else the broker's repeat
+                newest[place] = notice.id
+                yield notice
 
     async def _missed(self, event: StageEvent) -> tuple[StageEvent, ...]:
         """Return what comes after the newest event given; wait for a daemon that does not answer.
@@ -167,6 +188,10 @@ class HypnocastClient:
                     self.stages[bed] = event
                 if not self._events.full():
                     self._events.put_nowait(event)
+            case "notice":
+                if self._notices.full():
+                    self._notices.get_nowait()
+                self._notices.put_nowait(msgspec.json.decode(payload, type=Notice))
             case "status":
                 self.status[bed] = msgspec.json.decode(payload, type=BedStatus)
             case "night":

@@ -91,6 +91,7 @@ def _check(config: Config, where: str) -> None:
                 f"pack.remote[{index}]", f"{server!r} is not an address", "Write grpc://host:port."
             )
     _check_beds(config.bed, refuse)
+    _check_rules(config, refuse)
 
 
 def _check_dashboard(board: DashboardTable, refuse: Refuse) -> None:
@@ -130,3 +131,17 @@ def _check_beds(beds: tuple[BedTable, ...], refuse: Refuse) -> None:
                 refuse(
                     f"{key}.roles.{role}", "is not a role", f"Roles are {', '.join(sorted(roles))}."
                 )
+
+
+def _check_rules(config: Config, refuse: Refuse) -> None:
+    beds = {bed.id for bed in config.bed}
+    seen: set[tuple[str, str | None]] = set()
+    for index, rule in enumerate(config.rule):
+        key = f"rule[{index}]"
+        if (rule.pages is None) == (rule.minutes is None):
+            refuse(key, "needs either pages or minutes", "Give one of the two.")
+        if (rule.name, rule.bed) in seen:
+            refuse(f"{key}.name", f"{rule.name!r} is there twice", "Give every rule its own name.")
+        seen.add((rule.name, rule.bed))
+        if beds and rule.bed is not None and rule.bed not in beds:
+            refuse(f"{key}.bed", f"there is no bed {rule.bed!r}", "Name a bed, or leave it out.")

@@ -13,7 +13,8 @@ from typing import Annotated, Literal
 
 from msgspec import Meta, Struct
 
-from hypnocast.core.wire.payloads import TopicWord
+from hypnocast.core.night.rules import StageRule, pages_of
+from hypnocast.core.wire.payloads import StageName, TopicWord
 
 Port = Annotated[int, Meta(ge=1, le=65535)]
 Seconds = Annotated[float, Meta(gt=0.0, le=86400.0)]
@@ -214,6 +215,26 @@ class BedTable(ConfigTable, frozen=True, kw_only=True):
     """What lone electrodes are measured against, where the labels do not tell."""
 
 
+class RuleTable(ConfigTable, frozen=True, kw_only=True):
+    """A rule of the lab's own: so many pages of a stage in a row make a notice."""
+
+    name: Annotated[str, Meta(min_length=1, max_length=64)]
+    stage: StageName
+    pages: Annotated[int, Meta(ge=1, le=960)] | None = None
+    minutes: Annotated[float, Meta(gt=0.0, le=480.0)] | None = None
+    """Instead of ``pages``; a begun page counts as a whole one."""
+    confidence: Share = 0.0
+    """Each of the pages is at least so sure."""
+    bed: TopicWord | None = None
+    """Default: every bed."""
+
+    @property
+    def rule(self) -> StageRule:
+        """The rule, in pages."""
+        pages = self.pages if self.minutes is None else pages_of(self.minutes)
+        return StageRule(self.name, self.stage, pages or 1, self.confidence)
+
+
 class Config(ConfigTable, frozen=True, kw_only=True):
     """The whole configuration."""
 
@@ -230,11 +251,16 @@ class Config(ConfigTable, frozen=True, kw_only=True):
     metrics: MetricsTable = MetricsTable()
     dashboard: DashboardTable = DashboardTable()
     bed: tuple[BedTable, ...] = ()
+    rule: Annotated[tuple[RuleTable, ...], Meta(max_length=32)] = ()
 
     @property
     def auto_session(self) -> bool:
         """Whether sessions begin by themselves."""
         return self.session.auto if self.session.auto is not None else not self.bed
+
+    def rules_of(self, bed: str) -> tuple[StageRule, ...]:
+        """Return the lab's own rules that hold at a bed."""
+        return tuple(table.rule for table in self.rule if table.bed in (None, bed))
 
     @property
     def prefix(self) -> str:

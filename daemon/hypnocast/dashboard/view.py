@@ -17,6 +17,7 @@ from hypnocast.core.wire.payloads import (
     FlagName,
     LightsName,
     Night,
+    NightMark,
     PhaseName,
     ReasonName,
     SourceName,
@@ -35,6 +36,9 @@ from hypnocast.dashboard.ward import (
 
 RECENT = 60
 """Pages in a card's small hypnogram: the last 30 minutes."""
+
+NOTICE_S = 600.0
+"""So long a notice stays on a card."""
 
 Level = Literal["good", "fair", "bad"]
 Mood = Literal["staged", "withheld", "stale", "ended", "waiting", "warming_up", "not_staging"]
@@ -107,6 +111,8 @@ class Card(Struct, frozen=True, kw_only=True):
     latency_ms: float | None
     lights: LightsName
     problems: tuple[str, ...]
+    notice: NightMark | None
+    """The newest notice, for a while."""
     heard: float
     """When there was last news, in seconds since 1970. While pages are judged an event comes
     every 30 s; else a bed that has nothing new to say is as fresh as its daemon's last word."""
@@ -169,6 +175,7 @@ def card(bed: BedView, ward: WardView) -> Card:
         latency_ms=status.latency_ms if status is not None else None,
         lights=status.lights if status is not None else "unknown",
         problems=status.problems if status is not None else (),
+        notice=_notice(night, len(points)),
         heard=bed.heard if judged or node is None else max(bed.heard, node.heard),
         node=status.node if status is not None else None,
         node_available=node.available if node is not None else None,
@@ -190,6 +197,15 @@ def history(night: Night | None, event: StageEvent | None) -> tuple[Point, ...]:
         points += [blank] * (event.epoch + 1 - len(points))
         points[event.epoch] = Point(stage=event.stage, status=_letter(event.status[0]))
     return tuple(points)
+
+
+def _notice(night: Night | None, pages: int) -> NightMark | None:
+    """Return the newest notice of the night, unless it is old by the night's own time."""
+    notices = () if night is None else [mark for mark in night.marks if mark.kind == "notice"]
+    if night is None or not notices:
+        return None
+    now = seconds(night.start) + PAGE_S * pages
+    return notices[-1] if now - seconds(notices[-1].at) < NOTICE_S else None
 
 
 def _letter(letter: str) -> Literal["f", "p", "w", " "]:

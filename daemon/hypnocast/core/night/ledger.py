@@ -101,8 +101,8 @@ class NightLedger:
         return before != self._doubted
 
     def mark(self, mark: NightMark) -> None:
-        """Enter a marker or note; of notes the newest are kept."""
-        if mark.kind != "note":
+        """Enter a marker, note or notice; of notes and notices the newest are kept."""
+        if mark.kind not in ("note", "notice"):
             self._marks.append(mark)
             return
         self._notes.append(mark)

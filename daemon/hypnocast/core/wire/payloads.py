@@ -34,7 +34,7 @@ SourceName = Literal["live", "replay", "simulated"]
 StatusName = Literal["provisional", "final", "withheld"]
 PhaseName = Literal["setup", "calibration", "recording", "ended"]
 LightsName = Literal["on", "off", "unknown"]
-MarkKind = Literal["lights_off", "lights_on", "note", "phase", "gap"]
+MarkKind = Literal["lights_off", "lights_on", "note", "notice", "phase", "gap"]
 StreamState = Literal["live", "silent", "lost", "refused"]
 StatisticName = Literal[
     "total_sleep_min",

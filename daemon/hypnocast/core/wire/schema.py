@@ -8,7 +8,7 @@ from typing import Any, Final, Literal
 
 import msgspec
 
-from hypnocast.core.wire import commands, payloads
+from hypnocast.core.wire import commands, notices, payloads
 from hypnocast.core.wire.topics import Topics
 
 Json = dict[str, Any]
@@ -112,6 +112,15 @@ def _payloads() -> tuple[_Payload, ...]:
             retained=False,
             summary="Verdicts on the last 30 s between page closes, if switched on.",
             qos=0,
+        ),
+        _Payload(
+            "notice",
+            "notice",
+            topics.notice(bed),
+            notices.Notice,
+            "send",
+            retained=False,
+            summary="A rule of the lab's own was met, where there are any; no alarm function.",
         ),
         _Payload(
             "beside",

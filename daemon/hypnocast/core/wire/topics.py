@@ -54,6 +54,10 @@ class Topics:
         """Return the topic of verdicts between page closes."""
         return f"{self.prefix}/bed/{bed}/rolling"
 
+    def notice(self, bed: str) -> str:
+        """Return the topic on which it is said that a rule of the lab's own was met."""
+        return f"{self.prefix}/bed/{bed}/notice"
+
     def explanation(self, bed: str) -> str:
         """Return the topic of what the newest explained page's stage rests on: retained."""
         return f"{self.prefix}/bed/{bed}/explanation"

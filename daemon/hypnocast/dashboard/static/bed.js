@@ -7,7 +7,7 @@ import { listen, prepare } from "./live.js";
 import { showBeside } from "./beside.js";
 import { legend, nightCharts, table } from "./night.js";
 import { pagePanel, showShares } from "./page.js";
-import { LEVELS, bedName, hm, lasting, percent } from "./words.js";
+import { LEVELS, bedName, hm, lasting, metWords, percent } from "./words.js";
 
 const bed = decodeURIComponent(location.pathname.split("/").at(-1));
 const OLD_S = 90;
@@ -41,6 +41,8 @@ function show(next) {
   mark(by("now"), "data-mood", card.mood);
   headline(card);
   showShares(by("shares"), room.stage?.session === card.session ? room.stage?.probabilities : null);
+  say(by("met"), metWords(card));
+  by("met").hidden = !card.notice;
   facts(room);
   electrodes(card);
   statistics(night?.statistics ?? null);
@@ -147,7 +149,7 @@ function marks(night) {
   const key = JSON.stringify(told);
   if (list.dataset.key === key) return;
   list.dataset.key = key;
-  const kinds = { lights_off: "☾ Lights off", lights_on: "☀ Lights on", note: "✎ Note", phase: "Phase", gap: "Gap" };
+  const kinds = { lights_off: "☾ Lights off", lights_on: "☀ Lights on", note: "✎ Note", notice: "⚑ Notice", phase: "Phase", gap: "Gap" };
   list.replaceChildren(...told.toReversed().map((one) => el("li", {},
     el("time", { datetime: one.at }, hm(one.at)), el("span", { class: "kind" }, kinds[one.kind] ?? one.kind), el("span", {}, one.text))));
   if (told.length === 0) list.append(el("li", {}, el("span"), el("span", { class: "kind" }, "none yet")));

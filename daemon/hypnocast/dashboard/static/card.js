@@ -2,7 +2,7 @@
 
 import { el, mark, say } from "./dom.js";
 import { recentBox } from "./recent.js";
-import { bedName, hm, lasting, percent, STAGE_WORDS } from "./words.js";
+import { bedName, hm, lasting, metWords, percent, STAGE_WORDS } from "./words.js";
 
 const OLD_S = 90;
 const UNREAL = { simulated: "SIMULATED", replay: "REPLAY" };
@@ -19,6 +19,7 @@ export function makeCard(bed) {
     healthWords: el("span", { class: "words" }),
     latency: el("span", { class: "latency" }),
     leads: el("ul", { class: "leads", "aria-label": "Electrodes" }),
+    met: el("p", { class: "met" }),
     problem: el("p", { class: "problem" }),
     recent: recentBox(),
   };
@@ -27,7 +28,7 @@ export function makeCard(bed) {
     parts.banner,
     el("div", { class: "head" }, el("h2", {}, el("a", { href: `/bed/${encodeURIComponent(bed)}` }, bedName(bed))), parts.subject, parts.tags),
     el("div", { class: "now" }, parts.letter, el("div", { class: "words" }, parts.first, parts.second, parts.sure)),
-    parts.recent.node, parts.problem, health, parts.leads);
+    parts.recent.node, parts.met, parts.problem, health, parts.leads);
   let card = null;
   let old = false;
 
@@ -45,6 +46,8 @@ export function makeCard(bed) {
     const working = card.mood === "staged" || card.mood === "withheld";
     say(parts.latency, !working || card.latency_ms === null ? "" : `${(card.latency_ms / 1000).toFixed(1)} s latency`);
     leads(parts.leads, card.electrodes);
+    say(parts.met, metWords(card));
+    parts.met.hidden = !card.notice;
     say(parts.problem, card.problems[0] ?? "");
     parts.problem.hidden = card.problems.length === 0;
     age(now);

@@ -3,10 +3,11 @@
 import { by, el, say } from "./dom.js";
 import { makeCard } from "./card.js";
 import { listen, prepare } from "./live.js";
-import { bedName, byName } from "./words.js";
+import { bedName, byName, metWords } from "./words.js";
 
 const cards = new Map();
 const moods = new Map();
+const notices = new Map();
 /** Up to so many beds: how the ward is laid out, so that one screen holds it. */
 const DENSITY = [[1, "one"], [4, "few"], [6, "some"], [8, "full"], [10, "ten"], [12, "twelve"], [Infinity, "dense"]];
 const SPOKEN = {
@@ -29,12 +30,16 @@ function remove(bed) {
   cards.get(bed)?.item.remove();
   cards.delete(bed);
   moods.delete(bed);
+  notices.delete(bed);
   summary();
 }
 
 function show(card) {
   place(card.bed).show(card, live.now());
   const before = moods.get(card.bed);
+  const met = metWords(card);
+  if (before && met && met !== notices.get(card.bed)) say(by("said"), `${bedName(card.bed)}: ${met}`);
+  notices.set(card.bed, met);
   moods.set(card.bed, card.mood);
   if (before && before !== card.mood && SPOKEN[card.mood]) {
     say(by("said"), `${bedName(card.bed)} ${SPOKEN[card.mood]}`);

@@ -15,34 +15,23 @@ from typing import Protocol
 import msgspec
 
 from hypnocast.core.night.ledger import NightLedger, NightTitle
+from hypnocast.core.night.rules import mark_of
 from hypnocast.core.night.session import Session
-from hypnocast.core.pages.aligned_stream import AlignedStreamState
 from hypnocast.core.timing.utc import instant, seconds_of
-from hypnocast.core.types import Flag, Pixels, StreamHeader
+from hypnocast.core.types import Pixels
 from hypnocast.core.wire import payloads
+from hypnocast.core.wire.notices import Notice
 from hypnocast.core.wire.topics import Topics
-from hypnocast.live.bed.bed_updates import ChannelSeen, SignalsSeen
+from hypnocast.live.bed.bed_updates import SignalsSeen
+from hypnocast.live.publishing.bed_health import STALE_S, channel_health, silence_of, stream_health
 from hypnocast.live.publishing.bed_log import BedLog
 from hypnocast.live.staging.bed_stager import StagedEvent
 from hypnocast.ports.journal.reader import NightRecord
 from hypnocast.ports.journal.records import Committed, StoredEvent
 from hypnocast.ports.mqtt.link import MqttLink
 
-STALE_S = 10.0
-"""A session whose needed channels have been silent for so long is ``stale``."""
-
 NIGHT_EVERY_S = 1.0
 """The night is shown at most this often, however fast pages come."""
-
-_WORDS = {
-    Flag.MISSING: "no signal",
-    Flag.DETACHED: "detached",
-    Flag.FLAT: "flat",
-    Flag.CLIPPED: "clipped",
-    Flag.OUT_OF_SCALE: "out of scale",
-    Flag.LINE_NOISE: "mains hum",
-    Flag.UNKNOWN_UNIT: "unit unknown",
-}
 
 
 class LslStages(Protocol):
@@ -215,6 +204,11 @@ class BedPublisher:
             self._night_due = True
         self.refresh()
 
+    def notice(self, notice: Notice) -> None:
+        """Say that a rule of the lab's own was met, now and in the night."""
+        self._link.notice(notice)
+        self.mark(mark_of(notice))
+
     def end(self, session: Session) -> None:
         """Show that the night is over, and clear what must not outlive it."""
         self._session, self._over = session, True
@@ -290,10 +284,10 @@ class BedPublisher:
             since=instant(session.start_of(0)) if session is not None and anchored else None,
             epoch=last.epoch if last is not None else None,
             lights=self._lights(),
-            streams=tuple(_stream(seen, header, state) for header, state in seen.streams)
+            streams=tuple(stream_health(seen, header, state) for header, state in seen.streams)
             if seen
             else (),
-            channels={role.value: _channel(channel) for role, channel in seen.channels.items()}
+            channels={role.value: channel_health(one) for role, one in seen.channels.items()}
             if seen
             else {},
             problems=tuple(dict.fromkeys(problems)),
@@ -354,45 +348,4 @@ def _differ(new: payloads.BedStatus, shown: payloads.BedStatus) -> bool:
     fresh = tuple(msgspec.structs.replace(stream, age_s=None) for stream in new.streams)
     return msgspec.structs.replace(new, at=at, streams=fresh) != msgspec.structs.replace(
         shown, streams=aged
-    )
-
-
-def silence_of(seen: SignalsSeen) -> float:
-    """Seconds since the newest sample of any stream that fills a role."""
-    latest = [state.latest for _, state in seen.streams if state and state.latest is not None]
-    return seen.local - max(latest) if latest else float("inf")
-
-
-def _stream(
-    seen: SignalsSeen, header: StreamHeader, state: AlignedStreamState | None
-) -> payloads.StreamHealth:
-    age = None
-    if state is not None and state.latest is not None:
-        age = max(0.0, round(seen.local - state.latest, 1))
-    return payloads.StreamHealth(
-        name=header.name,
-        source_id=header.source_id,
-        host=header.host,
-        rate=header.rate,
-        state=_stream_state(state, age),
-        age_s=age,
-        problem=None,
-    )
-
-
-def _stream_state(state: AlignedStreamState | None, age: float | None) -> payloads.StreamState:
-    if state is None:
-        return "live"
-    if not state.open:
-        return "lost"
-    return "silent" if age is None or age >= STALE_S else "live"
-
-
-def _channel(seen: ChannelSeen) -> payloads.ChannelHealth:
-    words = ", ".join(_WORDS[flag] for flag in sorted(seen.flags)) or "good"
-    return payloads.ChannelHealth(
-        derivation=seen.derivation.name,
-        unit=seen.unit,
-        flags=tuple(sorted(flag.value for flag in seen.flags)),
-        words=words,
     )

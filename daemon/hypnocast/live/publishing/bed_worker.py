@@ -7,12 +7,13 @@ that pages of many beds meet in one batch; everything after that waits its turn.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import msgspec
 import structlog
 
+from hypnocast.core.night.rules import StageRule, StageRuns
 from hypnocast.core.night.session import Phase, Session, SessionChange
 from hypnocast.core.quality import coverage_of
 from hypnocast.core.timing.utc import instant
@@ -80,6 +81,8 @@ class BedParts:
     """Whether the model hands something over from page to page."""
     beside: tuple[BesidePack, ...] = ()
     """Packs that give a second opinion."""
+    rules_of: Callable[[str], Sequence[StageRule]] = lambda _: ()
+    """The lab's own rules for a bed."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -107,11 +110,12 @@ class BedWorker:
         self._parts = parts
         self._publisher = publisher
         self._committer = EventCommitter(parts.journal, parts.stamp.pack_digest, self._durable)
+        self._runs = StageRuns(parts.rules_of(publisher.bed))
         self._scorer = BedStager(
             parts.judge,
             parts.decider,
             parts.context,
-            self._committer.emit,
+            self._emit,
             deadline_s=parts.deadline_s,
             carries=parts.carries,
         )
@@ -178,6 +182,7 @@ class BedWorker:
         night = known.night
         self._publisher.begin(session)
         self._publisher.recall(night)
+        self._runs.recall(night.events)
         events = {event.epoch: event for event in night.events}
         state = self._parts.decider.rebuild(
             (epoch, None if said is None else self._opinion(events[epoch], said))
@@ -203,7 +208,7 @@ class BedWorker:
         terminal = msgspec.structs.replace(
             event, id=payloads.event_id(event.session, event.epoch, 1), revision=1, status="final"
         )
-        await self._committer.emit(StagedEvent(terminal, log_probabilities, None))
+        await self._emit(StagedEvent(terminal, log_probabilities, None))
         return state
 
     def _opinion(self, event: payloads.StageEvent, log_probabilities: FloatArray) -> Opinion:
@@ -256,6 +261,12 @@ class BedWorker:
         mark = payloads.NightMark(at=instant(at_utc), kind="note", text=text)
         await self._committer.mark(session, mark, lambda: self._publisher.mark(mark))
 
+    async def _emit(self, scored: StagedEvent) -> None:
+        """Hand an event over, with the notices of the rules that it meets."""
+        await self._committer.emit(replace(scored, notices=self._runs.take(scored.event)))
+
     def _durable(self, scored: StagedEvent, committed: Committed) -> None:
         self._publisher.event(scored, committed)
+        for notice in scored.notices:
+            self._publisher.notice(notice)
         self._beside.spoken(scored.event.epoch)

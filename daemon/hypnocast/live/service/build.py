@@ -140,6 +140,7 @@ def make_parts(
         ),
         deadline_s=LIVE_DEADLINE_S if live else None,
         carries=carries(pack),
+        rules_of=config.rules_of,
         beside=tuple(
             _beside_pack(config, table, live=live, on_step=on_step) for table in config.pack.beside
         ),

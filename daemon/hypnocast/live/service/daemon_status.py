@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 from hypnocast import __version__
 from hypnocast.core.timing.utc import instant
 from hypnocast.core.wire import payloads
-from hypnocast.live.publishing.bed_publisher import silence_of
+from hypnocast.live.publishing.bed_health import silence_of
 from hypnocast.live.service.numbers import counters_of, numbers_of, queues_of
 
 if TYPE_CHECKING:

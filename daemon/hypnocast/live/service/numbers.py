@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Final, Literal
 
 from hypnocast.core.wire.queue_state import QueueState
 from hypnocast.live.bed import sources
-from hypnocast.live.publishing.bed_publisher import BedPublisher, silence_of
+from hypnocast.live.publishing.bed_health import silence_of
+from hypnocast.live.publishing.bed_publisher import BedPublisher
 from hypnocast.live.staging import judging
 from hypnocast.ports.metrics import MetricValue
 from hypnocast.ports.mqtt.link import Connected

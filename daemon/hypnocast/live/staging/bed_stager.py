@@ -28,6 +28,7 @@ from hypnocast.core.types import (
 )
 from hypnocast.core.verdicts.decider import Decider, NightState
 from hypnocast.core.wire import payloads
+from hypnocast.core.wire.notices import Notice
 from hypnocast.errors import HypnocastError, TooLateError
 from hypnocast.live.bed.bed_updates import Timings, TracedPage
 from hypnocast.live.staging.carrying import Carried, CarriedState
@@ -55,6 +56,8 @@ class StagedEvent:
     """What a recurrent model carries over to the next page."""
     coverage: float = 1.0
     """How much of the page there was for the model to see."""
+    notices: tuple[Notice, ...] = ()
+    """Rules of the lab's own that the event meets: durable with it."""
 
 
 @dataclass(slots=True, eq=False)

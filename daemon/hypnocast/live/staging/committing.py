@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from hypnocast.core.night.rules import mark_of
 from hypnocast.core.night.session import Session
 from hypnocast.core.timing.utc import instant
 from hypnocast.core.wire.payloads import NightMark
@@ -94,7 +95,13 @@ class EventCommitter:
         carried: tuple[CarriedRecord, ...] = ()
         if scored.carried is not None:
             carried = (CarriedRecord(event.session, self._pack, event.epoch, scored.carried),)
-        batch = Batch(pages=(page,), opinions=opinions, events=(draft,), carried=carried)
+        batch = Batch(
+            pages=(page,),
+            opinions=opinions,
+            events=(draft,),
+            marks=tuple(MarkRecord(event.session, mark_of(one)) for one in scored.notices),
+            carried=carried,
+        )
         await self.commit(batch, lambda committed: self._durable(scored, committed))
 
     async def session(self, session: Session, then: Callable[[], None] | None = None) -> None:

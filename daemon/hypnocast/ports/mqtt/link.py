@@ -22,6 +22,7 @@ import aiomqtt
 import structlog
 
 from hypnocast.core.wire import payloads
+from hypnocast.core.wire.notices import Notice
 from hypnocast.core.wire.topics import HOME_ASSISTANT_ROOT, Topics
 from hypnocast.errors import BrokerError
 from hypnocast.ports.journal.journal import Journal
@@ -176,6 +177,12 @@ class MqttLink:
                 self._client.send(
                     self._topics.rolling(message.bed), payloads.encode(message), qos=0
                 )
+
+    def notice(self, message: Notice) -> None:
+        """Say that a rule was met; without a connection it is forgotten: nobody acts on it late."""
+        if self._client is not None:
+            with contextlib.suppress(aiomqtt.MqttError):
+                self._client.send(self._topics.notice(message.bed), payloads.encode(message))
 
     def _reply(self, bed: str, payload: bytes) -> None:
         # Whoever asked and was cut off asks again with the same request id.
