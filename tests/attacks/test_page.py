@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 import socket
 import ssl
-import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -23,7 +22,7 @@ from hypnocast.dashboard.guard import LARGEST_BODY, LARGEST_HEAD
 from hypnocast.dashboard.settings import DashboardSettings
 from hypnocast.ports.mqtt.settings import BrokerSettings
 from support.brokers import free_port
-from support.needs import need_program
+from support.certificates import self_signed
 
 USER, PASSWORD = "night.shift", "correct horse battery"
 ELSEWHERE = "127.0.0.2"
@@ -34,12 +33,7 @@ ELSEWHERE = "127.0.0.2"
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("page")
     set_password(folder / "users.json", USER, PASSWORD)
-    subprocess.run(
-        [need_program("openssl"), "req", "-x509", "-newkey", "ec", "-pkeyopt",
-         "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2", "-subj", "/CN=localhost",
-         "-addext", "subjectAltName=DNS:localhost", "-keyout", "key.pem", "-out", "cert.pem"],
-        cwd=folder, check=True, capture_output=True,
-    )  # fmt: skip
+    self_signed(folder)
     return folder
 
 

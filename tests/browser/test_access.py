@@ -26,7 +26,7 @@ from hypnocast.dashboard.settings import DashboardSettings
 from hypnocast.errors import ConfigError
 from hypnocast.ports.mqtt.settings import BrokerSettings
 from support.brokers import free_port
-from support.needs import need_program
+from support.certificates import self_signed
 
 USER, PASSWORD = "night.shift", "correct horse battery"
 NOTE = {"command": "note", "request": "r1", "session": "s", "text": "x"}
@@ -62,12 +62,7 @@ class Ward:
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("access")
     set_password(folder / "users.json", USER, PASSWORD)
-    subprocess.run(
-        [need_program("openssl"), "req", "-x509", "-newkey", "ec", "-pkeyopt",
-         "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2", "-subj", "/CN=localhost",
-         "-addext", "subjectAltName=DNS:localhost", "-keyout", "key.pem", "-out", "cert.pem"],
-        cwd=folder, check=True, capture_output=True,
-    )  # fmt: skip
+    self_signed(folder)
     return folder
 
 

@@ -13,7 +13,7 @@ from hypnocast.bench.watched_ward import WardWatch, run_room
 from hypnocast.config.tables import Config
 from hypnocast.config.tables import PackTable as PackConfig
 from hypnocast.core.types import Arrival, Look
-from hypnocast.errors import InferenceError, PackError
+from hypnocast.errors import ConfigError, InferenceError, PackError
 from hypnocast.simulate import SimulatedSource
 from hypnocast.stagers import fallback
 from hypnocast.stagers.onnx.local import LocalStager
@@ -21,6 +21,7 @@ from hypnocast.stagers.packs.manifest import Context
 from hypnocast.stagers.packs.pack import load_pack
 from hypnocast.stagers.remote.open_inference import RemoteStager, served_name
 from hypnocast.stagers.remote.triton_repository import write_repository
+from support.certificates import self_signed
 from support.inference_servers import ProtocolServer, Server, Triton
 from support.needs import need_module
 from support.packs import make_tiny_pack, tiny_picture
@@ -151,6 +152,34 @@ def test_a_server_that_hangs_is_given_up_in_time(silent: tuple[ProtocolServer, P
     server.free.set()
     assert len(remote.judge(looks_of(3))) == 3
     remote.close()
+
+
+def test_a_server_is_asked_over_tls_where_the_labs_own_authority_vouches_for_it(
+    tmp_path: Path,
+) -> None:
+    need_module("tritonclient")
+    certificate = self_signed(tmp_path)
+    folder = pack_with_context(tmp_path / "pack")
+    pack = load_pack(folder)
+    server = ProtocolServer(folder, tmp_path, certificate)
+    server.start()
+    try:
+        trusting = RemoteStager(pack, server.address, ca_file=certificate[0])
+        assert len(trusting.judge(looks_of(2))) == 2
+        trusting.close()
+        stranger = RemoteStager(pack, server.address, deadline_s=2.0)
+        with pytest.raises(InferenceError, match="the server did not judge"):
+            stranger.judge(looks_of(1))
+        stranger.close()
+    finally:
+        server.kill()
+
+
+def test_an_authority_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+    need_module("tritonclient")
+    pack = load_pack(pack_with_context(tmp_path / "pack"))
+    with pytest.raises(ConfigError, match=r"pack\.remote_ca_file, .*none\.pem"):
+        RemoteStager(pack, "grpcs://localhost:1", ca_file=tmp_path / "none.pem")
 
 
 def test_what_makes_a_verdict_terminal_goes_first(silent: tuple[ProtocolServer, Path]) -> None:

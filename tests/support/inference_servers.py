@@ -45,7 +45,10 @@ class Server(Protocol):
 class ProtocolServer:
     """Serves a pack from this process; ``hold`` lets it fall silent."""
 
-    def __init__(self, pack: Path, _folder: Path) -> None:
+    def __init__(
+        self, pack: Path, _folder: Path, certificate: tuple[Path, Path] | None = None
+    ) -> None:
+        self._certificate = certificate
         self._pack = load_pack(pack)
         self._server = PackServer(self._pack, "cpu")
         self._port = free_port()
@@ -58,6 +61,8 @@ class ProtocolServer:
 
     @property
     def address(self) -> str:
+        if self._certificate is not None:
+            return f"grpcs://localhost:{self._port}"
         return f"grpc://127.0.0.1:{self._port}"
 
     def start(self) -> None:
@@ -72,7 +77,12 @@ class ProtocolServer:
 
         self._grpc = grpc.server(ThreadPoolExecutor(8), options=(("grpc.so_reuseport", 0),))
         service_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(Servicer(), self._grpc)
-        self._grpc.add_insecure_port(f"127.0.0.1:{self._port}")
+        here = f"127.0.0.1:{self._port}"
+        if self._certificate is not None:
+            chain, key = (path.read_bytes() for path in self._certificate)
+            self._grpc.add_secure_port(here, grpc.ssl_server_credentials([(key, chain)]))
+        else:
+            self._grpc.add_insecure_port(here)
         self._grpc.start()
 
     def kill(self) -> None:

@@ -12,7 +12,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 import msgspec
 
 from hypnocast.config.faults import fault
-from hypnocast.config.tables import LOOPBACK, BedTable, Config, DashboardTable
+from hypnocast.config.tables import BedTable, Config, DashboardTable, PackTable, is_loopback
 from hypnocast.core.montage.electrodes import read_electrode
 from hypnocast.core.types import Role
 from hypnocast.errors import ConfigError
@@ -85,19 +85,34 @@ def _check(config: Config, where: str) -> None:
     if broker.topic_root.startswith("/") or broker.topic_root.endswith("/"):
         refuse("broker.topic_root", "begins or ends with a slash", "Leave the slash out.")
     _check_dashboard(config.dashboard, refuse)
-    for index, server in enumerate(config.pack.remote):
-        if not re.fullmatch(r"grpcs?://[A-Za-z0-9._-]+:\d{1,5}", server):
-            refuse(
-                f"pack.remote[{index}]", f"{server!r} is not an address", "Write grpc://host:port."
-            )
+    _check_servers(config.pack, refuse)
     _check_beds(config.bed, refuse)
     _check_rules(config, refuse)
+
+
+def _check_servers(pack: PackTable, refuse: Refuse) -> None:
+    secure = False
+    for index, server in enumerate(pack.remote):
+        key = f"pack.remote[{index}]"
+        address = re.fullmatch(r"(grpcs?)://([A-Za-z0-9._-]+):\d{1,5}", server)
+        if address is None:
+            refuse(key, f"{server!r} is not an address", "Write grpcs://host:port.")
+        secure |= address[1] == "grpcs"
+        if address[1] == "grpc" and not is_loopback(address[2]) and not pack.remote_in_clear:
+            refuse(
+                key,
+                "would send a person's pictures in clear to another host",
+                "Write grpcs://, or set remote_in_clear = true on a network of the lab's own.",
+            )
+    if pack.remote_ca_file is not None and not secure:
+        refuse("pack.remote_ca_file", "no server is asked over TLS", "Write grpcs:// in remote.")
 
 
 def _check_dashboard(board: DashboardTable, refuse: Refuse) -> None:
     if (board.cert_file is None) != (board.key_file is None):
         refuse("dashboard", "cert_file and key_file go together", "Give both or neither.")
-    if board.enabled and board.host not in LOOPBACK and not (board.users_file and board.cert_file):
+    secured = board.users_file and board.cert_file
+    if board.enabled and not is_loopback(board.host) and not secured:
         refuse(
             "dashboard.host",
             "open to the network without TLS and a login",

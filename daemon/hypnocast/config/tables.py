@@ -21,8 +21,15 @@ Seconds = Annotated[float, Meta(gt=0.0, le=86400.0)]
 Share = Annotated[float, Meta(ge=0.0, le=1.0)]
 Days = Annotated[int, Meta(ge=1, le=3650)]
 
-LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
-"""Names of this host that nobody else can reach."""
+
+def is_loopback(host: str) -> bool:
+    """Return whether a host is this one, by a name that nobody else can reach."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:  # a name: "127.evil.example" begins like this host and is another
+        return False
 
 
 class ConfigTable(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -64,12 +71,7 @@ class BrokerTable(ConfigTable, frozen=True, kw_only=True):
     @property
     def loopback(self) -> bool:
         """Whether the broker is on this host."""
-        if self.host in LOOPBACK:
-            return True
-        try:
-            return ipaddress.ip_address(self.host).is_loopback
-        except ValueError:  # a name: "127.evil.example" begins like this host and is another
-            return False
+        return is_loopback(self.host)
 
     @property
     def uses_tls(self) -> bool:
@@ -105,7 +107,11 @@ class PackTable(ConfigTable, frozen=True, kw_only=True):
     explain: Literal["off", "channels", "patches"] = "off"
     remote: tuple[str, ...] = ()
     """Open Inference Protocol servers (``grpc://host:port``), tried in this order before the
-    local model."""
+    local model. A server on another host is asked over TLS: ``grpcs://host:port``."""
+    remote_ca_file: str | None = None
+    """Who signs the servers' certificates; default: whom gRPC trusts by itself."""
+    remote_in_clear: bool = False
+    """Send pictures to other hosts unencrypted, where ``remote`` says ``grpc://``."""
     beside: Annotated[tuple[BesidePackTable, ...], Meta(max_length=4)] = ()
     """Packs that judge the same pages when there is time, and never delay the one that speaks."""
 

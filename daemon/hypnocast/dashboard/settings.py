@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import ipaddress
 from dataclasses import dataclass, field
 
-from hypnocast.config.tables import Config
+from hypnocast.config.tables import Config, is_loopback
 from hypnocast.errors import ConfigError
 from hypnocast.ports.mqtt.settings import BrokerSettings
 
@@ -64,12 +63,7 @@ class DashboardSettings:
     @property
     def loopback(self) -> bool:
         """Whether only this host can reach the page."""
-        if self.host == "localhost":
-            return True
-        try:
-            return ipaddress.ip_address(self.host).is_loopback
-        except ValueError:
-            return False
+        return is_loopback(self.host)
 
     @property
     def secure(self) -> bool:

@@ -105,7 +105,8 @@ def stager_builder(
     """Return what builds the stager: anew each time, for a model that hung."""
 
     def build() -> Stager:
-        remote = [RemoteStager(pack, server) for server in config.pack.remote]
+        ca_file = credential(config.pack.remote_ca_file)
+        remote = [RemoteStager(pack, server, ca_file=ca_file) for server in config.pack.remote]
         local = LocalStager(pack, config.pack.provider, config.pack.threads)
         return FallbackStager([*remote, local], on_step=on_step)
 

@@ -16,6 +16,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Sequence
 from importlib import import_module
+from pathlib import Path
 from typing import Any, Final
 
 import msgspec
@@ -24,7 +25,7 @@ from PIL import Image
 
 from hypnocast.core.quality import coverage_of
 from hypnocast.core.types import STAGES, Look, Opinion, Picture
-from hypnocast.errors import InferenceError, InstallError
+from hypnocast.errors import ConfigError, InferenceError, InstallError
 from hypnocast.stagers.pace import Pace
 from hypnocast.stagers.packs.pack import Pack
 
@@ -69,11 +70,21 @@ def served_name(pack: Pack) -> str:
 class RemoteStager:
     """Judges pages with a pack on one server."""
 
-    def __init__(self, pack: Pack, server: str, *, deadline_s: float = DEADLINE_S) -> None:
-        """Take the pack and the server (``grpc://host:port`` or ``grpcs://``); connects later."""
+    def __init__(
+        self,
+        pack: Pack,
+        server: str,
+        *,
+        ca_file: Path | None = None,
+        deadline_s: float = DEADLINE_S,
+    ) -> None:
+        """Take the pack and the server (``grpc://host:port`` or ``grpcs://``); connects later.
+
+        ``ca_file`` holds the certificates of who signs servers; None: those gRPC comes with.
+        """
         scheme, _, self._address = server.partition("://")
         self._grpc = _client_library()
-        self._client: Any = self._grpc.InferenceServerClient(self._address, ssl=scheme == "grpcs")
+        self._client: Any = self._connect(ca_file, secure=scheme == "grpcs")
         self._pack = pack
         self.pace = Pace()
         self._name = served_name(pack)
@@ -111,6 +122,22 @@ class RemoteStager:
     def close(self) -> None:
         """Close the connection."""
         self._client.close()
+
+    def _connect(self, ca_file: Path | None, *, secure: bool) -> Any:
+        credentials = None
+        try:
+            if secure:
+                authority = None if ca_file is None else ca_file.read_bytes()
+                credentials = import_module("grpc").ssl_channel_credentials(authority)
+        except OSError as error:
+            raise ConfigError(
+                f"cannot be read: {error.strerror}",
+                where=f"pack.remote_ca_file, {ca_file}",
+                remedy="Name a file of PEM certificates that this user may read.",
+            ) from None
+        return self._grpc.InferenceServerClient(
+            self._address, creds=credentials, channel_args=list(_CHANNEL)
+        )
 
     def _ask(self, number: int, look: Look, answers: queue.SimpleQueue[Any]) -> Any:
         pngs = [b"" if picture is None else self._png(picture) for picture in look.pictures]
