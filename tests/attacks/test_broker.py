@@ -15,8 +15,8 @@ from paho.mqtt.enums import CallbackAPIVersion
 
 from hypnocast.core.wire.topics import Topics
 from hypnocast.ports.journal.journal import Journal
+from hypnocast.ports.kept_word import MQTT_CLIENT, kept_word
 from hypnocast.ports.mqtt import retained
-from hypnocast.ports.mqtt.client_word import NAME, client_word
 from hypnocast.ports.mqtt.command_inbox import CommandInbox
 from hypnocast.ports.mqtt.link import Connected, MqttLink
 from hypnocast.ports.mqtt.settings import BrokerSettings
@@ -86,11 +86,11 @@ async def test_a_client_that_takes_the_id_over_is_told_and_gets_it_once(tmp_path
 
 @pytest.mark.attack("broker: client id")
 def test_the_word_outlives_a_restart_and_is_for_the_daemon_alone(tmp_path: Path) -> None:
-    word = client_word(tmp_path)
-    assert client_word(tmp_path) == word
-    assert stat.S_IMODE((tmp_path / NAME).stat().st_mode) == 0o600
-    (tmp_path / NAME).write_text("known")
-    assert client_word(tmp_path) not in ("known", word)
+    word = kept_word(tmp_path, MQTT_CLIENT, 6)
+    assert kept_word(tmp_path, MQTT_CLIENT, 6) == word
+    assert stat.S_IMODE((tmp_path / MQTT_CLIENT).stat().st_mode) == 0o600
+    (tmp_path / MQTT_CLIENT).write_text("known")
+    assert kept_word(tmp_path, MQTT_CLIENT, 6) not in ("known", word)
 
 
 @pytest.mark.attack("broker: client id")
@@ -99,8 +99,8 @@ def test_a_planted_link_is_neither_read_nor_followed(tmp_path: Path) -> None:
     elsewhere.write_text("0123456789ab")
     state = tmp_path / "state"
     state.mkdir()
-    (state / NAME).symlink_to(elsewhere)
-    assert client_word(state) != "0123456789ab"
+    (state / MQTT_CLIENT).symlink_to(elsewhere)
+    assert kept_word(state, MQTT_CLIENT, 6) != "0123456789ab"
     assert elsewhere.read_text() == "0123456789ab"
 
 

@@ -146,10 +146,25 @@ def test_idle_connections_without_tls_take_no_more_than_their_share(
             opened.append(line)
         transport = httpx.HTTPTransport(local_address=ELSEWHERE)
         with httpx.Client(transport=transport) as client:
-            answer = client.get(f"http://localhost:{local.settings.port}/api/session")
+            answer = client.get(f"http://localhost:{local.settings.port}/login")
         assert answer.status_code == 200
         time.sleep(0.2)
         assert sum(map(is_open, opened)) <= MOST_FROM_ONE + MOST_HALF_OPEN
+
+
+@pytest.mark.attack("page: another account")
+def test_without_logins_another_account_of_this_host_gets_nothing(local: Served) -> None:
+    with httpx.Client(base_url=local.address, headers={"origin": local.address[:-1]}) as stranger:
+        for wrong in ("", "?token=", "?token=0", "?token=" + "0" * 32, "?token=%00%ff"):
+            for path in ("", "bed/1"):
+                answer = stranger.get(f"/{path}{wrong}")
+                assert answer.headers["location"] == f"/login?next=/{path}", wrong
+        assert not stranger.cookies
+        assert "Open this page by the whole address" in stranger.get("/login").text
+        for path in ("/api/session", "/api/ward/live", "/api/bed/1/live", "/api/bed/1/page",
+                     "/api/bed/1/page/3?session=s&request=r"):  # fmt: skip
+            assert stranger.get(path).status_code == 401, path
+        assert stranger.post("/api/bed/1/command", json={}).status_code == 401
 
 
 @pytest.mark.attack("page: login")
@@ -278,4 +293,4 @@ def test_a_request_that_no_browser_sends_is_refused_and_the_page_lives(
         line.sendall(RAW[what])
         told = line.recv(65536)
     assert not told or re.match(rb"HTTP/1\.1 4\d\d", told), told[:200]
-    assert httpx.get(f"http://localhost:{local.settings.port}/api/session").status_code == 200
+    assert httpx.get(f"http://localhost:{local.settings.port}/login").status_code == 200

@@ -74,7 +74,7 @@ def draw_ward(folder: Path) -> None:
                 told = replace(scene, source="simulated").status()
                 publisher.say(f"{PREFIX}/bed/{scene.bed}/status", encode(told))
             tab = context.new_page()
-            tab.goto(page.address + path)
+            tab.goto(page.at(path))
             _settle(tab, path)
             tab.screenshot(path=folder / f"{name}.png", full_page=whole)
             context.close()

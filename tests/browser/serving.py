@@ -48,6 +48,7 @@ class Served:
     def __init__(self, settings: DashboardSettings) -> None:
         self.settings = settings
         self.address = ""
+        self._token = ""
         self._loop: asyncio.AbstractEventLoop | None = None
         self._task: asyncio.Task[None] | None = None
         self._thread: threading.Thread | None = None
@@ -70,6 +71,10 @@ class Served:
         if self._fault is not None:
             raise self._fault
 
+    def at(self, path: str = "") -> str:
+        """Return the address of a page as it is told at the start: with the token, if any."""
+        return f"{self.address}{path}?{self._token}"
+
     def stop(self) -> None:
         if self._loop is not None and self._task is not None and self._thread is not None:
             self._loop.call_soon_threadsafe(self._task.cancel)
@@ -79,7 +84,7 @@ class Served:
 
     async def _serve(self, listening: threading.Event) -> None:
         def started(address: str) -> None:
-            self.address = address
+            self.address, _, self._token = address.partition("?")
             listening.set()
 
         self._loop = asyncio.get_running_loop()

@@ -11,7 +11,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import httpx
@@ -131,6 +131,26 @@ def test_nothing_is_told_without_a_login(ward: Ward) -> None:
             assert (answer.status_code, answer.headers["location"]) == (303, f"/login?next={path}")
 
 
+def test_the_address_that_is_told_lets_a_browser_in_for_good(local: Served) -> None:
+    with httpx.Client(base_url=local.address, headers={"origin": local.address[:-1]}) as client:
+        answer = client.get(local.at("bed/1"))
+        assert (answer.status_code, answer.headers["location"]) == (303, "/bed/1")
+        for word in ("HttpOnly", "SameSite=strict", "Path=/"):
+            assert word in answer.headers["set-cookie"]
+        assert client.get("/bed/1").status_code == 200
+        headers = {"x-csrf-token": client.get("/api/session").json()["csrf"]}
+        answer = client.post("/api/bed/1/command", json=NOTE, headers=headers)
+        assert answer.status_code == 502  # let through, to a broker that is not there
+        local.stop()
+        local.start()
+        assert client.get("/bed/1").status_code == 200, "a restart of this page shuts nobody out"
+        (cookie,) = client.cookies.items()
+    with served(replace(local.settings, port=free_port(), token="f" * 32)) as other:
+        for name in (cookie[0], f"hypnocast-{Gate(None, 1.0, 'f' * 32).name}"):
+            told = httpx.get(f"{other.address}api/session", cookies={name: cookie[1]})
+            assert told.status_code == 401
+
+
 def test_a_login_gives_a_guarded_cookie_and_a_logout_ends_it(ward: Ward) -> None:
     with ward.client() as client:
         answer = client.post("/api/login", json={"user": USER, "password": PASSWORD})
@@ -245,7 +265,7 @@ def test_a_command_needs_the_token_of_its_own_session(ward: Ward) -> None:
 
 def test_other_sites_can_neither_command_nor_log_in_nor_frame(local: Served) -> None:
     with httpx.Client(base_url=local.address) as client:
-        client.get("/")
+        client.get(local.at())
         token = client.get("/api/session").json()["csrf"]
         for origin in ("https://evil.example", "null", "http://127.0.0.1:1", None):
             headers = {"x-csrf-token": token} | ({"origin": origin} if origin else {})
@@ -256,10 +276,7 @@ def test_other_sites_can_neither_command_nor_log_in_nor_frame(local: Served) -> 
         assert "default-src 'none'" in policy
         assert "frame-ancestors 'none'" in policy
         assert "unsafe" not in policy
-        assert (
-            "samesite=strict"
-            in client.get("/", headers={"cookie": ""}).headers["set-cookie"].lower()
-        )
+        assert "samesite=strict" in client.get(local.at()).headers["set-cookie"].lower()
 
 
 def test_another_name_for_this_host_is_refused(local: Served) -> None:
@@ -274,7 +291,7 @@ def test_another_name_for_this_host_is_refused(local: Served) -> None:
 def test_only_commands_of_the_contract_are_sent(local: Served) -> None:
     origin = local.address.rstrip("/")
     with httpx.Client(base_url=local.address, headers={"origin": origin}) as client:
-        client.get("/")
+        client.get(local.at())
         headers = {"x-csrf-token": client.get("/api/session").json()["csrf"]}
         wrong: tuple[dict[str, object], ...] = (
             {},
@@ -297,7 +314,7 @@ def test_only_commands_of_the_contract_are_sent(local: Served) -> None:
 def test_commands_are_rate_limited(local: Served) -> None:
     origin = local.address.rstrip("/")
     with httpx.Client(base_url=local.address, headers={"origin": origin}) as client:
-        client.get("/")
+        client.get(local.at())
         headers = {"x-csrf-token": client.get("/api/session").json()["csrf"]}
         told = [
             client.post("/api/bed/1/command", json=NOTE, headers=headers).status_code
@@ -348,7 +365,7 @@ def test_slow_requests_are_cut_off_while_others_are_served(local: Served) -> Non
     for line in slow:
         line.sendall(b"GET / HTTP/1.1\r\nHost: loc")
     with httpx.Client(base_url=local.address) as client:
-        assert client.get("/").status_code == 200
+        assert client.get("/login").status_code == 200
     for line in slow:
         assert line.recv(100) == b""
         line.close()
@@ -388,7 +405,8 @@ def test_the_command_line_serves_the_page_and_writes_the_login_file(tmp_path: Pa
     page = subprocess.Popen(line, stdout=subprocess.PIPE, text=True)
     assert page.stdout is not None
     address = page.stdout.readline().removeprefix("Ward page: ").strip()
-    assert httpx.get(address).status_code == 200
+    assert "token=" in address
+    assert httpx.get(address, follow_redirects=True).url.path == "/"
     page.send_signal(signal.SIGINT)
     assert page.wait(20) == 130
     page.stdout.close()

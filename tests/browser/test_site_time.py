@@ -18,7 +18,7 @@ def test_times_are_those_of_the_site_wherever_the_browser_is(
     tab = browser.new_page(timezone_id="America/Los_Angeles")
     try:
         with served(settings) as page:
-            tab.goto(f"{page.address}bed/2")
+            tab.goto(page.at("bed/2"))
             expect(tab.locator("#site")).to_contain_text("Asia/Kolkata")
             tab.get_by_role("button", name="Lights off").click()
             told = datetime.now(UTC) - timedelta(minutes=5)

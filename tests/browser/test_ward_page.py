@@ -27,12 +27,12 @@ def card(tab: Page, bed: str) -> str:
 
 
 def open_ward(tab: Page, stand: Stand) -> None:
-    tab.goto(stand.page.address)
+    tab.goto(stand.page.at())
     expect(tab.locator(".card[data-mood]")).to_have_count(8)
 
 
 def open_bed(tab: Page, stand: Stand, bed: str) -> None:
-    tab.goto(f"{stand.page.address}bed/{bed}")
+    tab.goto(stand.page.at(f"bed/{bed}"))
     expect(tab.locator("#room")).to_be_visible()
 
 
@@ -162,7 +162,7 @@ def test_a_broker_restart_heals_without_reload(
     ):
         publisher = Publisher(broker.port)
         publisher.show_ward((scene,), page=False)
-        tab.goto(page.address)
+        tab.goto(page.at())
         expect(tab.locator(".card[data-mood]")).to_have_count(1)
         tab.evaluate("window.same = true")
         broker.kill()
@@ -316,7 +316,7 @@ def test_axe_finds_what_is_planted(tab: Page, stand: Stand) -> None:
 def test_a_phone_need_not_scroll_sideways(browser: Browser, stand: Stand, path: str) -> None:
     context = browser.new_context(viewport={"width": 390, "height": 844}, has_touch=True)
     tab = context.new_page()
-    tab.goto(stand.page.address + path)
+    tab.goto(stand.page.at(path))
     expect(tab.locator(".card[data-mood], #room:not([hidden])").first).to_be_visible()
     assert tab.evaluate("document.documentElement.scrollWidth") <= 390
     context.close()
@@ -344,7 +344,7 @@ class Memory:
 
 def soak(tab: Page, stand: Stand, publisher: Publisher, length_s: float) -> tuple[Memory, Memory]:
     """Feed 40 beds as fast as they are shown; return the page's memory early and late."""
-    tab.goto(stand.page.address)
+    tab.goto(stand.page.at())
     scenes = crowd(stand.now, SOAK_BEDS)
     for scene in scenes:
         publisher.show(scene, page=False)

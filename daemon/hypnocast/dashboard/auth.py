@@ -143,19 +143,37 @@ def set_password(path: Path, user: str, password: str) -> None:
 
 
 class Gate:
-    """Makes and checks sessions. Without a login file everybody may in, but still by a session."""
+    """Makes and checks sessions: for users with a password, or for whoever has the token.
 
-    def __init__(self, logins: LoginFile | None, session_s: float) -> None:
-        """Take who may log in, and how long a session lasts."""
+    Without a login file the page is served to this host alone, and other accounts of this host are
+    not to be let in. So a token opens it, which is told to whoever started it.
+    """
+
+    def __init__(self, logins: LoginFile | None, session_s: float, token: str = "") -> None:
+        """Take who may log in, how long a session lasts, and what opens the page without logins."""
         self._logins = logins
         self._session_s = session_s
-        self._secret = bytes.fromhex(logins.secret) if logins else secrets.token_bytes(32)
+        self._token = token or secrets.token_hex(16)
+        if logins is not None:
+            self._secret = bytes.fromhex(logins.secret)
+        else:
+            self._secret = hashlib.sha256(f"cookies of {self._token}".encode()).digest()
         self._ended: dict[str, float] = {}
 
     @property
+    def name(self) -> str:
+        """What tells this page from others of this host: a browser's cookies know no ports."""
+        return hashlib.sha256(self._secret).hexdigest()[:8]
+
+    @property
     def needs_login(self) -> bool:
-        """Whether a visitor must log in."""
+        """Whether visitors log in; otherwise a token lets them in."""
         return self._logins is not None
+
+    def fits(self, token: str) -> bool:
+        """Return whether this is the token that opens the page."""
+        fits = hmac.compare_digest(token.encode(), self._token.encode())
+        return fits and not self.needs_login
 
     def check(self, user: str, password: str) -> bool:
         """Return whether this user has this password; slow by design, so run it in a thread."""

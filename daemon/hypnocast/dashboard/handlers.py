@@ -61,8 +61,8 @@ class Handlers:
         self.settings = settings
         self.hub = Hub(settings)
         logins = load_logins(Path(settings.users_file)) if settings.users_file else None
-        self.gate = Gate(logins, settings.session_s)
-        self.cookie = "__Host-hypnocast" if settings.secure else "hypnocast"
+        self.gate = Gate(logins, settings.session_s, settings.token)
+        self.cookie = "__Host-hypnocast" if settings.secure else f"hypnocast-{self.gate.name}"
         self._album = Album()
         self._logins = Allowance(burst=5, per_s=1 / 60)
         self._commands = Allowance(burst=20, per_s=4.0)
@@ -120,34 +120,29 @@ class Handlers:
         return self._page(request, "bed.html")
 
     async def login_page(self, request: Request) -> Response:
-        """Serve the login, or go on where none is needed."""
-        if self._visitor(request) is not None or not self.gate.needs_login:
+        """Ask for user and password, or for the token; go on with whoever is let in already."""
+        if self._visitor(request) is not None:
             return RedirectResponse("/", HTTPStatus.SEE_OTHER)
-        return FileResponse(_STATIC / "login.html", headers={"cache-control": "no-store"})
+        name = "login.html" if self.gate.needs_login else "token.html"
+        return FileResponse(_STATIC / name, headers={"cache-control": "no-store"})
 
     def _page(self, request: Request, name: str) -> Response:
-        visitor = self._visitor(request)
-        if visitor is None and self.gate.needs_login:
-            target = quote(request.url.path, safe="/")
-            return RedirectResponse(f"/login?next={target}", HTTPStatus.SEE_OTHER)
-        answer = FileResponse(_STATIC / name, headers={"cache-control": "no-store"})
-        if visitor is None:
+        path = quote(request.url.path, safe="/")
+        if self.gate.fits(request.query_params.get("token", "")):
+            # On to the address without the token, so that none is bookmarked, shown or copied.
+            answer: Response = RedirectResponse(path, HTTPStatus.SEE_OTHER)
             self._give_cookie(answer, self.gate.open(None))
-        return answer
+            return answer
+        if self._visitor(request) is None:
+            return RedirectResponse(f"/login?next={path}", HTTPStatus.SEE_OTHER)
+        return FileResponse(_STATIC / name, headers={"cache-control": "no-store"})
 
     # --- sessions ------------------------------------------------------------------------
 
     async def session(self, request: Request) -> Response:
         """Tell the page who is looking, and the token its commands must carry."""
-        visitor = self._visitor(request)
-        if visitor is None and self.gate.needs_login:
-            raise RefusedRequest(HTTPStatus.UNAUTHORIZED, "log in first")
-        fresh = None
-        if visitor is None:
-            fresh = self.gate.open(None)
-            visitor = self.gate.visitor(fresh)
-        assert visitor is not None  # noqa: S101 - a cookie just made is valid
-        answer = _json(
+        visitor = self._may_look(request)
+        return _json(
             {
                 "user": visitor.user,
                 "login": self.gate.needs_login,
@@ -155,9 +150,6 @@ class Handlers:
                 "version": __version__,
             }
         )
-        if fresh is not None:
-            self._give_cookie(answer, fresh)
-        return answer
 
     async def login(self, request: Request) -> Response:
         """Check a password and give a session."""
@@ -189,9 +181,12 @@ class Handlers:
     def _visitor(self, request: Request) -> Visitor | None:
         return self.gate.visitor(request.cookies.get(self.cookie))
 
-    def _may_look(self, request: Request) -> None:
-        if self.gate.needs_login and self._visitor(request) is None:
-            raise RefusedRequest(HTTPStatus.UNAUTHORIZED, "log in first")
+    def _may_look(self, request: Request) -> Visitor:
+        visitor = self._visitor(request)
+        if visitor is None:
+            words = "log in first" if self.gate.needs_login else "open the page by its token first"
+            raise RefusedRequest(HTTPStatus.UNAUTHORIZED, words)
+        return visitor
 
     def _may_act(self, request: Request) -> None:
         """Let through only what this site's own page sent for a visitor with a session."""
@@ -231,11 +226,8 @@ class Handlers:
                 HTTPStatus.SERVICE_UNAVAILABLE, "too many pages are open", wait_s=10
             )
         cookie = request.cookies.get(self.cookie)
-        needs_login = self.gate.needs_login
         return StreamingResponse(
-            self.hub.stream(
-                only, while_=lambda: not needs_login or self.gate.visitor(cookie) is not None
-            ),
+            self.hub.stream(only, while_=lambda: self.gate.visitor(cookie) is not None),
             media_type="text/event-stream",
             headers={"cache-control": "no-store", "x-accel-buffering": "no"},
         )

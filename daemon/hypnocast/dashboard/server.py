@@ -45,7 +45,10 @@ class _Server(uvicorn.Server):
 async def serve(
     settings: DashboardSettings, *, started: Callable[[str], None] = lambda _: None
 ) -> None:
-    """Serve the ward page until cancelled; ``started`` is told its address once it listens."""
+    """Serve the ward page until cancelled; ``started`` is told its address once it listens.
+
+    Without logins the address holds the token that opens the page.
+    """
     handlers = Handlers(settings)
     door = Door.at(settings.host, settings.port)
     config = uvicorn.Config(
@@ -76,7 +79,8 @@ async def serve(
     try:
         await server.listening.wait()
         name = f"[{host}]" if ":" in host else host
-        started(f"{'https' if settings.secure else 'http'}://{name}:{port}/")
+        token = "" if handlers.gate.needs_login else f"?token={settings.token}"
+        started(f"{'https' if settings.secure else 'http'}://{name}:{port}/{token}")
         await asyncio.shield(task)
     finally:
         sweeping.cancel()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 from dataclasses import dataclass, field
 
 from hypnocast.config.tables import Config, is_loopback
@@ -26,6 +27,8 @@ class DashboardSettings:
     users_file: str | None = None
     cert_file: str | None = None
     key_file: str | None = None
+    token: str = field(default_factory=lambda: secrets.token_hex(16))
+    """Without logins: what opens the page. By default a new one at each start."""
     session_s: float = SESSION_S
     patience_s: float = 10.0
     """How long to wait for a daemon's reply, or for the rest of a request."""

@@ -36,11 +36,11 @@ from hypnocast.live.service.pseudonym_warnings import PseudonymWarnings
 from hypnocast.live.service.ward import Ward, WardParts, Watcher
 from hypnocast.live.service.watchdog import Watchdog, keep_watch
 from hypnocast.ports.journal.journal import Journal
+from hypnocast.ports.kept_word import MQTT_CLIENT, WARD_TOKEN, kept_word
 from hypnocast.ports.lsl.library import configure_lsl, load_pylsl
 from hypnocast.ports.lsl.source import LslSource
 from hypnocast.ports.lsl.stage_outlets import StageOutlets
 from hypnocast.ports.metrics import MetricsServer
-from hypnocast.ports.mqtt.client_word import client_word
 from hypnocast.ports.mqtt.link import MqttLink
 from hypnocast.ports.recordings.tape_recorder import TapeLimits, TapeRecorder
 from hypnocast.ports.supervision import Supervisor
@@ -98,7 +98,9 @@ async def serve(
                 parts=parts,
                 topics=Topics(config.site.id, config.broker.topic_root),
                 node=config.daemon.node,
-                broker=replace(broker_settings(config.broker), client_word=client_word(state_dir)),
+                broker=replace(
+                    broker_settings(config.broker), client_word=kept_word(state_dir, MQTT_CLIENT, 6)
+                ),
                 make_pipeline=pipeline_maker(
                     config,
                     pack,
@@ -217,7 +219,10 @@ async def _dashboard(config: Config) -> None:
     from hypnocast.dashboard.server import serve as serve_page
     from hypnocast.dashboard.settings import DashboardSettings
 
-    settings = DashboardSettings.of(config, broker_settings(config.broker))
+    settings = replace(
+        DashboardSettings.of(config, broker_settings(config.broker)),
+        token=kept_word(config.state_dir, WARD_TOKEN, 16),
+    )
     await serve_page(settings, started=lambda at: _log.info("ward page", address=at))
 
 
