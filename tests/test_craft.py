@@ -26,6 +26,7 @@ LAYERS = {
     "hypnocast.dashboard": ("hypnocast.core", "hypnocast.ports", "hypnocast.config"),
     "hypnocast.client": ("hypnocast.core", "hypnocast.ports", "hypnocast.dashboard"),
     "hypnocast.simulate": ("hypnocast.core", "hypnocast.ports"),
+    "hypnocast.bridge": ("hypnocast.core", "hypnocast.ports"),
     "hypnocast.live.bed": _BELOW,
     "hypnocast.live.staging": (*_BELOW, "hypnocast.live.bed"),
     "hypnocast.live.publishing": (*_BELOW, "hypnocast.live.bed", "hypnocast.live.staging"),

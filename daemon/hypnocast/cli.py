@@ -16,6 +16,7 @@ import typer
 
 from hypnocast import __version__
 from hypnocast.commands import bench, checks, live, nights, recordings
+from hypnocast.commands.bridge import bridge
 from hypnocast.commands.packs import packs
 from hypnocast.errors import HypnocastError
 
@@ -67,6 +68,7 @@ for _command in (
 ):
     app.command()(_command)
 app.add_typer(packs, name="pack")
+app.add_typer(bridge, name="bridge")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

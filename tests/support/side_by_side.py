@@ -12,6 +12,7 @@ REAL_TIME = (
         "tests/live/test_run.py",
         "tests/ports/test_lsl",
         "tests/simulate/test_outlets.py",
+        "tests/bridge/test_bridge_",
         "tests/ports/test_vendor_outlet.py",
         "tests/bench/",
     ),
