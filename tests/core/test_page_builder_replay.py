@@ -99,9 +99,9 @@ def live(rng: np.random.Generator, restart: str) -> Night:
         night.tape.append(event)
         box.add(event)
         night.pages += box.close_due(now)
-        night.decisions += box.take_decisions()
+        night.decisions += box.pop_decisions()
     night.pages += box.end(events[-1][0])
-    night.decisions += box.take_decisions()
+    night.decisions += box.pop_decisions()
     night.late = box.late
     return night
 
@@ -146,7 +146,7 @@ def test_a_replayed_tape_gives_the_pages_of_the_night(seed: int, restart: str) -
     assert len(pages) >= 4
     assert bed.all_same(pages, night.pages)
     assert box.late == night.late
-    assert closings(box.take_decisions()) == closings(night.decisions)
+    assert closings(box.pop_decisions()) == closings(night.decisions)
 
 
 def closings(decisions: list[Decision]) -> list[PageClosed]:

@@ -61,8 +61,8 @@ def test_who_begins_with_what_is_told_stands_where_one_stands_who_heard_all(
 ) -> None:
     recently = RecentArrivals(SECONDS)
     for arrival in night:
-        recently.take(arrival)
-    told = list(recently.told())
+        recently.add(arrival)
+    told = list(recently.arrivals())
     assert _standing(told) == _standing(night)
     recent = [one for one in night if _at(one) >= _at(night[-1]) - SECONDS]
     assert told[len(told) - len(recent) :] == recent
@@ -77,7 +77,7 @@ def test_what_came_after_an_arrival_is_known_as_long_as_it_is_remembered(
 ) -> None:
     recently = RecentArrivals(SECONDS)
     for arrival in night:
-        recently.take(arrival)
+        recently.add(arrival)
     place = pick % len(night)
     later = recently.since(night[place])
     if _at(night[place]) < _at(night[-1]) - SECONDS:

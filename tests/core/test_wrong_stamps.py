@@ -54,9 +54,9 @@ def live_pages(
         box.add(event)
         if isinstance(event, Chunk):
             pages += box.close_due(event.arrived)
-            decided += box.take_decisions()
+            decided += box.pop_decisions()
     pages += box.end(end)
-    return pages, decided + box.take_decisions(), box
+    return pages, decided + box.pop_decisions(), box
 
 
 def spoilt(sent: Sent, at: int, by: float, *, count: int = CHUNK) -> FloatArray:

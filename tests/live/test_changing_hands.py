@@ -257,7 +257,10 @@ async def test_a_command_is_answered_once_what_it_did_is_durable(
         while session == old:
             session = await asyncio.wrap_future(
                 signal_thread.post(
-                    BED, lambda pipeline, _: pipeline.session.id if pipeline.session else ""
+                    BED,
+                    lambda pipeline, _: (
+                        pipeline.sessions.running.id if pipeline.sessions.running else ""
+                    ),
                 )
             )
         # The next night runs, and whoever asked for it must not be told yet.
@@ -277,7 +280,9 @@ async def test_a_command_given_up_before_its_turn_is_not_obeyed_and_ends_nothing
         (first,) = await running.go_to(CLOCK_0 + PAGE_S + 10.0, BED, 1)
         signal_thread, busy = running.ward.signal_thread, threading.Event()
         held = signal_thread.post(BED, lambda *_: busy.wait(DEADLINE_S))
-        given_up = signal_thread.post(BED, lambda pipeline, now: pipeline.end(first.session, now))
+        given_up = signal_thread.post(
+            BED, lambda pipeline, now: pipeline.sessions.end(first.session, now)
+        )
         assert given_up.cancel()
         busy.set()
         assert await asyncio.wrap_future(held)

@@ -121,7 +121,7 @@ def test_what_is_left_of_a_tape_whose_beginning_is_gone_is_decided_anew_and_says
         if box.anchor is None and box.all_since is not None:
             box.begin(box.all_since)
         box.close_due(box.watermark or 0.0)
-        for decision in box.take_decisions():
+        for decision in box.pop_decisions():
             tape.note(decision_to_json(decision), 0.0)
     tape.close()
     first, second, *_ = sorted(tmp_path.glob("*.xdf"))

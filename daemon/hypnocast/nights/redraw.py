@@ -139,7 +139,7 @@ def _of_grid(
 ) -> Generator[Page, None, bool]:
     """Pass the pages that closed on our grid; several grids may lie on one tape."""
     pages = iter(closed)
-    for decision in box.take_decisions():
+    for decision in box.pop_decisions():
         match decision:
             case Anchored():
                 on_grid = decision.anchor in ours

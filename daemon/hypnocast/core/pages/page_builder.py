@@ -2,7 +2,7 @@
 
 A :class:`PageBuilder` takes a bed's arrivals in the order in which they come. It gives back one
 page for each 30 s of the session's grid: never none, never two, whatever the streams did. It does
-no input or output and reads no clock. What it decides about time it tells in ``take_decisions``,
+no input or output and reads no clock. What it decides about time it tells in ``pop_decisions``,
 for the tape; given those decisions again (``obey``) it closes the same pages over the same
 samples.
 """
@@ -237,7 +237,7 @@ class PageBuilder:
             recent |= lane.signals(anchor=now - seconds, start=0.0, seconds=seconds)
         return recent
 
-    def take_decisions(self) -> list[Decision]:
+    def pop_decisions(self) -> list[Decision]:
         """Return what was decided about time since the last call, for the tape."""
         decided, self._decided = self._decided, []
         return decided

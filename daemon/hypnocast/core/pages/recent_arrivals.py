@@ -1,4 +1,4 @@
-"""What came for a bed lately: enough to take it up from there, as if nothing had been before."""
+"""What came for a bed lately: enough to go on from there, as if nothing had been before."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from hypnocast.core.types import Arrival, Chunk, ClockReading, Mark, StreamLost,
 
 
 class RecentArrivals:
-    """Keeps a bed's newest arrivals as they are; of older ones, which streams stood open then."""
+    """Keeps a bed's newest arrivals; of older ones only which streams were open then."""
 
     def __init__(self, seconds: float) -> None:
         """Keep what came in so many seconds."""
@@ -18,30 +18,30 @@ class RecentArrivals:
         self.whole = True
         """Whether this is all that ever came."""
 
-    def take(self, arrival: Arrival) -> None:
-        """Take in the newest, and let go of what is too old."""
+    def add(self, arrival: Arrival) -> None:
+        """Add the newest, and forget what is too old."""
         self._recent.append(arrival)
         oldest = _came(arrival) - self._seconds
         while _came(self._recent[0]) < oldest:
-            self._before.take(self._recent.popleft())
+            self._before.add(self._recent.popleft())
             self.whole = False
 
-    def told(self) -> tuple[Arrival, ...]:
-        """Return what somebody must hear who begins where this begins."""
+    def arrivals(self) -> tuple[Arrival, ...]:
+        """Return everything that is remembered: enough for who begins where this begins."""
         return (*self._before.arrivals(), *self._recent)
 
     def after(self, arrival: Arrival | None) -> tuple[Arrival, ...]:
-        """Return what somebody must hear who begins behind this very arrival.
+        """Return what is needed by who begins behind this very arrival.
 
-        The streams that were open then and their clocks, and all that came since; where the arrival
-        is not remembered, as much as is.
+        That is the streams that were open then and their clocks, and all that came since; where
+        the arrival is not remembered, everything that is.
         """
         later = None if arrival is None else self.since(arrival)
         if later is None:
-            return self.told()
+            return self.arrivals()
         then = self._before.copy()
         for index in range(len(self._recent) - len(later)):
-            then.take(self._recent[index])
+            then.add(self._recent[index])
         return (*then.arrivals(), *later)
 
     def since(self, arrival: Arrival) -> tuple[Arrival, ...] | None:
@@ -55,13 +55,13 @@ class RecentArrivals:
 
 
 class _Standing:
-    """The streams that are open, and the last that was read of their clocks."""
+    """The streams that are open, and the last reading of each clock."""
 
     def __init__(self) -> None:
         self._opened: dict[str, StreamOpened] = {}
         self._readings: dict[str, ClockReading] = {}
 
-    def take(self, arrival: Arrival) -> None:
+    def add(self, arrival: Arrival) -> None:
         match arrival:
             case StreamOpened():
                 self._opened[arrival.header.key] = arrival

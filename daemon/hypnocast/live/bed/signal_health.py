@@ -2,44 +2,61 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 
 from hypnocast.core.montage.choice import Montage
-from hypnocast.core.pages.page_builder import PageBuilder
 from hypnocast.core.quality import health
 from hypnocast.core.types import Flag, Role, Signal, StreamHeader
-from hypnocast.live.bed.bed_updates import ChannelSeen, SignalsSeen
+from hypnocast.live.bed.bed_updates import ChannelSeen, Item, SignalsSeen
+from hypnocast.live.bed.stream_intake import StreamIntake
 
 Needed = Sequence[Sequence[Role]]
 """Of each group one role must be filled."""
 
 
-def see(
-    builder: PageBuilder,
-    headers: Mapping[str, StreamHeader],
-    montage: Montage | None,
-    *,
-    needed: Needed,
-    mains_hz: int,
-    now: float,
-    at_utc: float,
-    also: tuple[str, ...] = (),
-) -> SignalsSeen:
-    """Look at a bed at a local time, which is ``at_utc``; ``also`` is known to be wrong."""
-    channels = {
-        role: _channel(role, signal, headers, mains_hz)
-        for role, signal in builder.recent(now).items()
-    }
-    states = {state.stream: state for state in builder.states()}
-    return SignalsSeen(
-        at_utc=at_utc,
-        streams=tuple((header, states.get(key)) for key, header in headers.items()),
-        channels=channels,
-        ready=_ready(channels, needed),
-        problems=(*_problems(montage, needed), *also),
-        late_samples=builder.late,
-        local=now,
-    )
+HEALTH_EVERY_S = 2.0
+
+
+class HealthReports:
+    """Reports now and then how the signals of one bed do."""
+
+    def __init__(self, needed: Needed, mains_hz: int, send: Callable[[Item], None]) -> None:
+        """Take the roles that are needed, and where reports go."""
+        self._needed = needed
+        self._mains_hz = mains_hz
+        self._send = send
+        self._next = float("-inf")
+        self._next_wall = float("-inf")
+
+    def due(self, now: float) -> bool:
+        """Return whether it is time; at most a few times a second however fast time passes."""
+        wall = time.monotonic()
+        if now < self._next or wall < self._next_wall:
+            return False
+        self._next = now + HEALTH_EVERY_S
+        self._next_wall = wall + HEALTH_EVERY_S / 4
+        return True
+
+    def send(self, intake: StreamIntake, now: float, at_utc: float, also: tuple[str, ...]) -> None:
+        """Report at a local time, which is ``at_utc``; ``also`` are further problems."""
+        builder, headers, needed = intake.builder, intake.headers, self._needed
+        channels = {
+            role: _channel(role, signal, headers, self._mains_hz)
+            for role, signal in builder.recent(now).items()
+        }
+        states = {state.stream: state for state in builder.states()}
+        self._send(
+            SignalsSeen(
+                at_utc=at_utc,
+                streams=tuple((header, states.get(key)) for key, header in headers.items()),
+                channels=channels,
+                ready=_ready(channels, needed),
+                problems=(*_problems(intake.montage, needed), *also),
+                late_samples=builder.late,
+                local=now,
+            )
+        )
 
 
 def _channel(

@@ -1,11 +1,12 @@
-"""The signal thread: one thread that takes what arrives and lets it become pictures.
+"""The signal thread: one thread that turns what arrives into pictures.
 
-Nothing it does waits for the model, the disk or the broker when the source is live. In replay
-and simulation it waits for the pages that are under way, so that any speed gives the same.
+Live it waits for no model, disk or broker. In replay and simulation it waits for the pages that
+are under way, so that any speed gives the same result.
 """
 
 from __future__ import annotations
 
+import asyncio
 import queue
 import threading
 from collections import Counter
@@ -42,11 +43,12 @@ class SignalThread:
     def __init__(
         self, source: ArrivalSource, make: MakePipeline, deliver: Deliver, supervisor: Supervisor
     ) -> None:
-        """Take the source, how to make a pipeline, and who takes items (called on the thread)."""
+        """Take the source, how to make a pipeline, and who gets items, on the event loop."""
         self._source = source
         self._make = make
         self._deliver = deliver
         self._live = source.kind == "live"
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._pipelines: dict[str, BedPipeline] = {}
         self._posted: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
         self._room = threading.Semaphore(MAX_UNDER_WAY)
@@ -70,7 +72,8 @@ class SignalThread:
         return self._ended
 
     def start(self) -> None:
-        """Begin to read."""
+        """Begin to read; items go to the event loop that runs now."""
+        self._loop = asyncio.get_running_loop()
         self._worker = self._supervisor.thread(
             "drawing", self._run, deadline_s=DEADLINE_S if self._live else None
         )
@@ -84,7 +87,7 @@ class SignalThread:
             self._worker.stop(10.0)
 
     def page_done(self) -> None:
-        """Take note that a page has reached the journal."""
+        """Note that a page has reached the journal."""
         self._room.release()
 
     def post(self, bed: str, act: Callable[[BedPipeline, float], T]) -> Future[T]:
@@ -93,7 +96,7 @@ class SignalThread:
 
         def do() -> None:
             if not answer.set_running_or_notify_cancel():
-                return  # whoever asked has given up, and been told so
+                return  # whoever asked has given up
             try:
                 pipeline = self.pipeline(bed)
                 self._moved[bed] = pipeline
@@ -105,7 +108,7 @@ class SignalThread:
         return answer
 
     def pipeline(self, bed: str) -> BedPipeline:
-        """Return a bed's pipeline, made when the bed is first heard of."""
+        """Return a bed's pipeline, made when it is first asked for."""
         pipeline = self._pipelines.get(bed)
         if pipeline is None:
             pipeline = self._make(bed, lambda item: self._hand_over(bed, item))
@@ -113,11 +116,13 @@ class SignalThread:
         return pipeline
 
     def _hand_over(self, bed: str, item: Item) -> None:
+        """Hand an item to the event loop; a recorded source waits for the journal first."""
         if isinstance(item, TracedPage):
             self.pages[bed] += 1
-        if isinstance(item, TracedPage) and not self._live and not self._stopping.is_set():
-            self._room.acquire()
-        self._deliver(bed, item)
+            if not self._live and not self._stopping.is_set():
+                self._room.acquire()
+        if self._loop is not None:
+            self._loop.call_soon_threadsafe(self._deliver, bed, item)
 
     def _run(self, worker: Worker) -> None:
         try:
@@ -139,7 +144,7 @@ class SignalThread:
                 continue
             bed, arrival = arrived
             pipeline = self.pipeline(bed)
-            pipeline.take(arrival)
+            pipeline.add(arrival)
             if self._live:
                 self._moved[bed] = pipeline
             else:

@@ -23,7 +23,7 @@ ChangeTape = Callable[[Sequence[Arrival]], bool]
 
 
 class StreamIntake:
-    """Puts what arrives into the page builder, and tells the tape what was decided about time."""
+    """Puts what arrives into the page builder, and decisions about time onto the tape."""
 
     def __init__(
         self,
@@ -34,10 +34,7 @@ class StreamIntake:
         change_tape: ChangeTape | None = None,
         obey: Iterable[Decision] | None = None,
     ) -> None:
-        """Take how to trace and to choose a montage.
-
-        The rest is told by :class:`~.bed_pipeline.BedPipeline`.
-        """
+        """Take what :class:`~.bed_pipeline.BedPipeline` was given."""
         self._tracing = tracing
         self._choose = choose
         self._decided = decided
@@ -50,35 +47,35 @@ class StreamIntake:
         self.montage: Montage | None = None
         """The montage chosen last."""
 
-    def take(self, arrival: Arrival) -> None:
-        """Take in whatever arrived; marks say nothing to a page builder."""
+    def add(self, arrival: Arrival) -> None:
+        """Add whatever arrived."""
         if self._recently is not None:
-            self._recently.take(arrival)
-        self._hear(arrival)
+            self._recently.add(arrival)
+        self._add(arrival)
 
     def begin(self, anchor: float) -> None:
         """Begin a night's grid, on a tape that a replay can read without any before it.
 
-        Its counts and what it learnt of clocks and jitter must come from that tape alone. So live
-        does as the replay will: it forgets, and hears again what the tape begins with.
+        Its counts and what it learnt of clocks and jitter must come from that tape alone. So the
+        live run does as the replay will: it begins anew with the arrivals the tape begins with.
         """
         recently = self._recently
         if recently is not None and self._change_tape is not None and not recently.whole:
-            self.tell_decisions()
-            told = recently.told()
-            if self._change_tape(told):
+            self.write_decisions()
+            arrivals = recently.arrivals()
+            if self._change_tape(arrivals):
                 self.builder = self._new_builder()
-                for arrival in told:
-                    self._hear(arrival)
+                for arrival in arrivals:
+                    self._add(arrival)
         self.builder.begin(anchor)
 
-    def tell_decisions(self) -> None:
-        """Let the tape have what was decided since the last time."""
-        decisions = self.builder.take_decisions()
+    def write_decisions(self) -> None:
+        """Write what was decided since the last time to the tape."""
+        decisions = self.builder.pop_decisions()
         if decisions and self._decided is not None:
             self._decided(decisions)
 
-    def _hear(self, arrival: Arrival) -> None:
+    def _add(self, arrival: Arrival) -> None:
         if isinstance(arrival, StreamOpened):
             self.headers[arrival.header.key] = arrival.header
         self.builder.add(arrival)

@@ -139,8 +139,8 @@ class BedWorker:
         """Items that wait to be worked off."""
         return self._work.qsize()
 
-    def take(self, item: Item) -> None:
-        """Take what the signal thread hands over."""
+    def add(self, item: Item) -> None:
+        """Queue what the signal thread hands over, or show it at once."""
         match item:
             case TracedPage():
                 self._work.put_nowait(self._scorer.ask(item))

@@ -43,7 +43,7 @@ class CommandHandler:
             case commands.StartSession():
                 phase = Phase(command.phase)
                 session = await self._do(
-                    bed, lambda pipeline, now: pipeline.start(command.subject, phase, now)
+                    bed, lambda pipeline, now: pipeline.sessions.start(command.subject, phase, now)
                 )
                 return _done(command, session.id)
             case commands.EndSession():
@@ -63,7 +63,9 @@ class CommandHandler:
 
     async def _end_session(self, bed: str, command: commands.EndSession) -> commands.Reply:
         """End a session; one that has ended already is fine, one that never was is refused."""
-        ended = await self._do(bed, lambda pipeline, now: pipeline.end(command.session, now))
+        ended = await self._do(
+            bed, lambda pipeline, now: pipeline.sessions.end(command.session, now)
+        )
         if not ended and not await self._known(bed, command.session):
             raise CommandError(
                 f"there never was a session {command.session}",
@@ -76,8 +78,8 @@ class CommandHandler:
         at = None if command.at is None else _utc(command.at)
 
         def note(pipeline: BedPipeline, now: float) -> None:
-            pipeline.expect(command.session)
-            pipeline.note(at, command.text, now)
+            pipeline.sessions.expect(command.session)
+            pipeline.sessions.note(at, command.text, now)
 
         await self._do(bed, note)
         return _done(command, command.session)
@@ -89,8 +91,8 @@ class CommandHandler:
         to: Literal["off", "on"] = "off" if isinstance(command, commands.LightsOff) else "on"
 
         def mark(pipeline: BedPipeline, now: float) -> None:
-            pipeline.expect(command.session)
-            pipeline.lights(to, at, now)
+            pipeline.sessions.expect(command.session)
+            pipeline.sessions.lights(to, at, now)
 
         await self._do(bed, mark)
         return _done(command, command.session)

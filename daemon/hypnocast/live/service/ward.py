@@ -130,7 +130,6 @@ class Ward:
         self.workers: dict[str, BedWorker] = {}
         self.publishers: dict[str, BedPublisher] = {}
         self._bed_tasks: dict[str, asyncio.Task[None]] = {}
-        self._loop: asyncio.AbstractEventLoop | None = None
         self._began = time.monotonic()
         self.outbox = OutboxCounters(waiting=0, oldest_s=None, sent=0)
         """What waits for the broker, as it was last counted."""
@@ -151,7 +150,6 @@ class Ward:
 
     async def run(self) -> None:
         """Serve until the source ends or :meth:`stop`."""
-        self._loop = asyncio.get_running_loop()
         for bed in self._plan.beds:
             self.worker_of(bed)
         await self._resume()
@@ -290,14 +288,10 @@ class Ward:
     # --- beds ----------------------------------------------------------------------------------
 
     def _deliver(self, bed: str, item: Item) -> None:
-        """Take an item on the signal thread's thread, to the event loop."""
-        if self._loop is not None:
-            self._loop.call_soon_threadsafe(self._take, bed, item)
-
-    def _take(self, bed: str, item: Item) -> None:
+        """Give a bed's worker what the signal thread found."""
         if self._plan.past is not None:
             self._plan.past.keep(item)
-        self.worker_of(bed).take(item)
+        self.worker_of(bed).add(item)
 
     def worker_of(self, bed: str) -> BedWorker:
         """Return a bed's worker, set up when the bed is first heard of."""
@@ -353,7 +347,7 @@ class Ward:
         await self.worker_of(session.bed).resume(session, known)
         taken_up = self.signal_thread.post(
             session.bed,
-            lambda pipeline, now: pipeline.resume(
+            lambda pipeline, now: pipeline.sessions.resume(
                 session, next_epoch=last + 1, last_seen_utc=seen, now=now
             ),
         )

@@ -123,7 +123,7 @@ class TapeRecorder:
             bed_tape = self._bed_tapes.setdefault(bed, _BedTape())
             if self._attempt(bed, bed_tape, lambda tape: tape.write(arrival)):
                 bed_tape.newest = arrival
-            bed_tape.recently.take(arrival)
+            bed_tape.recently.add(arrival)
 
     def note(self, bed: str, text: str, at: float) -> None:
         """Append a decision about a bed's time."""
