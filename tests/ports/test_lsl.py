@@ -294,7 +294,7 @@ def test_streams_are_found_by_predicate_and_by_themselves() -> None:
 
 def test_a_selector_that_selects_everything_is_refused() -> None:
     with pytest.raises(ConfigError, match="says nothing"):
-        Selector()
+        BedStreams("bed1", (Selector(),))
 
 
 def test_a_peer_that_announces_a_stream_and_then_hangs_holds_nobody_up() -> None:

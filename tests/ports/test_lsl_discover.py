@@ -18,7 +18,7 @@ def test_a_unit_that_the_configuration_gives_is_not_missed() -> None:
     with outlets(Stream(silent, source_id=silent, labels=("F4-M1", "Fz"), unit=None)):
         told = {}
         for units in ((), ("f4-m1",), ("F4-M1", "Fz"), ("*",)):
-            beds = (BedStreams("one", (Selector(source_id=silent, units=units),)),)
+            beds = (BedStreams("one", (Selector(source_id=silent),), units),)
             (found,) = [one for one in discover(beds, wait_s=2.0) if one.seen.name == silent]
             told[units] = [str(problem) for problem in found.problems]
     assert "no unit for F4-M1, Fz" in told[()][0]

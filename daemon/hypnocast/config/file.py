@@ -131,8 +131,7 @@ def _check_beds(beds: tuple[BedTable, ...], refuse: Refuse) -> None:
             )
         seen.add(bed.id)
         for place, selector in enumerate(bed.streams):
-            chosen = (selector.source_id, selector.name, selector.type, selector.host)
-            if not any((*chosen, selector.predicate)):
+            if not selector.chooses:
                 refuse(
                     f"{key}.streams[{place}]",
                     "selects nothing",

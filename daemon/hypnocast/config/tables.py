@@ -15,6 +15,7 @@ from msgspec import Meta, Struct
 
 from hypnocast.core.night.rules import StageRule, pages_of
 from hypnocast.core.wire.payloads import StageName, TopicWord
+from hypnocast.ports.lsl.beds import Selector
 
 Port = Annotated[int, Meta(ge=1, le=65535)]
 Seconds = Annotated[float, Meta(gt=0.0, le=86400.0)]
@@ -192,26 +193,11 @@ class DashboardTable(ConfigTable, frozen=True, kw_only=True):
     key_file: str | None = None
 
 
-class StreamSelector(ConfigTable, frozen=True, kw_only=True):
-    """Which stream; all that is given must hold."""
-
-    source_id: str | None = None
-    name: str | None = None
-    type: str | None = None
-    host: str | None = None
-    predicate: str | None = None
-    """XPath over the stream's header, as LSL has it."""
-    labels: tuple[str, ...] = ()
-    """Names for all channels, where the stream gives none or wrong ones."""
-    rate: Annotated[float, Meta(gt=0.0, le=100_000.0)] | None = None
-    """The nominal rate, where the stream gives none."""
-
-
 class BedTable(ConfigTable, frozen=True, kw_only=True):
     """One bed and its streams."""
 
     id: TopicWord
-    streams: Annotated[tuple[StreamSelector, ...], Meta(min_length=1)]
+    streams: Annotated[tuple[Selector, ...], Meta(min_length=1)]
     roles: dict[str, str] = {}
     """Role → derivation by electrode names, where the labels do not tell: ``{"F4-M1" =
     "EEG 3-REF"}``."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from hypnocast.config.tables import Config
-from hypnocast.ports.lsl.beds import BedStreams, Selector
+from hypnocast.ports.lsl.beds import BedStreams
 from hypnocast.ports.lsl.library import LslNetwork
 
 
@@ -23,22 +23,4 @@ def beds_of(config: Config) -> tuple[BedStreams, ...] | None:
     """Return the configured beds; None: find them."""
     if not config.bed:
         return None
-    return tuple(
-        BedStreams(
-            bed.id,
-            tuple(
-                Selector(
-                    source_id=wanted.source_id,
-                    name=wanted.name,
-                    type=wanted.type,
-                    host=wanted.host,
-                    predicate=wanted.predicate,
-                    labels=wanted.labels,
-                    rate=wanted.rate,
-                    units=tuple(bed.units),
-                )
-                for wanted in bed.streams
-            ),
-        )
-        for bed in config.bed
-    )
+    return tuple(BedStreams(bed.id, bed.streams, tuple(bed.units)) for bed in config.bed)

@@ -7,9 +7,11 @@ exactly one fits, and a stream that is being read is never exchanged for another
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import Annotated, Final, Protocol
+
+from msgspec import Meta, Struct
 
 from hypnocast.errors import ConfigError
 
@@ -32,9 +34,8 @@ OWN_SOURCE: Final = "hypnocast/"
 """How the source ids of the streams begin that Hypnocast itself sends."""
 
 
-@dataclass(frozen=True, slots=True)
-class Selector:
-    """One stream a bed wants; every field that is set must agree."""
+class Selector(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """One stream a bed wants, as the configuration names it; every field that is set must agree."""
 
     source_id: str | None = None
     name: str | None = None
@@ -44,24 +45,13 @@ class Selector:
     """An XPath 1.0 predicate over the stream's header, evaluated by the sender's liblsl."""
     labels: tuple[str, ...] = ()
     """Names for all channels, where the stream gives none or wrong ones."""
-    rate: float | None = None
+    rate: Annotated[float, Meta(gt=0.0, le=100_000.0)] | None = None
     """The nominal rate, where the stream gives none."""
-    units: tuple[str, ...] = ()
-    """Labels of channels (or ``*``) whose unit the configuration gives."""
 
-    def unit_given(self, label: str) -> bool:
-        """Return whether the configuration gives the unit of a channel."""
-        given = {each.strip().casefold() for each in self.units}
-        return "*" in given or label.strip().casefold() in given
-
-    def __post_init__(self) -> None:
-        wanted = (self.source_id, self.name, self.type, self.host, self.predicate)
-        if not any(wanted):
-            raise ConfigError(
-                "a selector says nothing about the stream it wants",
-                where="streams",
-                remedy="Give source_id, name, type, host or predicate",
-            )
+    @property
+    def chooses(self) -> bool:
+        """Whether it names anything that a stream must have."""
+        return any((self.source_id, self.name, self.type, self.host, self.predicate))
 
     def __str__(self) -> str:
         parts = [
@@ -78,6 +68,16 @@ class BedStreams:
 
     bed: str
     selectors: tuple[Selector, ...]
+    units: Collection[str] = ()
+    """Labels of channels (or ``*``) whose unit the configuration gives."""
+
+    def __post_init__(self) -> None:
+        if not all(selector.chooses for selector in self.selectors):
+            raise ConfigError(
+                "a selector says nothing about the stream it wants",
+                where=f"bed {self.bed}",
+                remedy="Give source_id, name, type, host or predicate",
+            )
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 
 from hypnocast.core.types import StreamHeader
@@ -67,7 +67,8 @@ def discover(
             for selector in bed.selectors
             if matches(selector, seen, by_predicate)
         ]
-        found.append(_judge(seen, opening, claims, by_itself=beds is None))
+        units = next((bed.units for bed in beds or () if claims and bed.bed == claims[0][0]), ())
+        found.append(_judge(seen, opening, claims, units, by_itself=beds is None))
     if beds is None:
         found = _with_markers(found)
     told = _with_rivals(found)
@@ -92,7 +93,12 @@ def _ask_all(announced: Mapping[str, Announced], clock: Callable[[], float]) -> 
 
 
 def _judge(
-    seen: AnnouncedStream, opening: Opening, claims: list[tuple[str, Selector]], *, by_itself: bool
+    seen: AnnouncedStream,
+    opening: Opening,
+    claims: list[tuple[str, Selector]],
+    units: Collection[str],
+    *,
+    by_itself: bool,
 ) -> tuple[FoundStream, Selector]:
     described = opening.described
     bed, selector = claims[0] if claims else (None, auto_selector(seen))
@@ -110,7 +116,7 @@ def _judge(
         return FoundStream(seen, described.header, bed, (problem,)), selector
     problems = [
         StreamProblem(kind, place, header.key, text, remedy)
-        for kind, text, remedy in header_problems(described, header, selector)
+        for kind, text, remedy in header_problems(described, header, units)
     ]
     names = sorted({name for name, _ in claims})
     if len(names) > 1:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field, replace
 
 from hypnocast.core.types import StreamHeader
@@ -143,9 +143,12 @@ def effective_header(described: ParsedHeader, selector: Selector, key: str) -> S
 
 
 def header_problems(
-    described: ParsedHeader, header: StreamHeader, selector: Selector
+    described: ParsedHeader, header: StreamHeader, units: Collection[str]
 ) -> list[tuple[ProblemKind, str, str]]:
-    """Return kind, text and remedy for everything the header leaves out or gets wrong."""
+    """Return kind, text and remedy for everything the header leaves out or gets wrong.
+
+    ``units`` are labels (or ``*``) whose unit the configuration gives.
+    """
     if is_marker(header):
         return []
     problems: list[tuple[ProblemKind, str, str]] = []
@@ -175,10 +178,11 @@ def header_problems(
                 "Give all labels in the config",
             )
         )
+    given = {label.strip().casefold() for label in units}
     without = [
         channel.label or "?"
         for channel in header.channels
-        if not channel.unit and not selector.unit_given(channel.label)
+        if not channel.unit and given.isdisjoint({"*", channel.label.strip().casefold()})
     ]
     if without:
         problems.append(

@@ -72,7 +72,7 @@ class LslSource:
         self._reader: ReaderThread | None = None
         now = self._pylsl.local_clock()
         self._slots = [
-            StreamSlot(bed.bed, selector, timing=self._timing, now=now)
+            StreamSlot(bed.bed, selector, bed.units, timing=self._timing, now=now)
             for bed in beds or ()
             for selector in bed.selectors
         ]

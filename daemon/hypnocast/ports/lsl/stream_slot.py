@@ -6,7 +6,7 @@ Used by the watching thread only, apart from ``report`` and ``clear``.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -89,10 +89,19 @@ class SlotShared(Protocol):
 class StreamSlot:
     """One selector of one bed, and the stream that fills it."""
 
-    def __init__(self, bed: str, selector: Selector, *, timing: LslTimings, now: float) -> None:
+    def __init__(
+        self,
+        bed: str,
+        selector: Selector,
+        units: Collection[str] = (),
+        *,
+        timing: LslTimings,
+        now: float,
+    ) -> None:
         """Begin to search."""
         self.bed = bed
         self.selector = selector
+        self._units = units
         self.key: str | None = None
         self.live: LiveStream | None = None
         self.opening: Opening | None = None
@@ -360,6 +369,6 @@ class StreamSlot:
         except StreamError as error:
             self.report(ProblemKind.BAD_METADATA, error.what, error.remedy)
             return None
-        for kind, text, remedy in header_problems(described, header, self.selector):
+        for kind, text, remedy in header_problems(described, header, self._units):
             self.report(kind, text, remedy)
         return None if ProblemKind.NO_RATE in self.problems else header
