@@ -110,8 +110,8 @@ def run(arguments: Sequence[str] | None = None) -> int:
 
 def _message(error: Exception) -> str:
     """Return what click says of a misuse, and of which parameter."""
-    say = getattr(error, "format_message", None)
-    return str(say()) if callable(say) else str(error)
+    format_message = getattr(error, "format_message", None)
+    return str(format_message()) if callable(format_message) else str(error)
 
 
 def _complain(line: str) -> None:

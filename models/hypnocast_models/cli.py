@@ -12,7 +12,7 @@ import typer
 from hypnocast.errors import CommandError, HypnocastError, InstallError
 from hypnocast_models.commands.packs import packs
 from hypnocast_models.commands.research import research
-from hypnocast_models.commands.screen import progress_bars, say
+from hypnocast_models.commands.screen import print_line, progress_bars
 from hypnocast_models.commands.small import small
 from hypnocast_models.commands.weights import weights
 
@@ -53,7 +53,7 @@ def time_pack(
 
     loaded = load_pack(pack)
     for beds in (1, 8):
-        say(f"batch of {beds}: {time_per_page(loaded, beds, rounds):.2f} ms a page")
+        print_line(f"batch of {beds}: {time_per_page(loaded, beds, rounds):.2f} ms a page")
 
 
 @app.command("evaluate")
@@ -86,7 +86,7 @@ def evaluate_pack(
     from hypnocast.stagers.packs.pack import load_pack
     from hypnocast_models.compare import evaluate as judging
     from hypnocast_models.readers.material import only_subjects, open_material
-    from hypnocast_models.taught import told_of_taught
+    from hypnocast_models.taught import warn_of_taught
 
     loaded = load_pack(pack)
     for path in (out, report):
@@ -94,7 +94,7 @@ def evaluate_pack(
             path.parent.mkdir(parents=True, exist_ok=True)
     all_nights = open_material(database, loaded.recipe, kind, hypnograms)
     nights = only_subjects(all_nights, subject)
-    warnings = told_of_taught(loaded.manifest, {night.subject for night in nights})
+    warnings = warn_of_taught(loaded.manifest, {night.subject for night in nights})
     for line in warnings:
         print(line, file=sys.stderr)
     first: judging.Evaluation | None = None
@@ -122,7 +122,7 @@ def evaluate_pack(
             }
     for each, found in result["gains"].items():
         both = [f"{how} κ {found[how]['kappa'][0]:.3f}" for how in ("filtered", "unfiltered")]
-        say(f"×{each}: {', '.join(both)}, coverage {found['filtered']['coverage']:.3f}")
+        print_line(f"×{each}: {', '.join(both)}, coverage {found['filtered']['coverage']:.3f}")
     if out is not None:
         out.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
     if report is not None and first is not None:
@@ -145,7 +145,7 @@ def evaluate_pack(
         note = " ".join([note, *warnings])
         title = f"{loaded.manifest.name} on {database.name}"
         report.write_text(evaluation_page(title, note, scorers), encoding="utf-8")
-        say(f"{report} written")
+        print_line(f"{report} written")
 
 
 @app.command("yasa")
@@ -177,7 +177,7 @@ def judge_yasa(
                 folder = out if len(gains) == 1 else out / f"x{each:g}"
                 folder.mkdir(parents=True, exist_ok=True)
                 (folder / f"{name}.csv").write_text(written(name, night, staged), encoding="utf-8")
-        say(f"×{each:g}: YASA κ {figures.kappa(sum(tables[1:], tables[0])):.3f}")
+        print_line(f"×{each:g}: YASA κ {figures.kappa(sum(tables[1:], tables[0])):.3f}")
 
 
 @app.command("adopt")
@@ -197,8 +197,10 @@ def adopt(
     """Convert a public live stager into a pack on this machine, equal to its own code."""
     from hypnocast_models.adopt.command import adopt_stager
 
-    made = adopt_stager(what, pack, python=python, check=check, scaling=scaling, say=say)
-    say(f"{made.manifest.name} {made.manifest.version} {made.digest} in {pack}")
+    made = adopt_stager(
+        what, pack, python=python, check=check, scaling=scaling, progress=print_line
+    )
+    print_line(f"{made.manifest.name} {made.manifest.version} {made.digest} in {pack}")
 
 
 # --- models of any family -------------------------------------------------------------------------
@@ -220,7 +222,7 @@ def make_tiny(
     torch.manual_seed(seed)
     folder.mkdir(parents=True, exist_ok=True)
     tiny(kind, folder)
-    say(f"{kind} in {folder}")
+    print_line(f"{kind} in {folder}")
 
 
 @app.command("finetune")
@@ -293,7 +295,7 @@ def finetune(
         _need_logger(program)
     nights = open_material(database, builtin(training.pages), kind, hypnograms)
     cast = cast_of(without_subjects(nights, without or ()), training, without or ())
-    say(training_toml(training).rstrip())
+    print_line(training_toml(training).rstrip())
     session = TuningSession(weights, training)
     with progress_bars() as progress:
         bar = progress.add_task("fine-tuning", total=training.total_steps)
@@ -309,9 +311,11 @@ def finetune(
                 ),
             )
         except Stopped as stopped:
-            say(f"{stopped} and kept it; the same command goes on from there")
+            print_line(f"{stopped} and kept it; the same command goes on from there")
             raise typer.Exit(128 + stopped.signal) from None
-    say(f"tuned weights in {out / 'weights'}; held out: {', '.join(without or ()) or 'nobody'}")
+    print_line(
+        f"tuned weights in {out / 'weights'}; held out: {', '.join(without or ()) or 'nobody'}"
+    )
 
 
 def _need_logger(program: str) -> None:
@@ -379,7 +383,7 @@ def export(
     if is_classifier(weights):
         pages = pages_to_prove(drawn, prove_on)
         classes = tuple(part.strip() for part in labels.split(",") if part.strip())
-        made = deliver_classifier(weights, label, pack, pages, labels=classes, say=say)
+        made = deliver_classifier(weights, label, pack, pages, labels=classes, progress=print_line)
     else:
         model, tokenizer = load(weights, base=base)
         ask = (
@@ -388,11 +392,11 @@ def export(
             else AnswerForm
         )
         tokens = (base or weights) / "tokenizer.json"
-        made = deliver(model, tokenizer, tokens, label, pack, ask=ask, say=say)
+        made = deliver(model, tokenizer, tokens, label, pack, ask=ask, progress=print_line)
         del model
     if precision != "fp32":
-        made = lower(made, precision, say)
-    say(f"{made.manifest.name} {made.manifest.version} {made.digest}")
+        made = lower(made, precision, print_line)
+    print_line(f"{made.manifest.name} {made.manifest.version} {made.digest}")
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ def taught_subjects(manifest: Manifest) -> frozenset[str]:
     return frozenset(one for source in manifest.provenance.sources for one in source.subjects)
 
 
-def told_of_taught(manifest: Manifest, subjects: Iterable[str]) -> tuple[str, ...]:
+def warn_of_taught(manifest: Manifest, subjects: Iterable[str]) -> tuple[str, ...]:
     """Give a line for each source of a pack in which some of these subjects are listed.
 
     Subjects are known by their codes alone, and two archives may use the same ones, so this is

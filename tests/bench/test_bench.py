@@ -11,7 +11,7 @@ from hypnocast.bench.figures import Figure, Report, Target
 from hypnocast.bench.generate import measure as generate
 from hypnocast.bench.night import replay_in_child, stage_by_yasa, write_edf
 from hypnocast.bench.path import watch_beds
-from hypnocast.bench.ward import SERVICE, Heard
+from hypnocast.bench.ward import SERVICE, Received
 from hypnocast.cli import run
 from hypnocast.errors import ConfigError
 from hypnocast.stagers.packs.pack import load_pack
@@ -97,7 +97,7 @@ def test_a_missed_target_is_shown_as_missed() -> None:
 
 
 def test_a_page_that_never_came_is_counted_as_lost() -> None:
-    heard = Heard(terminal={("a", 0): 1.0, ("a", 2): 1.0, ("b", 0): 1.0})
+    heard = Received(terminal={("a", 0): 1.0, ("a", 2): 1.0, ("b", 0): 1.0})
     assert heard.lost == 1
 
 

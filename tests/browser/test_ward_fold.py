@@ -111,10 +111,10 @@ def test_what_is_retained_of_the_last_person_is_not_shown_for_the_next() -> None
 def test_retained_words_of_a_live_bed_carry_their_age() -> None:
     scene = Scene("1", 11, 100, NOW - 100 * 30)
     later = NOW + 3600
-    assert of(scene, at=later, retained=True).beds["1"].heard == NOW
-    assert of(scene, at=later).beds["1"].heard == later
+    assert of(scene, at=later, retained=True).beds["1"].seen == NOW
+    assert of(scene, at=later).beds["1"].seen == later
     simulated = replace(scene, source="simulated")
-    assert of(simulated, at=later, retained=True).beds["1"].heard == later
+    assert of(simulated, at=later, retained=True).beds["1"].seen == later
 
 
 def test_a_bed_with_nothing_to_say_is_as_fresh_as_its_daemon() -> None:
@@ -124,7 +124,7 @@ def test_a_bed_with_nothing_to_say_is_as_fresh_as_its_daemon() -> None:
     for phase, heard in cases:
         scene = replace(Scene("1", 11, 100, NOW - 3000), phase=phase)
         full = absorb(of(scene), beat)
-        assert card(full.beds["1"], full).heard == heard, phase
+        assert card(full.beds["1"], full).seen == heard, phase
 
 
 def test_cleared_topics_are_forgotten_and_beds_sort_by_number() -> None:

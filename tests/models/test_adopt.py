@@ -88,5 +88,5 @@ def test_what_cannot_be_adopted_is_named(tmp_path: Path, what: str, scaling: str
             python=Path(sys.executable),
             check=None,
             scaling=scaling,
-            say=lambda _: None,
+            progress=lambda _: None,
         )

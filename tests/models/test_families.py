@@ -84,7 +84,7 @@ def test_a_tiny_model_is_tuned_exported_verified_and_staged(kind: str, tmp_path:
 
     said: list[str] = []
     tokens = tmp_path / "weights" / "tokenizer.json"
-    pack = deliver(model, tokenizer, tokens, LABEL, tmp_path / "pack", say=said.append)
+    pack = deliver(model, tokenizer, tokens, LABEL, tmp_path / "pack", progress=said.append)
     assert verify_pack(tmp_path / "pack") == ()
     assert any("parity" in line for line in said)
 

@@ -156,7 +156,7 @@ def test_a_pack_written_in_a_stream_is_verified_and_judged_by_the_daemon(
 
     said: list[str] = []
     pack = pack_folder(
-        source, tmp_path / "pack", "int4", name="streamed", recipe=RECIPE, say=said.append
+        source, tmp_path / "pack", "int4", name="streamed", recipe=RECIPE, progress=said.append
     )
     black = np.zeros((RECIPE.height, RECIPE.width, 3), np.uint8)
     picture = Picture(3, black, "black", RECIPE.digest, quality={}, channels={})

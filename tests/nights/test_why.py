@@ -28,7 +28,7 @@ from hypnocast.errors import CommandError, TapeError
 from hypnocast.live.explaining.picture_store import PictureStore
 from hypnocast.live.service.ward import Ward
 from hypnocast.nights.night_view import NightView, open_night
-from hypnocast.nights.why import answer, told
+from hypnocast.nights.why import answer, as_json
 from hypnocast.nights.why_sheet import heat_map, why_sheet
 from hypnocast.simulate import SimulatedSource
 from support.brokers import free_port
@@ -162,7 +162,7 @@ def test_the_morning_explains_as_the_night_did(night: Night) -> None:
     found = answer(night.taped.config, night.view, ASKED)
     assert found.rests is not None
     live = msgspec.to_builtins(asked.explanation)
-    morning = told(found)["explanation"]
+    morning = as_json(found)["explanation"]
     assert isinstance(morning, dict)
     assert morning["sentence"] == live["sentence"]
     assert morning["channels"] == pytest.approx(live["channels"], abs=1e-4)

@@ -47,9 +47,9 @@ class StagedHypnogram:
 
     def __str__(self) -> str:
         counted = Counter(self.stages)
-        told = ", ".join(f"{s.value} {counted[s.value]}" for s in STAGES if counted[s.value])
+        counts = ", ".join(f"{s.value} {counted[s.value]}" for s in STAGES if counted[s.value])
         withheld = f", withheld {counted[None]}" if counted[None] else ""
-        return f"{len(self)} pages by {self.pack}: {told or 'no stage'}{withheld}"
+        return f"{len(self)} pages by {self.pack}: {counts or 'no stage'}{withheld}"
 
     def to_numpy(self) -> NDArray[np.int64]:
         """Give 0 W, 1 N1, 2 N2, 3 N3, 4 R, and −1 where a page was withheld."""

@@ -38,9 +38,9 @@ _SETTLED_S = 5.0
 
 def measure(pack: Pack, *, pages: int) -> Iterator[Figure]:
     """Serve more and more beds until verdicts are late; compare what a bed costs."""
-    told: dict[int, dict[str, Any]] = {}
+    measured: dict[int, dict[str, Any]] = {}
     for beds in LADDER:
-        told[beds] = one = _in_child(pack, beds, pages)
+        measured[beds] = one = _in_child(pack, beds, pages)
         name = f"{beds} beds in one process"
         in_time = (Target("at most", IN_TIME_S, "worst"),) if beds <= FULL else ()
         lost = (Target("at most", 0.0, "worst"),)
@@ -50,11 +50,11 @@ def measure(pack: Pack, *, pages: int) -> Iterator[Figure]:
         yield Figure("crowd", f"{name}: memory", "MB", [one["resident_mb"]])
         if max(one["late_s"]) > IN_TIME_S:
             break
-    most = max((n for n, one in told.items() if max(one["late_s"]) <= IN_TIME_S), default=0)
+    most = max((n for n, one in measured.items() if max(one["late_s"]) <= IN_TIME_S), default=0)
     enough = (Target("at least", float(FULL)),)
     yield Figure("crowd", "most beds measured in time", "beds", [float(most)], enough)
-    if FULL in told:
-        few, full = told[FEW], told[FULL]
+    if FULL in measured:
+        few, full = measured[FEW], measured[FULL]
         dearer = 100.0 * (full["cpu"] / FULL / (few["cpu"] / FEW) - 1.0)
         even = (Target("at most", 20.0),)
         yield Figure("crowd", f"processor per bed, {FULL} over {FEW}", "%", [dearer], even)
@@ -72,8 +72,8 @@ def _in_child(pack: Pack, beds: int, pages: int) -> dict[str, Any]:
     )
     if child.returncode:
         raise HypnocastError(f"beds failed: {child.stderr.strip()[-300:]}", where="bench crowd")
-    told: dict[str, Any] = json.loads(child.stdout)
-    return told
+    measured: dict[str, Any] = json.loads(child.stdout)
+    return measured
 
 
 @dataclass(slots=True)
@@ -142,13 +142,13 @@ def main(pack: Path, beds: int, pages: int) -> None:
         for (bed, epoch), at in watch.acknowledged.items()
         if epoch < pages - 1
     ]
-    told = {
+    measured = {
         "late_s": [round(value, 4) for value in late],
         "lost": beds * pages - len(watch.acknowledged),
         "cpu": 100.0 * used / (time.monotonic() - wall),
         "resident_mb": resident_mb(),
     }
-    print(json.dumps(told))
+    print(json.dumps(measured))
 
 
 if __name__ == "__main__":

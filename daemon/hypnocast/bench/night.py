@@ -128,8 +128,8 @@ def replay_in_child(pack: Path, recording: Path) -> dict[str, Any]:
         raise HypnocastError(
             f"a replay failed: {child.stderr.strip()[-300:]}", where=str(recording)
         )
-    told: dict[str, Any] = json.loads(child.stdout)
-    return told
+    measured: dict[str, Any] = json.loads(child.stdout)
+    return measured
 
 
 def stage_by_yasa(python: Path, edf: Path) -> dict[str, Any]:
@@ -146,8 +146,8 @@ def stage_by_yasa(python: Path, edf: Path) -> dict[str, Any]:
         ) from error
     if child.returncode:
         raise HypnocastError(f"YASA failed: {child.stderr.strip()[-300:]}", where=str(edf))
-    told: dict[str, Any] = json.loads(child.stdout.splitlines()[-1])
-    return told
+    measured: dict[str, Any] = json.loads(child.stdout.splitlines()[-1])
+    return measured
 
 
 _YASA = """
@@ -196,14 +196,14 @@ def main(pack: str, recording: str) -> None:
     began = time.monotonic()
     config = Config(pack=PackTable(name=pack))
     asyncio.run(replay(config, ReplaySettings(Path(recording)), watchers=(meter,)))
-    told = {
+    measured = {
         "pages": meter.pages,
         "took_s": time.monotonic() - began,
         "cpu_s": cpu_s(),
         "peak_mb": peak_mb(),
         "resident_mb": meter.resident,
     }
-    print(json.dumps(told))
+    print(json.dumps(measured))
 
 
 if __name__ == "__main__":

@@ -30,12 +30,12 @@ class Effort:
 
 def run(groups: tuple[Group, ...], effort: Effort, *, found: Callable[[Figure], None]) -> Report:
     """Measure; every figure is told as soon as it is there."""
-    told = conditions() | {
+    measured = conditions() | {
         "pack": f"{effort.pack.manifest.name} {effort.pack.manifest.version}",
         "pack_digest": effort.pack.digest,
         "long": effort.long,
     }
-    report = Report(told)
+    report = Report(measured)
     for group in groups:
         for figure in _GROUPS[group](effort, report):
             report.figures.append(figure)

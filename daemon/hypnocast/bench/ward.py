@@ -51,7 +51,7 @@ _FULL_S = 330.0
 
 
 @dataclass(slots=True)
-class Heard:
+class Received:
     """What a subscriber heard."""
 
     first: dict[tuple[str, int], float] = field(default_factory=dict)
@@ -104,22 +104,24 @@ def measure(pack: Pack, folder: Path, *, long: bool) -> Iterator[Figure]:
 def over_lsl(pack: Pack, folder: Path, beds: int, seconds: float) -> Generator[Figure, None, float]:
     """Serve beds over real LSL for some time; return the daemon's memory over the last page."""
     folder.mkdir()
-    heard = Heard()
-    used = asyncio.run(_over_lsl(pack, folder, beds, seconds, heard))
+    received = Received()
+    used = asyncio.run(_over_lsl(pack, folder, beds, seconds, received))
     name = f"{beds} beds over LSL"
-    yield Figure("ward", f"{name}: first verdict", "s", list(heard.first.values()), IN_TIME)
-    yield Figure("ward", f"{name}: terminal verdict", "s", list(heard.terminal.values()))
-    missing = beds - len({bed for bed, _ in heard.terminal})
+    yield Figure("ward", f"{name}: first verdict", "s", list(received.first.values()), IN_TIME)
+    yield Figure("ward", f"{name}: terminal verdict", "s", list(received.terminal.values()))
+    missing = beds - len({bed for bed, _ in received.terminal})
     yield Figure("ward", f"{name}: beds without a page", "beds", [missing], NOTHING)
-    yield Figure("ward", f"{name}: pages lost", "pages", [heard.lost], NOTHING)
-    yield Figure("ward", f"{name}: pages withheld", "pages", [heard.withheld])
+    yield Figure("ward", f"{name}: pages lost", "pages", [received.lost], NOTHING)
+    yield Figure("ward", f"{name}: pages withheld", "pages", [received.withheld])
     yield Figure("ward", f"{name}: processor", "% of a core per bed", [used.cpu / beds])
     memory = Figure("ward", f"{name}: memory of the daemon", "MB", used.resident_mb)
     yield memory
     return memory.statistic("median")
 
 
-async def _over_lsl(pack: Pack, folder: Path, beds: int, seconds: float, heard: Heard) -> Used:
+async def _over_lsl(
+    pack: Pack, folder: Path, beds: int, seconds: float, received: Received
+) -> Used:
     network = LslNetwork(
         scope="machine", port_range=4 * beds + 64, session_id=f"bench-{os.getpid()}"
     )
@@ -129,19 +131,22 @@ async def _over_lsl(pack: Pack, folder: Path, beds: int, seconds: float, heard: 
     async with any_broker(folder) as broker:
         config = folder / "hypnocast.toml"
         config.write_text(config_text(pack, folder, broker), encoding="utf-8")
-        subscriber = asyncio.create_task(_listen(broker, heard))
+        subscriber = asyncio.create_task(_listen(broker, received))
         run = [sys.executable, "-c", RUN, "run", "--config", str(config)]
         send = [sys.executable, "-m", "hypnocast.bench.outlets", str(beds), str(lsl)]
         with _process(run, environment | SERVICE) as daemon, _process(send, environment):
             try:
-                return await _watch(daemon, subscriber, seconds, heard)
+                return await _watch(daemon, subscriber, seconds, received)
             finally:
                 subscriber.cancel()
                 await asyncio.gather(subscriber, return_exceptions=True)
 
 
 async def _watch(
-    daemon: subprocess.Popen[bytes], subscriber: asyncio.Task[None], seconds: float, heard: Heard
+    daemon: subprocess.Popen[bytes],
+    subscriber: asyncio.Task[None],
+    seconds: float,
+    received: Received,
 ) -> Used:
     """Let it run; return what the daemon used once all beds were there."""
     began = time.monotonic()
@@ -155,12 +160,12 @@ async def _watch(
             cpu, since = cpu_s(daemon.pid), time.monotonic()
         if time.monotonic() - began > seconds - PAGE_S:
             resident.append(resident_mb(daemon.pid))
-    if not heard.terminal:
+    if not received.terminal:
         raise HypnocastError("no page came", where="bench ward", remedy="Look at its log.")
     return Used(100.0 * (cpu_s(daemon.pid) - cpu) / (time.monotonic() - since), resident)
 
 
-async def _listen(broker: BrokerSettings, heard: Heard) -> None:
+async def _listen(broker: BrokerSettings, received: Received) -> None:
     import aiomqtt
 
     topics = Topics(_SITE)
@@ -168,7 +173,7 @@ async def _listen(broker: BrokerSettings, heard: Heard) -> None:
     async with aiomqtt.Client(broker.host, broker.port) as client:
         await client.subscribe(topics.events("+"), qos=1)
         async for message in client.messages:
-            heard.take(decoder.decode(bytes(message.payload)))
+            received.take(decoder.decode(bytes(message.payload)))
 
 
 def config_text(pack: Pack, folder: Path, broker: BrokerSettings) -> str:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from hypnocast.commands.common import Json, print_json, say
+from hypnocast.commands.common import Json, print_json, print_line
 
 if TYPE_CHECKING:
     from hypnocast.bench.figures import Figure
@@ -60,19 +60,21 @@ def bench(
     opened = load_pack(resolve_pack(pack or Config().pack.name))
     with tempfile.TemporaryDirectory(prefix="hypnocast-bench-") as folder:
         report = run(
-            wanted, Effort(opened, Path(folder), long, yasa), found=_nothing if json else _tell
+            wanted,
+            Effort(opened, Path(folder), long, yasa),
+            found=_nothing if json else _print_figure,
         )
-    told = report.to_json()
+    answer = report.to_json()
     if output is not None:
-        output.write_text(text.dumps(told, indent=1, ensure_ascii=False), encoding="utf-8")
+        output.write_text(text.dumps(answer, indent=1, ensure_ascii=False), encoding="utf-8")
     if json:
-        print_json(told)
+        print_json(answer)
         return
     for line in report.lines():
-        say(line)
+        print_line(line)
 
 
-def _tell(figure: Figure) -> None:
+def _print_figure(figure: Figure) -> None:
     """Say on standard error what was found, for those who wait."""
     typer.echo(f"{figure.group}: {figure.name}", err=True)
 

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from hypnocast.commands.common import ConfigFile, Json, print_json, say
+from hypnocast.commands.common import ConfigFile, Json, print_json, print_line
 
 
 def streams(
@@ -28,7 +28,7 @@ def streams(
         print_json(found.to_json())
         return
     for line in as_toml(found) if toml else found.lines():
-        say(line)
+        print_line(line)
 
 
 def check(config: ConfigFile = None, *, json: Json = False) -> None:
@@ -41,7 +41,7 @@ def check(config: ConfigFile = None, *, json: Json = False) -> None:
         print_json([finding.to_json() for finding in findings])
     else:
         for finding in findings:
-            say(finding.line())
+            print_line(finding.line())
     if any(finding.bad for finding in findings):
         raise typer.Exit(1)
 
@@ -51,10 +51,10 @@ def doctor(config: ConfigFile = None, *, json: Json = False) -> None:
     from hypnocast.config.file import load_config
     from hypnocast.live.service.check import installation
 
-    told = installation(load_config(config))
+    facts = installation(load_config(config))
     if json:
-        print_json(told)
+        print_json(facts)
         return
-    width = max(map(len, told))
-    for key, value in told.items():
-        say(f"{key:<{width}}  {value}")
+    width = max(map(len, facts))
+    for key, value in facts.items():
+        print_line(f"{key:<{width}}  {value}")

@@ -21,7 +21,7 @@ def print_json(answer: Any) -> None:
     sys.stdout.write(json.dumps(answer, indent=2, ensure_ascii=False) + "\n")
 
 
-def say(line: str = "") -> None:
+def print_line(line: str = "") -> None:
     """Print a line for people."""
     sys.stdout.write(line + "\n")
     sys.stdout.flush()

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from hypnocast.commands.common import ConfigFile, say
+from hypnocast.commands.common import ConfigFile, print_line
 from hypnocast.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ class EventLines:
     def event(self, event: StageEvent) -> None:
         """Print it, if it is terminal."""
         if event.status != "provisional":
-            say(event_line(event))
+            print_line(event_line(event))
 
 
 def event_line(event: StageEvent) -> str:
@@ -97,9 +97,11 @@ def demo(
     lines = headless or not sys.stdout.isatty()
 
     def started(address: DemoAddress) -> None:
-        say("SIMULATED beds: no person, no diagnosis. Ctrl-C ends the demo and leaves nothing.")
+        print_line(
+            "SIMULATED beds: no person, no diagnosis. Ctrl-C ends the demo and leaves nothing."
+        )
         for line in addresses(address):
-            say(line)
+            print_line(line)
 
     def view(address: DemoAddress) -> asyncio.Task[None]:
         from hypnocast.dashboard.terminal import WatchSettings, watch
@@ -147,9 +149,9 @@ def simulate(
 
     def opened(header: StreamHeader) -> None:
         rate = f"{header.rate:g} Hz" if header.rate else "markers"
-        say(f"{header.name}  source_id={header.source_id}  {len(header.channels)} × {rate}")
+        print_line(f"{header.name}  source_id={header.source_id}  {len(header.channels)} × {rate}")
 
-    say("SIMULATED streams on the network; Ctrl-C ends them.")
+    print_line("SIMULATED streams on the network; Ctrl-C ends them.")
     run_outlets(source, stop=stop, opened=opened)
 
 
@@ -180,7 +182,7 @@ def dashboard(
     if port is not None:
         settings = dataclasses.replace(settings, port=port)
     with contextlib.suppress(asyncio.CancelledError):
-        asyncio.run(serve(settings, started=lambda address: say(f"Ward page: {address}")))
+        asyncio.run(serve(settings, started=lambda address: print_line(f"Ward page: {address}")))
 
 
 def _pointed(config: Config, broker: str | None, site: str | None) -> Config:
@@ -189,16 +191,16 @@ def _pointed(config: Config, broker: str | None, site: str | None) -> Config:
 
     if broker is None and site is None:
         return config
-    told = msgspec.to_builtins(config)
+    tables = msgspec.to_builtins(config)
     if broker is not None:
         host, colon, number = broker.partition(":")
-        told["broker"] |= {"host": host, "port": int(number) if number.isdecimal() else None}
+        tables["broker"] |= {"host": host, "port": int(number) if number.isdecimal() else None}
         if colon and not number.isdecimal():
             raise ConfigError(f"{broker!r} is no broker", remedy="Write HOST or HOST:PORT.")
     if site is not None:
-        told["site"]["id"] = site
+        tables["site"]["id"] = site
     try:
-        return msgspec.convert(told, type(config))
+        return msgspec.convert(tables, type(config))
     except msgspec.ValidationError:
         raise ConfigError(
             "names no broker and site there can be",
@@ -218,7 +220,7 @@ def _add_user(users_file: str | None, user: str) -> None:
         )
     password = typer.prompt("Password", hide_input=True, confirmation_prompt=True)
     set_password(Path(users_file).expanduser(), user, password)
-    say(f"{user} may log in ({users_file}); start the dashboard again.")
+    print_line(f"{user} may log in ({users_file}); start the dashboard again.")
 
 
 def retire(
@@ -237,7 +239,7 @@ def retire(
     loaded = _pointed(load_config(config), broker, site)
     topics = Topics(loaded.site.id, loaded.broker.topic_root)
     for topic in asyncio.run(clear(broker_settings(loaded.broker), topics, bed)):
-        say(f"cleared {topic}")
+        print_line(f"cleared {topic}")
 
 
 def watch(
@@ -268,10 +270,10 @@ def schema(
 
     written = documents()
     if folder is None:
-        say(written["asyncapi.json"].rstrip())
+        print_line(written["asyncapi.json"].rstrip())
         return
     for name, text in written.items():
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text, encoding="utf-8")
-        say(str(path))
+        print_line(str(path))

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from hypnocast.commands.common import ConfigFile, Json, print_json, say
+from hypnocast.commands.common import ConfigFile, Json, print_json, print_line
 
 Wanted = Annotated[
     str,
@@ -44,14 +44,14 @@ def nights(
             print_json(compared_json(compared))
             return
         for row in compared_lines(compared):
-            say(row)
+            print_line(row)
         return
     lines = list_nights(loaded, bed=bed, limit=limit)
     if json:
         print_json([asdict(line) for line in lines])
         return
     for line in as_text(lines, ZoneInfo(loaded.site.timezone)):
-        say(line)
+        print_line(line)
 
 
 def export(
@@ -89,7 +89,7 @@ def export(
     view = open_night(loaded, night)
     held = night_signals(loaded, view, tape) if signals or tape else []
     for path in export_night(view, form, output, ZoneInfo(loaded.site.timezone), held):
-        say(str(path))
+        print_line(str(path))
 
 
 def report(
@@ -119,7 +119,7 @@ def report(
     parted = {epoch for one in view.seconds for epoch in worth_showing(view, one)}
     pictures = pictures_of(loaded, view, parted)
     save(make_report(view, ZoneInfo(loaded.site.timezone), pictures), path, form)
-    say(str(path))
+    print_line(str(path))
 
 
 def why(
@@ -146,7 +146,7 @@ def why(
     from hypnocast.nights.export import file_stem
     from hypnocast.nights.night_view import open_night
     from hypnocast.nights.sheet import check_form, save
-    from hypnocast.nights.why import answer, depth_called, told
+    from hypnocast.nights.why import answer, as_json, depth_called
     from hypnocast.nights.why_sheet import why_sheet
 
     check_form(form)
@@ -154,17 +154,17 @@ def why(
     view = open_night(loaded, night)
     found = answer(loaded, view, epoch, depth=depth_called(explain), tape=tape)
     if json:
-        print_json(told(found))
+        print_json(as_json(found))
     else:
         path = output or Path(f"{file_stem(view)}-page-{epoch}.{form}")
         save(why_sheet(found, ZoneInfo(loaded.site.timezone)), path, form)
-        said = found.event.stage or f"withheld: {found.event.reason}"
-        words = said if found.rests is None else found.rests.sentence
+        stage = found.event.stage or f"withheld: {found.event.reason}"
+        words = stage if found.rests is None else found.rests.sentence
         same = {True: "drawn as the model saw it", False: "DIFFERS from what the model saw"}
         how = "" if found.same is None else f"; {same[found.same]}"
         if not found.same_recipe:
             how += ", for another recipe drew that night: configure its pack"
-        say(f"{path}  {words}{how}")
+        print_line(f"{path}  {words}{how}")
     if found.same is False:
         raise typer.Exit(1)
 
@@ -201,19 +201,21 @@ def corrections(
         added = add_scoring(loaded, view, add, scorer=scorer, offset=offset, scheme=scheme)
         if not json:
             outside = f"; {added.outside} lie outside the night" if added.outside else ""
-            say(f"{added.pages} pages of {scorer}, from page {added.offset_pages:g} on{outside}")
-            say(f"{add}: read as {added.format}")
+            print_line(
+                f"{added.pages} pages of {scorer}, from page {added.offset_pages:g} on{outside}"
+            )
+            print_line(f"{add}: read as {added.format}")
             for note in added.notes:
-                say(f"note: {note}")
+                print_line(f"note: {note}")
         view = open_night(loaded, view.session.id)
     if pages is not None:
         from hypnocast.nights.training_pages import write_training_pages
 
         count = write_training_pages(loaded, view, pages, scorer=scorer, tape=tape)
         if not json:
-            say(f"{pages}: {count} pages with the stages of {scorer}")
+            print_line(f"{pages}: {count} pages with the stages of {scorer}")
     if json:
         print_json(comparisons(view))
         return
     for line in as_text(view):
-        say(line)
+        print_line(line)

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from hypnocast.commands.common import Json, print_json, say
+from hypnocast.commands.common import Json, print_json, print_line
 
 Wanted = Annotated[str, typer.Argument(metavar="PACK", help="A pack's name or folder.")]
 
@@ -30,9 +30,11 @@ def list_packs(*, json: Json = False) -> None:
         print_json(msgspec.to_builtins(found))
         return
     for pack in found:
-        say(f"{pack.name:<28} {pack.version:<10} {pack.family:<12} {pack.recipe:<18} {pack.folder}")
+        print_line(
+            f"{pack.name:<28} {pack.version:<10} {pack.family:<12} {pack.recipe:<18} {pack.folder}"
+        )
         if pack.fault:
-            say(f"  cannot be used: {pack.fault}")
+            print_line(f"  cannot be used: {pack.fault}")
 
 
 @packs.command("show")
@@ -40,18 +42,20 @@ def show(pack: Wanted, *, json: Json = False) -> None:
     """Show what a pack says of itself, after verifying it."""
     from hypnocast.stagers.packs.catalogue import resolve_pack, show_pack
 
-    told = show_pack(resolve_pack(pack))
+    facts = show_pack(resolve_pack(pack))
     if json:
-        print_json(told)
+        print_json(facts)
         return
-    say(f"{told['name']} {told['version']}  {told['digest']}")
-    say(f"{told['intended_use']}")
-    say(f"family {told['model']['family']}, recipe {told['recipe']}, {told['bytes'] / 1e6:.1f} MB")
-    needed = " and ".join(" or ".join(group) for group in told["montage"]["needed"])
-    say(f"needs {needed}; coverage ≥ {told['montage']['min_coverage']:.0%}")
-    for metric in told["metrics"]:
+    print_line(f"{facts['name']} {facts['version']}  {facts['digest']}")
+    print_line(f"{facts['intended_use']}")
+    print_line(
+        f"family {facts['model']['family']}, recipe {facts['recipe']}, {facts['bytes'] / 1e6:.1f} MB"
+    )
+    needed = " and ".join(" or ".join(group) for group in facts["montage"]["needed"])
+    print_line(f"needs {needed}; coverage ≥ {facts['montage']['min_coverage']:.0%}")
+    for metric in facts["metrics"]:
         span = "" if metric.get("low") is None else f" ({metric['low']:.3f} … {metric['high']:.3f})"
-        say(f"  {metric['name']} {metric['value']:.3f}{span}  {metric['on']}")
+        print_line(f"  {metric['name']} {metric['value']:.3f}{span}  {metric['on']}")
 
 
 @packs.command("verify")
@@ -59,15 +63,17 @@ def verify(pack: Wanted, *, json: Json = False) -> None:
     """Verify a pack's every file; exit code 1 where there is a fault."""
     from hypnocast.stagers.packs.catalogue import check_pack, resolve_pack
 
-    told = check_pack(resolve_pack(pack))
+    facts = check_pack(resolve_pack(pack))
     if json:
-        print_json(told)
-    elif told["sound"]:
-        say(f"{told['name']} {told['version']} is sound: {told['files']} files, {told['digest']}")
+        print_json(facts)
+    elif facts["sound"]:
+        print_line(
+            f"{facts['name']} {facts['version']} is sound: {facts['files']} files, {facts['digest']}"
+        )
     else:
-        for fault in told["faults"]:
-            say(fault)
-    if not told["sound"]:
+        for fault in facts["faults"]:
+            print_line(fault)
+    if not facts["sound"]:
         raise typer.Exit(1)
 
 
@@ -82,4 +88,4 @@ def to_triton(
     from hypnocast.stagers.remote.triton_repository import write_repository
 
     model = write_repository(load_pack(resolve_pack(pack)), folder)
-    say(f"{model}  serve it with: tritonserver --model-repository {folder}")
+    print_line(f"{model}  serve it with: tritonserver --model-repository {folder}")

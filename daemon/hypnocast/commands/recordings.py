@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from hypnocast.commands.common import ConfigFile, Json, print_json, say
+from hypnocast.commands.common import ConfigFile, Json, print_json, print_line
 
 Recorded = Annotated[
     Path, typer.Argument(metavar="FILE", help="A tape, XDF, EDF, EDF+ or BDF file.")
@@ -36,12 +36,12 @@ def replay(
     settings = ReplaySettings(
         recording, bed=bed, journal=journal, to_broker=mqtt, obey=not decide_anew
     )
-    told = asyncio.run(replay_with_progress(load_config(config), settings))
+    outcome = asyncio.run(replay_with_progress(load_config(config), settings))
     if json:
-        print_json(told.to_json())
+        print_json(outcome.to_json())
         return
-    for line in told.lines():
-        say(line)
+    for line in outcome.lines():
+        print_line(line)
 
 
 def page(
@@ -74,6 +74,8 @@ def page(
         def passed(number: int) -> None:
             status.update(f"page {number} of the way to {epoch}")
 
-        told = draw_from_file(load_config(config), recording, epoch, recipe, bed=bed, passed=passed)
-    told.save(target, labels=labels)
-    say(f"{target}  {told.picture.digest}  {told.words()}")
+        drawn = draw_from_file(
+            load_config(config), recording, epoch, recipe, bed=bed, passed=passed
+        )
+    drawn.save(target, labels=labels)
+    print_line(f"{target}  {drawn.picture.digest}  {drawn.words()}")

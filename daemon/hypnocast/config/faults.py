@@ -24,9 +24,9 @@ def fault(error: msgspec.ValidationError, text: str, table: type) -> tuple[str, 
     """Return the key that is wrong in a TOML text, what is wrong, and what to do."""
     what, _, path = str(error).partition(" - at `")
     key = path.rstrip("`").removeprefix("$").removeprefix(".")
-    told = msgspec.toml.decode(text)
-    expected, value = _at(key, inspect.type_info(table), told)
-    key = by_id(key, told)
+    tables = msgspec.toml.decode(text)
+    expected, value = _at(key, inspect.type_info(table), tables)
+    key = by_id(key, tables)
     named = re.search(r"field `(.*)`$", what)
     if named is None or not isinstance(expected, inspect.StructType):
         return key or "top level", f"{_shown(value)} cannot be used", f"Give {allowed(expected)}."

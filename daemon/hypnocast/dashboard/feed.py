@@ -76,12 +76,12 @@ class Feed:
             try:
                 await self._subscribed()
             except BrokerError as error:
-                self._tell(
+                self._show_connection(
                     connected=False, problem=f"{error.where}: {error.what}".removeprefix(": ")
                 )
             except aiomqtt.MqttError as error:
                 self._connector.begin_anew()
-                self._tell(connected=False, problem=str(error) or "the broker is gone")
+                self._show_connection(connected=False, problem=str(error) or "the broker is gone")
             await asyncio.sleep(self._connector.pause_s(time.monotonic() - begun))
 
     async def ask(self, bed: str, command: Command, *, patience_s: float) -> Reply:
@@ -123,7 +123,7 @@ class Feed:
             for topic in self._topics:
                 await client.listen(f"{self._prefix}/{topic}")
             self._client = client
-            self._tell(connected=True)
+            self._show_connection(connected=True)
             async for message in client.messages:
                 self._take(message)
                 if client.dropped:
@@ -153,7 +153,7 @@ class Feed:
         if waiting is not None and not waiting.done():
             waiting.set_result(reply)
 
-    def _tell(self, *, connected: bool, problem: str = "") -> None:
+    def _show_connection(self, *, connected: bool, problem: str = "") -> None:
         if (connected, problem) == (self.link.connected, self.link.problem):
             return
         since = self.link.since if connected == self.link.connected else time.time()

@@ -69,7 +69,7 @@ class Guard:
             return
         begun = False
 
-        async def told(message: Message) -> None:
+        async def send_checked(message: Message) -> None:
             nonlocal begun
             if message["type"] == "http.response.start":
                 begun = True
@@ -81,7 +81,7 @@ class Guard:
         refusal = self._refusal(scope)
         if refusal is None:
             try:
-                await self._app(scope, self._bounded(receive), told)
+                await self._app(scope, self._bounded(receive), send_checked)
             except _TooLarge:
                 refusal = (413, f"a request holds at most {LARGEST_BODY} bytes")
             except _TooSlow:
@@ -89,7 +89,7 @@ class Guard:
         if refusal is not None and not begun:
             status, words = refusal
             answer = PlainTextResponse(words + "\n", status, {"connection": "close"})
-            await answer(scope, receive, told)
+            await answer(scope, receive, send_checked)
 
     def _refusal(self, scope: MutableMapping[str, Any]) -> tuple[int, str] | None:
         headers = Headers(scope=scope)
@@ -137,7 +137,7 @@ def protocol_of(door: Door) -> type[PatientProtocol]:
     """Return the protocol of the connections that come through a door."""
 
     class AtTheDoor(PatientProtocol):
-        def heard(self) -> None:
+        def note_activity(self) -> None:
             door.spoke(self.transport.get_extra_info("peername"))
 
     return AtTheDoor
@@ -156,7 +156,7 @@ class PatientProtocol(H11Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Take bytes; the clock runs on while they do not make a whole head."""
-        self.heard()
+        self.note_activity()
         super().data_received(data)
         self._watch()
 
@@ -165,7 +165,7 @@ class PatientProtocol(H11Protocol):
         self._unwatch()
         super().connection_lost(exc)
 
-    def heard(self) -> None:
+    def note_activity(self) -> None:
         """Take note that a connection is established: its first bytes came."""
 
     @property

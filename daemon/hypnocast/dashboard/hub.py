@@ -52,7 +52,7 @@ class Viewer:
         self.changed: set[str] = set()
         self.wake = asyncio.Event()
 
-    def tell(self, bed: str | None) -> None:
+    def queue(self, bed: str | None) -> None:
         """Note that a bed (or, with None, the link to the broker) changed."""
         if bed is not None:
             if self.only not in (None, bed):
@@ -175,18 +175,18 @@ class Hub:
         self.ward = fold(before, message)
         bed = bed_of(message.topic)
         if bed is not None and self.ward.beds is not before.beds:
-            self._tell(bed)
+            self._notify(bed)
         elif self.ward.nodes is not before.nodes:
             for name, seen in self.ward.beds.items():
                 if self.ward.node_of(seen) != before.node_of(seen):
-                    self._tell(name)
+                    self._notify(name)
 
     def _link(self, _: BrokerLink) -> None:
-        self._tell(None)
+        self._notify(None)
 
-    def _tell(self, bed: str | None) -> None:
+    def _notify(self, bed: str | None) -> None:
         for viewer in self._viewers:
-            viewer.tell(bed)
+            viewer.queue(bed)
 
 
 def _event(kind: str, data: object) -> bytes:

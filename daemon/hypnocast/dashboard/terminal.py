@@ -135,58 +135,58 @@ def ward_table(ward: WardView, now: float, width: int) -> Table:
         cells = _cells(card(bed, ward), now, tagged=mixed)
         table.add_row(*(cells[name] for name in shown))
     if not ward.beds:
-        table.add_row("–", Text("no bed heard of yet", "dim"))
+        table.add_row("–", Text("no bed yet", "dim"))
     return table
 
 
-def _cells(told: Card, now: float, *, tagged: bool) -> dict[str, RenderableType]:
-    staged = told.mood == "staged"
-    bed = Text(told.bed, "bold")
-    if tagged and told.source in _UNREAL:
-        bed.append(f" {_UNREAL[told.source]}", "italic #5fb0ee")
+def _cells(card: Card, now: float, *, tagged: bool) -> dict[str, RenderableType]:
+    staged = card.mood == "staged"
+    bed = Text(card.bed, "bold")
+    if tagged and card.source in _UNREAL:
+        bed.append(f" {_UNREAL[card.source]}", "italic #5fb0ee")
     return {
         "Bed": bed,
-        "Subject": Text(plain(told.subject or "")),
-        "Stage": _stage(told, now),
-        "Since": f"{_clock(told.since)} · {_lasting(told.lasted_s)}"
-        if staged and told.since
+        "Subject": Text(plain(card.subject or "")),
+        "Stage": _stage(card, now),
+        "Since": f"{_clock(card.since)} · {_lasting(card.lasted_s)}"
+        if staged and card.since
         else "",
-        "Sure": f"{100 * told.confidence:.0f} %" if staged and told.confidence is not None else "",
-        "Last 30 min": _recent(told.recent),
-        "Electrodes": _health(told),
-        "Latency": f"{told.latency_ms / 1000:.1f} s"
-        if told.latency_ms is not None and staged
+        "Sure": f"{100 * card.confidence:.0f} %" if staged and card.confidence is not None else "",
+        "Last 30 min": _recent(card.recent),
+        "Electrodes": _health(card),
+        "Latency": f"{card.latency_ms / 1000:.1f} s"
+        if card.latency_ms is not None and staged
         else "",
     }
 
 
-def _stage(told: Card, now: float) -> Text:
-    loud = _loud(told, now)
+def _stage(card: Card, now: float) -> Text:
+    loud = _loud(card, now)
     if loud is not None:
         words, ground = loud
         return Text(f" {words} ", f"bold black on {ground}")
-    if told.mood != "staged" or told.stage is None:
-        calm = told.phase or "no session" if told.mood == "not_staging" else told.mood
+    if card.mood != "staged" or card.stage is None:
+        calm = card.phase or "no session" if card.mood == "not_staging" else card.mood
         return Text(calm.replace("_", " "), "dim")
-    shown = Text(told.stage, f"bold {_STYLE[told.stage]}")
-    shown.append(" ?" if told.provisional else "", "dim")
-    shown.append(" review" if told.review else "", "#f3cf55")
+    shown = Text(card.stage, f"bold {_STYLE[card.stage]}")
+    shown.append(" ?" if card.provisional else "", "dim")
+    shown.append(" review" if card.review else "", "#f3cf55")
     return shown
 
 
-def _loud(told: Card, now: float) -> tuple[str, str] | None:
+def _loud(card: Card, now: float) -> tuple[str, str] | None:
     """Return what nobody may overlook, and its ground."""
     alarm = "#ff8a5c"
-    if told.mood == "ended":
+    if card.mood == "ended":
         return "ENDED", "#a9b8c4"
-    if told.node_available is False:
-        return f"daemon {plain(told.node or '')} offline", alarm
-    if told.mood == "stale":
-        return f"SILENT, last {told.stage}" if told.stage else "SILENT", alarm
-    if now - told.heard > OLD_S:
-        return f"no news for {_lasting(now - told.heard)}", alarm
-    if told.mood == "withheld":
-        return f"WITHHELD {told.reason_words or ''}", "#f3cf55"
+    if card.node_available is False:
+        return f"daemon {plain(card.node or '')} offline", alarm
+    if card.mood == "stale":
+        return f"SILENT, last {card.stage}" if card.stage else "SILENT", alarm
+    if now - card.seen > OLD_S:
+        return f"no news for {_lasting(now - card.seen)}", alarm
+    if card.mood == "withheld":
+        return f"WITHHELD {card.reason_words or ''}", "#f3cf55"
     return None
 
 
@@ -203,14 +203,14 @@ def _recent(points: tuple[Point, ...]) -> Text:
     return shown
 
 
-def _health(told: Card) -> Text:
-    if told.mood == "ended":
+def _health(card: Card) -> Text:
+    if card.mood == "ended":
         return Text()
-    sign, style = _SIGN[told.health] if told.health is not None else ("■", "dim")
+    sign, style = _SIGN[card.health] if card.health is not None else ("■", "dim")
     shown = Text(f"{sign} ", style)
-    shown.append(plain(told.health_words), style if told.health != "good" else "")
-    if told.problems:
-        shown.append(f"\n{plain(told.problems[0])}", "#f3cf55")
+    shown.append(plain(card.health_words), style if card.health != "good" else "")
+    if card.problems:
+        shown.append(f"\n{plain(card.problems[0])}", "#f3cf55")
     return shown
 
 

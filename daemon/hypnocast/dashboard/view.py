@@ -113,7 +113,7 @@ class Card(Struct, frozen=True, kw_only=True):
     problems: tuple[str, ...]
     notice: NightMark | None
     """The newest notice, for a while."""
-    heard: float
+    seen: float
     """When there was last news, in seconds since 1970. While pages are judged an event comes
     every 30 s; else a bed that has nothing new to say is as fresh as its daemon's last word."""
     node: str | None
@@ -176,7 +176,7 @@ def card(bed: BedView, ward: WardView) -> Card:
         lights=status.lights if status is not None else "unknown",
         problems=status.problems if status is not None else (),
         notice=_notice(night, len(points)),
-        heard=bed.heard if judged or node is None else max(bed.heard, node.heard),
+        seen=bed.seen if judged or node is None else max(bed.seen, node.seen),
         node=status.node if status is not None else None,
         node_available=node.available if node is not None else None,
     )
@@ -294,7 +294,7 @@ def _health(electrodes: tuple[Electrode, ...]) -> Level | None:
 
 def _health_words(electrodes: tuple[Electrode, ...]) -> str:
     if not electrodes:
-        return "no electrode heard"
+        return "no electrode seen"
     faulty: dict[str, list[str]] = {}
     for electrode in electrodes:
         if electrode.level != "good":

@@ -82,7 +82,7 @@ class BedView:
     page: bytes | None = None
     explanation: Explained | None = None
     beside: Beside | None = None
-    heard: float = 0.0
+    seen: float = 0.0
     """When the bed last spoke, in seconds since 1970; of retained words, when they were said."""
 
 
@@ -93,7 +93,7 @@ class Node:
     name: str
     available: bool | None = None
     state: DaemonState | None = None
-    heard: float = 0.0
+    seen: float = 0.0
     """When it last told its state, which it does every 30 s; in seconds since 1970."""
 
 
@@ -191,10 +191,12 @@ def _by_number(entry: tuple[str, object]) -> list[tuple[int, str]]:
     return [(int(word), "") if word.isdecimal() else (-1, word) for word in _WORD.split(entry[0])]
 
 
-def _heard(bed: BedView, message: Incoming, said: str, source: str) -> float:
+def _seen(bed: BedView, message: Incoming, at_source: str, source: str) -> float:
     """Return when the bed spoke: live retained words carry their age, data time does not."""
-    at = min(seconds(said), message.at) if message.retained and source == "live" else message.at
-    return max(bed.heard, at)
+    at = (
+        min(seconds(at_source), message.at) if message.retained and source == "live" else message.at
+    )
+    return max(bed.seen, at)
 
 
 def _status(bed: BedView, message: Incoming) -> BedView | None:
@@ -202,7 +204,7 @@ def _status(bed: BedView, message: Incoming) -> BedView | None:
         return None
     status = msgspec.json.decode(message.payload, type=BedStatus)
     _check_instants(status.at, status.since)
-    return replace(bed, status=status, heard=_heard(bed, message, status.at, status.source))
+    return replace(bed, status=status, seen=_seen(bed, message, status.at, status.source))
 
 
 def _stage(bed: BedView, message: Incoming) -> BedView:
@@ -210,7 +212,7 @@ def _stage(bed: BedView, message: Incoming) -> BedView:
         return replace(bed, stage=None)
     event = msgspec.json.decode(message.payload, type=StageEvent)
     _check_instants(event.start, event.end)
-    return replace(bed, stage=event, heard=_heard(bed, message, event.end, event.source))
+    return replace(bed, stage=event, seen=_seen(bed, message, event.end, event.source))
 
 
 def _night(bed: BedView, message: Incoming) -> BedView:
@@ -222,7 +224,7 @@ def _night(bed: BedView, message: Incoming) -> BedView:
     if lengths != {night.epochs}:
         msg = "the lists of the night differ in length"
         raise ValueError(msg)
-    return replace(bed, night=night, heard=_heard(bed, message, night.at, night.source))
+    return replace(bed, night=night, seen=_seen(bed, message, night.at, night.source))
 
 
 def _page(bed: BedView, message: Incoming) -> BedView:
@@ -263,7 +265,7 @@ def _state(node: Node, message: Incoming) -> Node | None:
         return None
     state = msgspec.json.decode(message.payload, type=DaemonState)
     at = min(seconds(state.at), message.at) if message.retained else message.at
-    return replace(node, state=state, heard=max(node.heard, at))
+    return replace(node, state=state, seen=max(node.seen, at))
 
 
 _BED_LEAVES = {

@@ -69,8 +69,8 @@ def add_scoring(
             remedy="Say with --offset which page of the night is the file's first.",
         )
     write_corrections(journal_of(config), corrections)
-    told = sum(round(span.duration / PAGE_S) for span in scoring.spans if span.stage is not None)
-    outside = max(0, told - len(corrections))
+    staged = sum(round(span.duration / PAGE_S) for span in scoring.spans if span.stage is not None)
+    outside = max(0, staged - len(corrections))
     return Added(len(corrections), 0.0 - anchor / PAGE_S, outside, scoring.format, scoring.notes)
 
 
@@ -94,10 +94,10 @@ def _anchor(
 
 def comparisons(view: NightView) -> dict[str, dict[str, object]]:
     """Return for each scorer how far the night agrees with him or her."""
-    told: dict[str, dict[str, object]] = {}
+    compared: dict[str, dict[str, object]] = {}
     for name, theirs in view.scorers.items():
         against = compare(view.stages, theirs)
-        told[name] = {
+        compared[name] = {
             "pages": against.pages,
             "agreement": against.agreed,
             "kappa": against.kappa,
@@ -105,7 +105,7 @@ def comparisons(view: NightView) -> dict[str, dict[str, object]]:
             "scorer_only": against.not_ours,
             "hypnocast_only": against.not_theirs,
         }
-    return told
+    return compared
 
 
 def as_text(view: NightView) -> list[str]:

@@ -120,9 +120,9 @@ def as_csv(view: NightView, zone: ZoneInfo) -> str:
     for epoch, page in enumerate(view.pages):
         begins = view.begins(epoch)
         local = begins.astimezone(zone).replace(tzinfo=None)
-        said = [scored[epoch] or "" for scored in view.scorers.values()]
+        stages = [scored[epoch] or "" for scored in view.scorers.values()]
         utc = f"{begins:%Y-%m-%dT%H:%M:%S}.{begins.microsecond // 1000:03d}Z"
-        table.writerow((epoch, utc, local.isoformat(timespec="milliseconds"), *_row(page), *said))
+        table.writerow((epoch, utc, local.isoformat(timespec="milliseconds"), *_row(page), *stages))
     return out.getvalue()
 
 

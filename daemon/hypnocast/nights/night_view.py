@@ -111,30 +111,30 @@ def view_of(record: NightRecord, *, now: float | None = None) -> NightView:
 
 
 def _seconds(record: NightRecord) -> tuple[SecondHypnogram, ...]:
-    spoken = {event.epoch: event.stage for event in record.events if event.revision == 1}
-    length = max([0, *(epoch + 1 for epoch in spoken)])
+    terminal = {event.epoch: event.stage for event in record.events if event.revision == 1}
+    length = max([0, *(epoch + 1 for epoch in terminal)])
     packs: dict[str, list[BesideRecord]] = {}
-    for said in record.beside:
-        packs.setdefault(said.pack, []).append(said)
-    return tuple(_second(said, spoken, length) for said in packs.values())
+    for opinion in record.beside:
+        packs.setdefault(opinion.pack, []).append(opinion)
+    return tuple(_second(opinion, terminal, length) for opinion in packs.values())
 
 
 def _second(
-    said: Sequence[BesideRecord], spoken: Mapping[int, StageName | None], length: int
+    records: Sequence[BesideRecord], terminal: Mapping[int, StageName | None], length: int
 ) -> SecondHypnogram:
-    length = max([length, *(one.epoch + 1 for one in said)])
+    length = max([length, *(one.epoch + 1 for one in records)])
     stages: list[StageName | None] = [None] * length
     confidences = [0.0] * length
-    for one in said:
+    for one in records:
         stages[one.epoch] = one.stage
         if one.probabilities is not None:
             confidences[one.epoch] = float(one.probabilities.max())
     parted = tuple(
         one.epoch
-        for one in said
-        if one.stage is not None and spoken.get(one.epoch) not in (None, one.stage)
+        for one in records
+        if one.stage is not None and terminal.get(one.epoch) not in (None, one.stage)
     )
-    return SecondHypnogram(said[0].name, tuple(stages), tuple(confidences), parted)
+    return SecondHypnogram(records[0].name, tuple(stages), tuple(confidences), parted)
 
 
 def _scorers(record: NightRecord, epochs: int) -> Mapping[str, tuple[StageName | None, ...]]:

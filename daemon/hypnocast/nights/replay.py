@@ -194,7 +194,7 @@ async def replay_with_progress(config: Config, settings: ReplaySettings) -> Repl
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
 
-    told = Replayed()
+    replayed = Replayed()
     console = Console(stderr=True)
     columns = ("[progress.description]{task.description}", BarColumn(), MofNCompleteColumn())
     bars = Progress(
@@ -208,7 +208,7 @@ async def replay_with_progress(config: Config, settings: ReplaySettings) -> Repl
         bar = progress.add_task("reading", total=None)
 
         def opened(recording: Recording) -> None:
-            told.recording = recording
+            replayed.recording = recording
             pages = int(recording.duration_s // PAGE_S) or None
             progress.update(bar, description="pages", total=pages)
             for problem in recording.problems:
@@ -220,6 +220,6 @@ async def replay_with_progress(config: Config, settings: ReplaySettings) -> Repl
                     progress.advance(bar)
 
         began = time.monotonic()
-        await replay(config, settings, watchers=(told, Bar()), opened=opened)
-        told.took_s = time.monotonic() - began
-    return told
+        await replay(config, settings, watchers=(replayed, Bar()), opened=opened)
+        replayed.took_s = time.monotonic() - began
+    return replayed

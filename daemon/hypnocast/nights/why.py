@@ -115,7 +115,7 @@ def depth_called(name: str) -> Depth:
     )
 
 
-def told(answer: Answer) -> dict[str, object]:
+def as_json(answer: Answer) -> dict[str, object]:
     """Return an answer for programs."""
     rests = answer.rests
     return {

@@ -29,7 +29,7 @@ def why_sheet(answer: Answer, zone: ZoneInfo) -> str:
     """Return the answer as one HTML page that needs nothing else."""
     event, view = answer.event, answer.view
     begins = view.begins(event.epoch).astimezone(zone)
-    said = event.stage or f"withheld ({event.reason})"
+    outcome = event.stage or f"withheld ({event.reason})"
     facts = [
         ("bed", f"{event.bed}, {event.site}"),
         ("session", event.session),
@@ -44,7 +44,7 @@ def why_sheet(answer: Answer, zone: ZoneInfo) -> str:
             f'<div class="cols">{_quality(event)}{_provenance(answer)}</div>',
         )
     )
-    return sheet(f"Why {said} at {begins:%H:%M:%S}?", facts, event.source, body)
+    return sheet(f"Why {outcome} at {begins:%H:%M:%S}?", facts, event.source, body)
 
 
 def heat_map(pixels: Pixels, rests: StageBasis) -> Pixels:
@@ -162,13 +162,13 @@ def _around(answer: Answer, zone: ZoneInfo) -> str:
         if picture is None:
             continue
         event = view.pages[number] if number < len(view.pages) else None
-        said = "—" if event is None else event.stage or f"withheld: {event.reason}"
+        outcome = "—" if event is None else event.stage or f"withheld: {event.reason}"
         sure = "" if event is None or event.confidence is None else f" {event.confidence:.0%}"
         here = ' style="outline:3px solid #16222c"' if number == epoch else ""
         figures.append(
             f"<figure{here}>{_image(picture.rgb, f'page {number}')}<figcaption>"
             f"{view.begins(number).astimezone(zone):%H:%M:%S} · page {number}<br>"
-            f"<b>{said}</b>{sure}</figcaption></figure>"
+            f"<b>{outcome}</b>{sure}</figcaption></figure>"
         )
     style = f"display:grid;gap:10px;grid-template-columns:repeat({len(figures)},1fr)"
     return section("The pages around it", f'<div style="{style}">{"".join(figures)}</div>')

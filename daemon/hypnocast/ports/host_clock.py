@@ -9,7 +9,7 @@ from typing import Final
 STEP_S: Final = 0.5
 """A clock that is only kept in time moves less between two looks."""
 
-TOLD_S: Final = 60.0
+SHOWN_S: Final = 60.0
 """So long a step is told."""
 
 
@@ -25,7 +25,7 @@ class HostClock:
         self._utc = utc
         self._steady = steady
         self._apart = utc() - steady()
-        self._told_until = float("-inf")
+        self._shown_until = float("-inf")
         self._words = ""
         self.steps = 0
 
@@ -35,10 +35,10 @@ class HostClock:
         by, self._apart = apart - self._apart, apart
         if abs(by) >= STEP_S:
             self.steps += 1
-            self._told_until = self._steady() + TOLD_S
+            self._shown_until = self._steady() + SHOWN_S
             self._words = f"the host's clock was set by {by:+.0f} s; pages keep their grid"
 
     @property
     def problem(self) -> str:
         """What is to be told now; empty where nothing is."""
-        return self._words if self._steady() < self._told_until else ""
+        return self._words if self._steady() < self._shown_until else ""

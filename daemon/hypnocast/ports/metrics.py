@@ -74,7 +74,7 @@ class MetricsServer:
         self.port = int(server.server_address[1])
 
         def close() -> None:
-            serving.tell_stop()
+            serving.request_stop()
             server.shutdown()
             server.server_close()
             serving.stop()

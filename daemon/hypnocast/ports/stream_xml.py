@@ -129,8 +129,8 @@ def relabel(
 def data_ports_of(xml: str) -> frozenset[int]:
     """Return the TCP ports at which the sender of a stream serves it, by its announcement."""
     root = _parse(xml)
-    told = (_text(root, tag) for tag in ("v4data_port", "v6data_port"))
-    return frozenset(int(text) for text in told if text.isdecimal() and 0 < int(text) < 65536)
+    texts = (_text(root, tag) for tag in ("v4data_port", "v6data_port"))
+    return frozenset(int(text) for text in texts if text.isdecimal() and 0 < int(text) < 65536)
 
 
 class _BoundedTree(ET.TreeBuilder):

@@ -60,10 +60,10 @@ class Notifier:
             _log.warning("the service manager cannot be told", error=str(error))
 
 
-def _address(told: str) -> str | None:
-    if told.startswith("@"):
-        return "\0" + told[1:]
-    return told if told.startswith("/") else None
+def _address(value: str) -> str | None:
+    if value.startswith("@"):
+        return "\0" + value[1:]
+    return value if value.startswith("/") else None
 
 
 def _watchdog(environment: Mapping[str, str]) -> float | None:

@@ -117,13 +117,13 @@ class Worker:
 
     # --- what its owner says ---------------------------------------------------------------------
 
-    def tell_stop(self) -> None:
+    def request_stop(self) -> None:
         """Let the worker end soon, and not be restarted."""
         self._stopping.set()
 
     def stop(self, timeout_s: float | None = None) -> bool:
         """Let a thread end and wait for it; return whether it has ended."""
-        self.tell_stop()
+        self.request_stop()
         if self.thread is None or self.thread is threading.current_thread():
             return True
         self.thread.join(timeout_s)

@@ -115,13 +115,13 @@ class SignalModel:
         signals = [
             self._signals(look.page, each) for look, each in zip(looks, carried, strict=True)
         ]
-        said: list[list[FloatArray]] = [[] for _ in looks]
+        opinions: list[list[FloatArray]] = [[] for _ in looks]
         for page, row in self._ask(signals, carried):
-            said[page].append(row)
+            opinions[page].append(row)
         keeps = self._model.carries
         return [
             ModelOutput(self._speak(rows), carried=_encoder.encode(each) if keeps else None)
-            for rows, each in zip(said, carried, strict=True)
+            for rows, each in zip(opinions, carried, strict=True)
         ]
 
     # --- what is read ---------------------------------------------------------------------------
@@ -170,8 +170,8 @@ class SignalModel:
         rows = np.concatenate(features)
         if self._recurrent is not None:
             rows = self._follow(self._recurrent, rows, places, carried)
-        said = log_normalise(rows.astype(np.float64))
-        return [(page, row) for (page, _), row in zip(places, said, strict=True)]
+        rows_of = log_normalise(rows.astype(np.float64))
+        return [(page, row) for (page, _), row in zip(places, rows_of, strict=True)]
 
     def _follow(
         self,
@@ -182,11 +182,11 @@ class SignalModel:
     ) -> Rows:
         """Go on from each vote's state, and leave the next one in its place."""
         states = np.stack([self._state(carried[page].states[vote]) for page, vote in places])
-        told = graph.run({"features": features, "state": states})
-        after = np.ascontiguousarray(on_host(told["next_state"]), dtype="<f4")
+        outputs = graph.run({"features": features, "state": states})
+        after = np.ascontiguousarray(on_host(outputs["next_state"]), dtype="<f4")
         for (page, vote), state in zip(places, after, strict=True):
             carried[page].states[vote] = state.tobytes()
-        return on_host(told["log_probabilities"])
+        return on_host(outputs["log_probabilities"])
 
     def _speak(self, rows: Sequence[FloatArray]) -> FloatArray:
         if self._model.voting == "mean":

@@ -26,7 +26,7 @@ def adopt_stager(
     python: Path,
     check: Path | None,
     scaling: str,
-    say: Callable[[str], None],
+    progress: Callable[[str], None],
 ) -> Pack:
     """Convert a public stager into a pack."""
     for given, known, where in ((what, ("gssc",), "adopt"), (scaling, _SCALINGS, "--scaling")):
@@ -34,7 +34,7 @@ def adopt_stager(
             raise CommandError(
                 f"there is no {given!r}", where=where, remedy=f"Use {' or '.join(known)}."
             )
-    return adopt_gssc(folder, python, _pages(check), scaling=_SCALINGS[scaling], say=say)
+    return adopt_gssc(folder, python, _pages(check), scaling=_SCALINGS[scaling], progress=progress)
 
 
 def _pages(check: Path | None) -> Iterator[Page]:

@@ -62,19 +62,19 @@ def adopt_gssc(
     pages: Iterable[Page],
     *,
     scaling: Scaling,
-    say: Callable[[str], None] = lambda _: None,
+    progress: Callable[[str], None] = lambda _: None,
 ) -> Pack:
     """Convert GSSC into a pack, and hold it against GSSC's own code on the first pages."""
     folder.mkdir(parents=True, exist_ok=True)
     facts = json.loads(_run(python, "export", folder).splitlines()[-1])
     (folder / "CARD.md").write_text(_card(facts["version"], scaling), encoding="utf-8")
     pack = write_pack(folder, _manifest(facts, scaling))
-    say(f"GSSC {facts['version']} converted: {pack.digest}")
+    progress(f"GSSC {facts['version']} converted: {pack.digest}")
     first = list(islice(pages, CHECKED))
     for eyes in _MONTAGES:
         found = parity(pack, python, first, eyes)
         what = " + ".join(("one EEG", *eyes))
-        say(
+        progress(
             f"{what}: {found.pages} pages, probabilities within {found.probability:.1e} of "
             f"GSSC's own real-time code, {found.stages} other stages"
         )
@@ -115,12 +115,12 @@ def _own(python: Path, night: dict[Role, FloatArray]) -> tuple[FloatArray, Float
     """Ask GSSC's own code; return the probabilities of the vote that speaks, and the stages."""
     names = [role.value for role in night]
     with tempfile.TemporaryDirectory(prefix="hypnocast-gssc-") as scratch:
-        given, told = Path(scratch, "pages.npz"), Path(scratch, "told.npz")
+        given, own = Path(scratch, "pages.npz"), Path(scratch, "told.npz")
         stacked = np.stack(list(night.values()), axis=1).astype(np.float32)
         np.savez(given, pages=stacked, eeg=np.array(names[:1]), eog=np.array(names[1:], "U16"))
-        _run(python, "judge", given, told)
-        said = np.load(told)
-        logits, stages = said["logits"], said["stages"]
+        _run(python, "judge", given, own)
+        output = np.load(own)
+        logits, stages = output["logits"], output["stages"]
     loudest = logits.max(axis=2).argmax(axis=1)
     return np.exp(logits[np.arange(len(logits)), loudest]), stages
 

@@ -38,8 +38,8 @@ class Encoder(torch.nn.Module):  # type: ignore[misc]  # torch comes without typ
 
     def forward(self, *pages: torch.Tensor) -> torch.Tensor:
         """Take (pages, 1, samples) of each signal."""
-        told = [one(page).flatten(1) for one, page in zip(self.signals, pages, strict=True)]
-        mixed: torch.Tensor = self.mix(torch.cat(told, dim=1)[..., None])
+        read = [one(page).flatten(1) for one, page in zip(self.signals, pages, strict=True)]
+        mixed: torch.Tensor = self.mix(torch.cat(read, dim=1)[..., None])
         return mixed[..., 0]
 
 
@@ -125,12 +125,12 @@ def judge(pages: Path, out: Path) -> None:
     net, context = networks()
     one_by_one = infer.ArrayInfer(net, context, combinations, matrix, channels)
     hidden = torch.zeros(len(matrix), STATE[0], 1, STATE[1])
-    said, stages = [], []
+    outputs, stages = [], []
     for page in torch.tensor(given["pages"], dtype=torch.float32):
         logits, _, hidden = one_by_one.infer(page[None], hidden)
-        said.append(logits[:, 0])
+        outputs.append(logits[:, 0])
         stages.append(int(utils.loudest_vote(logits)[0]))
-    np.savez(out, logits=np.stack(said), stages=np.array(stages))
+    np.savez(out, logits=np.stack(outputs), stages=np.array(stages))
 
 
 def main() -> None:

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from hypnocast.errors import CommandError
-from hypnocast_models.commands.screen import progress_bars, say
+from hypnocast_models.commands.screen import print_line, progress_bars
 
 packs = typer.Typer(no_args_is_help=True)
 
@@ -44,10 +44,10 @@ def calibrate(
     stager.close()
     fit = fit_calibration(loaded, seen)
     people = len({night.subject for night in nights})
-    told = f"{archive.name}: {len(nights)} nights of {people} people"
-    made = write_calibrated(loaded, fit, out, version, told)
-    say(str(fit))
-    say(f"{made.manifest.name} {made.manifest.version} {made.digest}")
+    where = f"{archive.name}: {len(nights)} nights of {people} people"
+    made = write_calibrated(loaded, fit, out, version, where)
+    print_line(str(fit))
+    print_line(f"{made.manifest.name} {made.manifest.version} {made.digest}")
 
 
 @packs.command("edit")
@@ -88,7 +88,7 @@ def edit(
     except msgspec.ValidationError as error:
         shutil.rmtree(out)
         raise CommandError(str(error), where="--set") from error
-    say(f"{made.manifest.name} {made.manifest.version} {made.digest}")
+    print_line(f"{made.manifest.name} {made.manifest.version} {made.digest}")
 
 
 def _set(facts: dict[str, Any], change: str) -> None:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from hypnocast.commands.common import Json, print_json, say
+from hypnocast.commands.common import Json, print_json, print_line
 from hypnocast.errors import CommandError
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 research = typer.Typer(add_completion=False, rich_markup_mode=None)
 
 
-def _say_notes(nights: Iterable[ScoredHypnogram]) -> None:
+def _print_notes(nights: Iterable[ScoredHypnogram]) -> None:
     for night in nights:
         for note in night.notes:
             typer.echo(f"note: {night.scorer}, {night.night}: {note}", err=True)
@@ -57,7 +57,7 @@ def compare(
 
     sources = (reference, *others)
     scorers = [read_scorer(source, timezone=timezone, scheme=scheme) for source in sources]
-    _say_notes(night for scorer in scorers for night in scorer.values())
+    _print_notes(night for scorer in scorers for night in scorer.values())
     if experts >= len(scorers):
         raise CommandError("leaves no scorer to compare with them", where=f"--experts {experts}")
     truth = scorers[0] if experts == 1 else agree_on(scorers[:experts])
@@ -85,11 +85,11 @@ def compare(
         return
     for one in found:
         for line in one.lines():
-            say(line)
+            print_line(line)
     for name, figures in paired.items():
-        say(name)
+        print_line(name)
         for figure, interval in figures.items():
-            say(f"  {figure:<18} {interval}")
+            print_line(f"  {figure:<18} {interval}")
 
 
 @research.command()
@@ -105,13 +105,13 @@ def datasets(
 
     found = find_nights(folder, kind)
     with bar("nights", len(found)) as advance:
-        told = survey(found, advance)
+        surveyed = survey(found, advance)
     if json:
-        print_json(told.to_json())
+        print_json(surveyed.to_json())
     else:
-        for line in told.lines():
-            say(line)
-    if told.broken:
+        for line in surveyed.lines():
+            print_line(line)
+    if surveyed.broken:
         raise typer.Exit(1)
 
 
@@ -188,19 +188,19 @@ def draw_archive(
 
 def _warn_of_taught(pack: Path, nights: Sequence[FoundRecording]) -> None:
     from hypnocast.stagers.packs.pack import load_pack
-    from hypnocast_models.taught import told_of_taught
+    from hypnocast_models.taught import warn_of_taught
 
-    for line in told_of_taught(load_pack(pack).manifest, {night.subject for night in nights}):
+    for line in warn_of_taught(load_pack(pack).manifest, {night.subject for night in nights}):
         print(line, file=sys.stderr)
 
 
 def _report(outcome: Outcome) -> None:
-    say(
+    print_line(
         f"{len(outcome.done)} nights done, {len(outcome.before)} were done before, "
         f"{len(outcome.failed)} failed"
     )
     for night, why in outcome.failed.items():
-        say(f"  {night}: {why}")
+        print_line(f"  {night}: {why}")
     if outcome.failed:
         raise typer.Exit(1)
 
@@ -226,4 +226,4 @@ def experiment(
     with bar("pieces", steps(wanted, data, packs)) as advance:
         judged = run_experiment(wanted, data, out, advance, packs=packs, workers=workers)
     for name in write_report(wanted, judged, report):
-        say(str(report / name))
+        print_line(str(report / name))

@@ -34,6 +34,6 @@ def progress_bars() -> Iterator[Progress]:
         yield progress
 
 
-def say(line: str) -> None:
+def print_line(line: str) -> None:
     """Say a line on standard output."""
     typer.echo(line)

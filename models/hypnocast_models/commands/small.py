@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from hypnocast_models.commands.screen import progress_bars, say
+from hypnocast_models.commands.screen import print_line, progress_bars
 
 small = typer.Typer(help="The small pack that ships: docs/training.md has the whole sequence.")
 
@@ -205,8 +205,8 @@ def small_ship(
         metrics=trial_metrics(figures),
     )
     lay_logs(runs, figures, pack)
-    made, _ = ship(model, shipment, pack, say)
-    say(f"{made.manifest.name} {made.manifest.version} {made.digest}")
+    made, _ = ship(model, shipment, pack, print_line)
+    print_line(f"{made.manifest.name} {made.manifest.version} {made.digest}")
 
 
 @small.command("pool")
@@ -233,7 +233,7 @@ def small_pool(
     calibration = pooled(manifest.calibration, real_filter(data / HYPNOGRAMS, power), share)
     facts |= {"version": version, "calibration": msgspec.to_builtins(calibration)}
     made = write_pack(pack, facts)
-    say(f"{made.manifest.name} {made.manifest.version} {made.digest}")
+    print_line(f"{made.manifest.name} {made.manifest.version} {made.digest}")
 
 
 @small.command("montages")
@@ -247,6 +247,6 @@ def small_montages(
     with progress_bars() as progress:
         bar = progress.add_task("simulated", total=len(MONTAGES) * len(PEOPLE) * PAGES)
         found = judge_montages(load_pack(pack), advance=partial(progress.advance, bar))
-    say("agreement with the simulator on simulated pages (not accuracy)")
+    print_line("agreement with the simulator on simulated pages (not accuracy)")
     for name, (kappa, share) in found.items():
-        say(f"{name:18s} κ {kappa:.3f}  pages {share:.3f}")
+        print_line(f"{name:18s} κ {kappa:.3f}  pages {share:.3f}")

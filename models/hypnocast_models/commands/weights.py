@@ -8,7 +8,7 @@ from typing import Annotated, Any, cast
 
 import typer
 
-from hypnocast_models.commands.screen import say
+from hypnocast_models.commands.screen import print_line
 
 weights = typer.Typer(no_args_is_help=True)
 
@@ -34,7 +34,7 @@ def make_random(
     total = write_random(size, folder, seed, layers=layers)
     kind = read_config(folder)["model_type"]
     tiny_tokenizer(kind, folder)
-    say(f"{size}: {total / 1e9:.2f} GB in {folder}, {time.perf_counter() - began:.0f} s")
+    print_line(f"{size}: {total / 1e9:.2f} GB in {folder}, {time.perf_counter() - began:.0f} s")
 
 
 @weights.command("convert")
@@ -78,6 +78,6 @@ def convert(
         adapter=adapter,
         commit=commit,
         ask=ask,
-        say=say,
+        progress=print_line,
     )
-    say(f"{made.manifest.name} {made.manifest.version} {made.digest}")
+    print_line(f"{made.manifest.name} {made.manifest.version} {made.digest}")

@@ -114,14 +114,14 @@ def transitions_per_hour(stages: Numbers) -> float:
 def night_statistics(stages: Sequence[Stage | None]) -> dict[str, float | None]:
     """Give the sleep statistics of a night, by the definitions that the daemon publishes by."""
     names: list[StageName | None] = [None if s is None else s.value for s in stages]
-    told = statistics(names, _EPOCH_0)
+    figures = statistics(names, _EPOCH_0)
     return {
-        "total_sleep_min": told.total_sleep_min,
-        "sleep_efficiency_percent": told.sleep_efficiency_percent,
-        "sleep_onset_latency_min": told.sleep_onset_latency_min,
-        "wake_after_sleep_onset_min": told.wake_after_sleep_onset_min,
-        "rem_latency_min": told.rem_latency_min,
-        **{f"{name}_min": told.stages[name].minutes for name in ("N1", "N2", "N3", "R")},
+        "total_sleep_min": figures.total_sleep_min,
+        "sleep_efficiency_percent": figures.sleep_efficiency_percent,
+        "sleep_onset_latency_min": figures.sleep_onset_latency_min,
+        "wake_after_sleep_onset_min": figures.wake_after_sleep_onset_min,
+        "rem_latency_min": figures.rem_latency_min,
+        **{f"{name}_min": figures.stages[name].minutes for name in ("N1", "N2", "N3", "R")},
     }
 
 

@@ -120,10 +120,10 @@ def _bland_altman(one: Comparison) -> str:
     rows = -(-len(one.statistics) // columns)
     figure = new_figure(9.0, 2.4 * rows)
     panels = np.atleast_1d(figure.subplots(rows, columns)).ravel()
-    for axes, (name, told) in zip(panels, one.statistics.items(), strict=False):
-        pairs = np.array(told.pairs)
+    for axes, (name, agreement) in zip(panels, one.statistics.items(), strict=False):
+        pairs = np.array(agreement.pairs)
         axes.plot(pairs.mean(axis=1), pairs[:, 1] - pairs[:, 0], "o", ms=4)
-        for height, style in ((told.bias, "-"), (told.low, ":"), (told.high, ":")):
+        for height, style in ((agreement.bias, "-"), (agreement.low, ":"), (agreement.high, ":")):
             if np.isfinite(height):
                 axes.axhline(height, ls=style, color="grey", lw=1)
         axes.set_title(name.replace("_", " "), fontsize=8)

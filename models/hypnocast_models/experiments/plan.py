@@ -108,8 +108,8 @@ def _faults(plan: Experiment) -> list[tuple[str, str]]:
             continue
         missing = set(arm.channels) - set(recipe.roles)
         if missing:
-            told = ", ".join(sorted(missing))
-            faults.append((f"{arm.recipe} does not draw {told}", f"arm {arm.name}: channels"))
+            listed = ", ".join(sorted(missing))
+            faults.append((f"{arm.recipe} does not draw {listed}", f"arm {arm.name}: channels"))
         if (arm.family == "pack") != bool(arm.pack):
             faults.append(("a pack arm, and only that, names its pack", f"arm {arm.name}: pack"))
     if (plan.data.kind == "simulated") == bool(plan.data.folder):

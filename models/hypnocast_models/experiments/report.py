@@ -16,7 +16,7 @@ from hypnocast_models.experiments.run import JudgedStretch
 from hypnocast_models.experiments.simulated import SIMULATED
 from hypnocast_models.experiments.tables import (
     LOOKS,
-    TOLD,
+    REPORTED,
     Row,
     arms_table,
     corruption_table,
@@ -30,8 +30,8 @@ def write_report(plan: Experiment, judged: Sequence[JudgedStretch], folder: Path
     folder.mkdir(parents=True, exist_ok=True)
     parts = [f"<p>{escape(line)}</p>" for line in _facts(plan, judged)]
     for name, title, head, rows in (
-        ("arms", "Arms", ("arm", "verdict knows", *TOLD), arms_table(plan, judged)),
-        ("differences", "Paired differences", ("what", *TOLD), differences_table(plan, judged)),
+        ("arms", "Arms", ("arm", "verdict knows", *REPORTED), arms_table(plan, judged)),
+        ("differences", "Paired differences", ("what", *REPORTED), differences_table(plan, judged)),
         (
             "corruption",
             "Damaged pages",
@@ -41,7 +41,7 @@ def write_report(plan: Experiment, judged: Sequence[JudgedStretch], folder: Path
         (
             "cross-dataset",
             "Another data set",
-            ("arm", *TOLD, "pages"),
+            ("arm", *REPORTED, "pages"),
             cross_table(plan, judged),
         ),
     ):

@@ -35,7 +35,7 @@ from hypnocast_models.experiments.plan import Arm, Data, Experiment
 from hypnocast_models.experiments.simulated import SIMULATED, simulated_nights
 from hypnocast_models.readers.datasets import FoundRecording, find_nights
 from hypnocast_models.readers.material import without_subjects
-from hypnocast_models.taught import told_of_taught
+from hypnocast_models.taught import warn_of_taught
 
 
 @dataclass(frozen=True, eq=False)
@@ -110,7 +110,7 @@ def taught_arms(plan: Experiment, root: Path, packs: Path = Path()) -> list[str]
         for one in bench.stagings(arm) if arm.family == "pack" else ():
             judged.setdefault(one.pack, set()).add(one.night.subject)
         for folder, subjects in judged.items():
-            lines += told_of_taught(load_pack(folder).manifest, subjects)
+            lines += warn_of_taught(load_pack(folder).manifest, subjects)
     return list(dict.fromkeys(lines))
 
 

@@ -28,7 +28,7 @@ LOOKS = {
     "whole night": WHOLE_NIGHT,
 }
 """Ways to decide, by how many later pages they know."""
-TOLD = ("kappa", "balanced_accuracy", "accuracy", "macro_f1")
+REPORTED = ("kappa", "balanced_accuracy", "accuracy", "macro_f1")
 Row = list[object]
 
 
@@ -65,7 +65,7 @@ def arms_table(plan: Experiment, judged: Sequence[JudgedStretch]) -> list[Row]:
         for look in LOOKS if arm.family != "pack" else ("causal",):
             counted = tables(judged, arm.name, SOUND, look)
             rows.append(
-                [arm.name, look, *(bootstrap_table(counted, FIGURES[name]) for name in TOLD)]
+                [arm.name, look, *(bootstrap_table(counted, FIGURES[name]) for name in REPORTED)]
             )
     return rows
 
@@ -78,12 +78,12 @@ def differences_table(plan: Experiment, judged: Sequence[JudgedStretch]) -> list
     for arm in plan.arm:
         mine = tables(judged, arm.name, SOUND, "causal")
         if arm.name != first:
-            gap = [paired_difference(mine, base, FIGURES[name]) for name in TOLD]
+            gap = [paired_difference(mine, base, FIGURES[name]) for name in REPORTED]
             rows.append([f"{arm.name} minus {first}, causal", *gap])
         for look in LOOKS if arm.family != "pack" else ():
             if look != "causal":
                 other = tables(judged, arm.name, SOUND, look)
-                gap = [paired_difference(other, mine, FIGURES[name]) for name in TOLD]
+                gap = [paired_difference(other, mine, FIGURES[name]) for name in REPORTED]
                 rows.append([f"{arm.name}: {look} minus causal", *gap])
     return rows
 
@@ -105,8 +105,8 @@ def corruption_table(plan: Experiment, judged: Sequence[JudgedStretch]) -> list[
                 if share > 0:
                     hurt = tables(judged, name, f"{kind}-{share:g}", ALONE)
                     lost = paired_difference(hurt, sound, figure)
-                    told = bootstrap_table(hurt, figure)
-                    rows.append([name, kind, share, told, lost, _withheld(hurt)])
+                    measured = bootstrap_table(hurt, figure)
+                    rows.append([name, kind, share, measured, lost, _withheld(hurt)])
     return rows
 
 
@@ -125,5 +125,7 @@ def cross_table(plan: Experiment, judged: Sequence[JudgedStretch]) -> list[Row]:
             continue
         whole = np.sum(list(counted.values()), axis=0)
         there = ", ".join(f"{s.value} {n}" for s, n in zip(STAGES, whole.sum(axis=1), strict=True))
-        rows.append([arm.name, *(bootstrap_table(counted, FIGURES[name]) for name in TOLD), there])
+        rows.append(
+            [arm.name, *(bootstrap_table(counted, FIGURES[name]) for name in REPORTED), there]
+        )
     return rows

@@ -35,7 +35,7 @@ SCALE = 1024.0
 """Length up to which logits are kept as they are; none of a classifier comes near it."""
 BOUND = 1e-3
 """Largest difference of a log-probability to the model's own, on the pages it was tried on."""
-Say = Callable[[str], None]
+Progress = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ def export_classifier(
     pages: Sequence[Pixels],
     *,
     labels: Sequence[str] = (),
-    say: Say = lambda _: None,
+    progress: Progress = lambda _: None,
 ) -> Contrastive:
     """Write the graph and the axes of the stages, and prove it on pages as they were drawn."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -74,7 +74,7 @@ def export_classifier(
         _wrap(source.graph, order, folder / GRAPH)
         largest = _largest_gap(source, order, how, folder / GRAPH, pages)
     if source.reference is not None:
-        say(f"end to end on {len(pages)} pages: max |Δ log-probability| {largest:.1e}")
+        progress(f"end to end on {len(pages)} pages: max |Δ log-probability| {largest:.1e}")
     if largest > BOUND:
         raise PackError(
             f"log-probabilities differ from the model's own by {largest:.1e}",
@@ -244,7 +244,7 @@ def _largest_gap(
     session = onnxruntime.InferenceSession(str(graph), providers=["CPUExecutionProvider"])
     pixels = prepare(pages, how)
     try:
-        said = np.concatenate(
+        logits = np.concatenate(
             [session.run(None, {"pixel_values": one[None]})[0] for one in pixels]
         ).astype(np.float64)
     except Exception as error:  # whatever the runtime raises, it cannot be served
@@ -253,11 +253,11 @@ def _largest_gap(
             where=str(graph),
             remedy="preprocessor_config.json beside it must say the size it was made for.",
         ) from error
-    if not np.isfinite(said).all():
+    if not np.isfinite(logits).all():
         raise PackError("gives logits that are no numbers, or beyond all bounds", where=str(graph))
     if source.reference is None:
         return 0.0
-    ours = _log_softmax(SCALE * said[:, : len(STAGES)])
+    ours = _log_softmax(SCALE * logits[:, : len(STAGES)])
     theirs = _log_softmax(source.reference(pages)[:, list(order)])
     return float(np.abs(ours - theirs).max())
 

@@ -97,7 +97,7 @@ def export_generative(
     model: Any,
     preprocess: Preprocess,
     folder: Path,
-    say: Callable[[str], None] = lambda _: None,
+    progress: Callable[[str], None] = lambda _: None,
 ) -> tuple[Shape, Parity]:
     """Write the three graphs in fp32, print their inputs, and prove parity."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -108,9 +108,9 @@ def export_generative(
         graphs = _write(model, preprocess, shape, folder)
         keep_last(folder / DECODER, "logits")
         for graph in graphs:
-            say(str(read_shapes(graph.path)))
+            progress(str(read_shapes(graph.path)))
         parity = prove(model, preprocess, shape, folder)
-    say(f"parity with PyTorch: {parity}")
+    progress(f"parity with PyTorch: {parity}")
     parity.demand(BOUND_FP32)
     return shape, parity
 
@@ -194,9 +194,9 @@ def prove(model: Any, preprocess: Preprocess, shape: Shape, folder: Path) -> Par
     words = torch.randint(3, vocabulary, (1, 8), generator=generator)
     embedded = model.get_input_embeddings()(words)
     sentence = torch.cat([embedded[:, :4], features[None], embedded[:, 4:]], 1)
-    spoken = files.embed(words.numpy())
+    word_rows = files.embed(words.numpy())
     seen = files.see(pixels.numpy())
-    joined = np.concatenate([spoken[:, :4], seen[None], spoken[:, 4:]], 1)
+    joined = np.concatenate([word_rows[:, :4], seen[None], word_rows[:, 4:]], 1)
 
     largest, same = 0.0, True
     past: list[NDArray[Any]] | None = None

@@ -62,15 +62,15 @@ class _Pixels:
 
     @classmethod
     def of(cls, folder: Path, *, clip: bool) -> _Pixels:
-        said = read_json(folder / "preprocessor_config.json")
+        config = read_json(folder / "preprocessor_config.json")
         mean, std = _CLIP if clip else _HALF
-        crop = said.get("do_center_crop", False) and "shortest_edge" in (said.get("size") or {})
+        crop = config.get("do_center_crop", False) and "shortest_edge" in (config.get("size") or {})
         return cls(
-            mean=tuple(said.get("image_mean", mean)),
-            std=tuple(said.get("image_std", std)),
-            resample=_RESAMPLE.get(said.get("resample", 3), "bicubic"),
+            mean=tuple(config.get("image_mean", mean)),
+            std=tuple(config.get("image_std", std)),
+            resample=_RESAMPLE.get(config.get("resample", 3), "bicubic"),
             fit="crop" if crop else "stretch",
-            split=said.get("do_image_splitting", False),
+            split=config.get("do_image_splitting", False),
         )
 
 
@@ -227,8 +227,8 @@ def _idefics(folder: Path, config: Config, *_: int) -> _Described:
 
 def _ends(folder: Path) -> tuple[str | None, str | None]:
     """Return what begins a text, where the tokenizer puts it there, and what ends one."""
-    said = read_json(folder / "tokenizer_config.json")
-    begins, ends = (_word(said.get(key)) for key in ("bos_token", "eos_token"))
+    config = read_json(folder / "tokenizer_config.json")
+    begins, ends = (_word(config.get(key)) for key in ("bos_token", "eos_token"))
     return begins, ends
 
 

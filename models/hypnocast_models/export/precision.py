@@ -24,7 +24,7 @@ _LOOKS = 8
 _WRITTEN_TOKENS = 8
 
 
-def lower(pack: Pack, precision: str, say: Callable[[str], None] = lambda _: None) -> Pack:
+def lower(pack: Pack, precision: str, progress: Callable[[str], None] = lambda _: None) -> Pack:
     """Rewrite a pack's graphs in place, and say how far its opinions moved.
 
     ``fp16`` and ``int8`` change every graph with weights to multiply; ``int4`` the decoder only.
@@ -51,7 +51,9 @@ def lower(pack: Pack, precision: str, say: Callable[[str], None] = lambda _: Non
     after = _opinions(lowered, looks)
     moved = float(np.abs(np.exp(after) - np.exp(before)).max())
     agree = float((after.argmax(axis=1) == before.argmax(axis=1)).mean())
-    say(f"{precision}: probabilities moved by {moved:.3f} at most, {agree:.0%} of stages the same")
+    progress(
+        f"{precision}: probabilities moved by {moved:.3f} at most, {agree:.0%} of stages the same"
+    )
     return lowered
 
 

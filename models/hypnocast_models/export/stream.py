@@ -22,7 +22,7 @@ from hypnocast_models.export.qwen_vision import write_qwen_vision
 from hypnocast_models.export.shards import Shards
 
 Precision = Literal["fp32", "fp16", "int8", "int4"]
-Say = Callable[[str], None]
+Progress = Callable[[str], None]
 
 PROMPTS = (
     "a polysomnogram of wakefulness",
@@ -73,7 +73,7 @@ def export_folder(
     recipe: Recipe,
     adapter: Path | None = None,
     prompts: Sequence[str] = PROMPTS,
-    say: Say = lambda _: None,
+    progress: Progress = lambda _: None,
 ) -> Contrastive | Generative:
     """Write the graphs of a model in transformers' layout; return the ``[model]`` of its pack.
 
@@ -95,12 +95,12 @@ def export_folder(
         began = time.perf_counter()
         tower = _contrastive(shards, config, source, out, kept=kept, prompts=prompts)
         size = (out / tower.image_encoder).with_suffix(".onnx.data").stat().st_size
-        _say_done(say, "picture tower and embedded prompts", began, size)
+        _report_done(progress, "picture tower and embedded prompts", began, size)
         return tower
     table = model_files.describe_folder(source, config, recipe.width, recipe.height)
     began = time.perf_counter()
     sizes = write_text(shards, Text.of(config), out, kept.decoder, kept.head)
-    _say_done(say, "decoder and embeddings", began, sum(sizes.values()))
+    _report_done(progress, "decoder and embeddings", began, sum(sizes.values()))
     began = time.perf_counter()
     path = out / table.vision_encoder
     if config["model_type"] == "qwen2_5_vl":
@@ -113,7 +113,7 @@ def export_folder(
             else llava_vision.write_idefics_vision
         )
         size = write(shards, config, table.preprocess, path, kept.vision)
-    _say_done(say, "vision encoder", began, size)
+    _report_done(progress, "vision encoder", began, size)
     shutil.copyfile(tokenizer, out / table.tokenizer)
     return table
 
@@ -145,7 +145,7 @@ def _contrastive(
     )
 
 
-def _say_done(say: Say, what: str, began: float, size: int) -> None:
+def _report_done(progress: Progress, what: str, began: float, size: int) -> None:
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
     took = time.perf_counter() - began
-    say(f"{what}: {took:.1f} s, {size / 1e9:.2f} GB, peak resident {peak:.2f} GB")
+    progress(f"{what}: {took:.1f} s, {size / 1e9:.2f} GB, peak resident {peak:.2f} GB")

@@ -11,7 +11,7 @@ from hypnocast.core.pictures.recipe import Recipe
 from hypnocast.stagers.packs.manifest import Context, Generative
 from hypnocast.stagers.packs.pack import Pack
 from hypnocast_models.export.packing import write_pack
-from hypnocast_models.export.stream import Precision, Say, Weighing, export_folder
+from hypnocast_models.export.stream import Precision, Progress, Weighing, export_folder
 
 Ask = Callable[[Generative], tuple[Generative, Context, Mapping[str, str]]]
 """From how a model is fed to how it is asked: its table, its context, and files that go along."""
@@ -28,10 +28,12 @@ def pack_folder(
     adapter: Path | None = None,
     commit: str = "0" * 40,
     ask: Ask = lambda table: (table, Context(), {}),
-    say: Say = lambda _: None,
+    progress: Progress = lambda _: None,
 ) -> Pack:
     """Write a pack from a model in transformers' layout; nothing in it is calibrated."""
-    table = export_folder(source, folder, precision, recipe=recipe, adapter=adapter, say=say)
+    table = export_folder(
+        source, folder, precision, recipe=recipe, adapter=adapter, progress=progress
+    )
     context = Context()
     if isinstance(table, Generative):
         table, context, files = ask(table)

@@ -76,8 +76,8 @@ class ArchiveSurvey:
             f"{name} {self.stages[name]}" for name in ("W", "N1", "N2", "N3", "R", "none")
         )
         for role, names in self.channels.items():
-            told = ", ".join(f"{name} ({n})" for name, n in names.most_common(4))
-            yield f"  {role.value:<9} {told}"
+            names_of = ", ".join(f"{name} ({n})" for name, n in names.most_common(4))
+            yield f"  {role.value:<9} {names_of}"
         for odd, count in self.oddities.most_common():
             yield f"  odd       {odd}: {count} nights"
         for line in self.broken:
@@ -90,14 +90,14 @@ def survey(
     found: Sequence[FoundRecording], advance: Callable[[int], None] = lambda _done: None
 ) -> ArchiveSurvey:
     """Open every recording; one that is broken is a line of the answer, and the next follows."""
-    told = ArchiveSurvey(dataset=found[0].dataset if found else "")
+    surveyed = ArchiveSurvey(dataset=found[0].dataset if found else "")
     for one in found:
         try:
-            told.add(open_night(one))
+            surveyed.add(open_night(one))
         except HypnocastError as error:
-            told.broken.append(str(error))
+            surveyed.broken.append(str(error))
         advance(1)
-    return told
+    return surveyed
 
 
 def _strange_signals(night: ScoredNight) -> tuple[str, ...]:

@@ -35,8 +35,8 @@ def stage_with_yasa(recording: ScoredRecording, gain: float = 1.0) -> NDArray[np
     night[recording.epochs] = recording.rows * gain
     info = mne.create_info(["C4"], recording.rate, "eeg", verbose="error")
     raw = mne.io.RawArray(night.reshape(1, -1) * 1e-6, info, verbose="error")
-    said = yasa.SleepStaging(raw, eeg_name="C4").predict()
-    names = getattr(said, "hypno", said)
+    predicted = yasa.SleepStaging(raw, eeg_name="C4").predict()
+    names = getattr(predicted, "hypno", predicted)
     order = {"W": 0, "WAKE": 0, "N1": 1, "N2": 2, "N3": 3, "R": 4, "REM": 4}
     stages = np.array([order[str(name)] for name in names], dtype=np.int64)
     return stages[recording.epochs]
@@ -47,7 +47,7 @@ def written(name: str, recording: ScoredRecording, stages: NDArray[np.int64]) ->
     from hypnocast_models.compare.hypnogram import ScoredHypnogram, write_hypnogram
 
     known = dict(zip(recording.epochs.tolist(), stages.tolist(), strict=True))
-    told = tuple(
+    written_of = tuple(
         Stage(STAGES[known[epoch]]) if epoch in known else None for epoch in range(max(known) + 1)
     )
-    return write_hypnogram(ScoredHypnogram("YASA", name, recording.subject, told))
+    return write_hypnogram(ScoredHypnogram("YASA", name, recording.subject, written_of))

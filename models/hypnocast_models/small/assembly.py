@@ -97,9 +97,9 @@ def read_on(model: Any, pictures: Tensor) -> Tensor:
     """
     stretches, pages, latents, _ = pictures.shape
     words = model.get_input_embeddings()
-    spoken = words(torch.tensor([WORDS.index("<s>"), WORDS.index("stage")]))
-    begin = spoken[0].expand(stretches, 1, -1)
-    asked = spoken[1].expand(stretches, pages, 1, -1)
+    embedded = words(torch.tensor([WORDS.index("<s>"), WORDS.index("stage")]))
+    begin = embedded[0].expand(stretches, 1, -1)
+    asked = embedded[1].expand(stretches, pages, 1, -1)
     sentence = torch.cat([begin, torch.cat([pictures, asked], 2).flatten(1, 2)], 1)
     states = model.model.language_model(inputs_embeds=sentence, use_cache=False)
     behind = states.last_hidden_state[:, latents + 1 :: latents + 1]

@@ -81,14 +81,16 @@ def _spread(kappa: Sequence[float]) -> float:
 
 
 def _try(runs: Path, way: Way, fold: int, shelf: DrawnNights, weights: str) -> Tried:
-    said = unseen(runs, way, fold, shelf)
+    opinions = unseen(runs, way, fold, shelf)
     prior = prior_without(shelf, (fold,))
     judged: Mapping[float, list[figures.ScoredPages]] = {gain: [] for gain in GAINS}
-    for held in said:
-        nights = [n for other in said if other != held for n in weighed(said[other], weights)]
+    for held in opinions:
+        nights = [
+            n for other in opinions if other != held for n in weighed(opinions[other], weights)
+        ]
         calibration = calibration_from(nights, prior, _STRENGTHS)
         for gain in GAINS:
-            judged[gain].extend(apply(calibration, night, "") for night in said[held][gain])
+            judged[gain].extend(apply(calibration, night, "") for night in opinions[held][gain])
     kappa = (round(float(figures.kappa(figures.pooled(judged[gain]))), 4) for gain in GAINS)
     return Tried(way=way.name, weights=weights, kappa=tuple(kappa))
 

@@ -69,16 +69,16 @@ def evidence(
     nights = [int(night) for night in nights_in(shelf, (judged,))]
     if not kept.exists():
         model = recall(folder)
-        said = {
+        opinions = {
             f"{gain:g} {night}": judge(model, shelf, night, gain, band=0)
             for gain in gains
             for night in nights
         }
-        np.savez(kept.with_suffix(".part.npz"), **said)  # type: ignore[arg-type]  # numpy's stub takes every keyword for its own
+        np.savez(kept.with_suffix(".part.npz"), **opinions)  # type: ignore[arg-type]  # numpy's stub takes every keyword for its own
         kept.with_suffix(".part.npz").rename(kept)
-    with np.load(kept) as said:
+    with np.load(kept) as opinions:
         return {
-            gain: [_evidence(shelf, night, said[f"{gain:g} {night}"]) for night in nights]
+            gain: [_evidence(shelf, night, opinions[f"{gain:g} {night}"]) for night in nights]
             for gain in gains
         }
 
@@ -92,13 +92,13 @@ def unseen(runs: Path, way: Way, fold: int, shelf: DrawnNights) -> dict[int, ByG
     }
 
 
-def weighed(said: ByGain, weights: str) -> list[Evidence]:
+def weighed(opinions: ByGain, weights: str) -> list[Evidence]:
     """Give the nights with the weights of their gains; those that do not count are left out."""
     return [
         replace(night, weight=weight)
         for gain, weight in zip(GAINS, WEIGHTS[weights], strict=True)
         if weight
-        for night in said[gain]
+        for night in opinions[gain]
     ]
 
 
@@ -108,8 +108,8 @@ def calibrate_fold(
     """Fit temperature and sequence model for a fold without any use of its subjects."""
     nights = [
         night
-        for said in unseen(runs, way, fold, shelf).values()
-        for night in weighed(said, weights)
+        for opinions in unseen(runs, way, fold, shelf).values()
+        for night in weighed(opinions, weights)
     ]
     return calibration_from(nights, prior_without(shelf, (fold,)))
 
@@ -160,7 +160,7 @@ def apply(calibration: Calibration, night: Evidence, name: str) -> ScoredPages:
     return ScoredPages(name, night.subject, night.stages[known], ours[known], probabilities[known])
 
 
-def _evidence(shelf: DrawnNights, night: int, said: FloatArray) -> Evidence:
+def _evidence(shelf: DrawnNights, night: int, opinions: FloatArray) -> Evidence:
     places = shelf.places(night)
     stages = np.where(places >= 0, shelf.pages.stage[places], -1).astype(np.int64)
-    return Evidence(shelf.pages.nights[night].rsplit("-", 1)[0], said, stages)
+    return Evidence(shelf.pages.nights[night].rsplit("-", 1)[0], opinions, stages)

@@ -128,13 +128,13 @@ def ship(
     model: Any,
     shipment: Shipment,
     folder: Path,
-    say: Callable[[str], None] = lambda _: None,
+    progress: Callable[[str], None] = lambda _: None,
 ) -> tuple[Pack, Parity]:
     """Export the model with its calibration into a verified pack.
 
     What lies in the folder already (card, training log) becomes part of it.
     """
-    shape, parity = export_generative(model, PREPROCESS, folder, say)
+    shape, parity = export_generative(model, PREPROCESS, folder, progress)
     (folder / "tokenizer.json").write_text(tokenizer_json(), encoding="utf-8")
     facts = {
         "name": NAME,

@@ -140,13 +140,13 @@ def run_archive(
             if error is None:
                 outcome.done.append(name)
             else:
-                outcome.failed[name] = _told(error)
+                outcome.failed[name] = _words(error)
             future.release()
             advance(1)
     return outcome
 
 
-def _told(error: BaseException) -> str:
+def _words(error: BaseException) -> str:
     text = " ".join(str(error).split())
     return text if isinstance(error, NightError) else f"{type(error).__name__}: {text}"
 
@@ -180,11 +180,11 @@ def taught_of(folder: Path) -> tuple[str, ...]:
     known = sorted(there & set(plan.get("taught", ())))
     if not known:
         return ()
-    told = (
+    lines = (
         f"warning: {folder}: {plan['pack']} lists {', '.join(known)} among the subjects that it "
         "was taught on: if these are the same people, figures on them are no test"
     )
-    return (told,)
+    return (lines,)
 
 
 def _dask() -> Any:

@@ -102,7 +102,7 @@ def preprocess_of(model: Any) -> Preprocess:
 
 
 def export_contrastive(
-    model: Any, tokenizer: Any, folder: Path, say: Callable[[str], None] = lambda _: None
+    model: Any, tokenizer: Any, folder: Path, progress: Callable[[str], None] = lambda _: None
 ) -> Contrastive:
     """Write image tower and embedded prompts, and prove parity with PyTorch."""
     import onnxruntime
@@ -122,7 +122,7 @@ def export_contrastive(
             outputs=["image_embeds"],
             free=[{0: "pictures"}],
         )
-        say(str(graph))
+        progress(str(graph))
         texts = student.texts()
         scale = float(model.logit_scale.exp())
         wanted = scale * _image_vectors(model, example) @ texts.T
@@ -131,7 +131,7 @@ def export_contrastive(
     )
     vectors = session.run(None, {"pixel_values": example.numpy()})[0]
     largest = float(np.abs(scale * vectors @ texts.numpy().T - wanted.numpy()).max())
-    say(f"parity with PyTorch: max |Δlogit| {largest:.1e}")
+    progress(f"parity with PyTorch: max |Δlogit| {largest:.1e}")
     if largest > BOUND_FP32:
         raise PackError(
             f"logits differ from PyTorch by {largest:.1e}",

@@ -94,7 +94,7 @@ def deliver(
     folder: Path,
     *,
     ask: Ask = AnswerForm,
-    say: Callable[[str], None] = lambda _: None,
+    progress: Callable[[str], None] = lambda _: None,
 ) -> Pack:
     """Export a model of any family in fp32, prove parity, and write the pack around it.
 
@@ -104,11 +104,11 @@ def deliver(
     table: Contrastive | Generative
     context = Context()
     if model.config.model_type in CONTRASTIVE:
-        table = export_contrastive(model, tokenizer, folder, say)
+        table = export_contrastive(model, tokenizer, folder, progress)
     else:
         described = describe(model, tokenizer, label.recipe.width, label.recipe.height)
         asked = ask(described)
-        export_generative(model, described.preprocess, folder, say)
+        export_generative(model, described.preprocess, folder, progress)
         shutil.copyfile(tokenizer_file, folder / described.tokenizer)
         for name, text in asked.files.items():
             (folder / name).write_text(text, encoding="utf-8")
@@ -123,10 +123,10 @@ def deliver_classifier(
     pages: Sequence[Pixels],
     *,
     labels: Sequence[str] = (),
-    say: Callable[[str], None] = lambda _: None,
+    progress: Callable[[str], None] = lambda _: None,
 ) -> Pack:
     """Make a pack of an image classifier of any make, proved on pages."""
-    table = export_classifier(source, folder, pages, labels=labels, say=say)
+    table = export_classifier(source, folder, pages, labels=labels, progress=progress)
     return _pack(folder, label, table, Context())
 
 

@@ -85,14 +85,14 @@ def colours_of(model: Any) -> dict[str, Any]:
 
     Where no ``preprocessor_config.json`` lies beside the weights, those of its tower's family.
     """
-    said = read_json(Path(model.config.name_or_path or "") / "preprocessor_config.json")
+    config = read_json(Path(model.config.name_or_path or "") / "preprocessor_config.json")
     tower = getattr(model.config.vision_config, "model_type", "")
     half = any(name in f"{tower} {model.config.model_type}" for name in ("siglip", "smolvlm"))
     mean, std = (HALF, HALF) if half else (CLIP_MEAN, CLIP_STD)
     return {
-        "mean": tuple(said.get("image_mean", mean)),
-        "std": tuple(said.get("image_std", std)),
-        "resample": {1: "lanczos", 2: "bilinear"}.get(said.get("resample", 3), "bicubic"),
+        "mean": tuple(config.get("image_mean", mean)),
+        "std": tuple(config.get("image_std", std)),
+        "resample": {1: "lanczos", 2: "bilinear"}.get(config.get("resample", 3), "bicubic"),
     }
 
 
@@ -150,8 +150,8 @@ def load(folder: Path, *, four_bit: bool = False, base: Path | None = None) -> t
 def _merged(adapter: Path, base: Path | None) -> tuple[Any, Any]:
     from peft import PeftModel
 
-    told = json.loads((adapter / "adapter_config.json").read_text(encoding="utf-8"))
-    folder = base or Path(told.get("base_model_name_or_path") or "")
+    config = json.loads((adapter / "adapter_config.json").read_text(encoding="utf-8"))
+    folder = base or Path(config.get("base_model_name_or_path") or "")
     if not (folder / "config.json").is_file():
         raise ConfigError(
             f"is an adapter for {folder}, which is no local folder of weights",

@@ -56,8 +56,8 @@ class GenerativeStudent(nn.Module):  # type: ignore[misc]  # torch is passed ove
             return {"loss": self._perception_loss(lesson)}
         features = self._see(lesson.pictures)
         if self.training:
-            said = self._log_likelihoods(features, [int(stage) for stage in lesson.stages])
-            return {"loss": self._weighted(-said, labels)}
+            likelihoods = self._log_likelihoods(features, [int(stage) for stage in lesson.stages])
+            return {"loss": self._weighted(-likelihoods, labels)}
         pages = len(lesson.pictures)
         every = [stage for _ in range(pages) for stage in range(len(self._answers))]
         means = self._log_likelihoods(features.repeat_interleave(len(self._answers), 0), every)

@@ -113,5 +113,5 @@ def _digest_of(weights: Path) -> str:
 
 
 def _digest_of_stages(nights: Sequence[Material]) -> str:
-    told = [(night.subject, night.name, [str(s) for s in night.stages]) for night in nights]
-    return f"sha256:{hashlib.sha256(repr(sorted(told)).encode()).hexdigest()}"
+    stages = [(night.subject, night.name, [str(s) for s in night.stages]) for night in nights]
+    return f"sha256:{hashlib.sha256(repr(sorted(stages)).encode()).hexdigest()}"

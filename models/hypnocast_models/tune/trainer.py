@@ -301,10 +301,10 @@ def _arguments(
     )
 
 
-def _metrics(said: Any) -> dict[str, Any]:
+def _metrics(predicted: Any) -> dict[str, Any]:
     """Judge log-probabilities (pages, 5) by the subjects that were held back."""
-    ours = np.asarray(said.predictions).argmax(axis=1).astype(np.int64)
-    table = figures.confusion(np.asarray(said.label_ids).astype(np.int64), ours)
+    ours = np.asarray(predicted.predictions).argmax(axis=1).astype(np.int64)
+    table = figures.confusion(np.asarray(predicted.label_ids).astype(np.int64), ours)
     by_stage = zip(STAGES, figures.stage_f1(table), strict=True)
     return {
         "kappa": figures.kappa(table),

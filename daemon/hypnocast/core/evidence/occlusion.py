@@ -86,9 +86,9 @@ class StageBasis:
     @property
     def would_do(self) -> tuple[str, ...]:
         """Return the kinds of channels that would do alone, but for those of a named one."""
-        told = {_kind(role) for role in self.named}
+        kinds = {_kind(role) for role in self.named}
         least = max(self.probability - NEARLY, self.empty + NEARLY)
-        return tuple(kind for kind, p in self.alone.items() if p >= least and kind not in told)
+        return tuple(kind for kind, p in self.alone.items() if p >= least and kind not in kinds)
 
     @property
     def sentence(self) -> str:

@@ -210,8 +210,8 @@ def _worth(found: _Found, units: Mapping[str, str]) -> float | None:
 
 def _channel_worth(stream: StreamHeader, index: int, units: Mapping[str, str]) -> float | None:
     info = stream.channels[index]
-    told = {label.strip().casefold(): unit for label, unit in units.items()}
-    unit = told.get(info.label.strip().casefold(), told.get(ANY, info.unit))
+    given = {label.strip().casefold(): unit for label, unit in units.items()}
+    unit = given.get(info.label.strip().casefold(), given.get(ANY, info.unit))
     return microvolts_per(unit, info.scale)
 
 

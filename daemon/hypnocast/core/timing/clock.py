@@ -27,7 +27,7 @@ BIG_STEP_S = 0.25
 """Beyond this, two readings that agree are a step; below it three must, for a busy network can
 hold up two readings in a row alike."""
 
-WORTH_SAYING_S = 1e-4
+SMALLEST_CHANGE_S = 1e-4
 """A new segment is decided when the line has moved by more than this."""
 
 REFUSED = "refused"
@@ -134,7 +134,7 @@ class OffsetTracker:
         self._stream = stream
         self._line: DriftLine | None = None
         self._last = 0.0
-        self._said: ClockSegment | None = None
+        self._reported: ClockSegment | None = None
         self._suspects: list[tuple[float, float]] = []
 
     def read(self, reading: ClockReading, *, expect_step: bool = False) -> ClockSegment | None:
@@ -158,7 +158,7 @@ class OffsetTracker:
             return None
         self._line.advance(dt, offset)
         self._last = stamp
-        return self._say(stamp + LEAD_S, "reading")
+        return self._report(stamp + LEAD_S, "reading")
 
     def local(self, stamp: float) -> float:
         """Return a stamp on the local clock, by what is known now."""
@@ -185,15 +185,18 @@ class OffsetTracker:
         )
         self._last = stamp
         self._suspects.clear()
-        self._said = None
-        return self._say(stamp if from_stamp is None else from_stamp, why)
+        self._reported = None
+        return self._report(stamp if from_stamp is None else from_stamp, why)
 
-    def _say(self, from_stamp: float, why: str) -> ClockSegment | None:
+    def _report(self, from_stamp: float, why: str) -> ClockSegment | None:
         line = self._line
         if line is None:
             return None
         offset = line.ahead(from_stamp - self._last)
-        if self._said is not None and abs(self._said.at(from_stamp) - offset) <= WORTH_SAYING_S:
+        if (
+            self._reported is not None
+            and abs(self._reported.at(from_stamp) - offset) <= SMALLEST_CHANGE_S
+        ):
             return None
-        self._said = ClockSegment(self._stream, 0, from_stamp, offset, line.slope, why)
-        return self._said
+        self._reported = ClockSegment(self._stream, 0, from_stamp, offset, line.slope, why)
+        return self._reported

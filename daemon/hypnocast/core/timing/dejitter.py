@@ -122,19 +122,19 @@ class Dejitter:
 
     def feed(self, stamps: FloatArray) -> FloatArray:
         """Take stamps; return the times of the samples that are now known."""
-        told: list[FloatArray] = []
+        times: list[FloatArray] = []
         while len(stamps):
             if self._holding or self._line is None:
-                stamps = self._hold(stamps, told)
+                stamps = self._hold(stamps, times)
             else:
-                stamps = self._run(self._line, stamps, told)
-        if len(told) == 1:
-            return told[0]
-        return np.concatenate(told) if told else _NOTHING
+                stamps = self._run(self._line, stamps, times)
+        if len(times) == 1:
+            return times[0]
+        return np.concatenate(times) if times else _NOTHING
 
     # --- on the line ---------------------------------------------------------------------------
 
-    def _run(self, line: DriftLine, stamps: FloatArray, told: list[FloatArray]) -> FloatArray:
+    def _run(self, line: DriftLine, stamps: FloatArray, times: list[FloatArray]) -> FloatArray:
         """Tell the times of stamps on the line; return those from the first one off it."""
         known, length = len(self._block), self._length
         data = np.concatenate((self._block, stamps)) if known else stamps
@@ -158,7 +158,7 @@ class Dejitter:
             self._holding = True
         else:
             stop = end
-        told.append(nominal[known:stop] + fit[known:stop])
+        times.append(nominal[known:stop] + fit[known:stop])
         done = min(stop // length, len(states) - 1)
         state = states[done]
         self._line, self._jitter = state.line, state.jitter
@@ -213,7 +213,7 @@ class Dejitter:
 
     # --- off the line --------------------------------------------------------------------------
 
-    def _hold(self, stamps: FloatArray, told: list[FloatArray]) -> FloatArray:
+    def _hold(self, stamps: FloatArray, times: list[FloatArray]) -> FloatArray:
         """Hold stamps back until they are a segment, or turn out to be on the old line."""
         new = self._length - len(self._held)
         held = np.concatenate((self._held, stamps[:new]))
@@ -230,15 +230,15 @@ class Dejitter:
             if near[back] and back <= jump:
                 self._held, self._holding = _NOTHING, False
                 held[:back] = expected[:back]
-                return self._run(self._line, np.concatenate((held, rest)), told)
+                return self._run(self._line, np.concatenate((held, rest)), times)
         if jump < len(held):
-            told.append(self._alone(held[:jump]))
+            times.append(self._alone(held[:jump]))
             self._forget_line()
             self._held = _NOTHING
             return np.concatenate((held[jump:], rest))
         self._held = held
         if len(held) == self._length:
-            told.append(self._settle(held))
+            times.append(self._settle(held))
         return rest
 
     def _foretell(self, line: DriftLine, count: int) -> FloatArray:

@@ -89,7 +89,7 @@ function headline(card) {
 
 function second(card) {
   const line = by("second");
-  const silent = live.now() / 1000 - card.heard;
+  const silent = live.now() / 1000 - card.seen;
   const old = silent > OLD_S && card.mood !== "ended";
   by("now").classList.toggle("old", old);
   if (card.node_available === false && card.mood !== "ended") say(line, `its daemon (${card.node}) is offline`);
@@ -118,7 +118,7 @@ function electrodes(card) {
   list.replaceChildren(...card.electrodes.map((lead) => el("li", { "data-level": lead.level },
     el("span", { class: "shape", "aria-hidden": "true" }), el("span", {}, lead.role),
     el("span", { class: "words" }, lead.derivation === lead.role ? lead.words : `${lead.words} (${lead.derivation})`))));
-  if (card.electrodes.length === 0) list.append(el("li", {}, el("span"), el("span"), el("span", { class: "words" }, "no electrodes heard")));
+  if (card.electrodes.length === 0) list.append(el("li", {}, el("span"), el("span"), el("span", { class: "words" }, "no electrodes seen")));
   by("problems").replaceChildren(...card.problems.map((problem) => el("li", {}, problem)));
 }
 

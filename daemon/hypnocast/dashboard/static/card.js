@@ -55,7 +55,7 @@ export function makeCard(bed) {
 
   function age(now) {
     if (!card) return;
-    const silent = now / 1000 - card.heard;
+    const silent = now / 1000 - card.seen;
     const away = card.node_available === false && card.mood !== "ended";
     old = away || (silent > OLD_S && card.mood !== "ended");
     node.classList.toggle("old", old);

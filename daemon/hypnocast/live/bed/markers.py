@@ -19,7 +19,7 @@ NOTE_CHARS = 500
 BURST, PER_SECOND = 20.0, 2.0
 """As many as commands may come."""
 
-TOLD_S = 60.0
+SHOWN_S = 60.0
 """So long after it happened a problem is told."""
 
 
@@ -50,8 +50,8 @@ class Markers:
 
     def note(self, mark: Mark, header: StreamHeader | None) -> str:
         """Return a marker's text as a note of the night; empty where it is none."""
-        spoken = header is None or header.type.casefold() in MARKER_TYPES
-        if not spoken or not self._within(self._notes, mark):
+        readable = header is None or header.type.casefold() in MARKER_TYPES
+        if not readable or not self._within(self._notes, mark):
             return ""
         return plain(mark.text.strip(), NOTE_CHARS)
 
@@ -61,7 +61,7 @@ class Markers:
 
     def problems(self, now: float) -> tuple[str, ...]:
         """Return what went wrong lately."""
-        return tuple(text for text, at in self._wrong.values() if now - at < TOLD_S)
+        return tuple(text for text, at in self._wrong.values() if now - at < SHOWN_S)
 
     def _within(self, budget: Budget, mark: Mark) -> bool:
         if not mark.arrived or budget.spend(mark.arrived):

@@ -57,15 +57,15 @@ class PastPages:
                 raise _not_kept(bed, command.epoch)
             return _reply(command, png=base64.b64encode(kept).decode("ascii"))
         events = await self._journal.read(lambda reader: reader.night(command.session).events)
-        said = [event for event in events if event.epoch == command.epoch and event.stage]
-        if not said:
+        staged = [event for event in events if event.epoch == command.epoch and event.stage]
+        if not staged:
             raise CommandError(
                 f"page {command.epoch} has no stage to explain",
                 where=f"bed {bed}",
                 remedy="Its event says why it was withheld.",
             )
-        told = await self.explain(said[-1])
-        return _reply(command, explanation=told)
+        explained = await self.explain(staged[-1])
+        return _reply(command, explanation=explained)
 
     async def explain(self, event: payloads.StageEvent) -> payloads.Explanation:
         """Say what an event's stage rests on."""

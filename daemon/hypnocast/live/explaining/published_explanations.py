@@ -31,7 +31,7 @@ class Explains(Protocol):
 class Shows(Protocol):
     """Shows a bed's explanations: :class:`~hypnocast.live.publishing.bed_publisher.Board`."""
 
-    def explained(self, told: payloads.Explained | None) -> None:
+    def explained(self, explanation: payloads.Explained | None) -> None:
         """Show an explanation; None: one was left out."""
         ...
 
@@ -70,12 +70,12 @@ class PublishedExplanations:
 
     async def _explained(self, event: payloads.StageEvent) -> payloads.Explained | None:
         try:
-            told = await self._past.explain(event)
+            explanation = await self._past.explain(event)
         except HypnocastError as error:
             _log.warning("a page is not explained", bed=event.bed, error=str(error))
             return None
         return payloads.Explained(
-            **msgspec.structs.asdict(told),
+            **msgspec.structs.asdict(explanation),
             site=event.site,
             bed=event.bed,
             session=event.session,

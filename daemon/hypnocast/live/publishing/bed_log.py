@@ -20,15 +20,15 @@ class BedLog:
         self._log = _log.bind(bed=bed)
         self._problems: frozenset[str] = frozenset()
         self._begun: str | None = None
-        self._told: set[str] = set()
+        self._logged: set[str] = set()
         """What was told of the session that runs."""
 
     def begins(self, session: Session) -> None:
         """Log that a session begins, or enters another phase."""
         if self._begun != session.id:
-            self._begun, self._told = session.id, set()
-        if session.phase.value not in self._told:
-            self._told.add(session.phase.value)
+            self._begun, self._logged = session.id, set()
+        if session.phase.value not in self._logged:
+            self._logged.add(session.phase.value)
             self._log.info("session", id=session.id, phase=session.phase.value)
 
     def ends(self, session: Session, pages: int) -> None:
@@ -37,11 +37,11 @@ class BedLog:
 
     def event(self, event: StageEvent) -> None:
         """Log the first stage of a session, and the first page withheld for each reason."""
-        if event.status == "final" and "final" not in self._told:
-            self._told.add("final")
+        if event.status == "final" and "final" not in self._logged:
+            self._logged.add("final")
             self._log.info("first stage", stage=event.stage, epoch=event.epoch)
-        elif event.status == "withheld" and f"withheld {event.reason}" not in self._told:
-            self._told.add(f"withheld {event.reason}")
+        elif event.status == "withheld" and f"withheld {event.reason}" not in self._logged:
+            self._logged.add(f"withheld {event.reason}")
             self._log.warning("first page withheld", reason=event.reason, epoch=event.epoch)
 
     def problems(self, lines: Sequence[str]) -> None:

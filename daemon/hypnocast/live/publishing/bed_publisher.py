@@ -179,23 +179,23 @@ class BedPublisher:
         """What has been said of each epoch of the night."""
         return () if self._ledger is None else self._ledger.stages
 
-    def beside(self, told: payloads.Beside, parted: Sequence[int]) -> None:
+    def beside(self, message: payloads.Beside, parted: Sequence[int]) -> None:
         """Show second opinions, and mark the epochs on which any parts for review."""
-        if self._session is None or self._session.id != told.session:
+        if self._session is None or self._session.id != message.session:
             return
-        self._link.retain(self._site.topics.beside(self.bed), told)
+        self._link.retain(self._site.topics.beside(self.bed), message)
         if self._ledger is not None and self._ledger.doubt(parted):
             self._night_due = True
             self.refresh()
 
-    def explained(self, told: payloads.Explained | None) -> None:
+    def explained(self, message: payloads.Explained | None) -> None:
         """Show what a page's stage rests on; None: an explanation was left out."""
-        if told is None:
+        if message is None:
             self.counts["explanations_shed"] += 1
             return
         self.counts["explained"] += 1
-        if self.session is not None and self.session.id == told.session:
-            self._link.retain(self._site.topics.explanation(self.bed), told)
+        if self.session is not None and self.session.id == message.session:
+            self._link.retain(self._site.topics.explanation(self.bed), message)
 
     def mark(self, mark: payloads.NightMark) -> None:
         """Show a marker or note."""

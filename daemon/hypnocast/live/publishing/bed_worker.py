@@ -185,8 +185,8 @@ class BedWorker:
         self._runs.recall(night.events)
         events = {event.epoch: event for event in night.events}
         state = self._parts.decider.rebuild(
-            (epoch, None if said is None else self._opinion(events[epoch], said))
-            for epoch, said in known.evidence
+            (epoch, None if opinion is None else self._opinion(events[epoch], opinion))
+            for epoch, opinion in known.evidence
         )
         for event, log_probabilities in known.provisional:
             state = await self._settle(event, log_probabilities, state)
@@ -269,4 +269,4 @@ class BedWorker:
         self._publisher.event(scored, committed)
         for notice in scored.notices:
             self._publisher.notice(notice)
-        self._beside.spoken(scored.event.epoch)
+        self._beside.event_durable(scored.event.epoch)

@@ -33,17 +33,17 @@ class Shown(Protocol):
 
     @property
     def stages(self) -> Sequence[StageName | None]:
-        """What the pack that speaks has said of each epoch."""
+        """What the pack that speaks has beside of each epoch."""
         ...
 
-    def beside(self, told: payloads.Beside, parted: Sequence[int]) -> None:
+    def beside(self, message: payloads.Beside, parted: Sequence[int]) -> None:
         """Show second opinions, and mark the epochs on which any parts for review."""
         ...
 
 
 @dataclass(eq=False)
-class _Said:
-    """What one pack has said of the night."""
+class _Beside:
+    """What one pack has beside of the night."""
 
     stager: BesideStager
     stages: list[StageName | None] = field(default_factory=list)
@@ -84,44 +84,46 @@ class SecondOpinions:
         self._shown = shown
         self._live = live
         self._session: Session | None = None
-        self._said = [self._one(pack, speaking) for pack in packs]
+        self._packs = [self._one(pack, speaking) for pack in packs]
         self._tasks: list[asyncio.Task[None]] = []
 
-    def _one(self, pack: BesidePack, speaking: Judge) -> _Said:
+    def _one(self, pack: BesidePack, speaking: Judge) -> _Beside:
         async def emit(staged: StagedEvent) -> None:
-            await self._emit(said, staged)
+            await self._emit(beside, staged)
 
-        said = _Said(BesideStager(pack, speaking, emit, live=self._live))
-        return said
+        beside = _Beside(BesideStager(pack, speaking, emit, live=self._live))
+        return beside
 
     def start(self, supervisor: Supervisor) -> None:
         """Begin to judge; a failure costs the page, never the night."""
-        for said in self._said:
-            name = f"beside {self._bed} {said.stager.pack.name}"
-            self._tasks.append(supervisor.task(name, said.run, on_failure="restart"))
+        for beside in self._packs:
+            name = f"beside {self._bed} {beside.stager.pack.name}"
+            self._tasks.append(supervisor.task(name, beside.run, on_failure="restart"))
 
     def stop(self) -> None:
         """Leave what still waits."""
         for task in self._tasks:
             task.cancel()
 
-    def spoken(self, epoch: int) -> None:
-        """Take note that the pack that speaks has its verdict on a page, durable."""
-        if any(said.newest is not None and said.newest.epoch >= epoch for said in self._said):
+    def event_durable(self, epoch: int) -> None:
+        """Show what waits for the speaking pack: its verdict on a page is durable."""
+        if any(
+            beside.newest is not None and beside.newest.epoch >= epoch for beside in self._packs
+        ):
             self._show()
 
     def take(self, item: TracedPage | Changed) -> None:
         """Hand a page, or what became of the session, to every pack."""
         if isinstance(item, Changed):
             self._begin(item.change.session)
-        for said in self._said:
-            said.stager.take(item)
+        for beside in self._packs:
+            beside.stager.take(item)
 
     async def caught_up(self) -> None:
         """Wait for every pack, where a recording is judged that can wait."""
         if not self._live:
-            for said in self._said:
-                await said.stager.caught_up()
+            for beside in self._packs:
+                await beside.stager.caught_up()
 
     def resume(
         self,
@@ -131,21 +133,21 @@ class SecondOpinions:
     ) -> None:
         """Go on with a session that the journal has."""
         self._begin(session)
-        for said in self._said:
-            digest = said.stager.pack.digest
+        for beside in self._packs:
+            digest = beside.stager.pack.digest
             own = [record for record in records if record.pack == digest]
             for record in own:
-                said.enter(record)
-            said.stager.resume(session, own, carried.get(digest))
+                beside.enter(record)
+            beside.stager.resume(session, own, carried.get(digest))
 
     def _begin(self, session: Session) -> None:
         if self._session is None or self._session.id != session.id:
-            for said in self._said:
-                said.forget()
+            for beside in self._packs:
+                beside.forget()
         self._session = session
 
-    async def _emit(self, said: _Said, staged: StagedEvent) -> None:
-        event, pack = staged.event, said.stager.pack
+    async def _emit(self, beside: _Beside, staged: StagedEvent) -> None:
+        event, pack = staged.event, beside.stager.pack
         if event.status == "provisional":
             return
         record = BesideRecord(
@@ -164,8 +166,8 @@ class SecondOpinions:
             carried = (CarriedRecord(event.session, pack.digest, event.epoch, staged.carried),)
         await self._journal.commit(Batch(beside=(record,), carried=carried))
         if self._session is not None and self._session.id == event.session:
-            said.enter(record)
-            said.provider = event.provider or said.provider
+            beside.enter(record)
+            beside.provider = event.provider or beside.provider
             if len(self._shown.stages) > event.epoch:
                 self._show()  # else with the verdict that it is compared with
 
@@ -173,9 +175,11 @@ class SecondOpinions:
         session = self._session
         if session is None:
             return
-        spoken = self._shown.stages
-        packs = tuple(_opinion(said, spoken) for said in self._said if said.newest is not None)
-        told = payloads.Beside(
+        terminal = self._shown.stages
+        packs = tuple(
+            _opinion(beside, terminal) for beside in self._packs if beside.newest is not None
+        )
+        message = payloads.Beside(
             at=instant(time.time()),
             site=session.site,
             bed=self._bed,
@@ -183,32 +187,32 @@ class SecondOpinions:
             source=session.source,
             packs=packs,
         )
-        self._shown.beside(told, sorted({epoch for one in packs for epoch in one.parted}))
+        self._shown.beside(message, sorted({epoch for one in packs for epoch in one.parted}))
 
 
-def _opinion(said: _Said, spoken: Sequence[StageName | None]) -> payloads.SecondOpinion:
-    newest, pack = said.newest, said.stager.pack
-    found = compare(spoken, said.stages)
+def _opinion(beside: _Beside, terminal: Sequence[StageName | None]) -> payloads.SecondOpinion:
+    newest, pack = beside.newest, beside.stager.pack
+    found = compare(terminal, beside.stages)
     parted = tuple(
         epoch
-        for epoch, (one, other) in enumerate(zip(spoken, said.stages, strict=False))
+        for epoch, (one, other) in enumerate(zip(terminal, beside.stages, strict=False))
         if one is not None and other is not None and one != other
     )
     chances = None if newest is None else newest.probabilities
     return payloads.SecondOpinion(
         pack=pack.name,
         digest=pack.digest,
-        provider=said.provider,
+        provider=beside.provider,
         epoch=None if newest is None else newest.epoch,
         stage=None if newest is None else newest.stage,
         reason=None if newest is None else newest.reason,
         probabilities=None if chances is None else probabilities_of(chances),
         review=newest is not None and newest.epoch in parted,
-        stages=tuple(said.stages),
+        stages=tuple(beside.stages),
         parted=parted,
         compared=found.pages,
         kappa=None if found.kappa is None else round(found.kappa, 4),
-        shed=said.stager.shed,
+        shed=beside.stager.shed,
     )
 
 

@@ -246,8 +246,8 @@ def pipeline_maker(
             auto=auto,
             timeout_s=config.session.timeout_s,
         )
-        tell = None if decided is None else lambda decisions: decided(bed, decisions)
-        change = None if change_tape is None else lambda told: change_tape(bed, told)
+        write = None if decided is None else lambda decisions: decided(bed, decisions)
+        change = None if change_tape is None else lambda arrivals: change_tape(bed, arrivals)
         return BedPipeline(
             keeper,
             tracing,
@@ -255,7 +255,7 @@ def pipeline_maker(
             send,
             utc_of=source.utc_of,
             auto=auto,
-            decided=tell,
+            decided=write,
             change_tape=change,
             obey=script.decisions.get(bed) if script is not None else None,
             heeds=_named_in(beds.get(bed), live=source.kind == "live"),

@@ -109,10 +109,14 @@ def _broker(config: Config) -> Iterator[Finding]:
 async def _probe(settings: BrokerSettings, config: Config) -> list[Finding]:
     from hypnocast.ports.mqtt.probe import probe
 
-    told = await probe(settings, config.prefix, config.daemon.node, [bed.id for bed in config.bed])
-    findings = [Finding("broker", bad=False, text=f"{settings.where} speaks MQTT {told.protocol}")]
+    answer = await probe(
+        settings, config.prefix, config.daemon.node, [bed.id for bed in config.bed]
+    )
+    findings = [
+        Finding("broker", bad=False, text=f"{settings.where} speaks MQTT {answer.protocol}")
+    ]
     findings += [
-        Finding("broker", bad=True, text=f"{topic}: {why}") for topic, why in told.refused.items()
+        Finding("broker", bad=True, text=f"{topic}: {why}") for topic, why in answer.refused.items()
     ]
     if not config.broker.uses_tls and not config.broker.loopback:
         findings.append(
@@ -171,26 +175,26 @@ def _streams(config: Config) -> Iterator[Finding]:
 
 def installation(config: Config) -> dict[str, str]:
     """Return what there is to know about this installation."""
-    told = {
+    facts = {
         "hypnocast": __version__,
         "python": platform.python_version(),
         "system": platform.platform(),
         "processor": f"{os.cpu_count()} × {platform.processor() or platform.machine()}",
         "state": str(config.state_dir),
-        "pack": _told(lambda: _pack_words(config)),
-        "liblsl": _told(_liblsl),
-        "inference": _told(_inference),
+        "pack": _or_fault(lambda: _pack_words(config)),
+        "liblsl": _or_fault(_liblsl),
+        "inference": _or_fault(_inference),
         "in systemd": "yes" if os.environ.get("INVOCATION_ID") else "no",
     }
     for name in LIBRARIES:
         try:
-            told[name] = metadata.version(name)
+            facts[name] = metadata.version(name)
         except metadata.PackageNotFoundError:
-            told[name] = "not installed"
-    return told
+            facts[name] = "not installed"
+    return facts
 
 
-def _told(look: Callable[[], str]) -> str:
+def _or_fault(look: Callable[[], str]) -> str:
     try:
         return look()
     except HypnocastError as error:

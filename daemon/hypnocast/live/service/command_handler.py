@@ -110,17 +110,17 @@ def _done(command: commands.Command, session: str) -> commands.Reply:
 
 def _utc(at: str) -> float:
     try:
-        told = datetime.fromisoformat(at)
+        parsed = datetime.fromisoformat(at)
     except ValueError as error:
         raise CommandError(
             f"{at!r} is no time: {error}", where="at", remedy=f"Write it as ISO 8601: {_EXAMPLE}."
         ) from None
-    if told.tzinfo is None:
+    if parsed.tzinfo is None:
         raise CommandError(
             f"{at!r} has no time zone", where="at", remedy=f"End it in Z or an offset: {_EXAMPLE}."
         )
     try:
-        return told.timestamp()
+        return parsed.timestamp()
     except (OverflowError, OSError) as error:
         raise CommandError(
             f"{at!r} is no time: {error}", where="at", remedy="Give a day and hour there are."

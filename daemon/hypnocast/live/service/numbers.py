@@ -189,10 +189,10 @@ def live_numbers(lsl: LslSource, tapes: TapeRecorder | None) -> Iterable[MetricV
         yield value("stream_samples", slot.samples, bed=slot.bed, stream=slot.stream)
         yield value("stream_openings", slot.openings, bed=slot.bed, stream=slot.stream)
     if tapes is not None:
-        told = tapes.statistics()
-        yield value("tape_bytes", told.bytes_written)
-        yield value("tape_lost", told.arrivals_lost)
-        yield value("tapes_running", told.running)
+        counted = tapes.statistics()
+        yield value("tape_bytes", counted.bytes_written)
+        yield value("tape_lost", counted.arrivals_lost)
+        yield value("tapes_running", counted.running)
 
 
 def counters_of(values: Iterable[MetricValue]) -> dict[str, int]:

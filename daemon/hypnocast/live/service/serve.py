@@ -90,7 +90,7 @@ async def serve(
         stack.callback(picture_store.close)
         past = PastPages(picture_store, parts.judge, journal, pack, depth=depth_of(config))
         explanations_out = PublishedExplanations(past) if config.pack.explain != "off" else None
-        told = (*watchers, PseudonymWarnings(bed.id for bed in config.bed))
+        everyone = (*watchers, PseudonymWarnings(bed.id for bed in config.bed))
         ward = Ward(
             WardParts(
                 source=source,
@@ -118,7 +118,7 @@ async def serve(
                 problems=lambda bed: tuple(
                     str(problem) for problem in lsl.problems() if problem.bed == bed
                 ),
-                watchers=told if explanations_out is None else (*told, explanations_out),
+                watchers=everyone if explanations_out is None else (*everyone, explanations_out),
                 past=past,
                 supervisor=supervisor,
                 tape_problem=lambda: "" if tapes is None else tapes.statistics().problem,

@@ -126,10 +126,10 @@ class Watchdog:
             if still > pulse.deadline_s:
                 stuck.append(Stuck(pulse.part, still, still - pulse.deadline_s))
         self._seen = seen
-        self._tell_apart(tuple(stuck))
+        self._sort_out(tuple(stuck))
         return self.stuck
 
-    def _tell_apart(self, stuck: tuple[Stuck, ...]) -> None:
+    def _sort_out(self, stuck: tuple[Stuck, ...]) -> None:
         """Log what has become stuck, and what goes on again."""
         before = {one.part for one in self.stuck}
         after = {one.part: one for one in stuck}

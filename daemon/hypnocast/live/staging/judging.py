@@ -173,7 +173,7 @@ class Judge:
         What cannot be judged ``until`` then is answered with :class:`TooLateError`.
         """
         answer: asyncio.Future[Opinion] = asyncio.get_running_loop().create_future()
-        answer.add_done_callback(_heard)
+        answer.add_done_callback(_retrieve)
         if self._build_again_at is not None:
             answer.set_exception(InferenceError("there is no model", where="judge"))
             return answer
@@ -207,7 +207,7 @@ class Judge:
     def study(self, look: Look) -> asyncio.Future[Opinion]:
         """Ask for an opinion that explains another: when neither page nor glance waits."""
         answer: asyncio.Future[Opinion] = asyncio.get_running_loop().create_future()
-        answer.add_done_callback(_heard)
+        answer.add_done_callback(_retrieve)
         with self._wake:
             if self._build_again_at is not None or len(self._questions) >= MAX_WAITING:
                 why = "there is too much to do for explanations"
@@ -389,7 +389,7 @@ class Judge:
         return True
 
 
-def _heard(answer: asyncio.Future[Opinion]) -> None:
+def _retrieve(answer: asyncio.Future[Opinion]) -> None:
     """Take note of a failure that nobody waits for any more: it was logged where it happened."""
     if not answer.cancelled():
         answer.exception()

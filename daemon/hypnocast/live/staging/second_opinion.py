@@ -123,12 +123,12 @@ class BesideStager:
         await self._done.wait()
 
     def resume(
-        self, session: Session, said: Iterable[BesideRecord], carried: Carried | None
+        self, session: Session, records: Iterable[BesideRecord], carried: Carried | None
     ) -> None:
         """Go on with a session from what the journal has of this pack."""
         past = (
             (one.epoch, None if log is None else Opinion(one.epoch, log, "", coverage=one.coverage))
-            for one in said
+            for one in records
             for log in (one.log_probabilities,)
         )
         self._stager.begin(self.pack.origin(session), self.pack.decider.rebuild(past), carried)

@@ -89,13 +89,13 @@ def _refuse_other_signals(head: dict[str, str], path: Path) -> None:
 
 
 def _rate(head: dict[str, str], path: Path) -> float:
-    told = head.get("rate", head.get("epochenlänge", ""))
-    found = _RATE.search(told)
+    rate = head.get("rate", head.get("epochenlänge", ""))
+    found = _RATE.search(rate)
     seconds = PAGE_S if found is None else float(found[1].replace(",", "."))
     if found is not None and found[2].lower() == "ms":
         seconds /= 1000.0
     if not 1.0 <= seconds <= 120.0:
-        raise TapeError(f"gives {told!r} as the length of an epoch", where=str(path))
+        raise TapeError(f"gives {rate!r} as the length of an epoch", where=str(path))
     return seconds
 
 

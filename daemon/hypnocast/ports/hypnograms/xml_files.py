@@ -131,8 +131,8 @@ def _rml(root: ET.Element, path: Path) -> Scoring:
         if _tag(stage) == "Stage"
     )
     session = next(_all(root, "Acquisition", "Sessions", "Session"), root)
-    told = _text(session, "Duration")
-    end = _number(told, "Duration", path) if told else 0.0
+    duration = _text(session, "Duration")
+    end = _number(duration, "Duration", path) if duration else 0.0
     ends = [start for start, _ in marks[1:]]
     if marks:
         ends.append(max(end, marks[-1][0] + PAGE_S) if end else marks[-1][0] + PAGE_S)

@@ -139,8 +139,10 @@ class Held:
         weighty = [n for n, batch in enumerate(self.batches) if batch.events or batch.replies]
         if len(weighty) < 2:
             return False  # what has just come is not given up for itself
-        told = (n for n in weighty[:-1] if all(map(self._is_delivered, self.batches[n].events)))
-        oldest = next(told, weighty[0])
+        delivered = (
+            n for n in weighty[:-1] if all(map(self._is_delivered, self.batches[n].events))
+        )
+        oldest = next(delivered, weighty[0])
         batch = self.batches[oldest]
         self.size -= self._size_of(batch)
         for draft in batch.events:
@@ -213,10 +215,10 @@ class Refused:
         for draft in self.batch.events:
             event = draft.event
             nothing = GivenUp(event.epoch, event.epoch, why=f"the database refuses it: {self.why}")
-            told = lost.setdefault(event.session, nothing)
-            told.add(event.epoch, sent=(event.bed, event.sequence) in delivered)
+            counts = lost.setdefault(event.session, nothing)
+            counts.add(event.epoch, sent=(event.bed, event.sequence) in delivered)
         if not lost:
             return [
                 ("", f"a batch without events is lost, for the database refuses it: {self.why}")
             ]
-        return [(session, str(told)) for session, told in lost.items()]
+        return [(session, str(counts)) for session, counts in lost.items()]

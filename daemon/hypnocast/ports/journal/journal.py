@@ -118,10 +118,10 @@ class Journal:
         Cancelling the caller does not withdraw the batch.
         """
         waiter = asyncio.wrap_future(self._writer.submit(batch))
-        waiter.add_done_callback(self._tell)
+        waiter.add_done_callback(self._report)
         return await asyncio.shield(waiter)
 
-    def _tell(self, waiter: asyncio.Future[Committed]) -> None:
+    def _report(self, waiter: asyncio.Future[Committed]) -> None:
         if waiter.cancelled() or waiter.exception() is not None:
             return
         stored = waiter.result().stored

@@ -71,8 +71,8 @@ def discover(
         found.append(_judge(seen, opening, claims, units, by_itself=beds is None))
     if beds is None:
         found = _with_markers(found)
-    told = _with_rivals(found)
-    return sorted(told, key=lambda one: (one.bed is None, one.bed or "", one.seen.name))
+    streams = _with_rivals(found)
+    return sorted(streams, key=lambda one: (one.bed is None, one.bed or "", one.seen.name))
 
 
 def _ask_all(announced: Mapping[str, Announced], clock: Callable[[], float]) -> dict[str, Opening]:
@@ -142,7 +142,7 @@ def _with_markers(found: list[tuple[FoundStream, Selector]]) -> list[tuple[Found
 def _with_rivals(found: list[tuple[FoundStream, Selector]]) -> list[FoundStream]:
     """Tell of streams that one selector of one bed fits alike."""
     places = Counter((one.bed, selector) for one, selector in found)
-    told = []
+    judged = []
     for one, selector in found:
         count = places[one.bed, selector]
         if one.bed is not None and count > 1:
@@ -153,7 +153,7 @@ def _with_rivals(found: list[tuple[FoundStream, Selector]]) -> list[FoundStream]
                 f"{count} streams fit {selector}; none of them is read",
                 "Name the stream by its source_id or host",
             )
-            told.append(replace(one, problems=(*one.problems, problem)))
+            judged.append(replace(one, problems=(*one.problems, problem)))
         else:
-            told.append(one)
-    return told
+            judged.append(one)
+    return judged

@@ -56,14 +56,14 @@ def fetch_header(info: Any, seen: AnnouncedStream, *, timeout_s: float) -> Parse
 def _compare(seen: AnnouncedStream, described: ParsedHeader) -> None:
     """Refuse a stream whose description says other things than its announcement did."""
     header = described.header
-    for what, announced, told in (
+    for what, announced, declared in (
         ("channel_count", seen.channel_count, len(header.channels)),
         ("channel_format", seen.format, header.format),
         ("nominal_srate", seen.rate, header.rate),
     ):
-        if announced != told:
+        if announced != declared:
             raise RefusedStreamError(
-                f"announced {what} {announced!r}, its description says {told!r}",
+                f"announced {what} {announced!r}, its description says {declared!r}",
                 remedy="Is somebody else announcing it?",
             )
 

@@ -41,7 +41,7 @@ FOREIGN_MARK_AFTER_S = 86_400.0
 """Marks may be back-dated, so only a day's distance tells their clock to be foreign."""
 FIRST_WINDOW_S = 1.0
 """So long arrivals are watched before a clock is called foreign and samples are placed by them."""
-TOLD_S = 60.0
+SHOWN_S = 60.0
 """So long after it was seen last a problem that passes is told."""
 JUDGE_S = 1.0
 """Stamps are compared with the nominal rate over this many seconds of samples."""
@@ -103,7 +103,7 @@ class LiveStream:
         self._window_began = now
         self._ahead = 0
         """Samples that claimed to be later than this host's clock."""
-        self._told_at: dict[ProblemKind, float] = {}
+        self._shown_at: dict[ProblemKind, float] = {}
         """Problems that pass, and when they were seen last."""
         self._marks = Budget(MARK_BURST, MARKS_PER_S)
         self._marks_left_out = 0
@@ -144,8 +144,8 @@ class LiveStream:
                 why = "its stamps do not advance with its samples"
                 self._report(ProblemKind.STAMPS_STUCK, why)
                 return [*arrivals, StreamLost(self.header.key, now, why)]
-        for kind in [kind for kind, at in self._told_at.items() if now - at > TOLD_S]:
-            del self._told_at[kind]
+        for kind in [kind for kind, at in self._shown_at.items() if now - at > SHOWN_S]:
+            del self._shown_at[kind]
             self._clear(kind)
         if not pulled:
             arrivals += self._readings_between(now)
@@ -166,7 +166,7 @@ class LiveStream:
         if self._marks.spend(mark.arrived):
             return True
         self._marks_left_out += 1
-        self._told_at[ProblemKind.MARKS_TOO_MANY] = mark.arrived
+        self._shown_at[ProblemKind.MARKS_TOO_MANY] = mark.arrived
         if not _is_worth_telling(self._marks_left_out - 1, self._marks_left_out):
             return False
         self._report(
@@ -229,7 +229,7 @@ class LiveStream:
         if not count:
             return
         self._ahead += count
-        self._told_at[ProblemKind.STAMPS_AHEAD] = item.arrived
+        self._shown_at[ProblemKind.STAMPS_AHEAD] = item.arrived
         if not _is_worth_telling(self._ahead - count, self._ahead):
             return
         self._report(

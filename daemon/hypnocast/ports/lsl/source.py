@@ -97,7 +97,7 @@ class LslSource:
     def stop(self, timeout_s: float = 5.0) -> None:
         """Read what is left, then let go of everything. May be called twice."""
         if self._watcher is not None:
-            self._watcher.tell_stop()
+            self._watcher.request_stop()
             self.wake()
             self._watcher.stop(timeout_s)
         if self._reader is not None:

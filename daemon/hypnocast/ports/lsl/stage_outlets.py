@@ -49,8 +49,10 @@ class StageOutlets:
 
     def rolling(self, verdict: payloads.Rolling, at: float) -> None:
         """Send the probabilities of a window that ended at a local LSL time; NaN: none."""
-        said = verdict.probabilities
-        values = [_NAN if said is None else getattr(said, stage) for stage in STAGES]
+        probabilities = verdict.probabilities
+        values = [
+            _NAN if probabilities is None else getattr(probabilities, stage) for stage in STAGES
+        ]
         self._push(verdict.bed, "probabilities", values, at)
 
     def close(self) -> None:

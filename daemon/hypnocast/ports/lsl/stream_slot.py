@@ -241,7 +241,9 @@ class StreamSlot:
         if len(self._refused) > MAX_REMEMBERED:
             self._refused.intersection_update(announced)
         if len(self._failures) > MAX_REMEMBERED:
-            self._failures = {uid: told for uid, told in self._failures.items() if uid in announced}
+            self._failures = {
+                uid: error for uid, error in self._failures.items() if uid in announced
+            }
 
     def _suspected(self, announced: Mapping[str, Announced], now: float) -> frozenset[str]:
         suspects = {uid for uid, until in self._suspects.items() if until > now}

@@ -197,8 +197,8 @@ class Client(aiomqtt.Client):
         reason_code: ReasonCode,
         properties: Properties | None = None,
     ) -> None:
-        told = getattr(reason_code, "value", 0)  # an error of paho's own is no ReasonCode
-        self.taken_over = self.taken_over or told == TAKEN_OVER  # paho may call twice
+        code = getattr(reason_code, "value", 0)  # an error of paho's own is no ReasonCode
+        self.taken_over = self.taken_over or code == TAKEN_OVER  # paho may call twice
         super()._on_disconnect(client, userdata, flags, reason_code, properties)
 
     def _on_publish(

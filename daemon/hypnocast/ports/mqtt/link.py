@@ -41,7 +41,7 @@ log = structlog.get_logger(__name__)
 
 _WATCH_S: Final = 0.5
 
-TOLD_S: Final = 600.0
+SHOWN_S: Final = 600.0
 """So long it is told that another client took our place."""
 
 SHORT_S: Final = 10.0
@@ -197,7 +197,7 @@ class MqttLink:
         lines += [f"{topic}: {why}" for topic, why in self._outbox.refused.items()]
         if isinstance(self.state, RefusedByBroker | Waiting):
             lines.append(self.state.why)
-        if self._taken_over_at is not None and time.monotonic() - self._taken_over_at < TOLD_S:
+        if self._taken_over_at is not None and time.monotonic() - self._taken_over_at < SHOWN_S:
             lines.append(TAKEN_OVER_WORDS)
         return tuple(lines)
 

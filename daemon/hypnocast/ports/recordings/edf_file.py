@@ -132,7 +132,7 @@ class EdfFile:
         """
         if not self._annotated:
             return
-        told = 0
+        count = 0
         with self._open() as file:
             for index in range(self.records):
                 for number, signal in enumerate(self._annotated):
@@ -141,8 +141,8 @@ class EdfFile:
                     for place, tals in enumerate(_tals(raw)):
                         for tal in tals:
                             if tal.text or (number, place) != (0, 0):
-                                told += 1
-                                check_annotations(told, self.path)
+                                count += 1
+                                check_annotations(count, self.path)
                                 self._check_time(tal)
                                 yield tal._replace(onset=self._since_begin(tal.onset))
 

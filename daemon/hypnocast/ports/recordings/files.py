@@ -210,14 +210,14 @@ def _play_edf(
         yield ClockReading(header.key, 0.0, 0.0)
     waiting = sorted(annotations, key=lambda one: one.onset)
     step = max(1, round(chunk_s / file.record_s))
-    told, end = 0, 0.0
+    given, end = 0, 0.0
     for first in range(0, file.records, step):
         onsets, values = file.read(first, min(step, file.records - first))
         end = onsets[-1] + file.record_s
-        while told < len(waiting) and waiting[told].onset < end:
-            mark = waiting[told]
+        while given < len(waiting) and waiting[given].onset < end:
+            mark = waiting[given]
             yield Mark(ANNOTATIONS_KEY, mark.onset, mark.text, arrived=end)
-            told += 1
+            given += 1
         for run in _runs(onsets, file.record_s):
             begin = onsets[run.start] if file.discontinuous else None
             for header, places in groups:
@@ -225,7 +225,7 @@ def _play_edf(
                 samples = np.stack([values[place][run].reshape(-1) for place in places]).T
                 stamps = _stamps(header.rate, len(samples), begin=begin, index=index)
                 yield Chunk(header.key, samples, stamps, arrived=end)
-    for mark in waiting[told:]:
+    for mark in waiting[given:]:
         yield Mark(ANNOTATIONS_KEY, mark.onset, mark.text, arrived=end)
     for header in (*(header for header, _ in groups), marks):
         yield StreamLost(header.key, end, _END)

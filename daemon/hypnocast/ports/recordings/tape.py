@@ -223,7 +223,7 @@ class Tape:
     def _write_lost(self, lost: StreamLost) -> None:
         if lost.stream in self._streams:
             self._streams[lost.stream].open = False
-        self._tell(lost.at, {"tape": "lost", "stream": lost.stream, "why": lost.why})
+        self._write_record(lost.at, {"tape": "lost", "stream": lost.stream, "why": lost.why})
 
     def _stream(self, key: str) -> _OnTape:
         try:
@@ -246,7 +246,7 @@ class Tape:
         self._put(xdf.samples(ARRIVALS, row, np.array([at]), interval=0.0))
         self._put(raw)
 
-    def _tell(self, at: float, record: Mapping[str, object]) -> None:
+    def _write_record(self, at: float, record: Mapping[str, object]) -> None:
         self._put_note(json.dumps(record, ensure_ascii=False), at)
 
     def _put_note(self, text: str, at: float) -> None:
@@ -254,7 +254,7 @@ class Tape:
 
     def _note_opened(self, stream: _OnTape, at: float, *, again: bool) -> None:
         header = stream.header
-        self._tell(
+        self._write_record(
             at,
             {
                 "tape": "opened_again" if again else "opened",

@@ -145,7 +145,7 @@ class TapeRecorder:
             bed_tape = self._bed_tapes.get(bed)
             return None if bed_tape is None else bed_tape.safe
 
-    def change(self, bed: str, told: Sequence[Arrival]) -> bool:
+    def change(self, bed: str, arrivals: Sequence[Arrival]) -> bool:
         """End the bed's tape and begin a new one, which can be read without it.
 
         It begins with ``told``, whose last arrival is the newest that was taken in; what was
@@ -154,15 +154,15 @@ class TapeRecorder:
         """
         with self._lock:
             bed_tape = self._bed_tapes.get(bed)
-            if bed_tape is None or bed_tape.tape is None or not told:
+            if bed_tape is None or bed_tape.tape is None or not arrivals:
                 return False
-            later = bed_tape.recently.since(told[-1])
+            later = bed_tape.recently.since(arrivals[-1])
             if later is None:
                 _log.warning("tape_goes_on", bed=bed, why="who changes it is too far behind")
                 return False
             self._end(bed_tape)
             try:
-                bed_tape.tape = self._begin(bed, (*told, *later))
+                bed_tape.tape = self._begin(bed, (*arrivals, *later))
             except TapeError as error:
                 self._refused(bed_tape, error)
                 return False
@@ -225,7 +225,7 @@ class TapeRecorder:
         bed_tape.missed = 0
         return tape
 
-    def _begin(self, bed: str, told: Iterable[Arrival]) -> Tape:
+    def _begin(self, bed: str, arrivals: Iterable[Arrival]) -> Tape:
         began = datetime.fromtimestamp(self._now(), UTC)
         stem = f"{_file_word(bed)}_{began:%Y%m%dT%H%M%S.%f}Z"
         facts = {
@@ -238,7 +238,7 @@ class TapeRecorder:
             facts |= {"lsl_time": repr(self._clock()), "utc_time": repr(self._now())}
         tape = Tape(self._folder, stem, facts=facts, max_bytes=self._limits.part_bytes)
         try:
-            for arrival in told:
+            for arrival in arrivals:
                 tape.write(arrival)
         except TapeError:
             # All of it is in memory still; on a full disk the file would only be in the way.

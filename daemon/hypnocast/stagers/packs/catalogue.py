@@ -78,8 +78,8 @@ def show_pack(path: str | Path) -> dict[str, Any]:
     """Load and verify a pack, and tell all that stands in its ``pack.toml``, as plain data."""
     pack = load_pack(path)
     sizes = {name: (pack.folder / name).stat().st_size for name in pack.manifest.files}
-    told: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(pack.manifest))
-    return told | {
+    facts: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(pack.manifest))
+    return facts | {
         "folder": str(pack.folder),
         "digest": pack.digest,
         "bytes": sum(sizes.values()),
@@ -90,12 +90,12 @@ def show_pack(path: str | Path) -> dict[str, Any]:
 def check_pack(path: str | Path) -> dict[str, Any]:
     """Verify a pack, and tell every fault, as plain data."""
     faults = [str(fault) for fault in verify_pack(path)]
-    told: dict[str, Any] = {"folder": str(Path(path).resolve()), "sound": not faults}
+    facts: dict[str, Any] = {"folder": str(Path(path).resolve()), "sound": not faults}
     if not faults:
         pack = load_pack(path)
-        told |= {"name": pack.manifest.name, "version": pack.manifest.version}
-        told |= {"digest": pack.digest, "files": len(pack.manifest.files)}
-    return told | {"faults": faults}
+        facts |= {"name": pack.manifest.name, "version": pack.manifest.version}
+        facts |= {"digest": pack.digest, "files": len(pack.manifest.files)}
+    return facts | {"faults": faults}
 
 
 def _packs_in(root: Path) -> Iterator[Path]:

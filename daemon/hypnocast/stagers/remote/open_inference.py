@@ -52,14 +52,14 @@ _CHANNEL: Final = (
 """A server that is back is found again within seconds."""
 
 
-class _Said(msgspec.Struct):
+class _Answer(msgspec.Struct):
     """What a model wrote beside the stage."""
 
     rationale: str | None = None
     rules: tuple[str, ...] | None = None
 
 
-_decoder = msgspec.json.Decoder(_Said)
+_decoder = msgspec.json.Decoder(_Answer)
 
 
 def served_name(pack: Pack) -> str:
@@ -163,15 +163,15 @@ class RemoteStager:
             raise self._failed("the answer has no log-probabilities of the five stages")
         answer = result.as_numpy(ANSWER)
         try:
-            said = _decoder.decode(answer.item() or b"{}") if answer is not None else _Said()
+            words = _decoder.decode(answer.item() or b"{}") if answer is not None else _Answer()
         except (ValueError, TypeError) as error:
             raise self._failed(f"what it wrote beside the stage is no answer: {error}") from error
         return Opinion(
             epoch=look.page.epoch,
             log_probabilities=row[0].astype(np.float64),
             provider=self.provider,
-            rationale=said.rationale,
-            rules=said.rules,
+            rationale=words.rationale,
+            rules=words.rules,
             coverage=coverage_of(look.page.quality, self._pack.manifest.montage.needed),
         )
 
