@@ -100,7 +100,7 @@ def test_stages_are_those_of_a_replay(night: Path, pack: Path) -> None:
         np.testing.assert_allclose([told.W, told.N1, told.N2, told.N3, told.R], shares, atol=1e-6)
 
 
-def test_a_hypnogram_is_what_other_programs_take(night: Path, pack: Path) -> None:
+def test_a_hypnogram_is_what_other_programs_read(night: Path, pack: Path) -> None:
     found = hypnocast.stage(night, pack).hypnogram
     assert len(found) == PAGES
     assert found.to_numpy().shape == (PAGES,)

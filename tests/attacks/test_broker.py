@@ -56,7 +56,7 @@ async def test_who_knows_site_and_node_does_not_know_the_client_id(tmp_path: Pat
 
 
 @pytest.mark.attack("broker: client id")
-async def test_a_client_that_takes_the_id_over_is_told_and_gets_it_once(tmp_path: Path) -> None:
+async def test_a_client_that_takes_the_id_over_is_named_and_gets_it_once(tmp_path: Path) -> None:
     with running_mosquitto(tmp_path) as broker:
         async with Journal.open(tmp_path / "j.sqlite") as journal:
             link = a_link(broker.port, journal, "secret")
@@ -106,7 +106,7 @@ def test_a_planted_link_is_neither_read_nor_followed(tmp_path: Path) -> None:
 
 @pytest.mark.attack("broker: sizes")
 @pytest.mark.parametrize("limit", ["", "max_packet_size 100000"])
-async def test_a_state_that_is_too_long_is_told_and_cuts_no_connection(
+async def test_a_state_that_is_too_long_is_reported_and_cuts_no_connection(
     tmp_path: Path, limit: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(retained, "MAX_STATE_BYTES", 200_000)

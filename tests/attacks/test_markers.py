@@ -32,7 +32,7 @@ def test_a_stream_that_no_configuration_names_acts_on_no_night(text: str) -> Non
 
 
 @pytest.mark.attack("markers")
-def test_a_flood_of_markers_leaves_few_notes_and_is_told() -> None:
+def test_a_flood_of_markers_leaves_few_notes_and_is_reported() -> None:
     markers = Markers(lambda _: True)
     notes = [markers.note(mark("x" * 60_000, 1000.0 + n / 500.0), STRANGER) for n in range(11_640)]
     kept = [note for note in notes if note]
@@ -75,7 +75,7 @@ def test_the_night_that_is_published_shows_the_newest_notes_within_a_limit(chars
 
 
 @pytest.mark.attack("markers")
-def test_lights_are_marked_no_more_often_than_a_night_can_tell() -> None:
+def test_lights_are_marked_no_more_often_than_a_night_can_hold() -> None:
     keeper = SessionKeeper("lab", "bed", source="live", boot_id="b")
     keeper.start(SessionPlan(), Moment(0.0, 1e9))
     for number in range(MAX_LIGHTS):

@@ -119,9 +119,7 @@ def test_nine_hundred_half_open_connections_shut_nobody_out(
 
 
 @pytest.mark.attack("page: connections")
-def test_a_connection_on_which_nothing_is_said_is_closed(
-    page: Served, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_idle_connection_is_closed(page: Served, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(door, "HALF_OPEN_S", 0.5)
     with ExitStack() as stack:
         opened = lines(page, 10, stack)

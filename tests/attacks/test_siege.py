@@ -294,12 +294,12 @@ def test_a_rival_does_not_interrupt_the_stream_that_is_read(siege: Siege) -> Non
 
 
 @pytest.mark.attack("siege: descriptions")
-def test_a_description_of_64_mb_is_refused_and_told(siege: Siege) -> None:
+def test_a_description_of_64_mb_is_refused_and_reported(siege: Siege) -> None:
     assert "longer than" in siege.said("told")
 
 
 @pytest.mark.attack("siege: markers")
-def test_a_flood_of_long_markers_is_left_out_and_told(siege: Siege) -> None:
+def test_a_flood_of_long_markers_is_left_out_and_reported(siege: Siege) -> None:
     assert "faster than" in siege.said("marked")
 
 

@@ -161,7 +161,9 @@ def test_streams_that_never_answer_leave_no_thread_of_liblsl_behind() -> None:
 
 
 @pytest.mark.attack("threads")
-def test_a_watcher_that_fails_is_told_and_started_again(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_watcher_that_fails_is_reported_and_started_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     supervisor = Supervisor()
     failing = threading.Event()
     looks = Network.by_predicate

@@ -120,7 +120,7 @@ def test_the_network_gets_nothing_without_tls_and_login(host: str, others: dict[
         DashboardSettings(host=host, **others)  # type: ignore[arg-type] # names of the settings
 
 
-def test_nothing_is_told_without_a_login(ward: Ward) -> None:
+def test_nothing_is_shown_without_a_login(ward: Ward) -> None:
     with ward.client() as stranger:
         for path in ("/api/session", "/api/ward/live", "/api/bed/1/live", "/api/bed/1/page",
                      "/api/bed/1/page/3?session=s&request=r"):  # fmt: skip
@@ -237,7 +237,7 @@ def test_the_daemon_can_still_read_a_login_file_that_was_changed_for_it(tmp_path
         set_password(tmp_path / "nowhere" / "users.json", USER, PASSWORD)
 
 
-def test_a_certificate_that_cannot_be_read_is_told_before_any_address(
+def test_a_certificate_that_cannot_be_read_is_reported_before_any_address(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     config = tmp_path / "hypnocast.toml"

@@ -77,7 +77,7 @@ def test_a_bed_says_stage_since_confidence_health_and_latency(tab: Page, stand: 
     assert re.match(r"Last 30 minutes: .*R \d+(\.5)? min", spoken)
 
 
-def test_health_is_told_by_shape_and_word_besides_colour(tab: Page, stand: Stand) -> None:
+def test_health_is_shown_by_shape_and_word_besides_colour(tab: Page, stand: Stand) -> None:
     open_ward(tab, stand)
     shapes = {
         level: tab.locator(f'.leads [data-level="{level}"] .shape').first.evaluate(
@@ -122,7 +122,7 @@ def test_simulated_and_replayed_beds_say_so(tab: Page, stand: Stand) -> None:
     expect(tab.locator("footer")).to_contain_text("Research use only")
 
 
-def test_a_daemon_that_died_is_told_on_its_beds(tab: Page, stand: Stand) -> None:
+def test_a_daemon_that_died_is_shown_on_its_beds(tab: Page, stand: Stand) -> None:
     open_ward(tab, stand)
     stand.publisher.say(f"{PREFIX}/daemon/bedside/available", b"offline")
     expect(tab.locator('[data-bed="1"]')).to_contain_text("its daemon (bedside) is offline")

@@ -12,7 +12,7 @@ from hypnocast.core.types import ChannelQuality, Picture, Role
 
 
 @given(seed=st.integers(0, 99), height=st.integers(1, 40), width=st.integers(1, 40))
-def test_folding_keeps_every_bit_and_all_that_is_said_of_it(
+def test_compression_keeps_every_bit_and_every_attribute(
     seed: int, height: int, width: int
 ) -> None:
     rng = np.random.default_rng(seed)

@@ -346,7 +346,7 @@ def test_two_pages_may_wait_and_become_terminal_in_their_order() -> None:
     np.testing.assert_array_equal(newest.probabilities, alone.probabilities)
 
 
-def test_a_terminal_page_takes_no_opinion_any_more() -> None:
+def test_a_terminal_page_accepts_no_opinion_any_more() -> None:
     decider = Decider(_calibration("none"))
     state, _ = decider.step(NightState(), _opinion(3, ONE))
     with pytest.raises(ValueError, match="terminal"):

@@ -174,7 +174,7 @@ def test_nothing_is_found_where_no_sample_came(start: float, length: float) -> N
 
 @given(earlier=st.lists(st.floats(0.1, 50.0), min_size=TONES_NEEDED, max_size=60))
 @settings(deadline=None, max_examples=30)
-def test_chin_tone_is_told_by_its_place_among_the_pages_before(earlier: list[float]) -> None:
+def test_chin_tone_is_ranked_among_the_pages_before(earlier: list[float]) -> None:
     page = page_with_noise(balanced_night(5, 4), 1, 0.0, (Role.CHIN,))
     tone = chin_tone(page)
     assert tone is not None

@@ -104,7 +104,7 @@ def test_a_page_without_any_channel_is_the_empty_page() -> None:
     assert drawn_roles(drawn(Stage.N2, (Role.C4, Role.CHIN)), RECIPE) == (Role.C4, Role.CHIN)
 
 
-def test_two_channels_that_tell_the_same_are_both_named() -> None:
+def test_two_channels_that_show_the_same_are_both_named() -> None:
     def either_eye(picture: Picture) -> float:
         seen = drawn_roles(picture, RECIPE)
         return 0.9 if Role.E1 in seen or Role.E2 in seen else 0.1
@@ -159,7 +159,7 @@ def test_what_is_blanked_here_is_blanked_on_the_pages_around() -> None:
         assert drawn_roles(first, RECIPE) == drawn_roles(shown.page, RECIPE)
 
 
-def test_a_stage_that_rests_on_nothing_is_said_to() -> None:
+def test_a_stage_that_rests_on_nothing_is_reported_as_such() -> None:
     rests = rested(drawn(Stage.R), lambda _: 0.9)
     assert rests.sentence == "R rests on no single channel"
 

@@ -136,7 +136,7 @@ def test_what_stands_in_is_named_as_what_it_is(
     assert (derivation.name, derivation.kind) == (name, kind)
 
 
-def test_a_reference_that_is_told_is_not_assumed() -> None:
+def test_a_reference_that_is_configured_is_not_assumed() -> None:
     told = choose_montage([stream("s", "F4", "C4")], reference="A1").derivations
     assert (told[Role.F4].name, told[Role.F4].kind) == ("F4-M1", "recommended")
     other = choose_montage([stream("s", "F4", "M1")], reference="Cz").derivations
@@ -161,7 +161,7 @@ def test_the_configuration_has_the_last_word() -> None:
         choose_montage(streams, overrides={"F4": "F4-M1"})
 
 
-def test_an_unknown_unit_is_named_and_can_be_told() -> None:
+def test_an_unknown_unit_is_named_and_can_be_configured() -> None:
     nameless = stream("s", "F4-M1", "C4-M1", unit=None)
     chosen = choose_montage([nameless])
     assert chosen.derivations[Role.F4].microvolts_per_unit is None

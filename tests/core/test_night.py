@@ -151,7 +151,7 @@ def test_naming_is_honest_staging_a_withheld_page_changes_only_what_was_named(
 
 
 @given(st.lists(st.tuples(st.booleans(), stage), max_size=40), st.randoms(use_true_random=False))
-def test_the_ledger_tells_the_same_night_whatever_the_order(
+def test_the_ledger_gives_the_same_night_whatever_the_order(
     pages: list[tuple[bool, StageName | None]], chance: random.Random
 ) -> None:
     events = []

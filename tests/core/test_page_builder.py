@@ -234,7 +234,7 @@ def test_a_gateway_that_stamps_unix_time_is_tied_to_arrival() -> None:
     assert state.clock == "foreign"
 
 
-def test_without_any_clock_reading_the_local_clock_is_assumed_and_said_so() -> None:
+def test_without_any_clock_reading_the_local_clock_is_assumed_and_reported() -> None:
     (eeg, _) = two_streams(70.0)
     seen: list[str] = []
     events = [event for event in whole([eeg]) if not isinstance(event, ClockReading)]

@@ -139,7 +139,7 @@ def test_only_the_page_is_judged_not_its_surroundings() -> None:
     assert quality == ChannelQuality(1.0)
 
 
-def test_missing_and_unknown_unit_are_told_apart() -> None:
+def test_missing_and_unknown_unit_are_distinguished() -> None:
     signal = Signal(derivation(Role.F4, RATE, None), RATE, np.full(61 * 256, np.nan))
     page = Page(0, {Role.F4: signal}, 30.0, 1.0)
     quality = assess(page, [Role.F4, Role.C4], 50)
@@ -193,7 +193,7 @@ def test_at_least_99_percent_of_real_eeg_passes() -> None:
     assert np.mean(passed) >= 0.99
 
 
-def test_what_came_of_a_page_is_told_by_the_needed_channel_that_came_most() -> None:
+def test_coverage_of_a_page_is_that_of_the_needed_channel_that_came_most() -> None:
     quality = {
         Role.F4: ChannelQuality(0.41239),
         Role.C4: ChannelQuality(0.81239),

@@ -56,7 +56,7 @@ def _at(one: Arrival) -> float:
 
 
 @given(nights())
-def test_who_begins_with_what_is_told_stands_where_one_stands_who_heard_all(
+def test_what_is_remembered_suffices_to_begin_as_if_all_had_been_received(
     night: list[Arrival],
 ) -> None:
     recently = RecentArrivals(SECONDS)

@@ -195,7 +195,7 @@ def test_every_channel_fills_its_band_in_the_paper_s_scaling() -> None:
     assert set(np.flatnonzero((flat[..., 0] < 255).any(axis=1))) <= {71, 72}
 
 
-def test_draw_tells_what_it_drew() -> None:
+def test_draw_page_names_what_it_drew() -> None:
     page = synthetic_page(CLINICAL, 5, roles=SIX)
     quality = assess(page, SIX, 50)
     picture = draw_page(page, CLINICAL, 50, quality, {Role.F4: "F4-M1"})

@@ -18,7 +18,7 @@ from hypnocast.core.types import Derivation, Role
     rate=st.sampled_from([1.0, 4.0, 7.0]),
     first=st.integers(-5, 5),
 )
-def test_a_slot_takes_its_nearest_sample_or_none(
+def test_a_slot_holds_its_nearest_sample_or_none(
     times: list[float], rate: float, first: int
 ) -> None:
     at = np.array(times)

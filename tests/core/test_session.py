@@ -242,7 +242,7 @@ def test_a_session_without_a_grid_has_none_to_be_found_again() -> None:
     assert found.session.boot_id == BOOT
 
 
-def test_the_next_night_takes_the_clock_as_it_is_then_not_as_the_last_night_had_it() -> None:
+def test_the_next_night_counts_from_the_clock_as_it_is_then() -> None:
     keep = keeper()
     keep.start(SessionPlan("A"), at(0))
     # The host's clock was an hour slow when the first night began, and was set right since.
@@ -264,7 +264,5 @@ def test_the_next_night_takes_the_clock_as_it_is_then_not_as_the_last_night_had_
         ("", None),
     ],
 )
-def test_marker_texts_mean_what_a_lab_would_take_them_for(
-    text: str, meaning: MarkMeaning | None
-) -> None:
+def test_marker_texts_mean_what_a_lab_means_by_them(text: str, meaning: MarkMeaning | None) -> None:
     assert meaning_of(text) is meaning

@@ -91,7 +91,9 @@ def truth_until(ends: float) -> Truth:
 
 @pytest.mark.promise(1)
 @pytest.mark.promise(2)
-def test_a_disk_full_and_free_again_costs_no_event_and_is_told(tmp_path: Path, pack: Path) -> None:
+def test_a_disk_full_and_free_again_costs_no_event_and_is_reported(
+    tmp_path: Path, pack: Path
+) -> None:
     with on_a_small_disk(tmp_path, pack) as (inside, process, nursery, listener):
         ballast, more = inside / "ballast", inside / "more"
         fill(ballast)
@@ -182,7 +184,7 @@ def read_only(folder: Path) -> Iterator[None]:
 
 @pytest.mark.promise(1)
 @pytest.mark.promise(2)
-def test_a_state_folder_that_becomes_read_only_costs_no_event_and_is_told(
+def test_a_state_folder_that_becomes_read_only_costs_no_event_and_is_reported(
     tmp_path: Path, pack: Path
 ) -> None:
     state = tmp_path / "state"

@@ -73,7 +73,7 @@ async def test_pages_a_model_fails_on_are_withheld_and_the_next_are_staged(
 
 
 @pytest.mark.promise(1)
-async def test_told_to_end_in_the_middle_of_an_inference_nothing_is_lost(
+async def test_stopped_in_the_middle_of_an_inference_nothing_is_lost(
     tmp_path: Path, pack: Path
 ) -> None:
     def slow(_: Sequence[Look]) -> None:

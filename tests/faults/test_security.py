@@ -42,7 +42,7 @@ def test_a_code_is_a_code(code: str) -> None:
         "2.5.51",
     ],
 )
-def test_a_code_that_looks_like_a_person_is_told(code: str) -> None:
+def test_a_code_that_looks_like_a_person_is_reported(code: str) -> None:
     assert why_personal(code) is not None
 
 
@@ -147,7 +147,7 @@ async def test_nested_brackets_as_a_command_are_refused_and_the_link_lives(tmp_p
     assert all("no command" in json.loads(reply)["error"] for reply in listener.of("/reply"))
 
 
-def test_a_host_that_does_not_tell_its_boot_counts_every_start_as_one(
+def test_a_host_without_a_boot_id_counts_every_start_as_a_boot(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     def hidden(*_: object, **__: object) -> str:
@@ -162,7 +162,7 @@ def test_a_host_that_does_not_tell_its_boot_counts_every_start_as_one(
     boot_id.cache_clear()
 
 
-def test_the_command_line_takes_no_secret() -> None:
+def test_the_command_line_accepts_no_secret() -> None:
     from typer.main import get_command
 
     from hypnocast.cli import app

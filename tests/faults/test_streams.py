@@ -93,7 +93,7 @@ def test_two_streams_with_one_source_id_are_named_and_none_is_picked(night: Live
     assert any("2 streams fit source_id='twins'" in line for line in status["problems"])
 
 
-def test_what_is_wrong_with_a_stream_is_said_at_its_bed(night: LiveNight) -> None:
+def test_what_is_wrong_with_a_stream_is_shown_at_its_bed(night: LiveNight) -> None:
     said = {
         bed: " ".join(str(status["problems"]) for status in statuses(night, bed)) for bed in BEDS
     }

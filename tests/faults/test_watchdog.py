@@ -89,7 +89,7 @@ def command_handler_for(folder: Path, pack: Path, manager: Manager, **more: obje
     return Orders(**(told | {"notify": str(manager.path), "pace_s": 0.01} | more))  # type: ignore[arg-type]
 
 
-async def test_ready_is_said_only_once_the_model_is_warm(tmp_path: Path, pack: Path) -> None:
+async def test_ready_is_sent_only_once_the_model_is_warm(tmp_path: Path, pack: Path) -> None:
     go = threading.Event()
 
     def build() -> Stager:

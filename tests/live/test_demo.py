@@ -171,7 +171,7 @@ def test_in_a_terminal_the_addresses_stay_in_sight(tmp_path: Path, pack: Path) -
     assert code == 130
 
 
-def test_a_port_that_is_taken_gives_one_line(tmp_path: Path, pack: Path) -> None:
+def test_a_port_in_use_gives_one_line(tmp_path: Path, pack: Path) -> None:
     with socket.socket() as other:
         other.bind(("127.0.0.1", 0))
         other.listen()

@@ -72,7 +72,7 @@ def test_what_a_ward_publishes_stands_in_the_table_and_in_its_state() -> None:
         value("pages", 1, bed="a")
 
 
-def test_a_step_of_the_hosts_clock_is_told_for_a_while_and_a_slow_clock_is_not() -> None:
+def test_a_step_of_the_hosts_clock_is_reported_for_a_while_and_a_slow_clock_is_not() -> None:
     utc, steady = 1_800_000_000.0, 100.0
     clock = HostClock(lambda: utc, lambda: steady)
     for _ in range(100):

@@ -267,7 +267,7 @@ def test_a_bed_whose_stream_is_not_there_is_shown_waiting_and_why(night: Night) 
     assert any("nobody-there" in problem for problem in status["problems"])
 
 
-def test_a_killed_daemon_is_told_offline(night: Night) -> None:
+def test_a_killed_daemon_is_published_offline(night: Night) -> None:
     available = "hypnocast/lab/daemon/pc1/available"
     assert night.before_kill[available] == b"online"
     assert night.after_kill[available] == b"offline"

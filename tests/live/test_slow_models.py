@@ -269,7 +269,7 @@ async def test_a_page_given_up_is_answered_as_too_late(pack: Path) -> None:
         (Capacity(40.0, 0.0, 0), 0, "serves no bed: a page must be judged within 25 s"),
     ],
 )
-def test_the_measured_pace_is_said_in_one_line(capacity: Capacity, beds: int, words: str) -> None:
+def test_the_measured_pace_is_logged_in_one_line(capacity: Capacity, beds: int, words: str) -> None:
     assert capacity.beds == beds
     assert words in capacity.line()
     assert capacity.beyond(["a", "b", "c", "d", "e"]) == tuple("abcde"[beds:])

@@ -57,7 +57,7 @@ def export(source: Path, pack: Path, *more: str) -> int:
 
 
 @pytest.mark.parametrize("make", [_vit, _resnet], ids=["vit", "resnet"])
-def test_a_classifier_says_in_its_pack_what_it_said(
+def test_a_classifier_gives_in_its_pack_what_it_gave(
     make: Callable[[dict[str, Any]], Any], tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     source = classifier(make, tmp_path / "theirs")

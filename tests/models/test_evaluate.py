@@ -67,7 +67,7 @@ def test_a_subject_that_is_not_there_is_refused_by_name(
     assert "subject00, subject01" in told
 
 
-def test_results_that_cannot_be_written_are_told_before_the_work(
+def test_results_that_cannot_be_written_are_refused_before_the_work(
     database: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "file").write_text("no folder")

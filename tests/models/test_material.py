@@ -109,7 +109,7 @@ def test_a_subject_that_is_not_there_holds_nobody_out(
         chosen_nights(Data(folder="data", without=("subject2",)), tmp_path)
 
 
-def test_who_is_judged_on_people_it_was_taught_on_is_told(
+def test_a_pack_judged_on_people_it_was_taught_on_is_named(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     pack = Path(__file__).parents[2] / "models" / "packs" / "hypnocast-small"

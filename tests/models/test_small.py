@@ -152,7 +152,9 @@ def test_training_that_was_interrupted_ends_where_it_would_have(
         torch.testing.assert_close(resumed[key], value, msg=key)
 
 
-def test_the_daemon_says_of_a_page_what_training_said(shelf: DrawnNights, tmp_path: Path) -> None:
+def test_the_daemon_gives_a_page_the_probabilities_of_training(
+    shelf: DrawnNights, tmp_path: Path
+) -> None:
     torch.manual_seed(1)
     model = build(SMALL).eval()
     shipment = Shipment("0.0.1", Calibration(prior=(0.2,) * 5), provenance((), "0" * 40, "pytest"))

@@ -114,7 +114,7 @@ def test_a_later_correction_goes_first_and_scorers_stay_apart(kept: Kept, tmp_pa
     assert kept.view.scorers["jb"][:2] == ("R", None)
 
 
-def test_a_file_that_tells_its_time_is_laid_by_it(kept: Kept, tmp_path: Path) -> None:
+def test_a_file_that_gives_its_time_is_laid_by_it(kept: Kept, tmp_path: Path) -> None:
     path = tmp_path / "later.edf"
     write_edf(scored(["R", "N3"], start=datetime(2026, 3, 1, 22, 1, 30, tzinfo=UTC)), path)
     added = add_scoring(kept.config, kept.view, path, scorer="mk")
@@ -129,7 +129,7 @@ def test_a_file_that_tells_its_time_is_laid_by_it(kept: Kept, tmp_path: Path) ->
         add_scoring(kept.config, kept.view, far, scorer="mk")
 
 
-async def test_corrections_are_taken_while_the_daemon_runs(kept: Kept, tmp_path: Path) -> None:
+async def test_corrections_are_accepted_while_the_daemon_runs(kept: Kept, tmp_path: Path) -> None:
     (tmp_path / "s.csv").write_text("W\nN1\n")
     async with Journal.open(kept.config.state_dir / "journal.sqlite") as journal:
         added = await asyncio.to_thread(
@@ -201,7 +201,7 @@ def test_kappa_is_that_of_scikit_learn(
     assert told.kappa == pytest.approx(cohen_kappa_score(a, b))
 
 
-def test_a_lesson_holds_what_the_model_saw_and_the_scorer_said(tmp_path: Path) -> None:
+def test_a_lesson_holds_what_the_model_saw_and_how_the_scorer_staged_it(tmp_path: Path) -> None:
     pack = make_tiny_pack(tmp_path / "tiny")
     sim = SimulatedSource(1, seed=2, stages=[Stage.W, Stage.N2, Stage.N2, Stage.R])
     taped = asyncio.run(tape_nights(tmp_path / "state", pack, sim, port=free_port()))

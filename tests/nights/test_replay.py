@@ -104,7 +104,7 @@ def _comparable(event: payloads.StageEvent) -> tuple[object, ...]:
     return (event.session, event.epoch, event.start, event.reason, event.digests, *_shares(event))
 
 
-async def test_a_night_judged_by_one_pack_is_never_told_as_what_another_says(
+async def test_a_night_judged_by_one_pack_is_never_shown_as_another_packs(
     tmp_path: Path, pack: Path
 ) -> None:
     recording = tmp_path / "night.edf"

@@ -76,7 +76,7 @@ def test_every_kind_of_night_has_a_report() -> None:
         assert "S-001" in words
 
 
-def test_what_is_undefined_is_said_to_be() -> None:
+def test_what_is_undefined_is_shown_as_undefined() -> None:
     asleep_never = told(a_night(["W"] * 10))
     assert "Sleep onset latency undefined" in asleep_never
     assert "REM latency undefined" in asleep_never
@@ -89,7 +89,7 @@ def test_what_is_undefined_is_said_to_be() -> None:
     assert "undefined" not in slept
 
 
-def test_what_was_withheld_is_told_with_the_reason_and_what_it_touches() -> None:
+def test_what_was_withheld_is_listed_with_the_reason_and_what_it_touches() -> None:
     words = told(a_night(["W", None, None, "N2", None, "N2"], reasons=("detached", "too_late")))
     assert "detached 2 1.0 min the EEG was detached" in words
     assert "too_late 1 0.5 min the model answered too late" in words
@@ -150,7 +150,7 @@ def test_an_unknown_format_is_refused_before_anything_is_drawn(
     assert "html, pdf, png" in line
 
 
-def test_a_browser_that_writes_nothing_is_told_and_the_old_sheet_stays(
+def test_a_browser_that_writes_nothing_is_reported_and_the_old_sheet_stays(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     browser = tmp_path / "chromium"

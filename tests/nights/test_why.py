@@ -116,7 +116,7 @@ def test_every_page_is_drawn_again_as_the_model_saw_it(night: Night) -> None:
     assert 1 <= sum(withheld) <= 3
 
 
-def test_a_page_drawn_otherwise_is_said_to_differ(night: Night) -> None:
+def test_a_page_drawn_otherwise_is_reported_to_differ(night: Night) -> None:
     config = msgspec.structs.replace(night.taped.config, signal=SignalTable(mains_hz=60))
     found = answer(config, night.view, ASKED, depth="off")
     assert found.same is False

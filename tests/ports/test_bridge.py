@@ -56,7 +56,7 @@ def bridge_to(port: int, folder: Path) -> str:
     return "\n".join(particular.get(line.partition(" ")[0], line) for line in lines)
 
 
-async def test_the_centre_hears_every_event_once_by_id_though_it_was_down(
+async def test_the_centre_receives_every_event_once_by_id_though_it_was_down(
     tmp_path: Path, centre: Mosquitto, pipeline: Mosquitto
 ) -> None:
     pack = make_tiny_pack(tmp_path / "pack")

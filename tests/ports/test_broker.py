@@ -63,7 +63,7 @@ async def test_the_link_falls_back_to_3_1_1(tmp_path: Path, told: bool) -> None:
             await until(lambda: listener.of(TOPICS.available("node1"))[-1] == b"offline")
 
 
-async def test_a_taken_port_is_one_clear_line() -> None:
+async def test_a_port_in_use_is_one_clear_line() -> None:
     async with embedded_broker() as first:
         with pytest.raises(BrokerError, match=f"127.0.0.1:{first.port}.*choose another --port"):
             async with embedded_broker(first.port):

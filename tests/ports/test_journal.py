@@ -102,7 +102,7 @@ async def test_a_session_is_updated_not_doubled(path: Path) -> None:
         assert await journal.read(JournalReader.nights) == (over,)
 
 
-async def test_what_was_said_once_is_never_said_differently(path: Path) -> None:
+async def test_an_event_once_published_never_changes(path: Path) -> None:
     async with Journal.open(path) as journal:
         first = await journal.commit(a_batch(an_event(0, stage="N2"), session=a_session()))
         again = await journal.commit(a_batch(an_event(0, stage="R")))

@@ -67,7 +67,7 @@ async def test_a_damaged_journal_is_set_aside_and_a_new_one_begun(
         assert done.durable
 
 
-async def test_a_log_whose_file_is_gone_is_set_aside_and_told(path: Path) -> None:
+async def test_a_log_whose_file_is_gone_is_set_aside_and_reported(path: Path) -> None:
     """A cut between the renames of setting aside leaves it so; SQLite would delete the log."""
     async with Journal.open(path) as journal:
         await journal.commit(a_batch(*(an_event(k) for k in range(20)), session=a_session()))
@@ -134,7 +134,7 @@ def test_a_full_disk_costs_durability_but_no_event(tmp_path: Path) -> None:
     assert "on the reserve" in _on_own_disk(tmp_path, "size=40m", "fill")
 
 
-def test_a_read_only_disk_is_told_at_the_start(tmp_path: Path) -> None:
+def test_a_read_only_disk_is_reported_at_the_start(tmp_path: Path) -> None:
     told = _on_own_disk(tmp_path, "ro", "read-only")
     assert "Read-only file system" in told
     assert "Name a directory" in told
@@ -148,7 +148,7 @@ async def test_files_belong_to_nobody_else(path: Path) -> None:
             assert stat.S_IMODE(file.stat().st_mode) == 0o600, file
 
 
-async def test_a_second_daemon_is_told_who_writes_already(path: Path) -> None:
+async def test_a_second_daemon_is_refused_and_the_first_is_named(path: Path) -> None:
     async with Journal.open(path):
         with pytest.raises(JournalError, match=f"process {os.getpid()}"):
             Journal.open(path)

@@ -103,5 +103,5 @@ def test_a_stream_wanted_by_two_beds_is_named_with_both() -> None:
         ((), False),
     ],
 )
-def test_labels_tell_a_polysomnogram(labels: tuple[str, ...], *, like: bool) -> None:
+def test_labels_identify_a_polysomnogram(labels: tuple[str, ...], *, like: bool) -> None:
     assert eeg_like(labels) is like

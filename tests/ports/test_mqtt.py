@@ -323,7 +323,7 @@ async def test_tls_with_client_certificate(
                 assert "authority that signed" in link.problems[0]
 
 
-async def test_a_certificate_that_is_none_is_told(tmp_path: Path, journal: Journal) -> None:
+async def test_a_certificate_that_is_none_is_reported(tmp_path: Path, journal: Journal) -> None:
     none = tmp_path / "ca.pem"
     none.write_text("nothing")
     settings = BrokerSettings(port=1, tls=True, ca_file=none)

@@ -50,7 +50,7 @@ def test_a_sample_of_every_format_is_read(name: str) -> None:
     assert read_hypnogram(SAMPLES / name).stages[:5] == (W, N1, N2, N3, R)
 
 
-def test_files_that_tell_a_time_are_laid_by_it() -> None:
+def test_files_that_give_a_time_are_laid_by_it() -> None:
     dated = {"domino-de.txt", "domino-en.txt", "domino-20s.txt", "remlogic-fr.txt", "polysmith.xml"}
     dated |= {"noxturnal.csv", "noxturnal-fr.csv", "sleepware.rml", "wonambi.xml"}
     clocked = {"remlogic.txt", "alice.csv", "luna-headless.annot"}
@@ -133,7 +133,7 @@ def test_a_header_is_known_whatever_its_spaces(tmp_path: Path, head: str) -> Non
     assert read(tmp_path / "a.csv", f"Epoch,{head}\n0,W\n1,Sleep stage ?\n2,N2\n") == [W, None, N2]
 
 
-def test_epochs_that_are_counted_from_one_are_said_to_be(tmp_path: Path) -> None:
+def test_epochs_that_are_counted_from_one_are_reported(tmp_path: Path) -> None:
     path = tmp_path / "a.csv"
     assert read(path, "epoch,stage\n1,W\n2,N1\n3,N2\n") == [W, N1, N2]
     assert read_scoring(path).notes == ("its epochs are counted from 1: epoch 1 is the first page",)
@@ -188,7 +188,7 @@ def test_digits_that_programs_read_differently_ask_for_a_scheme_by_name(tmp_path
     assert set(SCHEMES) == {"nsrr", "isruc", "yasa"}
 
 
-def test_letters_among_digits_tell_their_scheme(tmp_path: Path) -> None:
+def test_letters_among_digits_identify_their_scheme(tmp_path: Path) -> None:
     """Profusion's text: W 1 2 3 4 R."""
     assert read(tmp_path / "a.txt", "W\n1\n2\n3\n4\nR\n?\n") == [W, N1, N2, N3, N3, R, None]
 
@@ -226,7 +226,7 @@ def test_a_vendor_s_file_is_refused_with_what_it_is_and_what_to_export(
         assert part in str(refused.value)
 
 
-def test_a_workbook_is_told_from_another_archive(tmp_path: Path) -> None:
+def test_a_workbook_is_distinguished_from_another_archive(tmp_path: Path) -> None:
     path = tmp_path / "scored.xlsx"
     _workbook(path)
     with pytest.raises(TapeError, match=r"an Excel workbook.*Save the sheet as CSV"):

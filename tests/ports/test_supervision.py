@@ -26,7 +26,7 @@ def until(done: Callable[[], object], what: str) -> None:
         time.sleep(0.002)
 
 
-def test_a_thread_that_fails_runs_again_and_its_failures_are_told_and_counted() -> None:
+def test_a_thread_that_fails_runs_again_and_its_failures_are_reported_and_counted() -> None:
     supervisor = Supervisor()
     runs = 0
 
@@ -48,7 +48,7 @@ def test_a_thread_that_fails_runs_again_and_its_failures_are_told_and_counted() 
     assert supervisor.counts() == {"reader": (3, 3)}, "what is over is still counted"
 
 
-def test_a_thread_that_may_not_run_again_stays_told_and_counts_as_busy() -> None:
+def test_a_thread_that_may_not_run_again_stays_reported_and_counts_as_busy() -> None:
     supervisor = Supervisor()
 
     def run(_: Worker) -> None:
@@ -92,7 +92,7 @@ def test_a_stop_ends_the_pause_before_a_restart(monkeypatch: pytest.MonkeyPatch)
     assert worker.state == "ended"
 
 
-def test_a_failure_inside_a_loop_is_logged_once_and_told_while_it_lasts(
+def test_a_failure_inside_a_loop_is_logged_once_and_reported_while_it_lasts(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(worker_module, "STEADY_S", 0.2)

@@ -273,7 +273,7 @@ def test_a_hostile_length_allocates_nothing_and_no_tape_is_a_clear_error(tmp_pat
         list(read_tape(bomb))
 
 
-def test_a_new_tape_begins_with_what_is_told_and_misses_nothing_that_came_meanwhile(
+def test_a_new_tape_begins_with_the_given_arrivals_and_misses_none_that_came_meanwhile(
     tmp_path: Path,
 ) -> None:
     deck = TapeRecorder(tmp_path, clock=lambda: 100.0)
@@ -310,7 +310,7 @@ def test_a_tape_goes_on_where_what_came_meanwhile_is_not_known(tmp_path: Path) -
     assert len(list(tmp_path.iterdir())) == 1
 
 
-def test_a_disk_that_refuses_never_stops_the_reader_and_is_told(tmp_path: Path) -> None:
+def test_a_disk_that_refuses_never_stops_the_reader_and_is_reported(tmp_path: Path) -> None:
     (tmp_path / "tapes").write_text("a file where the folder should be")
     now = [1000.0]
     deck = TapeRecorder(tmp_path / "tapes", now=lambda: now[0])
@@ -397,7 +397,7 @@ def test_a_tape_whose_sync_failed_is_given_up_and_what_is_not_safe_is_written_ag
     assert recorder.statistics().arrivals_lost == 0
 
 
-def test_what_no_tape_took_is_written_once_the_disk_is_back(tmp_path: Path) -> None:
+def test_what_no_tape_could_hold_is_written_once_the_disk_is_back(tmp_path: Path) -> None:
     now = [1000.0]
     recorder = TapeRecorder(tmp_path / "tapes", now=lambda: now[0])
     arrivals = night(8)

@@ -102,7 +102,7 @@ def test_an_unknown_montage_is_refused_with_the_known_ones() -> None:
         SimulatedSource(1, montage="10-20")
 
 
-def test_the_truth_stream_tells_every_stage_and_event_at_its_time() -> None:
+def test_the_truth_stream_gives_every_stage_and_event_at_its_time() -> None:
     source = SimulatedSource(1, seed=6, pages=30, skip_pages=80, clock_start=50.0)
     marks = [arrival for _, arrival in source if isinstance(arrival, Mark)]
     truth = [(mark.stamp - 50.0, json.loads(mark.text)) for mark in marks if "{" in mark.text]
@@ -130,7 +130,7 @@ def test_beginning_later_in_the_night_shows_the_same_night() -> None:
     assert np.array_equal(sent(pages=2, skip_pages=40), sent(pages=42)[40 * 30 * 256 :])
 
 
-def test_lights_are_told_by_a_marker_stream_of_their_own() -> None:
+def test_lights_are_sent_by_a_marker_stream_of_their_own() -> None:
     source = SimulatedSource(1, seed=6, hours=8.0, chunk_s=30.0, truth=False)
     header = next(
         arrival.header

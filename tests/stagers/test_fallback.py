@@ -37,7 +37,7 @@ class FarAway:
         self._stager.close()
 
 
-def test_each_step_down_and_up_is_told_and_no_page_waits(tmp_path: Path) -> None:
+def test_each_step_down_and_up_is_reported_and_no_page_waits(tmp_path: Path) -> None:
     pack = load_pack(make_tiny_pack(tmp_path / "tiny"))
     far, near = FarAway(LocalStager(pack, "cpu")), LocalStager(pack, "cpu")
     steps: list[FallbackStep] = []

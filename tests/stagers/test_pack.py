@@ -337,7 +337,7 @@ def test_no_damage_to_an_onnx_file_does_more_than_refuse_it(
         assert inspect_onnx(path, "damaged").nodes >= 0
 
 
-def test_a_folder_without_a_pack_is_told_apart(tmp_path: Path) -> None:
+def test_a_folder_without_a_pack_is_distinguished(tmp_path: Path) -> None:
     assert "pack.toml" in _refused(tmp_path)
     (tmp_path / "pack.toml").write_bytes(b"#" * (2 << 20))
     assert "larger" in _refused(tmp_path)

@@ -203,7 +203,7 @@ def test_another_pack_on_the_server_is_refused(
     remote.close()
 
 
-def test_the_ladder_says_that_it_stands_lower_than_it_should(
+def test_the_fallback_reports_that_it_stands_lower_than_it_should(
     silent: tuple[ProtocolServer, Path],
 ) -> None:
     server, folder = silent

@@ -69,7 +69,7 @@ EYES = (("C4-M1",), ("C4-M1", "E1-M2"), ("C4-M1", "E2-M2"))
 
 
 @pytest.mark.parametrize(("roles", "votes"), [(ALL, EYES), (ONE, EYES[:1])], ids=["all", "eeg"])
-def test_votes_follow_their_own_states_and_the_surest_speaks(
+def test_votes_follow_their_own_states_and_the_surest_decides(
     tmp_path: Path, roles: tuple[Role, ...], votes: Sequence[tuple[str, ...]]
 ) -> None:
     pack = _pack(tmp_path)
@@ -148,7 +148,7 @@ def test_an_electrode_that_fell_off_votes_no_more_and_another_takes_its_place(
     assert (_said(stager.judge([elsewhere])) == _said(stager.judge([absent]))).all()
 
 
-def test_what_cannot_be_judged_is_said(tmp_path: Path) -> None:
+def test_what_cannot_be_judged_is_reported(tmp_path: Path) -> None:
     stager = LocalStager(_pack(tmp_path), "cpu", 1)
     with pytest.raises(InferenceError, match="picture alone"):
         stager.judge([Look((tiny_picture(0, 0),))])

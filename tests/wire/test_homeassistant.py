@@ -79,7 +79,7 @@ def test_every_bed_is_a_device_and_is_announced_again_after_a_birth(listener: Li
     assert len(ids) == 2 * len(document(listener)["components"])
 
 
-def test_every_topic_of_the_document_is_spoken_on(listener: Listener) -> None:
+def test_every_topic_of_the_document_is_published(listener: Listener) -> None:
     whole = document(listener)
     topics = {value for component in whole["components"].values()
               for key, value in component.items() if key.endswith("topic")}  # fmt: skip

@@ -119,7 +119,7 @@ def test_a_night_is_valid() -> None:
 
 
 @given(st.floats(-6.2e10, 2.5e11))
-def test_every_time_there_is_can_be_said_and_read_back(utc: float) -> None:
+def test_every_time_there_is_can_be_written_and_read_back(utc: float) -> None:
     said = written(utc)
     msgspec.convert(said, payloads.Instant)
     assert datetime.fromisoformat(said).timestamp() == pytest.approx(utc, abs=2e-3)
