@@ -41,10 +41,10 @@ def pack(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 async def _replayed(pack: Path, recording: Path) -> Replayed:
-    told = Replayed()
+    replayed = Replayed()
     config = Config(pack=PackConfig(name=str(pack)))
-    await replay(config, ReplaySettings(recording), watchers=(told,))
-    return told
+    await replay(config, ReplaySettings(recording), watchers=(replayed,))
+    return replayed
 
 
 def test_a_page_has_the_same_pixels_wherever_it_is_drawn(
@@ -95,9 +95,11 @@ def test_stages_are_those_of_a_replay(night: Path, pack: Path) -> None:
     assert [event.stage for event in events] == list(staged.hypnogram.stages)
     assert [event.reason for event in events] == list(staged.hypnogram.reasons)
     for event, shares in zip(events, staged.hypnogram.probabilities, strict=True):
-        told = event.probabilities
-        assert told is not None
-        np.testing.assert_allclose([told.W, told.N1, told.N2, told.N3, told.R], shares, atol=1e-6)
+        found = event.probabilities
+        assert found is not None
+        np.testing.assert_allclose(
+            [found.W, found.N1, found.N2, found.N3, found.R], shares, atol=1e-6
+        )
 
 
 def test_a_hypnogram_is_what_other_programs_read(night: Path, pack: Path) -> None:
@@ -159,13 +161,13 @@ def test_the_face_costs_the_daemon_nothing_and_imports_no_mne() -> None:
         "import sys, hypnocast; assert 'hypnocast.api' not in sys.modules; hypnocast.stage;"
         "assert 'mne' not in sys.modules; print(sorted(hypnocast.__all__))"
     )
-    told = subprocess.run(
+    outcome = subprocess.run(
         [sys.executable, "-c", program],
         capture_output=True,
         text=True,
         check=True,
     )
-    assert "open_night" in told.stdout
+    assert "open_night" in outcome.stdout
 
 
 def test_every_cell_of_the_notebook_runs(

@@ -52,7 +52,7 @@ PEER = ROOT / "daemon" / "hypnocast" / "bench" / "matplotlib_drawing.py"
 """``hypnocast bench`` measures drawing against matplotlib, where somebody has installed it."""
 
 
-def _told(*arguments: str) -> str:
+def _complaints(*arguments: str) -> str:
     run = subprocess.run(
         [sys.executable, "-m", *arguments],
         cwd=ROOT, capture_output=True, text=True, check=False, timeout=560.0,
@@ -63,13 +63,13 @@ def _told(*arguments: str) -> str:
 @pytest.mark.timeout(600)
 def test_every_type_is_right_in_code_and_tests() -> None:
     need_module("mypy")
-    assert _told("mypy", *CODE) == ""
+    assert _complaints("mypy", *CODE) == ""
 
 
 @pytest.mark.parametrize("arguments", [("check",), ("format", "--check")], ids=["rules", "format"])
 def test_the_code_keeps_to_its_style(arguments: tuple[str, ...]) -> None:
     need_module("ruff")
-    assert _told("ruff", *arguments, *CODE) == ""
+    assert _complaints("ruff", *arguments, *CODE) == ""
 
 
 def _imports(path: Path) -> Iterator[tuple[str, int, bool]]:

@@ -32,21 +32,21 @@ def a_stage(bed: str = BED) -> bytes:
 def _night(change: Callable[[dict[str, Any]], object] = lambda _: None, pages: int = 4) -> bytes:
     title = NightTitle("lab", BED, f"{BED}-night", "S001", "simulated", instant())
     events = [an_event(epoch, bed=BED) for epoch in range(pages)]
-    told = json.loads(payloads.encode(build_night(title, events, at=instant(200))))
-    change(told)
-    return json.dumps(told).encode()
+    document = json.loads(payloads.encode(build_night(title, events, at=instant(200))))
+    change(document)
+    return json.dumps(document).encode()
 
 
 def a_status(bed: str = BED, **changes: Any) -> bytes:
     """Return a bed's status, good but for the changes."""
-    told: dict[str, Any] = {
+    fields: dict[str, Any] = {
         "schema": "hypnocast.status/1", "at": instant(60), "site": "lab", "bed": bed,
         "node": "node1", "state": "live", "phase": "recording", "session": f"{bed}-night",
         "subject": "S001", "source": "live", "since": instant(), "epoch": 3, "lights": "off",
         "streams": [], "channels": {}, "problems": [], "latency_ms": 12.0, "provider": "cpu",
         "pack": "p", "research_use_only": True,
     }  # fmt: skip
-    return json.dumps(told | changes).encode()
+    return json.dumps(fields | changes).encode()
 
 
 REFUSED: dict[str, tuple[str, bytes]] = {

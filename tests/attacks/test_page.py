@@ -76,15 +76,15 @@ def logs_in(page: Served, folder: Path, address: str = ELSEWHERE) -> int:
         return client.post("/api/login", json={"user": USER, "password": PASSWORD}).status_code
 
 
-def lines(page: Served, count: int, stack: ExitStack, *, say: bytes = b"") -> list[socket.socket]:
-    """Open connections and say little or nothing."""
+def lines(page: Served, count: int, stack: ExitStack, *, sent: bytes = b"") -> list[socket.socket]:
+    """Open connections and sent little or nothing."""
     opened = []
     for _ in range(count):
         line = stack.enter_context(socket.socket())
         line.settimeout(10.0)
         line.connect(("127.0.0.1", page.settings.port))
-        if say:
-            line.sendall(say)
+        if sent:
+            line.sendall(sent)
         opened.append(line)
     return opened
 
@@ -101,18 +101,18 @@ def is_open(line: socket.socket) -> bool:
 
 
 @pytest.mark.attack("page: connections")
-@pytest.mark.parametrize("say", [b"", b"\x16\x03\x01", b"GET / HTTP/1.1\r\nHost: localhost\r\n"])
+@pytest.mark.parametrize("sent", [b"", b"\x16\x03\x01", b"GET / HTTP/1.1\r\nHost: localhost\r\n"])
 def test_nine_hundred_half_open_connections_shut_nobody_out(
-    page: Served, folder: Path, say: bytes
+    page: Served, folder: Path, sent: bytes
 ) -> None:
     with ExitStack() as stack:
         opened = lines(page, 900, stack)
         until(lambda: sum(map(is_open, opened)) <= MOST_HALF_OPEN, "those too many are closed")
         for line in opened:
-            if say:
+            if sent:
                 try:
                     line.setblocking(True)
-                    line.sendall(say)
+                    line.sendall(sent)
                 except OSError:
                     continue
         assert logs_in(page, folder) == 200
@@ -131,14 +131,14 @@ def test_an_idle_connection_is_closed(page: Served, monkeypatch: pytest.MonkeyPa
 def test_idle_connections_without_tls_take_no_more_than_their_share(
     local: Served, behaviour: str
 ) -> None:
-    say = {"silent": b"", "slow head": b"GET / HTTP/1.1\r\nX: ", "kept alive":
+    sent = {"silent": b"", "slow head": b"GET / HTTP/1.1\r\nX: ", "kept alive":
            b"GET /api/session HTTP/1.1\r\nHost: localhost\r\n\r\n"}[behaviour]  # fmt: skip
     with ExitStack() as stack:
         opened = []
         for _ in range(300):
             line = stack.enter_context(socket.create_connection(("127.0.0.1", local.settings.port)))
             try:
-                line.sendall(say)
+                line.sendall(sent)
             except OSError:
                 continue
             opened.append(line)
@@ -170,14 +170,14 @@ def test_guessing_a_password_locks_the_guesser_out_and_nobody_else(
     page: Served, folder: Path
 ) -> None:
     with visitor(page, folder, "127.0.0.3") as guesser:
-        told = [
+        values = [
             guesser.post(
                 "/api/login", json={"user": USER, "password": f"wrong wrong {n}"}
             ).status_code
             for n in range(8)
         ]
-    assert told.count(403) == 5
-    assert told[-1] == 429
+    assert values.count(403) == 5
+    assert values[-1] == 429
     assert logs_in(page, folder) == 200
 
 
@@ -289,6 +289,6 @@ def test_a_request_that_no_browser_sends_is_refused_and_the_page_lives(
 ) -> None:
     with socket.create_connection(("127.0.0.1", local.settings.port), 10.0) as line:
         line.sendall(RAW[what])
-        told = line.recv(65536)
-    assert not told or re.match(rb"HTTP/1\.1 4\d\d", told), told[:200]
+        received = line.recv(65536)
+    assert not received or re.match(rb"HTTP/1\.1 4\d\d", received), received[:200]
     assert httpx.get(f"http://localhost:{local.settings.port}/login").status_code == 200

@@ -168,8 +168,8 @@ EDF: dict[str, tuple[Callable[[Path], Path], str]] = {
 @pytest.mark.attack("files")
 @pytest.mark.parametrize("attack", EDF)
 def test_an_edf_file_costs_no_more_than_it_may(tmp_path: Path, attack: str) -> None:
-    make, told = EDF[attack]
-    assert told in _read(make(tmp_path / "attack.edf"))
+    make, fault = EDF[attack]
+    assert fault in _read(make(tmp_path / "attack.edf"))
 
 
 def test_a_record_as_large_as_records_get_is_still_read(tmp_path: Path) -> None:
@@ -255,10 +255,10 @@ XDF: dict[str, tuple[str, bytes, str]] = {
 @pytest.mark.attack("files")
 @pytest.mark.parametrize("attack", XDF)
 def test_an_xdf_file_costs_no_more_than_it_may(tmp_path: Path, attack: str) -> None:
-    ending, raw, told = XDF[attack]
+    ending, raw, fault = XDF[attack]
     path = tmp_path / f"attack.{ending}"
     path.write_bytes(raw)
-    assert told in _read(path)
+    assert fault in _read(path)
 
 
 def test_damage_is_stepped_over_up_to_a_thousand_times(tmp_path: Path) -> None:

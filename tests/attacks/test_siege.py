@@ -61,14 +61,16 @@ class Siege:
 
     def events(self, bed: str) -> list[dict[str, Any]]:
         """Return a bed's terminal events, each once."""
-        told = [json.loads(one) for one in self.listener.events(bed)]
-        return list({one["epoch"]: one for one in told if one["status"] != "provisional"}.values())
+        document = [json.loads(one) for one in self.listener.events(bed)]
+        return list(
+            {one["epoch"]: one for one in document if one["status"] != "provisional"}.values()
+        )
 
     def statuses(self, bed: str) -> list[dict[str, Any]]:
         """Return all that was said of a bed."""
         return [json.loads(one) for one in self.listener.of(f"/bed/{bed}/status") if one]
 
-    def said(self, bed: str) -> str:
+    def problem_of(self, bed: str) -> str:
         """Return all problems that were told of a bed."""
         return " ".join(str(status["problems"]) for status in self.statuses(bed))
 
@@ -120,21 +122,21 @@ def _night(folder: Path, pack: Path) -> Iterator[Siege]:
 
 
 def _degraded(listener: Witness) -> str:
-    told = [json.loads(one) for one in listener.of("/daemon/node1/state") if one]
-    return " ".join(str(one["degraded"]) for one in told)
+    document = [json.loads(one) for one in listener.of("/daemon/node1/state") if one]
+    return " ".join(str(one["degraded"]) for one in document)
 
 
 def _end(siege: Siege, hypnocast: Daemon) -> None:
     session = siege.statuses(CALM)[-1]["session"]
     command = {"command": "end_session", "request": "the-end", "session": session}
-    told = float("-inf")
+    found = float("-inf")
 
     def over() -> bool:
         """Repeat the command until it is obeyed, as who gets no answer does."""
-        nonlocal told
-        if time.monotonic() - told > 5.0:
-            told = time.monotonic()
-            siege.listener.tell(f"hypnocast/lab/bed/{CALM}/command", command)
+        nonlocal found
+        if time.monotonic() - found > 5.0:
+            found = time.monotonic()
+            siege.listener.publish(f"hypnocast/lab/bed/{CALM}/command", command)
         return bool(siege.events(CALM)[-1]["reason"] == "session_end")
 
     hypnocast.wait_for(over, "the end", 60.0)
@@ -245,18 +247,18 @@ def test_the_calm_bed_loses_delays_and_withholds_no_page(siege: Siege) -> None:
     for event in whole:
         assert event["quality"]["F4-M1"]["coverage"] > 0.999, event
         assert event["timing"]["journaled"] < 10_000, event["timing"]
-    assert not siege.said(CALM).strip("[] ")
+    assert not siege.problem_of(CALM).strip("[] ")
 
 
 async def test_the_pictures_of_the_calm_bed_are_those_of_its_tape(siege: Siege) -> None:
     (tape,) = sorted((siege.state / "tapes").glob(f"{CALM}_*.xdf"))
-    told = Replayed()
+    replayed = Replayed()
     async with asyncio.timeout(120):
         await replay(
-            Config(pack=PackTable(name=str(siege.pack))), ReplaySettings(tape), watchers=(told,)
+            Config(pack=PackTable(name=str(siege.pack))), ReplaySettings(tape), watchers=(replayed,)
         )
     live = {event["epoch"]: event["digests"]["picture"] for event in siege.events(CALM)}
-    assert {event.epoch: event.digests.picture for event in told.events} == live
+    assert {event.epoch: event.digests.picture for event in replayed.events} == live
 
 
 @pytest.mark.attack("siege: the daemon")
@@ -277,39 +279,39 @@ def test_half_a_second_of_wrong_stamps_ends_no_night_and_invents_no_page(
     assert len(events) <= len(siege.events(CALM)) + 1
     assert siege.statuses(bed)[-1]["state"] in ("live", "stale")
     if bed == "ahead":
-        assert "later than this host's clock" in siege.said(bed)
+        assert "later than this host's clock" in siege.problem_of(bed)
 
 
 @pytest.mark.attack("siege: announcements")
 @pytest.mark.parametrize("bed", LIED)
 def test_a_bed_that_is_lied_about_says_so_and_waits(siege: Siege, bed: str) -> None:
     assert not siege.events(bed)
-    assert siege.said(bed).strip("[] ")
+    assert siege.problem_of(bed).strip("[] ")
 
 
 @pytest.mark.attack("siege: announcements")
 def test_a_rival_does_not_interrupt_the_stream_that_is_read(siege: Siege) -> None:
-    assert "the one being read is kept" in siege.said("rival")
+    assert "the one being read is kept" in siege.problem_of("rival")
     assert {event["status"] for event in siege.events("rival")[:3]} == {"final"}
 
 
 @pytest.mark.attack("siege: descriptions")
 def test_a_description_of_64_mb_is_refused_and_reported(siege: Siege) -> None:
-    assert "longer than" in siege.said("told")
+    assert "longer than" in siege.problem_of("told")
 
 
 @pytest.mark.attack("siege: markers")
 def test_a_flood_of_long_markers_is_left_out_and_reported(siege: Siege) -> None:
-    assert "faster than" in siege.said("marked")
+    assert "faster than" in siege.problem_of("marked")
 
 
 @pytest.mark.attack("siege: broker")
 def test_nobody_cuts_the_daemon_off_by_its_old_client_id(siege: Siege) -> None:
     """A busy machine may end a connection too; whoever connects under the old id does not."""
     assert "another client" not in siege.degraded
-    told = [event["sequence"] for event in siege.events(CALM)]
-    assert told == sorted(told)
-    assert len(told) == len(set(told)) >= PAGES
+    sequences = [event["sequence"] for event in siege.events(CALM)]
+    assert sequences == sorted(sequences)
+    assert len(sequences) == len(set(sequences)) >= PAGES
 
 
 @pytest.mark.attack("siege: commands")

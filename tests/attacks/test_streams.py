@@ -66,8 +66,8 @@ LIES = {
 def test_an_announcement_that_costs_too_much_is_refused_before_anything_is_made(what: str) -> None:
     with Liar([LIES[what]]) as liar, reading("bed") as (source, _):
         # What is no number at all liblsl does not take for an announcement.
-        told = {ProblemKind.TOO_COSTLY, ProblemKind.NOT_FOUND}
-        wait_until(lambda: bool(told & problems(source, "bed").keys()), "it is told", 30.0)
+        fields = {ProblemKind.TOO_COSTLY, ProblemKind.NOT_FOUND}
+        wait_until(lambda: bool(fields & problems(source, "bed").keys()), "it is told", 30.0)
         assert source.health()[1].openings == 0
         assert liar.connections == 0
 

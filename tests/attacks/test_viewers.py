@@ -112,12 +112,12 @@ def test_watch_shows_the_calm_bed_beside_everything_that_can_be_retained(tmp_pat
             )
         client.disconnect()
         client.loop_stop()
-        said = command(
+        outcome = command(
             "watch", "--once", "--broker", f"127.0.0.1:{broker.port}", memory_bytes=TWO_GB
         )
-    assert said.returncode == 0, said.stderr
-    assert "N2" in said.stdout, said.stdout
-    assert "broke the contract" in said.stdout
+    assert outcome.returncode == 0, outcome.stderr
+    assert "N2" in outcome.stdout, outcome.stdout
+    assert "broke the contract" in outcome.stdout
 
 
 def _can_be_sent(topic: str) -> bool:

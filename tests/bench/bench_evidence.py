@@ -29,13 +29,13 @@ def simulated() -> None:
     """Print precision and recall on simulated people of whom no threshold knows."""
     print(f"{len(SEEDS)} people, {len(SEEDS) * PAGES} pages; white noise added to every channel")
     for noise in NOISE_UV:
-        told = trial(SEEDS, PAGES, noise)
-        for kind, tally in told.tallies.items():
+        found = trial(SEEDS, PAGES, noise)
+        for kind, tally in found.tallies.items():
             print(
                 f"{noise:4.0f} µV  {KINDS[kind]:<22} recall {tally.recall:.2f} "
                 f"({tally.events} events)  precision {tally.precision:.2f} ({tally.detections})"
             )
-        listed, measured = np.array(told.slow_wave_shares).T
+        listed, measured = np.array(found.slow_wave_shares).T
         print(
             f"{noise:4.0f} µV  slow_wave_share        r {np.corrcoef(listed, measured)[0, 1]:.2f}, "
             f"mean error {np.mean(measured - listed):+.2f} ({listed.size} pages of N3)"
@@ -86,8 +86,8 @@ def main() -> None:
     if len(sys.argv) > 1:
         found = real(Path(sys.argv[1]))
         for sign, by_stage in found.items():
-            told = "  ".join(f"{s} {v.mean():.3f}" for s, v in by_stage.items())
-            print(f"{sign:<18} {told}")
+            result = "  ".join(f"{s} {v.mean():.3f}" for s, v in by_stage.items())
+            print(f"{sign:<18} {result}")
         print("pages: " + "  ".join(f"{s} {v.size}" for s, v in found[SHOWN[0]].items()))
         if len(sys.argv) > 2:
             plot(found, Path(sys.argv[2]))

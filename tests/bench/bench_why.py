@@ -50,7 +50,7 @@ def main(pack: str, nights: int = NIGHTS) -> None:
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(40))
     folder = resolve_pack(pack)
     stager = LocalStager(load_pack(folder), "cpu", 1)
-    told: dict[Stage, list[Answer]] = {stage: [] for stage in CARRIES}
+    values: dict[Stage, list[Answer]] = {stage: [] for stage in CARRIES}
     began = time.perf_counter()
     with tempfile.TemporaryDirectory() as scratch:
         for seed in range(nights):
@@ -60,13 +60,13 @@ def main(pack: str, nights: int = NIGHTS) -> None:
             view = open_night(taped.config, "latest")
             night = range(view.night.epochs)
             redrawn = redraw(taped.config, view, stager.pack.recipe, night, needed=night[-1] - 1)
-            for stage, answers in told.items():
+            for stage, answers in values.items():
                 wanted = PAGES * (seed + 1) - len(answers)
                 for epoch in _pages(taped, view, stage)[:wanted]:
                     answers.append(_answer(stager, view, redrawn, epoch))
             print(f"night {seed + 1} of {nights}", file=sys.stderr)
     print(f"pack {pack}, {time.perf_counter() - began:.0f} s")
-    for stage, answers in told.items():
+    for stage, answers in values.items():
         print(_line(stage, answers))
 
 

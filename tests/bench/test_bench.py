@@ -29,12 +29,12 @@ def test_the_command_keeps_conditions_and_every_raw_sample(
 ) -> None:
     kept = tmp_path / "bench.json"
     assert run(["bench", "verdict", "generate", "--pack", str(pack), "-o", str(kept)]) == 0
-    told = json.loads(kept.read_text())
-    assert told["schema"] == "hypnocast.bench/1"
-    assert told["conditions"]["cores"] >= 1
-    assert told["conditions"]["pack_digest"] == load_pack(pack).digest
-    assert all(len(figure["samples"]) == figure["count"] > 0 for figure in told["figures"])
-    assert {figure["group"] for figure in told["figures"]} == {"verdict", "generate"}
+    document = json.loads(kept.read_text())
+    assert document["schema"] == "hypnocast.bench/1"
+    assert document["conditions"]["cores"] >= 1
+    assert document["conditions"]["pack_digest"] == load_pack(pack).digest
+    assert all(len(figure["samples"]) == figure["count"] > 0 for figure in document["figures"])
+    assert {figure["group"] for figure in document["figures"]} == {"verdict", "generate"}
     assert "session.run alone" in capsys.readouterr().out
 
 
@@ -79,11 +79,11 @@ def test_a_path_is_timed_from_the_closing_samples_to_the_acknowledgement(pack: P
 def test_a_night_is_counted_whole(pack: Path, tmp_path: Path) -> None:
     night = tmp_path / "night.edf"
     write_edf(night, 125)
-    told = replay_in_child(pack, night)
-    assert told["pages"] == 125
-    assert len(told["resident_mb"]) == 1
-    assert told["peak_mb"] > 10.0
-    assert told["resident_mb"][0] > 10.0
+    found = replay_in_child(pack, night)
+    assert found["pages"] == 125
+    assert len(found["resident_mb"]) == 1
+    assert found["peak_mb"] > 10.0
+    assert found["resident_mb"][0] > 10.0
 
 
 def test_a_missed_target_is_shown_as_missed() -> None:
@@ -97,12 +97,12 @@ def test_a_missed_target_is_shown_as_missed() -> None:
 
 
 def test_a_page_that_never_came_is_counted_as_lost() -> None:
-    heard = Received(terminal={("a", 0): 1.0, ("a", 2): 1.0, ("b", 0): 1.0})
-    assert heard.lost == 1
+    found = Received(terminal={("a", 0): 1.0, ("a", 2): 1.0, ("b", 0): 1.0})
+    assert found.lost == 1
 
 
 def test_the_ward_is_measured_in_the_environment_that_the_unit_sets() -> None:
     unit = Path(__file__).parents[2] / "systemd" / "hypnocast.service"
     lines = unit.read_text(encoding="utf-8").splitlines()
-    told = [line.partition("=")[2].split() for line in lines if line.startswith("Environment=")]
-    assert dict(word.split("=", 1) for words in told for word in words) == SERVICE
+    values = [line.partition("=")[2].split() for line in lines if line.startswith("Environment=")]
+    assert dict(word.split("=", 1) for words in values for word in words) == SERVICE

@@ -71,8 +71,8 @@ def draw_ward(folder: Path) -> None:
             context.add_init_script(f"localStorage.setItem('theme', '{theme}')")
             # However long the one before took, nothing shown is old.
             for scene in scenes:
-                told = replace(scene, source="simulated").status()
-                publisher.say(f"{PREFIX}/bed/{scene.bed}/status", encode(told))
+                found = replace(scene, source="simulated").status()
+                publisher.publish(f"{PREFIX}/bed/{scene.bed}/status", encode(found))
             tab = context.new_page()
             tab.goto(page.at(path))
             _settle(tab, path)

@@ -97,10 +97,10 @@ def raw(page: Served, words: bytes, wait_s: float = 10.0) -> bytes:
     """Send bytes as no client library would, and return all that comes back."""
     with socket.create_connection(("127.0.0.1", page.settings.port), wait_s) as line:
         line.sendall(words)
-        told = b""
+        received = b""
         while part := line.recv(65536):
-            told += part
-        return told
+            received += part
+        return received
 
 
 # --- who may look ----------------------------------------------------------------------------
@@ -244,9 +244,9 @@ def test_a_certificate_that_cannot_be_read_is_reported_before_any_address(
     board = f'cert_file = "{tmp_path}/absent.pem"\nkey_file = "{tmp_path}/absent.key"\n'
     config.write_text(f"[dashboard]\n{board}port = {free_port()}\n")
     assert run(["dashboard", "-c", str(config)]) == 2
-    told = capsys.readouterr()
-    assert "absent.pem" in told.err
-    assert told.out == ""
+    printed = capsys.readouterr()
+    assert "absent.pem" in printed.err
+    assert printed.out == ""
 
 
 # --- forged requests -------------------------------------------------------------------------
@@ -316,12 +316,12 @@ def test_commands_are_rate_limited(local: Served) -> None:
     with httpx.Client(base_url=local.address, headers={"origin": origin}) as client:
         client.get(local.at())
         headers = {"x-csrf-token": client.get("/api/session").json()["csrf"]}
-        told = [
+        values = [
             client.post("/api/bed/1/command", json=NOTE, headers=headers).status_code
             for _ in range(60)
         ]
-    assert told[:20] == [502] * 20
-    assert 429 in told
+    assert values[:20] == [502] * 20
+    assert 429 in values
 
 
 # --- paths, sizes, times -----------------------------------------------------------------------
@@ -348,15 +348,17 @@ def test_no_path_leads_out_of_the_pages(local: Served, path: str) -> None:
 def test_oversized_requests_are_refused(local: Served) -> None:
     head = b"POST /api/login HTTP/1.1\r\nHost: localhost\r\nOrigin: http://localhost\r\n"
     kind = b"Content-Type: application/json\r\n"
-    said = raw(local, head + kind + b"Content-Length: %d\r\n\r\n" % (LARGEST_BODY + 1))
-    assert said.startswith(b"HTTP/1.1 413")
+    received = raw(local, head + kind + b"Content-Length: %d\r\n\r\n" % (LARGEST_BODY + 1))
+    assert received.startswith(b"HTTP/1.1 413")
     chunk = b"%x\r\n%s\r\n" % (LARGEST_BODY + 1, b"x" * (LARGEST_BODY + 1))
-    said = raw(local, head + kind + b"Transfer-Encoding: chunked\r\n\r\n" + chunk + b"0\r\n\r\n")
-    assert said.startswith(b"HTTP/1.1 413")
-    said = raw(local, b"GET /%s HTTP/1.1\r\nHost: localhost\r\n\r\n" % (b"a" * LONGEST_TARGET))
-    assert said.startswith(b"HTTP/1.1 414")
-    said = raw(local, b"GET / HTTP/1.1\r\nHost: localhost\r\nX: %s" % (b"a" * LARGEST_HEAD))
-    assert said.startswith(b"HTTP/1.1 400")
+    received = raw(
+        local, head + kind + b"Transfer-Encoding: chunked\r\n\r\n" + chunk + b"0\r\n\r\n"
+    )
+    assert received.startswith(b"HTTP/1.1 413")
+    received = raw(local, b"GET /%s HTTP/1.1\r\nHost: localhost\r\n\r\n" % (b"a" * LONGEST_TARGET))
+    assert received.startswith(b"HTTP/1.1 414")
+    received = raw(local, b"GET / HTTP/1.1\r\nHost: localhost\r\nX: %s" % (b"a" * LARGEST_HEAD))
+    assert received.startswith(b"HTTP/1.1 400")
 
 
 def test_slow_requests_are_cut_off_while_others_are_served(local: Served) -> None:
@@ -380,9 +382,9 @@ def test_slow_requests_are_cut_off_while_others_are_served(local: Served) -> Non
 def test_a_connection_kept_alive_may_not_dawdle_either(local: Served) -> None:
     with socket.create_connection(("127.0.0.1", local.settings.port), 10) as line:
         line.sendall(b"GET /static/theme.js HTTP/1.1\r\nHost: localhost\r\n\r\n")
-        told = b""
-        while b"})();" not in told:
-            told += line.recv(65536)
+        received = b""
+        while b"})();" not in received:
+            received += line.recv(65536)
         line.sendall(b"GET / HTTP/1.1\r\nHos")
         assert line.recv(100) == b""
 
@@ -392,11 +394,11 @@ def test_the_command_line_serves_the_page_and_writes_the_login_file(tmp_path: Pa
     config.write_text(f'[dashboard]\nusers_file = "{tmp_path}/users.json"\n')
     runner = CliRunner()
     words = [PASSWORD, PASSWORD]
-    told = runner.invoke(
+    outcome = runner.invoke(
         app, ["dashboard", "-c", str(config), "--add-user", USER], input="\n".join(words) + "\n"
     )
-    assert told.exit_code == 0, told.output
-    assert PASSWORD not in told.output
+    assert outcome.exit_code == 0, outcome.output
+    assert PASSWORD not in outcome.output
     assert list(load_logins(tmp_path / "users.json").users) == [USER]
     wrong = runner.invoke(app, ["dashboard", "--broker", "host:x"])
     assert isinstance(wrong.exception, ConfigError)

@@ -14,13 +14,13 @@ from hypnocast.core.wire.payloads import encode
 
 def test_a_bed_shows_what_the_pack_beside_says_and_where_it_parts(tab: Page, stand: Stand) -> None:
     scene = stand.publisher.scenes["2"]
-    told = scene.beside()
-    (opinion,) = told.packs
+    found = scene.beside()
+    (opinion,) = found.packs
     topic = f"{PREFIX}/bed/2/beside"
     try:
         open_bed(tab, stand, "2")
         expect(tab.locator("#beside figure")).to_have_count(0)
-        stand.publisher.say(topic, encode(told))
+        stand.publisher.publish(topic, encode(found))
         figure = tab.locator("#beside figure")
         expect(figure).to_have_count(1)
         expect(figure).to_contain_text("Second opinion: other 1.0.0")
@@ -35,4 +35,4 @@ def test_a_bed_shows_what_the_pack_beside_says_and_where_it_parts(tab: Page, sta
         figure.locator("svg").click(position={"x": 5, "y": 10})
         expect(tab.locator("#page-name")).not_to_contain_text("newest")
     finally:
-        stand.publisher.say(topic, b"")
+        stand.publisher.publish(topic, b"")

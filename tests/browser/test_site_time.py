@@ -21,13 +21,13 @@ def test_times_are_those_of_the_site_wherever_the_browser_is(
             tab.goto(page.at("bed/2"))
             expect(tab.locator("#site")).to_contain_text("Asia/Kolkata")
             tab.get_by_role("button", name="Lights off").click()
-            told = datetime.now(UTC) - timedelta(minutes=5)
-            there = told + timedelta(hours=5, minutes=30)
+            found = datetime.now(UTC) - timedelta(minutes=5)
+            there = found + timedelta(hours=5, minutes=30)
             tab.locator("#dialog-at input").fill(f"{there:%H:%M:%S}")
             tab.locator("#dialog-do").click()
             expect(tab.locator("#reply")).to_contain_text("Lights off: done")
             command = msgspec.json.decode(stand.publisher.commands[-1])
             at = datetime.fromisoformat(command["at"])
-            assert abs((at - told).total_seconds()) < 2.0
+            assert abs((at - found).total_seconds()) < 2.0
     finally:
         tab.close()

@@ -32,7 +32,7 @@ NOW = datetime(2026, 3, 14, 3, 12, tzinfo=UTC).timestamp()
 TOPIC = st.sampled_from([topic.replace("+", "1") for topic in TOPICS] + ["bed/1", "x/y/z", ""])
 
 
-def told(scene: Scene, *, at: float = NOW, retained: bool = False) -> list[Incoming]:
+def messages_of(scene: Scene, *, at: float = NOW, retained: bool = False) -> list[Incoming]:
     return [
         Incoming(topic.removeprefix(f"{PREFIX}/"), payload, retained, at)
         for topic, payload, _ in scene.messages(page=False)
@@ -40,7 +40,9 @@ def told(scene: Scene, *, at: float = NOW, retained: bool = False) -> list[Incom
 
 
 def of(*scenes: Scene, at: float = NOW, retained: bool = False) -> WardView:
-    messages = [message for scene in scenes for message in told(scene, at=at, retained=retained)]
+    messages = [
+        message for scene in scenes for message in messages_of(scene, at=at, retained=retained)
+    ]
     return reduce(absorb, messages, WardView())
 
 
@@ -121,10 +123,10 @@ def test_a_bed_with_nothing_to_say_is_as_fresh_as_its_daemon() -> None:
     later = NOW + 300
     beat = Incoming("daemon/bedside/state", encode(daemon_state(("1",), later)), False, later)
     cases: tuple[tuple[PhaseName, float], ...] = (("setup", later), ("recording", NOW))
-    for phase, heard in cases:
+    for phase, found in cases:
         scene = replace(Scene("1", 11, 100, NOW - 3000), phase=phase)
         full = absorb(of(scene), beat)
-        assert card(full.beds["1"], full).seen == heard, phase
+        assert card(full.beds["1"], full).seen == found, phase
 
 
 def test_cleared_topics_are_forgotten_and_beds_sort_by_number() -> None:
@@ -182,14 +184,14 @@ async def test_watch_needs_nothing_but_the_broker(
 
 async def test_an_embedded_broker_that_speaks_3_1_1_only_is_watched_too() -> None:
     scene = ward(time.time())[3]
-    heard: list[Incoming] = []
+    values: list[Incoming] = []
     reached = asyncio.Event()
     async with embedded_broker() as broker:
         publisher = await asyncio.to_thread(Publisher, broker.port)
         feed = Feed(
             broker,
             PREFIX,
-            on_message=heard.append,
+            on_message=values.append,
             on_link=lambda link: reached.set() if link.connected else None,
         )
         task = asyncio.create_task(feed.run())
@@ -201,7 +203,7 @@ async def test_an_embedded_broker_that_speaks_3_1_1_only_is_watched_too() -> Non
         await ended(task)
         await asyncio.to_thread(publisher.close)
     assert reply.png is not None
-    assert {message.topic.split("/")[-1] for message in heard} >= {"status", "stage", "night"}
+    assert {message.topic.split("/")[-1] for message in values} >= {"status", "stage", "night"}
 
 
 def test_the_browser_and_the_terminal_give_reasons_in_the_same_words() -> None:

@@ -72,9 +72,9 @@ def test_a_bed_says_stage_since_confidence_health_and_latency(tab: Page, stand: 
     text = card(tab, "3")
     for words in (r"\bR\b", r"since \d\d:\d\d", r"\d+ % sure", "Chin line noise", "s latency"):
         assert re.search(words, text), words
-    spoken = tab.locator('[data-bed="3"] .recent').get_attribute("aria-label")
-    assert spoken is not None
-    assert re.match(r"Last 30 minutes: .*R \d+(\.5)? min", spoken)
+    found = tab.locator('[data-bed="3"] .recent').get_attribute("aria-label")
+    assert found is not None
+    assert re.match(r"Last 30 minutes: .*R \d+(\.5)? min", found)
 
 
 def test_health_is_shown_by_shape_and_word_besides_colour(tab: Page, stand: Stand) -> None:
@@ -108,7 +108,7 @@ def test_undefined_statistics_are_shown_as_undefined(tab: Page, stand: Stand) ->
     latency = tab.locator("#statistics dt", has_text="REM latency").locator("+ dd")
     expect(latency).to_have_text("undefined")
     for leaf in ("status", "stage", "night"):
-        stand.publisher.say(f"{PREFIX}/bed/20/{leaf}", b"")
+        stand.publisher.publish(f"{PREFIX}/bed/20/{leaf}", b"")
 
 
 def test_simulated_and_replayed_beds_say_so(tab: Page, stand: Stand) -> None:
@@ -124,9 +124,9 @@ def test_simulated_and_replayed_beds_say_so(tab: Page, stand: Stand) -> None:
 
 def test_a_daemon_that_died_is_shown_on_its_beds(tab: Page, stand: Stand) -> None:
     open_ward(tab, stand)
-    stand.publisher.say(f"{PREFIX}/daemon/bedside/available", b"offline")
+    stand.publisher.publish(f"{PREFIX}/daemon/bedside/available", b"offline")
     expect(tab.locator('[data-bed="1"]')).to_contain_text("its daemon (bedside) is offline")
-    stand.publisher.say(f"{PREFIX}/daemon/bedside/available", b"online")
+    stand.publisher.publish(f"{PREFIX}/daemon/bedside/available", b"online")
     expect(tab.locator('[data-bed="1"]')).not_to_contain_text("offline")
 
 
@@ -242,8 +242,8 @@ def test_buttons_send_commands_with_ids_and_show_the_reply(tab: Page, stand: Sta
     expect(tab.get_by_role("dialog")).to_contain_text(scene.session)
     tab.get_by_role("dialog").get_by_role("button", name="End session").click()
     expect(tab.locator("#reply")).to_contain_text("End session: done")
-    told = [msgspec.json.decode(one)["command"] for one in stand.publisher.commands[-2:]]
-    assert told == ["note", "end_session"]
+    document = [msgspec.json.decode(one)["command"] for one in stand.publisher.commands[-2:]]
+    assert document == ["note", "end_session"]
 
 
 def test_the_newest_stage_is_explained_unasked_and_past_ones_when_asked(
@@ -354,8 +354,8 @@ def soak(tab: Page, stand: Stand, publisher: Publisher, length_s: float) -> tupl
 
     def used() -> Memory:
         devtools.send("HeapProfiler.collectGarbage")
-        told = devtools.send("Performance.getMetrics")["metrics"]
-        by_name = {one["name"]: float(one["value"]) for one in told}
+        fields = devtools.send("Performance.getMetrics")["metrics"]
+        by_name = {one["name"]: float(one["value"]) for one in fields}
         return Memory(by_name["JSHeapUsedSize"], by_name["Nodes"])
 
     begun = time.monotonic()

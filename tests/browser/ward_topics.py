@@ -324,19 +324,19 @@ class Scene:
     def beside(self) -> Beside:
         """Return what a pack beside says: N1 wherever the one that speaks says N2, each tenth."""
         stages = self.night().stages
-        said = tuple("N1" if n % 10 == 0 and s == "N2" else s for n, s in enumerate(stages))
-        parted = tuple(n for n, (a, b) in enumerate(zip(stages, said, strict=True)) if a != b)
+        values = tuple("N1" if n % 10 == 0 and s == "N2" else s for n, s in enumerate(stages))
+        parted = tuple(n for n, (a, b) in enumerate(zip(stages, values, strict=True)) if a != b)
         newest = self.pages - 1
         opinion = SecondOpinion(
             pack="other 1.0.0",
             digest="sha256:" + "1" * 64,
             provider="cpu",
             epoch=newest,
-            stage=said[newest],
+            stage=values[newest],
             reason=None,
             probabilities=None,
             review=newest in parted,
-            stages=said,
+            stages=values,
             parted=parted,
             compared=sum(stage is not None for stage in stages),
             kappa=0.875,
@@ -353,9 +353,9 @@ class Scene:
 
     def explained(self, epoch: int) -> Explained:
         """Return what a page's stage rests on, as told by itself."""
-        told = msgspec.structs.asdict(self.explanation(epoch))
+        found = msgspec.structs.asdict(self.explanation(epoch))
         return Explained(
-            **told,
+            **found,
             site="lab",
             bed=self.bed,
             session=self.session,
@@ -536,20 +536,20 @@ class Publisher:
         self._client.disconnect()
         self._client.loop_stop()
 
-    def say(self, topic: str, payload: bytes, *, retained: bool = True) -> None:
+    def publish(self, topic: str, payload: bytes, *, retained: bool = True) -> None:
         """Publish, and wait until the broker has it."""
         self._client.publish(topic, payload, qos=1, retain=retained).wait_for_publish(10)
 
     def show(self, scene: Scene, *, page: bool = True) -> None:
         self.scenes[scene.bed] = scene
         for topic, payload, retained in scene.messages(page=page):
-            self.say(topic, payload, retained=retained)
+            self.publish(topic, payload, retained=retained)
 
     def show_ward(self, scenes: tuple[Scene, ...], *, page: bool = True) -> None:
         base = f"{PREFIX}/daemon/bedside"
-        self.say(f"{base}/available", b"online")
+        self.publish(f"{base}/available", b"online")
         beds = tuple(scene.bed for scene in scenes)
-        self.say(f"{base}/state", encode(daemon_state(beds, scenes[0].now)))
+        self.publish(f"{base}/state", encode(daemon_state(beds, scenes[0].now)))
         for scene in scenes:
             self.show(scene, page=page)
 

@@ -162,7 +162,7 @@ def test_pages_nobody_mentioned_count_as_pages_without_evidence(
     night: list[FloatArray | None], kind: Kind
 ) -> None:
     decider = Decider(_calibration(kind))
-    told, verdicts = _follow(decider, night)
+    found, verdicts = _follow(decider, night)
     silent = NightState()
     for epoch, row in enumerate(night):
         if row is not None:
@@ -171,7 +171,7 @@ def test_pages_nobody_mentioned_count_as_pages_without_evidence(
             assert expected is not None
             np.testing.assert_array_equal(verdict.probabilities, expected.probabilities)
     if night[-1] is not None:
-        assert silent == told
+        assert silent == found
 
 
 @settings(deadline=None, max_examples=25)

@@ -66,7 +66,7 @@ def test_each_sign_is_strongest_in_the_stage_it_stands_for(found: Trial) -> None
     assert strongest("alpha_share") is Stage.W
     assert strongest("rapid_eye_movements") is Stage.R
     assert strongest("slow_eye_movements") is Stage.N1
-    tone = {stage: mean(t for _, t in told) for stage, told in found.by_stage.items()}
+    tone = {stage: mean(t for _, t in signs) for stage, signs in found.by_stage.items()}
     assert min(tone, key=lambda stage: tone[stage]) is Stage.R
     assert max(tone, key=lambda stage: tone[stage]) is Stage.W
 
@@ -135,8 +135,8 @@ def test_what_cannot_be_measured_is_none_and_never_zero() -> None:
     assert eeg.slow_eye_movements is None
     assert eeg.chin_tone_quantile is None
     nothing = _page(np.full(SAMPLES, np.nan))
-    told = msgspec.to_builtins(measure(nothing))
-    assert all(value in (None, {}) for value in told.values())
+    result = msgspec.to_builtins(measure(nothing))
+    assert all(value in (None, {}) for value in result.values())
     page = page_with_noise(night, 9, 0.0, ROLES)
     loose = {role: ChannelQuality(1.0, frozenset({Flag.DETACHED})) for role in ROLES}
     assert measure(page, quality=loose).spindles is None
@@ -149,8 +149,8 @@ def test_no_rate_is_too_low_to_be_measured_or_left_out(rate: float) -> None:
         0.0, 20.0, round((CONTEXT_S + PAGE_S + TAIL_S) * rate)
     )
     page = page_of({r: (samples, rate, r.value) for r in ROLES}, 0, CONTEXT_S, TAIL_S)
-    told = measure(page)
-    assert (told.spindles is None) == (rate < 40.0)
+    measured = measure(page)
+    assert (measured.spindles is None) == (rate < 40.0)
     assert (chin_tone(page) is None) == (rate < 40.0)
 
 

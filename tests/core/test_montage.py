@@ -137,8 +137,8 @@ def test_what_stands_in_is_named_as_what_it_is(
 
 
 def test_a_reference_that_is_configured_is_not_assumed() -> None:
-    told = choose_montage([stream("s", "F4", "C4")], reference="A1").derivations
-    assert (told[Role.F4].name, told[Role.F4].kind) == ("F4-M1", "recommended")
+    derivations = choose_montage([stream("s", "F4", "C4")], reference="A1").derivations
+    assert (derivations[Role.F4].name, derivations[Role.F4].kind) == ("F4-M1", "recommended")
     other = choose_montage([stream("s", "F4", "M1")], reference="Cz").derivations
     assert (other[Role.F4].name, other[Role.F4].negative) == ("F4-M1", 1)
     with pytest.raises(ConfigError, match="no electrode"):
@@ -166,9 +166,9 @@ def test_an_unknown_unit_is_named_and_can_be_configured() -> None:
     chosen = choose_montage([nameless])
     assert chosen.derivations[Role.F4].microvolts_per_unit is None
     assert "F4-M1 (none) of s" in chosen.problems["F4-M1"]
-    told = choose_montage([nameless], units={"*": "mV", "c4-m1": "uV"})
-    assert told.derivations[Role.F4].microvolts_per_unit == 1e3
-    assert told.derivations[Role.C4].microvolts_per_unit == 1.0
+    found = choose_montage([nameless], units={"*": "mV", "c4-m1": "uV"})
+    assert found.derivations[Role.F4].microvolts_per_unit == 1e3
+    assert found.derivations[Role.C4].microvolts_per_unit == 1.0
 
 
 def test_two_electrodes_in_different_units_are_not_subtracted_blindly() -> None:

@@ -28,11 +28,11 @@ def _stats(text: str, *marks: tuple[str, float], **more: Any) -> NightStatistics
     names: dict[str, StageName | None] = {
         "W": "W", "1": "N1", "2": "N2", "3": "N3", "R": "R", "-": None,
     }  # fmt: skip
-    told = [
+    values = [
         NightMark(at=instant(seconds), kind="lights_off" if kind == "off" else "lights_on", text="")
         for kind, seconds in marks
     ]
-    return statistics([names[letter] for letter in text], instant(), told, **more)
+    return statistics([names[letter] for letter in text], instant(), values, **more)
 
 
 def test_a_night_counted_by_hand() -> None:

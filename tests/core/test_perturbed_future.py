@@ -24,7 +24,7 @@ NEEDS = PageNeeds(roles=(Role.F4, Role.C4, Role.E1), context_s=5.0, tail_s=1.0)
 LEAST_COVERAGE = 0.3
 EVEN = 0.05
 
-Told = tuple[int, bytes | None]
+Given = tuple[int, bytes | None]
 """Epoch, and its probabilities to the bit; None where it was withheld."""
 
 
@@ -33,10 +33,10 @@ class Verdicts:
     """What became terminal, and when."""
 
     when: list[float]
-    told: list[Told]
+    given: list[Given]
 
-    def by(self, moment: float) -> list[Told]:
-        return [one for at, one in zip(self.when, self.told, strict=True) if at < moment]
+    def by(self, moment: float) -> list[Given]:
+        return [one for at, one in zip(self.when, self.given, strict=True) if at < moment]
 
 
 def decider(*, look_ahead: bool) -> Decider:
@@ -64,31 +64,31 @@ class Bedside:
         self.found = Verdicts([], [])
         self.waiting: Page | None = None
 
-    def tell(self, verdict: Staged, now: float) -> None:
+    def record(self, verdict: Staged, now: float) -> None:
         if not verdict.provisional:
             self.found.when.append(now)
-            self.found.told.append((verdict.epoch, verdict.probabilities.tobytes()))
+            self.found.given.append((verdict.epoch, verdict.probabilities.tobytes()))
 
     def take(self, page: Page, now: float) -> None:
         if not _covered(page):
             self.waiting = None
             self.state, settled = self.judge.withhold(self.state, page.epoch)
             for verdict in settled:
-                self.tell(verdict, now)
+                self.record(verdict, now)
             self.found.when.append(now)
-            self.found.told.append((page.epoch, None))
+            self.found.given.append((page.epoch, None))
             return
         if self.waiting is not None:
             self.state, verdict = self.judge.step(self.state, opinion(self.waiting, page))
-            self.tell(verdict, now)
+            self.record(verdict, now)
         self.state, verdict = self.judge.step(self.state, opinion(page))
-        self.tell(verdict, now)
+        self.record(verdict, now)
         self.waiting = page if self.look_ahead else None
 
     def end(self, now: float) -> None:
         while self.state.pending:
             self.state, verdict = self.judge.settle(self.state)
-            self.tell(verdict, now)
+            self.record(verdict, now)
 
 
 def staged(events: list[Timed], pages: int, *, look_ahead: bool) -> Verdicts:
@@ -122,10 +122,10 @@ def check(seed: int) -> tuple[int, bool]:
     one = staged(arrivals(seed, pages, until, 0), pages, look_ahead=look_ahead)
     two = staged(arrivals(seed, pages, until, 1), pages, look_ahead=look_ahead)
     for verdicts in (one, two):
-        assert [epoch for epoch, _ in verdicts.told] == list(range(pages))
+        assert [epoch for epoch, _ in verdicts.given] == list(range(pages))
     before = one.by(until)
-    assert before == two.told[: len(before)]
-    return len(before), one.told != two.told
+    assert before == two.given[: len(before)]
+    return len(before), one.given != two.given
 
 
 def check_nights(count: int) -> None:

@@ -62,11 +62,11 @@ def test_what_is_remembered_suffices_to_begin_as_if_all_had_been_received(
     recently = RecentArrivals(SECONDS)
     for arrival in night:
         recently.add(arrival)
-    told = list(recently.arrivals())
-    assert _standing(told) == _standing(night)
+    remembered = list(recently.arrivals())
+    assert _standing(remembered) == _standing(night)
     recent = [one for one in night if _at(one) >= _at(night[-1]) - SECONDS]
-    assert told[len(told) - len(recent) :] == recent
-    older = told[: len(told) - len(recent)]
+    assert remembered[len(remembered) - len(recent) :] == recent
+    older = remembered[: len(remembered) - len(recent)]
     assert not any(isinstance(one, Chunk | StreamLost) for one in older)
     assert recently.whole == (len(recent) == len(night))
 

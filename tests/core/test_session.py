@@ -31,7 +31,7 @@ def keeper(*, auto: bool = False, boot: str = BOOT) -> SessionKeeper:
     return SessionKeeper("lab", "bed-3", source="live", boot_id=boot, auto=auto)
 
 
-def told(changes: tuple[SessionChange, ...]) -> list[tuple[str, str]]:
+def named(changes: tuple[SessionChange, ...]) -> list[tuple[str, str]]:
     return [(change.change, change.why) for change in changes]
 
 
@@ -75,7 +75,7 @@ def test_the_next_start_ends_the_night_before() -> None:
     keep.start(SessionPlan("A"), at(0))
     first = running(keep).id
     changes = keep.start(SessionPlan("B"), at(100))
-    assert told(changes) == [("ended", "next start"), ("opened", "command")]
+    assert named(changes) == [("ended", "next start"), ("opened", "command")]
     assert changes[0].session.id == first
     assert changes[0].session.phase is Phase.ENDED
     assert running(keep).id != first
@@ -85,7 +85,7 @@ def test_a_repeated_end_does_not_end_the_next_persons_night() -> None:
     keep = keeper()
     keep.start(SessionPlan("A"), at(0))
     first = running(keep).id
-    assert told(keep.end(first, at(10))) == [("ended", "command")]
+    assert named(keep.end(first, at(10))) == [("ended", "command")]
     keep.start(SessionPlan("B"), at(20))
     assert keep.end(first, at(30)) == ()
     assert running(keep).subject == "B"
@@ -133,7 +133,7 @@ def test_a_disconnection_ends_the_session_only_after_the_time_out(
     minutes: float, ends: bool
 ) -> None:
     keep = keeper(auto=True)
-    assert told(keep.data_came(at(0))) == [("opened", "auto")]
+    assert named(keep.data_came(at(0))) == [("opened", "auto")]
     first = running(keep)
     keep.data_came(at(3600))
     changes = keep.data_came(at(3600 + minutes * 60))
@@ -141,7 +141,7 @@ def test_a_disconnection_ends_the_session_only_after_the_time_out(
         assert changes == ()
         assert running(keep) == first
         return
-    assert told(changes) == [("ended", "no streams"), ("opened", "auto")]
+    assert named(changes) == [("ended", "no streams"), ("opened", "auto")]
     assert changes[0].at == at(3600 + 5400)
     assert changes[0].session.ended_utc == pytest.approx(UTC0 + 9000)
     assert running(keep).start_of(0) == UTC0 + 9600
@@ -163,7 +163,7 @@ def test_a_night_ended_by_hand_does_not_begin_again_by_itself() -> None:
     keep.end(running(keep).id, at(100))
     for second in range(100, 4000, 30):
         assert keep.data_came(at(second)) == ()
-    assert told(keep.data_came(at(4100))) == [("opened", "auto")]
+    assert named(keep.data_came(at(4100))) == [("opened", "auto")]
 
 
 # --- restart and reboot ---------------------------------------------------------------------------

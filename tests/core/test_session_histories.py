@@ -150,8 +150,8 @@ class SessionHistories(RuleBasedStateMachine):
             self.boot += 1
             self.lsl = 10.0
         self.keeper = self.a_keeper()
-        told = self.keeper.resume(stored, self.now, next_epoch=self.next_epoch, last_seen_utc=seen)
-        self.check_resumption(stored, told.session, told.missed, told.first_epoch)
+        found = self.keeper.resume(stored, self.now, next_epoch=self.next_epoch, last_seen_utc=seen)
+        self.check_resumption(stored, found.session, found.missed, found.first_epoch)
 
     def check_resumption(
         self, stored: Session, session: Session, missed: range, first: int

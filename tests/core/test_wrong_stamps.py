@@ -120,8 +120,8 @@ def test_a_replay_of_the_tape_refuses_the_same_samples() -> None:
     stamps = spoilt(sent, 4000, 1e5)
     events = list(live(sent, stamps))
     pages, decided, _ = live_pages(events, end=1150.0)
-    told = [decision_from_json(decision_to_json(one)) for one in decided]
-    box = PageBuilder(NEEDS, choose=choose, obey=told)
+    values = [decision_from_json(decision_to_json(one)) for one in decided]
+    box = PageBuilder(NEEDS, choose=choose, obey=values)
     replayed: list[Page] = []
     for event in events:
         if isinstance(event, Chunk):

@@ -136,10 +136,10 @@ def test_the_schema_it_was_written_with_is_kept_beside_it(version: Path, tmp_pat
         statements = db.execute(
             "SELECT sql FROM sqlite_schema WHERE sql IS NOT NULL ORDER BY type, name"
         )
-        told = "".join(f"{sql};\n" for (sql,) in statements)
+        schema = "".join(f"{sql};\n" for (sql,) in statements)
         for pragma in ("application_id", "user_version"):
-            told += f"-- {pragma} = {db.execute(f'PRAGMA {pragma}').fetchone()[0]}\n"
-    assert told == (version / "schema.sql").read_text("utf-8")
+            schema += f"-- {pragma} = {db.execute(f'PRAGMA {pragma}').fetchone()[0]}\n"
+    assert schema == (version / "schema.sql").read_text("utf-8")
 
 
 def facts_of(arrivals: Iterable[object]) -> list[object]:

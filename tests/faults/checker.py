@@ -64,14 +64,14 @@ class Finding:
 
 
 def check_night(
-    journals: Sequence[Path], heard: Iterable[bytes] | None, bed: str, truth: Truth
+    journals: Sequence[Path], result: Iterable[bytes] | None, bed: str, truth: Truth
 ) -> Finding:
     """Check one bed's night: its journals (more than one after damage) and the broker's traffic."""
     found = Finding()
     written = [event for path in journals for event in _journal(path, bed)]
     _check_terminals(found, written, truth)
-    if heard is not None:
-        _check_traffic(found, written, [_read(payload) for payload in heard])
+    if result is not None:
+        _check_traffic(found, written, [_read(payload) for payload in result])
     return found
 
 
@@ -136,13 +136,13 @@ def _share_of_good(start: float, truth: Truth, steps: int = 60) -> float:
 
 
 def _check_traffic(
-    found: Finding, written: Sequence[dict[str, Any]], heard: Sequence[dict[str, Any]]
+    found: Finding, written: Sequence[dict[str, Any]], received: Sequence[dict[str, Any]]
 ) -> None:
     """Compare what a subscriber got with what is durable."""
     durable = {event["sequence"]: event for event in written}
     first: dict[int, dict[str, Any]] = {}
     ids: dict[str, int] = {}
-    for event in heard:
+    for event in received:
         number, name = event["sequence"], event["id"]
         if first.setdefault(number, event) != event:
             found.wrong.append(f"{name} was repeated with another content")

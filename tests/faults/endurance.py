@@ -49,11 +49,11 @@ class Endured:
 
 def size_of(process: int, hours: float) -> Size:
     """Ask the kernel."""
-    told = dict(
+    numbers = dict(
         line.split(":", 1) for line in Path(f"/proc/{process}/status").read_text().splitlines()
     )
     descriptors = len(list(Path(f"/proc/{process}/fd").iterdir()))
-    return Size(hours, int(told["VmRSS"].split()[0]), descriptors, int(told["Threads"]))
+    return Size(hours, int(numbers["VmRSS"].split()[0]), descriptors, int(numbers["Threads"]))
 
 
 def endure(folder: Path, port: int, pack: Path, *, hours: float, seed: int) -> Endured:

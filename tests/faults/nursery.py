@@ -79,7 +79,7 @@ class Nursery:
                 pipe.close()
 
 
-def _tell(number: int) -> None:
+def _report(number: int) -> None:
     sys.stdout.write(f"{number}\n")
     sys.stdout.flush()
 
@@ -98,10 +98,10 @@ def _live(line: str) -> None:
     from hypnocast.ports.journal import storage
 
     set_up_logs()
-    told = json.loads(line)
-    told["beds"] = tuple(told["beds"])
-    told["silences"] = tuple(tuple(silence) for silence in told["silences"])
-    orders = Orders(**told)
+    document = json.loads(line)
+    document["beds"] = tuple(document["beds"])
+    document["silences"] = tuple(tuple(silence) for silence in document["silences"])
+    orders = Orders(**document)
     ward.STATE_EVERY_S = orders.state_every_s
     if orders.held_bytes:
         vars(storage)["HELD_BYTES"] = orders.held_bytes
@@ -144,9 +144,9 @@ def main() -> None:
             finally:
                 sys.stderr.flush()
                 os._exit(code)
-        _tell(child)
+        _report(child)
         _, status = os.waitpid(child, 0)
-        _tell(status)
+        _report(status)
 
 
 if __name__ == "__main__":

@@ -79,19 +79,19 @@ class Amplifiers:
 
     def begin(self) -> Self:
         """Let it send from now on."""
-        self._say("go")
+        self._send("go")
         assert self.process.stdout is not None
         self.up = float(self.process.stdout.readline())
         return self
 
-    def _say(self, line: str) -> None:
+    def _send(self, line: str) -> None:
         assert self.process.stdin is not None
         self.process.stdin.write(line + "\n")
         self.process.stdin.flush()
 
     def order(self, bed: str, fault: str, begins: float, ends: float) -> None:
         """Let an outlet do something to its samples."""
-        self._say(json.dumps({"name": bed, "fault": fault, "begins": begins, "ends": ends}))
+        self._send(json.dumps({"name": bed, "fault": fault, "begins": begins, "ends": ends}))
 
     def kill(self) -> float:
         """Kill it; return the LSL clock after its last sample."""
@@ -123,13 +123,15 @@ class LiveNight:
 
     def status(self, bed: str) -> Any:
         """Return how a bed does, as it said last."""
-        told = self.listener.of(f"/bed/{bed}/status")
-        return json.loads(told[-1]) if told else {}
+        document = self.listener.of(f"/bed/{bed}/status")
+        return json.loads(document[-1]) if document else {}
 
     def events(self, bed: str) -> list[Any]:
         """Return a bed's terminal events, each once."""
-        told = [json.loads(one) for one in self.listener.events(bed)]
-        return list({one["epoch"]: one for one in told if one["status"] != "provisional"}.values())
+        document = [json.loads(one) for one in self.listener.events(bed)]
+        return list(
+            {one["epoch"]: one for one in document if one["status"] != "provisional"}.values()
+        )
 
     def is_good(self, bed: str, lsl: float) -> bool:
         """Whether good samples of a bed were to be had at that time."""
@@ -259,7 +261,7 @@ def _end_all(night: LiveNight, hypnocast: Daemon) -> None:
         session = night.status(bed)["session"]
         command = {"command": "end_session", "request": f"end-{bed}", "session": session}
         night.ended[bed] = now()
-        night.listener.tell(f"hypnocast/lab/bed/{bed}/command", command)
+        night.listener.publish(f"hypnocast/lab/bed/{bed}/command", command)
 
     def over(bed: str) -> bool:
         events = night.events(bed)

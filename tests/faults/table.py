@@ -97,7 +97,7 @@ CUTS = (
 ELSE = (test_broker.refused, test_broker.silent, test_broker.slow)
 
 
-def say(text: str) -> None:
+def print_now(text: str) -> None:
     """Print at once: this takes its time."""
     sys.stdout.write(text + "\n")
     sys.stdout.flush()
@@ -110,7 +110,7 @@ def say_kills(root: Path, pack: Path, *, cuts: bool) -> None:
     what = f"`kill -9` at {len(POINTS)} named points (each ≥ {least} times)"
     what += f", with {night.cuts} broken connections" if cuts else ""
     what += f"; {night.tapes} tapes read back, {night.torn} torn"
-    say(row(what, sum(night.kills.values()), [night.finding]))
+    print_now(row(what, sum(night.kills.values()), [night.finding]))
 
 
 def say_broker(root: Path, pack: Path) -> None:
@@ -122,7 +122,7 @@ def say_broker(root: Path, pack: Path) -> None:
             folder.mkdir()
             found.append(asyncio.run(test_broker.the_night(folder, pack, fault)))
         each = 3 if fault in CUTS else 1
-        say(row(f"broker: {fault.__name__.replace('_', ' ')}", each * len(found), found))
+        print_now(row(f"broker: {fault.__name__.replace('_', ' ')}", each * len(found), found))
 
 
 def say_endurance(root: Path, pack: Path) -> None:
@@ -131,15 +131,15 @@ def say_endurance(root: Path, pack: Path) -> None:
     folder.mkdir()
     with running_mosquitto(folder) as broker:
         endured = endure(folder, broker.port, pack, hours=HOURS, seed=SEED)
-    say(row("eight hours of faults at random", 1, endured.findings.values()))
-    say("\n" + _size(endured))
+    print_now(row("eight hours of faults at random", 1, endured.findings.values()))
+    print_now("\n" + _size(endured))
 
 
 def say_backlog(root: Path, pack: Path) -> None:
     """Let an hour of pages wait for the broker, and print how they went out."""
     begun = time.monotonic()
     events, rate, middle, longest = asyncio.run(backlog(root / "backlog", pack))
-    say(
+    print_now(
         f"Backlog: {events} events, {rate:.0f} events/s; between two live `stage` events "
         f"{middle:.0f} ms in the middle, {longest:.0f} ms at most "
         f"({time.monotonic() - begun:.0f} s in all)"
@@ -158,7 +158,7 @@ PARTS: dict[str, Callable[[Path, Path], None]] = {
 def main() -> None:
     """Run what is named on the command line, or everything, and print the table."""
     set_up_logs(quiet=True)
-    say(f"Seed {SEED}.\n\n{HEAD}".rstrip())
+    print_now(f"Seed {SEED}.\n\n{HEAD}".rstrip())
     with tempfile.TemporaryDirectory(prefix="hypnocast-faults-") as name:
         root = Path(name)
         pack = make_tiny_pack(root / "pack", family="contrastive")

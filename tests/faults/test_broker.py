@@ -210,9 +210,11 @@ async def test_after_an_hour_without_a_broker_the_backlog_comes_in_order_beside_
                 alive.source.orders = replace(orders, until=alive.source.now() + 600.0)
                 await ward
                 assert sum((await alive.journal.waiting()).values()) == 0
-                said = sum(board.counts["pages"] for board in ledger.publishers.values())
+                found = sum(board.counts["pages"] for board in ledger.publishers.values())
                 await until(
-                    lambda: sum(len(listener.events(bed)) for bed in beds) >= said, "all came", 60.0
+                    lambda: sum(len(listener.events(bed)) for bed in beds) >= found,
+                    "all came",
+                    60.0,
                 )
                 came = [at for topic, _, at in listener.messages if topic.endswith("/events")]
                 for bed in beds:

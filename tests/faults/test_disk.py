@@ -40,7 +40,7 @@ def a_small_disk(folder: Path) -> tuple[str, ...]:
 
 
 def an_order(folder: Path, pack: Path, port: int, **more: object) -> Orders:
-    told: dict[str, object] = {
+    fields: dict[str, object] = {
         "state": str(folder),
         "pack": str(pack),
         "port": port,
@@ -48,7 +48,7 @@ def an_order(folder: Path, pack: Path, port: int, **more: object) -> Orders:
         "clock": str(folder.parent / "clock"),
     }
     TimeFile(folder.parent / "clock")
-    return Orders(**(told | more))  # type: ignore[arg-type]
+    return Orders(**(fields | more))  # type: ignore[arg-type]
 
 
 @contextmanager
@@ -113,8 +113,8 @@ def test_a_disk_full_and_free_again_costs_no_event_and_is_reported(
         found = check_night([journal], None, "bed1", truth_until(ends_of(journal)))
         assert found.whole, found
         assert found.terminal == found.expected > 30
-        heard = {json.loads(one)["epoch"] for one in listener.events()}
-        assert heard >= set(range(max(heard) + 1))
+        document = {json.loads(one)["epoch"] for one in listener.events()}
+        assert document >= set(range(max(document) + 1))
 
 
 @pytest.mark.promise(2)
@@ -143,17 +143,19 @@ def test_a_disk_full_for_too_long_costs_the_oldest_events_and_they_are_named(
         journal = copy / "journal.sqlite"
         with contextlib.closing(sqlite3.connect(journal)) as db:
             (noted,) = db.execute("SELECT text FROM marks WHERE kind = 'note'").fetchone()
-        told = re.match(r"(\d+) events of epochs (\d+) to (\d+) are lost", noted)
-        assert told is not None, noted
-        count, first, last = map(int, told.groups())
+        result = re.match(r"(\d+) events of epochs (\d+) to (\d+) are lost", noted)
+        assert result is not None, noted
+        count, first, last = map(int, result.groups())
         found = check_night([journal], None, "bed1", truth_until(ends_of(journal)))
         assert found.lost == list(range(first, last + 1))
         assert len(found.lost) == count >= 20
         assert not [*found.doubled, *found.wrongly_staged, *found.wrong], found
         # The broker was there: whoever listened missed nothing, and no number was given twice.
-        heard = [json.loads(one) for one in listener.events()]
-        assert {event["epoch"] for event in heard} >= set(range(found.expected - 1))
-        assert len({event["sequence"] for event in heard}) == len({event["id"] for event in heard})
+        document = [json.loads(one) for one in listener.events()]
+        assert {event["epoch"] for event in document} >= set(range(found.expected - 1))
+        assert len({event["sequence"] for event in document}) == len(
+            {event["id"] for event in document}
+        )
 
 
 def a_copy_of(state: Path, process: int, copy: Path) -> Path:

@@ -63,9 +63,9 @@ async def test_a_warning_comes_once_and_does_not_repeat_the_subjects_code(
         event = msgspec.structs.replace(decode_event(rows[0].payload), subject="Haagse_Harry")
         watcher.event(event)
         watcher.event(event)
-    told = [line for line in logs if "looks like a name" in line["event"]]
-    assert [line["bed"] for line in told] == ["Anna_Maier", "bed1"]
-    assert "Harry" not in json.dumps(told)
+    values = [line for line in logs if "looks like a name" in line["event"]]
+    assert [line["bed"] for line in values] == ["Anna_Maier", "bed1"]
+    assert "Harry" not in json.dumps(values)
 
 
 async def test_what_the_daemon_writes_only_its_user_reads(tmp_path: Path, pack: Path) -> None:
@@ -102,9 +102,9 @@ def test_tls_is_on_wherever_words_leave_this_host_and_verifies_certificate_and_n
 
 @pytest.mark.parametrize("key", ["username", "password"])
 def test_a_secret_has_no_place_in_the_configuration(key: str) -> None:
-    with pytest.raises(ConfigError) as told:
+    with pytest.raises(ConfigError) as found:
         parse_config(f'[broker]\n{key} = "topsecret"')
-    assert "topsecret" not in str(told.value)
+    assert "topsecret" not in str(found.value)
 
 
 def test_a_secret_in_the_address_is_refused_unsaid() -> None:
@@ -117,9 +117,9 @@ def test_a_secret_that_others_can_read_is_refused(tmp_path: Path) -> None:
     secret.write_text("topsecret")
     for mode in (0o604, 0o640 | 0o020, 0o602):
         secret.chmod(mode)
-        with pytest.raises(BrokerError, match="open to others") as told:
+        with pytest.raises(BrokerError, match="open to others") as found:
             login(BrokerSettings(password_file=secret))
-        assert "topsecret" not in str(told.value)
+        assert "topsecret" not in str(found.value)
     secret.chmod(0o600)
     assert login(BrokerSettings(password_file=secret)) == (None, "topsecret")
 
@@ -141,7 +141,7 @@ async def test_nested_brackets_as_a_command_are_refused_and_the_link_lives(tmp_p
             linked(BrokerSettings(port=broker.port), journal) as link,
         ):
             for content in (b"[" * 8000, b'{"a":' * 1500, b'{"command":' + b"[" * 8000):
-                listener.tell("hypnocast/lab/bed/bed1/command", content)
+                listener.publish("hypnocast/lab/bed/bed1/command", content)
             await until(lambda: len(listener.of("/reply")) == 3, "refused in words")
             assert link.connections == 1
     assert all("no command" in json.loads(reply)["error"] for reply in listener.of("/reply"))

@@ -57,14 +57,14 @@ def test_systemd_finds_nothing_to_say_about_the_unit(tmp_path: Path, *, gpu: boo
 def test_the_unit_is_exposed_to_little(tmp_path: Path, *, gpu: bool) -> None:
     analyze = need_program("systemd-analyze")
     unit = installed(tmp_path, gpu=gpu)
-    told = subprocess.run(
+    outcome = subprocess.run(
         [analyze, "security", "--offline=true", str(unit)],
         capture_output=True,
         text=True,
         check=True,
     ).stdout
-    level = re.search(r"Overall exposure level for \S+ (\d+\.\d)", told)
-    assert level is not None, told
+    level = re.search(r"Overall exposure level for \S+ (\d+\.\d)", outcome)
+    assert level is not None, outcome
     assert float(level[1]) <= MOST_EXPOSED
 
 
@@ -128,12 +128,12 @@ def guarded(folder: Path) -> str:
 def reads(broker: Mosquitto, user: str, topic: str, writer: str) -> bool:
     """Whether a user gets what another writes: asked of mosquitto's own programs."""
     token = secrets.token_hex(8)
-    told = [*_client("mosquitto_pub", broker, writer), "-t", topic, "-m", token, "-r"]
-    subprocess.run(told, capture_output=True, check=True, timeout=DEADLINE_S)
+    send = [*_client("mosquitto_pub", broker, writer), "-t", topic, "-m", token, "-r"]
+    subprocess.run(send, capture_output=True, check=True, timeout=DEADLINE_S)
     # What is retained comes with the subscription or never.
     listens = [*_client("mosquitto_sub", broker, user), "-t", topic, "-C", "1", "-W", "1"]
-    heard = subprocess.run(listens, capture_output=True, timeout=DEADLINE_S, check=False)
-    return token.encode() in heard.stdout
+    printed = subprocess.run(listens, capture_output=True, timeout=DEADLINE_S, check=False)
+    return token.encode() in printed.stdout
 
 
 def _client(program: str, broker: Mosquitto, user: str) -> list[str]:

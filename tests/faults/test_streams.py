@@ -53,14 +53,14 @@ def test_every_page_ends_once_on_an_unmoved_grid_and_none_is_staged_on_bad_data(
 def test_pages_that_nothing_happened_to_are_staged_before_and_after(
     night: LiveNight, bed: str
 ) -> None:
-    told = {event["epoch"]: event for event in night.events(bed)}
-    assert told.pop(PAGES - 1)["reason"] == "session_end"
-    share = {epoch: night.share_of_good(bed, event) for epoch, event in told.items()}
-    untouched = [epoch for epoch in told if share[epoch] == 1.0]
+    fields = {event["epoch"]: event for event in night.events(bed)}
+    assert fields.pop(PAGES - 1)["reason"] == "session_end"
+    share = {epoch: night.share_of_good(bed, event) for epoch, event in fields.items()}
+    untouched = [epoch for epoch in fields if share[epoch] == 1.0]
     assert untouched[0] == 0
     assert untouched[-1] == PAGES - 2
-    assert {told[epoch]["status"] for epoch in untouched} == {"final"}
-    spoilt = [epoch for epoch in told if share[epoch] < NEEDED]
+    assert {fields[epoch]["status"] for epoch in untouched} == {"final"}
+    spoilt = [epoch for epoch in fields if share[epoch] < NEEDED]
     assert spoilt == ([1] if bed in SPOILT else [])
 
 
@@ -70,7 +70,7 @@ def test_a_channel_is_found_by_its_label_wherever_it_stands(night: LiveNight) ->
         for event in night.events(bed):
             if event["status"] == "final":
                 flagged = {
-                    role for role, told in event["quality"].items() if "flat" in told["flags"]
+                    role for role, quality in event["quality"].items() if "flat" in quality["flags"]
                 }
                 assert flagged == {STILL}, (bed, event)
     last = night.events("fewer")[3]
@@ -79,9 +79,9 @@ def test_a_channel_is_found_by_its_label_wherever_it_stands(night: LiveNight) ->
 
 
 def test_a_rival_with_the_same_source_id_is_named_and_never_read(night: LiveNight) -> None:
-    said = " ".join(str(status) for status in statuses(night, "twice"))
-    assert "2 streams fit" in said
-    assert "the one being read is kept" in said
+    found = " ".join(str(status) for status in statuses(night, "twice"))
+    assert "2 streams fit" in found
+    assert "the one being read is kept" in found
     for event in night.events("twice")[:-1]:
         assert event["quality"]["F4-M1"] == {"coverage": 1.0, "flags": []}
 
@@ -94,12 +94,12 @@ def test_two_streams_with_one_source_id_are_named_and_none_is_picked(night: Live
 
 
 def test_what_is_wrong_with_a_stream_is_shown_at_its_bed(night: LiveNight) -> None:
-    said = {
+    problems = {
         bed: " ".join(str(status["problems"]) for status in statuses(night, bed)) for bed in BEDS
     }
-    assert "no samples for" in said["stopped"]
-    assert "on no LSL clock" in said["step"]
-    assert not said["clean"].strip("[]() ")
+    assert "no samples for" in problems["stopped"]
+    assert "on no LSL clock" in problems["step"]
+    assert not problems["clean"].strip("[]() ")
 
 
 def statuses(night: LiveNight, bed: str) -> list[dict[str, object]]:
@@ -120,7 +120,7 @@ def on_tape(night: LiveNight, bed: str) -> list[OnTape]:
 @pytest.mark.promise(5)
 @pytest.mark.parametrize("bed", [bed for bed in SERVED if bed not in ("flood", "step")])
 def test_after_kill_9_the_tape_has_every_sample_as_it_was_sent(night: LiveNight, bed: str) -> None:
-    heard: dict[int, tuple[str, ...]] = {}
+    fields: dict[int, tuple[str, ...]] = {}
     for stream in on_tape(night, bed):
         numbers = np.rint(np.asarray(stream.stamps) * RATE).astype(int)
         rows = np.asarray(stream.rows, dtype=np.float32)
@@ -130,13 +130,13 @@ def test_after_kill_9_the_tape_has_every_sample_as_it_was_sent(night: LiveNight,
             sent = carried(stream.labels, int(numbers[first]), last + 1 - first)
             known = np.isfinite(part)
             np.testing.assert_array_equal(part[known], sent[known])
-        assert not heard.keys() & set(numbers.tolist()), "a sample is there twice"
-        heard |= dict.fromkeys(numbers.tolist(), stream.labels)
+        assert not fields.keys() & set(numbers.tolist()), "a sample is there twice"
+        fields |= dict.fromkeys(numbers.tolist(), stream.labels)
     ends = min(night.killed_at, night.ended[bed])
     for begin, end, labels in night.sent[bed]:
         due = range(math.ceil(begin * RATE), math.floor((min(end, ends) - UNSENT_S) * RATE))
         due_here = [n for n in due if bed != "hole" or night.is_good(bed, n / RATE)]
-        came = [heard.get(number) == labels for number in due_here]
+        came = [fields.get(number) == labels for number in due_here]
         # What a new outlet sends before it is found is nobody's; from then on all is there.
         found = came.index(True)
         assert due_here[found] / RATE < max(night.began, begin + FOUND_S)

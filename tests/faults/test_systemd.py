@@ -119,8 +119,8 @@ class Machine:
 
     def unit(self) -> dict[str, str]:
         """Return how the service does, as systemd says."""
-        told = self.inside("systemctl", "show", "hypnocast.service")
-        return dict(line.split("=", 1) for line in told.splitlines() if "=" in line)
+        text = self.inside("systemctl", "show", "hypnocast.service")
+        return dict(line.split("=", 1) for line in text.splitlines() if "=" in line)
 
     def events(self) -> list[Any]:
         """Return the events that came, as a subscriber wrote them down."""
@@ -257,10 +257,10 @@ def test_a_real_systemd_starts_stages_and_after_a_hang_restarts_the_service(
         assert machine.unit()["MainPID"] != first["MainPID"]
         until(lambda: machine.unit()["ActiveState"] == "active", "it is ready again", BOOT_S)
         until(lambda: len(machine.events()) >= 3, "the night goes on", PAGE_S)
-        told = machine.events()
-        assert len({event["session"] for event in told}) == 1
-        assert [event["epoch"] for event in told[:3]] == [0, 1, 2]
-        assert {event["status"] for event in told} <= {"final", "withheld"}
+        events = machine.events()
+        assert len({event["session"] for event in events}) == 1
+        assert [event["epoch"] for event in events[:3]] == [0, 1, 2]
+        assert {event["status"] for event in events} <= {"final", "withheld"}
         machine.inside("systemctl", "stop", "hypnocast.service")
         assert machine.unit()["Result"] == "success"
         files = machine.inside("stat", "-c", "%U %a", "/var/lib/hypnocast").split()

@@ -36,7 +36,7 @@ class Manager:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.heard: list[tuple[float, str]] = []
+        self.messages: list[tuple[float, str]] = []
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self._socket.bind(str(path))
         self._thread = threading.Thread(target=self._listen, daemon=True)
@@ -44,13 +44,13 @@ class Manager:
 
     def _listen(self) -> None:
         while data := self._socket.recv(65536):
-            self.heard.append((time.monotonic(), data.decode()))
+            self.messages.append((time.monotonic(), data.decode()))
 
     def times(self, word: str) -> list[float]:
-        return [at for at, text in list(self.heard) if text.startswith(word)]
+        return [at for at, text in list(self.messages) if text.startswith(word)]
 
     def status(self) -> str:
-        return next((t for _, t in reversed(list(self.heard)) if t.startswith("STATUS=")), "")
+        return next((t for _, t in reversed(list(self.messages)) if t.startswith("STATUS=")), "")
 
     def close(self) -> None:
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sender:
@@ -85,8 +85,8 @@ async def kept_watch(alive: Alive, orders: Orders, *, watchdog_s: float) -> Asyn
 
 
 def command_handler_for(folder: Path, pack: Path, manager: Manager, **more: object) -> Orders:
-    told = {"state": str(folder / "state"), "pack": str(pack), "port": 1, "begins": ORIGIN}
-    return Orders(**(told | {"notify": str(manager.path), "pace_s": 0.01} | more))  # type: ignore[arg-type]
+    fields = {"state": str(folder / "state"), "pack": str(pack), "port": 1, "begins": ORIGIN}
+    return Orders(**(fields | {"notify": str(manager.path), "pace_s": 0.01} | more))  # type: ignore[arg-type]
 
 
 async def test_ready_is_sent_only_once_the_model_is_warm(tmp_path: Path, pack: Path) -> None:
@@ -128,10 +128,10 @@ def test_a_part_that_stays_stuck_ends_the_process_for_a_new_start(
         names = {"judge": "judging", "journal": "journal", "tracer": "drawing"}
         stuck = [
             at
-            for at, text in manager.heard
+            for at, text in manager.messages
             if text.startswith("STATUS=STUCK") and names[part] in text
         ]
-        assert stuck, manager.heard[-5:]
+        assert stuck, manager.messages[-5:]
         assert last_beat <= stuck[-1]  # on a busy machine others may stand still for a moment
 
 
@@ -206,7 +206,7 @@ async def test_a_model_that_hangs_is_rebuilt_by_its_own_deadline_while_the_heart
                 await until_async(lambda: counts["final"] > 3, "stages come again")
                 assert counts["withheld_no_model"] > 0
             # The judge, who hangs, is within its deadline: no look found anybody stuck.
-            assert not [text for _, text in manager.heard if "STUCK" in text]
+            assert not [text for _, text in manager.messages if "STUCK" in text]
             assert len(manager.times("WATCHDOG=1")) > 5
 
 

@@ -66,7 +66,7 @@ class Witness:
         """Return the newest message of a topic, read as JSON."""
         return json.loads(self.of(ending)[-1])
 
-    def tell(self, topic: str, content: object) -> None:
+    def publish(self, topic: str, content: object) -> None:
         """Publish something."""
         payload = content if isinstance(content, bytes) else json.dumps(content).encode()
         self._client.publish(topic, payload, qos=1)

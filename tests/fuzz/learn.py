@@ -113,8 +113,8 @@ def _lines(seconds: float, only: str, *, keeping: bool) -> Iterator[tuple[str, i
             fed = learnt.fed
             shown = (fed.name, fed.inputs, fed.read, fed.refused, len(fed.failures))
             line = " | ".join(map(str, (*shown, len(learnt.ways), len(learnt.kept))))
-            for data, told in fed.failures[:3]:
-                sys.stderr.write(f"{fed.name}: {data[:200]!r}\n{told}\n")
+            for data, fault in fed.failures[:3]:
+                sys.stderr.write(f"{fed.name}: {data[:200]!r}\n{fault}\n")
             yield f"| {line} |\n", len(fed.failures)
 
 

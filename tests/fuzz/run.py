@@ -99,8 +99,8 @@ def main() -> int:
                 f"| {fed.name} | {fed.inputs} | {fed.read} | {fed.refused} | {len(fed.failures)} "
                 f"| {fed.slowest_s * 1000:.0f} ms |\n"
             )
-            for data, told in fed.failures[:3]:
-                sys.stderr.write(f"{fed.name}: {data[:200]!r}\n{told}\n")
+            for data, fault in fed.failures[:3]:
+                sys.stderr.write(f"{fed.name}: {data[:200]!r}\n{fault}\n")
             sys.stdout.flush()
     return 1 if bad else 0
 

@@ -87,10 +87,10 @@ def viewer_target() -> Target:
             assert card(ward.beds["calm"], ward) == shown, "another bed's card changed"
         return ward
 
-    told = [*REFUSED.values(), *SHOWN.values(), ("bed/b/status", a_status("b")),
+    found = [*REFUSED.values(), *SHOWN.values(), ("bed/b/status", a_status("b")),
             ("bed/b/stage", a_stage("b")), ("daemon/n/available", b"online")]  # fmt: skip
     seeds = tuple(
-        topic.encode() + b"\n" + payload for topic, payload in told if len(payload) < 16_000
+        topic.encode() + b"\n" + payload for topic, payload in found if len(payload) < 16_000
     )
     return Target("messages to viewers", seeds, read)
 

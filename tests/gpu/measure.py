@@ -59,8 +59,8 @@ def main() -> int:
             rows += _step(f"{name}: pack", partial(_pack, source, pack, precision))
             rows += _step(name, partial(_judged, pack, name, asked.provider))
             rows += _step(f"{name}: fault", partial(_fault, pack, name, asked.provider))
-    told = {"rows": [asdict(row) for row in rows], "seconds": time.monotonic() - began}
-    (asked.folder / "gpu.json").write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
+    fields = {"rows": [asdict(row) for row in rows], "seconds": time.monotonic() - began}
+    (asked.folder / "gpu.json").write_text(json.dumps(fields, indent=1) + "\n", encoding="utf-8")
     for line in table(rows):
         print(line)
     return int(any(row.value is None for row in rows))
@@ -91,8 +91,8 @@ def _found(provider: str) -> Iterator[Row]:
     yield Row(f"provider found ({onnxruntime.__version__})", provider, float(there), "0/1")
     if provider == "cuda":
         asked = ["nvidia-smi", "--query-gpu=name,memory.total,driver_version", "--format=csv"]
-        told = subprocess.run(asked, capture_output=True, text=True, check=False)
-        yield Row("card", provider, 1.0, "", " ".join(told.stdout.split("\n")[1:2]))
+        outcome = subprocess.run(asked, capture_output=True, text=True, check=False)
+        yield Row("card", provider, 1.0, "", " ".join(outcome.stdout.split("\n")[1:2]))
 
 
 def _models(*arguments: str) -> float:

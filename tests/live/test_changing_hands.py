@@ -53,18 +53,18 @@ class Room:
     listener: Listener
     port: int
 
-    async def ask(self, **told: object) -> Any:
+    async def ask(self, **found: object) -> Any:
         """Send a command and return the reply to it."""
-        before = len(self.replies(str(told["request"])))
-        self.listener.tell(f"{TOPIC}/command", told)
-        request = str(told["request"])
-        await self.running.until(lambda: len(self.replies(request)) > before, f"reply to {told}")
+        before = len(self.replies(str(found["request"])))
+        self.listener.publish(f"{TOPIC}/command", found)
+        request = str(found["request"])
+        await self.running.until(lambda: len(self.replies(request)) > before, f"reply to {found}")
         return self.replies(request)[-1]
 
     def replies(self, request: str) -> list[Any]:
         """Return the replies to a request."""
-        told = self.listener.json_of(f"{TOPIC}/reply")
-        return [reply for reply in told if reply["request"] == request]
+        found = self.listener.json_of(f"{TOPIC}/reply")
+        return [reply for reply in found if reply["request"] == request]
 
     async def kept(self, word: str) -> Any:
         """Return what is retained on one of the bed's topics, None where nothing is."""
@@ -147,8 +147,8 @@ async def test_a_repeated_request_is_answered_again_and_done_once(
         assert replies[0] == replies[1] == replies[2]
         session = replies[0]["session"]
         note = {"command": "note", "request": "n", "session": session, "text": "coughs"}
-        told = [await bed.ask(**note) for _ in range(2)]
-        assert told[0] == told[1]
+        values = [await bed.ask(**note) for _ in range(2)]
+        assert values[0] == values[1]
         await bed.running.until(
             lambda: bed.listener.json_of(f"{TOPIC}/night")[-1]["marks"], "the note in the night"
         )
@@ -171,7 +171,7 @@ async def test_a_command_for_a_night_that_does_not_run_is_refused_with_a_reason(
     async with room(tmp_path, pack, broker.port, coming) as bed:
         session = (await bed.running.go_to(CLOCK_0 + PAGE_S + 10.0, BED, 1))[0].session
         note = {"command": "note", "session": session, "text": "?"}
-        for number, told in enumerate(
+        for number, found in enumerate(
             (
                 {"command": "note", "session": "yesterday", "text": "?"},
                 {"command": "lights_off", "session": "yesterday"},
@@ -187,7 +187,7 @@ async def test_a_command_for_a_night_that_does_not_run_is_refused_with_a_reason(
                 {"command": "start_session", "subject": "Jane Doe"},
             )
         ):
-            reply = await bed.ask(request=f"bad-{number}", **told)
+            reply = await bed.ask(request=f"bad-{number}", **found)
             assert reply["ok"] is False
             assert reply["error"]
             assert "internal" not in reply["error"]
@@ -213,8 +213,8 @@ async def test_lights_are_marked_back_dated_and_move_no_page(
         # People and programs write times as they are used to.
         local = datetime.fromisoformat(first.end).astimezone(timezone(timedelta(hours=1)))
         for number, at in enumerate((local.isoformat(), local.strftime("%Y%m%dT%H%M%S%z"))):
-            told = {"command": "note", "session": first.session, "text": f"n{number}", "at": at}
-            assert (await bed.ask(request=f"iso-{number}", **told))["ok"], at
+            fields = {"command": "note", "session": first.session, "text": f"n{number}", "at": at}
+            assert (await bed.ask(request=f"iso-{number}", **fields))["ok"], at
         events = await bed.running.go_to(CLOCK_0 + 3 * PAGE_S + 5.0, BED, 3)
     assert [event.epoch for event in events] == [0, 1, 2]
     assert [event.lights for event in events[1:]] == ["off", "on"]
@@ -296,8 +296,8 @@ async def test_a_marker_from_the_future_begins_the_night_when_it_came(
     # Of a machine that was switched on a quarter of an hour before, its clock not measured yet.
     came = CLOCK_0 + PAGE_S
     mark = Mark("marks", stamp=came + 900.0, text="start session", arrived=came)
-    told = sorted([*coming, (came, BED, mark)], key=lambda each: each[0])
-    async with running_ward(tmp_path, pack, HandDriven(told), broker.port) as running:
+    found = sorted([*coming, (came, BED, mark)], key=lambda each: each[0])
+    async with running_ward(tmp_path, pack, HandDriven(found), broker.port) as running:
         events = await running.go_to(came + 2 * PAGE_S + 5.0, BED, 3)
     assert [event.epoch for event in events] == [0, 0, 1]
     assert events[1].start == events[0].end

@@ -56,8 +56,8 @@ def place(tmp_path: Path, pack: Path) -> Place:
 def _one_line(capsys: pytest.CaptureFixture[str], code: int, arguments: list[str]) -> str:
     """Run a command in this process; it must fail with one line and nothing else."""
     assert cli.run(arguments) == code
-    told = capsys.readouterr()
-    (line,) = told.err.splitlines()
+    printed = capsys.readouterr()
+    (line,) = printed.err.splitlines()
     assert line.startswith("hypnocast: ")
     assert len(line) < 400
     return line
@@ -179,10 +179,10 @@ def test_without_liblsl_run_gives_one_line_that_says_where_to_get_it(
 
 
 def test_a_refused_login_is_a_fault_that_check_names(place: Place, broker: Mosquitto) -> None:
-    told = command("check", "--json", "-c", place.config(port=broker.port))
-    assert told.returncode == 1, told.stderr
-    assert told.stderr == ""
-    faults = [finding for finding in json.loads(told.stdout) if finding["fault"]]
+    outcome = command("check", "--json", "-c", place.config(port=broker.port))
+    assert outcome.returncode == 1, outcome.stderr
+    assert outcome.stderr == ""
+    faults = [finding for finding in json.loads(outcome.stdout) if finding["fault"]]
     (fault,) = (finding for finding in faults if finding["subject"] == "broker")
     assert str(broker.port) in fault["text"]
     assert "\n" not in fault["text"]
@@ -191,19 +191,19 @@ def test_a_refused_login_is_a_fault_that_check_names(place: Place, broker: Mosqu
 
 def test_check_says_what_run_would_do(place: Place, tmp_path: Path) -> None:
     with running_mosquitto(tmp_path) as broker:
-        told = command("check", "-c", place.config("session.auto = true", port=broker.port))
-    assert told.returncode == 0, told.stdout
-    assert told.stderr == ""
-    subjects = {line.split()[1] for line in told.stdout.splitlines()}
+        outcome = command("check", "-c", place.config("session.auto = true", port=broker.port))
+    assert outcome.returncode == 0, outcome.stdout
+    assert outcome.stderr == ""
+    subjects = {line.split()[1] for line in outcome.stdout.splitlines()}
     assert {"config", "pack", "broker", "disk", "clock", "streams"} <= subjects
-    assert "FAULT" not in told.stdout
+    assert "FAULT" not in outcome.stdout
 
 
 def test_check_looks_at_the_folder_of_the_tapes_wherever_it_is(place: Place) -> None:
     file = place.folder / "tapes"
     file.touch()
-    told = command("check", "--json", "-c", place.config(f'tape.folder = "{file}/ward"'))
-    disks = [each for each in json.loads(told.stdout) if each["subject"] == "disk"]
+    outcome = command("check", "--json", "-c", place.config(f'tape.folder = "{file}/ward"'))
+    disks = [each for each in json.loads(outcome.stdout) if each["subject"] == "disk"]
     assert [each["fault"] for each in disks] == [False, True]
     assert str(file) in disks[1]["text"]
 
@@ -247,9 +247,11 @@ def test_a_broker_that_is_not_there_is_a_fault_of_watch_once(
 
 
 def test_every_command_explains_itself_without_loading_what_is_heavy() -> None:
-    told = command("--help")
-    assert told.returncode == 0
-    verbs = [line.split()[0] for line in told.stdout.partition("Commands:")[2].splitlines() if line]
+    outcome = command("--help")
+    assert outcome.returncode == 0
+    verbs = [
+        line.split()[0] for line in outcome.stdout.partition("Commands:")[2].splitlines() if line
+    ]
     assert {
         "demo",
         "run",

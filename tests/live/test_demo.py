@@ -53,10 +53,10 @@ def demo(tmp_path_factory: pytest.TempPathFactory, pack: Path) -> Iterator[Watch
     folder, port = tmp_path_factory.mktemp("demo"), free_port()
     arguments = _demo(folder, pack, port, PAGES)
     with daemon(folder, *arguments, TMPDIR=str(folder / "tmp")) as running:
-        running.wait_for(lambda: "MQTT " in running.said, "the address")
+        running.wait_for(lambda: "MQTT " in running.output, "the address")
         listener = Listener(port, v5=False)
         try:
-            running.wait_for(lambda: "page 2" in running.said, "the third page")
+            running.wait_for(lambda: "page 2" in running.output, "the third page")
             kept = kept_by_broker(port, v5=False)
             code = running.process.wait(60.0)
         finally:
@@ -87,7 +87,7 @@ def test_events_are_valid_and_say_that_they_are_simulated(demo: Watched) -> None
     assert events
     assert [fault for event in events for fault in _valid(event, "event")] == []
     assert {event["source"] for event in events} == {"simulated"}
-    assert "SIMULATED" in demo.daemon.said
+    assert "SIMULATED" in demo.daemon.output
 
 
 def test_a_late_subscriber_finds_the_ward_as_it_is(demo: Watched) -> None:
@@ -130,7 +130,7 @@ def test_a_demo_that_is_stopped_leaves_nothing_behind(
     with daemon(
         tmp_path, *arguments, interruptible=interruptible, TMPDIR=str(tmp_path / "tmp")
     ) as running:
-        running.wait_for(lambda: "page 0" in running.said, "the first page")
+        running.wait_for(lambda: "page 0" in running.output, "the first page")
         assert list((tmp_path / "tmp").iterdir()) != []
         assert running.end(number) == 130
         assert list((tmp_path / "tmp").iterdir()) == []
@@ -176,9 +176,9 @@ def test_a_port_in_use_gives_one_line(tmp_path: Path, pack: Path) -> None:
         other.bind(("127.0.0.1", 0))
         other.listen()
         port = other.getsockname()[1]
-        told = command(*_demo(tmp_path, pack, port, 1), TMPDIR=str(tmp_path / "tmp"))
-    assert told.returncode == 1
-    (line,) = told.stderr.splitlines()
+        outcome = command(*_demo(tmp_path, pack, port, 1), TMPDIR=str(tmp_path / "tmp"))
+    assert outcome.returncode == 1
+    (line,) = outcome.stderr.splitlines()
     assert str(port) in line
     assert "--port" in line
     assert list((tmp_path / "tmp").iterdir()) == []
@@ -199,8 +199,8 @@ def test_a_reader_that_has_seen_enough_ends_the_demo_without_a_word(pack: Path) 
     try:
         assert running.stdout.readline()
         running.stdout.close()
-        said = running.stderr.read()
-        assert (running.wait(DEADLINE_S), said) == (0, "")
+        printed = running.stderr.read()
+        assert (running.wait(DEADLINE_S), printed) == (0, "")
     finally:
         running.kill()
         running.wait()

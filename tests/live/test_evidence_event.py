@@ -22,9 +22,9 @@ def staged(tmp_path: Path, config: Config) -> Replayed:
     for _, arrival in SimulatedSource(("bed",), seed=2, stages=STAGES, truth=False):
         tape.write(arrival)
     tape.close()
-    told = Replayed()
-    asyncio.run(replay(config, ReplaySettings(tape.path), watchers=(told,)))
-    return told
+    replayed = Replayed()
+    asyncio.run(replay(config, ReplaySettings(tape.path), watchers=(replayed,)))
+    return replayed
 
 
 def test_evidence_is_in_every_event_where_the_lab_wants_it_and_nowhere_else(

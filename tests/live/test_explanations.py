@@ -46,15 +46,15 @@ async def test_every_staged_page_is_explained_on_its_own_topic(
         for page in range(1, PAGES):
             events = await running.go_to(CLOCK_0 + page * PAGE_S + 5.0, BED, page)
             await running.until(lambda: len(listener.json_of(TOPIC)) >= page, "the explanation")  # noqa: B023  (waited for at once)
-        told = listener.json_of(TOPIC)
+        found = listener.json_of(TOPIC)
         state = running.ward.state()
-    for one in told:
+    for one in found:
         jsonschema.validate(one, json_schemas()["explanation"])
-    assert [one["event"] for one in told] == [event.id for event in events]
-    assert [one["stage"] for one in told] == [event.stage for event in events]
-    assert {tuple(one["channels"]) for one in told} == {tuple(told[0]["channels"])}
-    assert len(told[0]["channels"]) == 6
-    assert state.counters["explained"] == len(told)
+    assert [one["event"] for one in found] == [event.id for event in events]
+    assert [one["stage"] for one in found] == [event.stage for event in events]
+    assert {tuple(one["channels"]) for one in found} == {tuple(found[0]["channels"])}
+    assert len(found[0]["channels"]) == 6
+    assert state.counters["explained"] == len(found)
     assert "explanations_shed" not in state.counters
 
 
@@ -68,7 +68,7 @@ async def test_an_explanation_does_not_outlive_its_night(
         events = await running.go_to(CLOCK_0 + PAGE_S + 5.0, BED, 1)
         await running.until(lambda: listener.json_of(TOPIC), "the explanation")
         end = json.dumps({"command": "end_session", "request": "1", "session": events[0].session})
-        listener.tell(Topics("lab").command(BED), end.encode())
+        listener.publish(Topics("lab").command(BED), end.encode())
         await running.until(lambda: listener.of(TOPIC)[-1] == b"", "the cleared topic")
 
 
@@ -99,10 +99,10 @@ class Shown:
     """A bed's board, as far as explanations go."""
 
     def __init__(self) -> None:
-        self.told: list[int | None] = []
+        self.shown: list[int | None] = []
 
-    def explained(self, told: payloads.Explained | None) -> None:
-        self.told.append(None if told is None else told.epoch)
+    def explained(self, found: payloads.Explained | None) -> None:
+        self.shown.append(None if found is None else found.epoch)
 
 
 async def test_of_each_bed_only_the_newest_page_waits_and_what_gives_way_is_counted() -> None:
@@ -116,10 +116,10 @@ async def test_of_each_bed_only_the_newest_page_waits_and_what_gives_way_is_coun
     for bed, epoch in (("1", 1), ("2", 1), ("1", 2), ("1", 3), ("2", 4)):
         explanations_out.event(scenes[bed].event(epoch))
     slow.may.set()
-    await until(lambda: len(boards["1"].told) == 4 and len(boards["2"].told) == 2)
+    await until(lambda: len(boards["1"].shown) == 4 and len(boards["2"].shown) == 2)
     assert slow.begun == ["1/0", "1/3", "2/4"]
-    assert sorted(boards["1"].told, key=str) == [0, 3, None, None]
-    assert boards["2"].told == [None, None]
+    assert sorted(boards["1"].shown, key=str) == [0, 3, None, None]
+    assert boards["2"].shown == [None, None]
     running.cancel()
 
 

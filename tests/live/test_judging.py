@@ -25,7 +25,15 @@ from hypnocast.stagers.packs.manifest import Calibration, Context, HiddenMarkov
 from hypnocast.stagers.packs.pack import load_pack, read_manifest
 from support.brokers import Mosquitto
 from support.packs import make_tiny_pack, tiny_picture, write_manifest
-from support.ward_lab import Coming, HandDriven, heard_from, night, running_ward, shifted, unheard
+from support.ward_lab import (
+    Coming,
+    HandDriven,
+    night,
+    received_from,
+    running_ward,
+    shifted,
+    unheard,
+)
 
 BEDS = ("bed-01", "bed-02")
 CLOCK_0 = 1000.0
@@ -69,9 +77,9 @@ def forward(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def coming() -> list[Coming]:
     """Two beds; the second is on the first one's clock, 10 s later."""
-    told = night(SimulatedSource(BEDS, seed=3, pages=PAGES, skip_pages=60, truth=False))
-    later = shifted([one for one in told if one[1] == BEDS[1]], 10.0)
-    return sorted([*(one for one in told if one[1] == BEDS[0]), *later], key=lambda one: one[0])
+    found = night(SimulatedSource(BEDS, seed=3, pages=PAGES, skip_pages=60, truth=False))
+    later = shifted([one for one in found if one[1] == BEDS[1]], 10.0)
+    return sorted([*(one for one in found if one[1] == BEDS[0]), *later], key=lambda one: one[0])
 
 
 @pytest.fixture
@@ -241,13 +249,13 @@ async def test_a_pack_that_looks_ahead_says_provisional_then_terminal(
         0 if event.status == "provisional" else 1 for event in events
     ]
     assert len({event.id for event in events}) == len(events)
-    told = {(event.epoch, event.revision): event for event in events}
+    by_page = {(event.epoch, event.revision): event for event in events}
     for epoch in (2, 5):
-        assert told[epoch, 1].probabilities == told[epoch, 0].probabilities
+        assert by_page[epoch, 1].probabilities == by_page[epoch, 0].probabilities
     for epoch in (0, 1, 4):
-        assert told[epoch, 1].raw_probabilities != told[epoch, 0].raw_probabilities
+        assert by_page[epoch, 1].raw_probabilities != by_page[epoch, 0].raw_probabilities
     for epoch in (0, 1, 2, 4, 5):
-        assert told[epoch, 1].digests == told[epoch, 0].digests
+        assert by_page[epoch, 1].digests == by_page[epoch, 0].digests
 
 
 @pytest.mark.promise(6)
@@ -347,7 +355,7 @@ async def test_a_page_that_was_provisional_when_the_daemon_went_down_becomes_ter
         await running.until(lambda: len(running.events) == 5, "a provisional page")
         before = running.events
     assert _statuses(before)[-1] == (2, "provisional")
-    again = HandDriven(heard_from(bed, up))
+    again = HandDriven(received_from(bed, up))
     # It comes back with another pack, for which nobody ever does anything but dream.
     other = _dreamy(forward, tmp_path / "other")
     async with running_ward(tmp_path, other, again, broker.port) as running:

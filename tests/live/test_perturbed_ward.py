@@ -55,12 +55,12 @@ class Ticking(HandDriven):
     over = False
 
     def arrivals(self) -> Iterator[tuple[str, Arrival] | None]:
-        told = 0.0
+        found = 0.0
         for at, bed, arrival in self._coming:
             while at > self._until and not self._stopped:
                 yield from self._tick(self._until)
-            if at > told + TICK_S:
-                told = self._now = at
+            if at > found + TICK_S:
+                found = self._now = at
                 yield None
             yield bed, arrival
         while not self._stopped:
@@ -179,14 +179,14 @@ def _compared(
     after: dict[str, dict[int, payloads.StageEvent]],
 ) -> tuple[int, bool]:
     known = before[night.bed(0)]
-    ours, theirs = (_told(after[night.bed(future)]) for future in (0, 1))
-    for told in (ours, theirs):
-        assert set(range(night.pages)) <= set(told)
-        assert {k: told[k] for k in known} == _told(known)
+    ours, theirs = (_contents(after[night.bed(future)]) for future in (0, 1))
+    for found in (ours, theirs):
+        assert set(range(night.pages)) <= set(found)
+        assert {k: found[k] for k in known} == _contents(known)
     return len(known), any(ours[k] != theirs[k] for k in range(night.pages))
 
 
-def _told(events: dict[int, payloads.StageEvent]) -> dict[int, tuple[object, ...]]:
+def _contents(events: dict[int, payloads.StageEvent]) -> dict[int, tuple[object, ...]]:
     return {
         epoch: (e.status, e.reason, e.stage, e.probabilities, e.start, e.digests.picture)
         for epoch, e in events.items()

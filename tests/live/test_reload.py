@@ -48,15 +48,15 @@ async def test_a_reload_connects_anew_and_refuses_what_a_night_cannot_change(
             running = link.start()
             await until(lambda: isinstance(link.state, Connected), "connected")
             file.write_text("[signal]\nmains_hz = 60\n", encoding="utf-8")
-            with structlog.testing.capture_logs() as said:
+            with structlog.testing.capture_logs() as found:
                 reload(config, file, link)
                 await until(lambda: link.connections == 2, "connected anew")
-            assert [line["key"] for line in said if "key" in line] == ["signal.mains_hz"]
+            assert [line["key"] for line in found if "key" in line] == ["signal.mains_hz"]
             file.write_text("[signal]\nmains = 60\n", encoding="utf-8")
-            with structlog.testing.capture_logs() as said:
+            with structlog.testing.capture_logs() as found:
                 reload(config, file, link)
-            assert said[0]["log_level"] == "error"
-            assert "mains" in said[0]["error"]
+            assert found[0]["log_level"] == "error"
+            assert "mains" in found[0]["error"]
             assert link.connections == 2
             link.stop()
             await asyncio.wait_for(running, 10.0)

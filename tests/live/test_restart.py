@@ -20,8 +20,8 @@ from support.ward_lab import (
     UTC_0,
     Coming,
     HandDriven,
-    heard_from,
     night,
+    received_from,
     running_ward,
     shifted,
     unheard,
@@ -76,7 +76,7 @@ async def test_pages_missed_are_withheld_and_the_night_goes_on_as_if_it_had_not_
     before = await _one_run(
         tmp_path, pack, broker.port, HandDriven(coming), until=DOWN, pages=3, boot="a"
     )
-    again = HandDriven(heard_from(coming, UP))
+    again = HandDriven(received_from(coming, UP))
     after = await _one_run(tmp_path, pack, broker.port, again, until=END, pages=PAGES - 4, boot="a")
     events = before + after
     _once_each(events)
@@ -99,7 +99,7 @@ async def test_after_a_reboot_the_grid_is_found_again_by_utc_and_stays_there(
     port, newer = broker.port, -CLOCK_0 - 90.0
     before = await _one_run(tmp_path, pack, port, HandDriven(coming), until=DOWN, pages=3, boot="a")
     utc_0 = UTC_0 - newer
-    rebooted = shifted(heard_from(coming, UP), newer)
+    rebooted = shifted(received_from(coming, UP), newer)
     # The host's clock was off by a little after its reboot, and is set right later.
     first = HandDriven(rebooted, utc_0=utc_0 + 0.004)
     middle = await _one_run(tmp_path, pack, port, first, until=UP + newer + 95.0, pages=5, boot="b")
@@ -107,7 +107,7 @@ async def test_after_a_reboot_the_grid_is_found_again_by_utc_and_stays_there(
         # So it stands there where the host's clock was far behind when it came back.
         db.execute("UPDATE anchors SET recorded = '1970-01-01T00:00:09.000Z' WHERE boot_id = 'b'")
     late = UP + newer + 100.0
-    second = HandDriven(heard_from(rebooted, late), utc_0=utc_0 + 0.5)
+    second = HandDriven(received_from(rebooted, late), utc_0=utc_0 + 0.5)
     after = await _one_run(tmp_path, pack, port, second, until=END + newer, pages=3, boot="b")
     _once_each(before + middle + after)
     withheld = [e.epoch for e in before + middle + after if e.status == "withheld"]
@@ -127,8 +127,8 @@ async def test_what_is_shown_after_a_restart_is_the_night_that_runs_and_no_other
     stage, page = (f"hypnocast/lab/bed/{BED}/{word}" for word in ("stage", "page"))
     async with listening(broker.port) as listener:
         # Left over from a night that ended while the broker could not be reached.
-        listener.tell(stage, {"epoch": 900}, retain=True)
-        listener.tell(page, b"old", retain=True)
+        listener.publish(stage, {"epoch": 900}, retain=True)
+        listener.publish(page, b"old", retain=True)
         await until(lambda: listener.of(page), "what is left over")
         async with running_ward(tmp_path, pack, HandDriven(coming), broker.port) as running:
             running.source.go_to(CLOCK_0 + 10.0)
@@ -136,13 +136,13 @@ async def test_what_is_shown_after_a_restart_is_the_night_that_runs_and_no_other
             await running.go_to(DOWN, BED, 3)
     # The broker forgets, the daemon comes back: the night is there again, before its next page.
     broker.restart()
-    again = HandDriven(heard_from(coming, DOWN + 1.0))
+    again = HandDriven(received_from(coming, DOWN + 1.0))
     async with (
         listening(broker.port) as listener,
         running_ward(tmp_path, pack, again, broker.port),
     ):
         await until(lambda: listener.json_of(stage), "the stage")
-        assert [told["epoch"] for told in listener.json_of(stage)] == [2]
+        assert [event["epoch"] for event in listener.json_of(stage)] == [2]
 
 
 async def test_a_session_left_alone_for_too_long_has_ended_when_it_was_last_seen(
@@ -151,7 +151,7 @@ async def test_a_session_left_alone_for_too_long_has_ended_when_it_was_last_seen
     port = broker.port
     async with running_ward(tmp_path, pack, HandDriven(coming), port, timeout_s=60.0) as running:
         before = list(await running.go_to(DOWN, BED, 3))
-    again = HandDriven(heard_from(coming, UP + 30.0))
+    again = HandDriven(received_from(coming, UP + 30.0))
     async with running_ward(tmp_path, pack, again, port, timeout_s=60.0) as running:
         after = await running.go_to(END, BED, 2)
     assert after[0].session != before[0].session

@@ -32,9 +32,9 @@ async def test_a_bed_that_nobody_serves_is_cleared_and_no_other(broker: Mosquitt
     settings = BrokerSettings(port=broker.port)
     async with listening(broker.port) as everyone:
         for bed in ("old", "new"):
-            everyone.tell(TOPICS.status(bed), _status(bed, "ended"), retain=True)
-            everyone.tell(TOPICS.stage(bed), b"{}", retain=True)
-        everyone.tell(TOPICS.available("pc1"), b"online", retain=True)
+            everyone.publish(TOPICS.status(bed), _status(bed, "ended"), retain=True)
+            everyone.publish(TOPICS.stage(bed), b"{}", retain=True)
+        everyone.publish(TOPICS.available("pc1"), b"online", retain=True)
         await until(lambda: len(everyone.messages) >= 5, "what was published")
         cleared = await retire(settings, TOPICS, "old")
         assert set(cleared) == {TOPICS.status("old"), TOPICS.stage("old")}
@@ -48,12 +48,12 @@ async def test_a_bed_that_nobody_serves_is_cleared_and_no_other(broker: Mosquitt
 async def test_a_bed_that_a_running_daemon_serves_is_not_cleared(broker: Mosquitto) -> None:
     settings = BrokerSettings(port=broker.port)
     async with listening(broker.port) as everyone:
-        everyone.tell(TOPICS.status("busy"), _status("busy", "live"), retain=True)
-        everyone.tell(TOPICS.available("pc1"), b"online", retain=True)
+        everyone.publish(TOPICS.status("busy"), _status("busy", "live"), retain=True)
+        everyone.publish(TOPICS.available("pc1"), b"online", retain=True)
         await until(lambda: everyone.of(TOPICS.available("pc1")), "what was published")
         with pytest.raises(BrokerError, match="served by the daemon pc1"):
             await retire(settings, TOPICS, "busy")
         assert TOPICS.status("busy") in await asyncio.to_thread(kept_by_broker, broker.port)
-        everyone.tell(TOPICS.available("pc1"), b"offline", retain=True)
+        everyone.publish(TOPICS.available("pc1"), b"offline", retain=True)
         await until(lambda: everyone.of(TOPICS.available("pc1"))[-1] == b"offline", "offline")
         assert await retire(settings, TOPICS, "busy")

@@ -85,8 +85,8 @@ class Night:
 
     def events(self, bed: str) -> list[Any]:
         """Return a bed's events, each once."""
-        told = self.listener.json_of(f"hypnocast/lab/bed/{bed}/events")
-        return list({event["id"]: event for event in told}.values())
+        found = self.listener.json_of(f"hypnocast/lab/bed/{bed}/events")
+        return list({event["id"]: event for event in found}.values())
 
     def session(self, bed: str, number: int) -> list[Any]:
         """Return the events of a bed's first, second … session."""
@@ -96,15 +96,15 @@ class Night:
 
     def newest(self, topic: str) -> Any:
         """Return what was told last on a topic."""
-        told = self.listener.json_of(f"hypnocast/lab/{topic}")
-        return told[-1] if told else None
+        found = self.listener.json_of(f"hypnocast/lab/{topic}")
+        return found[-1] if found else None
 
     def replayed(self, bed: str, number: int) -> Any:
         """Replay a bed's first, second … tape."""
         tape = sorted((self.state / "tapes").rglob(f"{bed}_*.xdf"))[number]
-        told = command("replay", str(tape), "--json", "-c", str(self.config))
-        assert told.returncode == 0, told.stderr
-        return json.loads(told.stdout)
+        outcome = command("replay", str(tape), "--json", "-c", str(self.config))
+        assert outcome.returncode == 0, outcome.stderr
+        return json.loads(outcome.stdout)
 
 
 @pytest.fixture(scope="module")
@@ -200,8 +200,8 @@ def _change_hands(night: Night, running: Daemon) -> None:
     last = night.newest("bed/one-box/status")["session"]
     topic = "hypnocast/lab/bed/one-box"
     begin = {"command": "start_session", "request": "r1", "subject": "S-02"}
-    for told in (begin, begin, {"command": "end_session", "request": "r2", "session": last}):
-        night.listener.tell(f"{topic}/command", told)
+    for found in (begin, begin, {"command": "end_session", "request": "r2", "session": last}):
+        night.listener.publish(f"{topic}/command", found)
     running.wait_for(lambda: len(night.listener.json_of(f"{topic}/reply")) == 3, "the replies")
     night.replies = night.listener.json_of(f"{topic}/reply")
 
@@ -249,11 +249,11 @@ def test_their_scale_is_right_within_one_percent(night: Night) -> None:
 def test_a_bed_without_units_is_withheld_with_its_reason_while_the_others_run(
     night: Night,
 ) -> None:
-    told = night.events("no-units")
-    assert [event["epoch"] for event in told] == [0, 1, 2]
-    assert told[0]["reason"] == "unknown_unit"
+    values = night.events("no-units")
+    assert [event["epoch"] for event in values] == [0, 1, 2]
+    assert values[0]["reason"] == "unknown_unit"
     # A slow machine may need the rest of page 1 for the second start.
-    assert {event["reason"] for event in told} <= {"unknown_unit", "daemon_down"}
+    assert {event["reason"] for event in values} <= {"unknown_unit", "daemon_down"}
     status = json.loads(night.before_kill["hypnocast/lab/bed/no-units/status"])
     assert any("unit" in problem for problem in status["problems"])
     for bed in ("two-boxes", "one-box"):
@@ -284,11 +284,11 @@ def test_kill_9_in_a_page_costs_that_page_and_nothing_else(
     assert [event["epoch"] for event in events[:3]] == [0, 1, 2]
     if bed != "no-units":
         assert [event["reason"] for event in events[:3]] == [None, "daemon_down", None]
-    told = night.listener.json_of(f"hypnocast/lab/bed/{bed}/events")
+    found = night.listener.json_of(f"hypnocast/lab/bed/{bed}/events")
     assert [event["sequence"] for event in night.events(bed)] == list(
         range(1, len(night.events(bed)) + 1)
     )
-    assert len({event["id"] for event in told}) == len({event["sequence"] for event in told})
+    assert len({event["id"] for event in found}) == len({event["sequence"] for event in found})
 
 
 def test_events_are_valid_by_an_independent_validator(night: Night) -> None:
@@ -326,13 +326,13 @@ def test_its_tapes_give_the_same_pictures_and_stages_as_often_as_they_are_replay
 ) -> None:
     parts = [("two-boxes", 0), ("two-boxes", 0), ("two-boxes", 1), ("one-box", 0), ("one-box", 1)]
     with ThreadPoolExecutor(2) as two:
-        told = list(two.map(lambda part: night.replayed(*part), parts))
-    assert told[0] | {"took_s": 0} == told[1] | {"took_s": 0}
+        replays = list(two.map(lambda part: night.replayed(*part), parts))
+    assert replays[0] | {"took_s": 0} == replays[1] | {"took_s": 0}
     live = {
         (bed, number): [event for event in night.events(bed) if event["reason"] != "daemon_down"]
         for bed, number in parts
     }
-    for (bed, number), replayed in zip(parts, told, strict=True):
+    for (bed, number), replayed in zip(parts, replays, strict=True):
         tape_began = [_ends_before(event, night.killed_at) for event in live[bed, number]]
         expected = [
             event
@@ -377,8 +377,8 @@ def test_stages_come_over_lsl_as_over_mqtt_stamped_where_their_pages_end(night: 
 
 
 def test_what_hypnocast_sends_over_lsl_is_no_input_of_its_own(night: Night) -> None:
-    told = command("streams", "--json", "--wait", "2", "-c", str(night.config))
-    names = [stream["name"] for stream in json.loads(told.stdout)["streams"]]
+    outcome = command("streams", "--json", "--wait", "2", "-c", str(night.config))
+    names = [stream["name"] for stream in json.loads(outcome.stdout)["streams"]]
     assert names
     assert not any(name.startswith("Hypnocast") for name in names)
     status = night.newest("bed/two-boxes/status")

@@ -24,7 +24,7 @@ from hypnocast.stagers.onnx.local import LocalStager
 from support.brokers import Mosquitto
 from support.mqtt_lab import listening, until
 from support.packs import make_tiny_pack
-from support.ward_lab import Coming, HandDriven, heard_from, night, running_ward, unheard
+from support.ward_lab import Coming, HandDriven, night, received_from, running_ward, unheard
 
 BED = "bed-01"
 CLOCK_0 = 1000.0
@@ -44,16 +44,16 @@ def other(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_tiny_pack(tmp_path_factory.mktemp("other") / "tiny", family="signal")
 
 
-def _said(folder: Path) -> list[BesideRecord]:
+def _records(folder: Path) -> list[BesideRecord]:
     with JournalReader(folder / JOURNAL) as reader:
         return [record for one in reader.nights() for record in reader.beside(one.id)]
 
 
 async def _judged_up_to(folder: Path, epoch: int) -> None:
-    await until(lambda: epoch in {one.epoch for one in _said(folder)}, f"a verdict on {epoch}")
+    await until(lambda: epoch in {one.epoch for one in _records(folder)}, f"a verdict on {epoch}")
 
 
-def _told(event: payloads.StageEvent) -> tuple[object, ...]:
+def _content(event: payloads.StageEvent) -> tuple[object, ...]:
     return event.epoch, event.stage, event.reason, event.probabilities, event.digests
 
 
@@ -68,7 +68,7 @@ async def test_every_page_is_judged_beside_and_no_verdict_changes(
         running_ward(folder, pack, HandDriven(coming), broker.port, beside=(other,)) as running,
     ):
         both = list(await running.go_to(END, BED, PAGES - 1))
-        await until(lambda: len(_said(folder)) == PAGES - 1, "a second opinion on every page")
+        await until(lambda: len(_records(folder)) == PAGES - 1, "a second opinion on every page")
 
         def newest() -> payloads.Beside:
             return msgspec.json.decode(listener.of(f"{topic}/beside")[-1], type=payloads.Beside)
@@ -80,24 +80,24 @@ async def test_every_page_is_judged_beside_and_no_verdict_changes(
             ),
             "the newest second opinion",
         )
-        (told,) = newest().packs
+        (result,) = newest().packs
 
         def review() -> tuple[int, ...]:
             shown = msgspec.json.decode(listener.of(f"{topic}/night")[-1], type=payloads.Night)
             return shown.review
 
-        await until(lambda: set(told.parted) <= set(review()), "pages that part are for review")
-    assert [_told(event) for event in both] == [_told(event) for event in alone]
+        await until(lambda: set(result.parted) <= set(review()), "pages that part are for review")
+    assert [_content(event) for event in both] == [_content(event) for event in alone]
     stages = [event.stage for event in both]
-    found = compare(stages, told.stages)
-    assert told.stages == tuple(record.stage for record in _said(folder))
-    assert told.compared == found.pages == PAGES - 1
-    assert told.kappa == pytest.approx(found.kappa, abs=1e-4)
-    assert told.parted == tuple(
-        epoch for epoch, stage in enumerate(stages) if told.stages[epoch] != stage
+    found = compare(stages, result.stages)
+    assert result.stages == tuple(record.stage for record in _records(folder))
+    assert result.compared == found.pages == PAGES - 1
+    assert result.kappa == pytest.approx(found.kappa, abs=1e-4)
+    assert result.parted == tuple(
+        epoch for epoch, stage in enumerate(stages) if result.stages[epoch] != stage
     )
-    assert told.parted, "two packs of random weights part somewhere"
-    assert told.review is (PAGES - 2 in told.parted)
+    assert result.parted, "two packs of random weights part somewhere"
+    assert result.review is (PAGES - 2 in result.parted)
 
 
 async def test_a_restart_changes_nothing_of_what_the_second_pack_says_later(
@@ -106,7 +106,7 @@ async def test_a_restart_changes_nothing_of_what_the_second_pack_says_later(
     folder, port = tmp_path / "broken", broker.port
     for source, end, pages in (
         (HandDriven(coming), DOWN, 5),
-        (HandDriven(heard_from(coming, UP)), END, PAGES - 6),
+        (HandDriven(received_from(coming, UP)), END, PAGES - 6),
     ):
         async with running_ward(folder, pack, source, port, beside=(other,)) as running:
             await running.go_to(end, BED, pages)
@@ -117,7 +117,8 @@ async def test_a_restart_changes_nothing_of_what_the_second_pack_says_later(
         await running.go_to(END, BED, PAGES - 1)
         await _judged_up_to(whole, PAGES - 2)
     ours, theirs = (
-        {one.epoch: one for one in _said(each) if one.stage is not None} for each in (folder, whole)
+        {one.epoch: one for one in _records(each) if one.stage is not None}
+        for each in (folder, whole)
     )
     assert sorted(ours) == sorted(theirs) == [0, 1, 2, 3, 4, *range(8, PAGES - 1)]
     for epoch, one in ours.items():
@@ -141,10 +142,10 @@ async def test_a_second_pack_that_hangs_delays_nobody_and_its_pages_are_left_out
         tmp_path, pack, source, broker.port, beside=(other,), beside_judge=judge
     ) as running:
         await running.go_to(END, BED, PAGES - 1)
-        assert _said(tmp_path) == []
+        assert _records(tmp_path) == []
         free.set()
         await _judged_up_to(tmp_path, PAGES - 2)
-    judged = [record.epoch for record in _said(tmp_path)]
+    judged = [record.epoch for record in _records(tmp_path)]
     assert judged == [0, *range(PAGES - 1 - MOST_WAITING, PAGES - 1)]
 
 

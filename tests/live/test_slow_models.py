@@ -83,11 +83,11 @@ async def _replay_slowly(
 
     Noted.page_s = page_s
     monkeypatch.setattr(building, "LocalStager", Noted)
-    told = Replayed()
+    replayed = Replayed()
     config = Config(pack=PackConfig(name=str(pack)))
     path = _recording(folder / "night.edf", pages)
-    await replay(config, ReplaySettings(path), watchers=(told,))
-    return told, len(built)
+    await replay(config, ReplaySettings(path), watchers=(replayed,))
+    return replayed, len(built)
 
 
 @pytest.mark.promise(1)
@@ -96,9 +96,9 @@ async def test_a_replay_with_a_model_slower_than_the_deadline_ends_with_every_pa
 ) -> None:
     """Scaled: a page takes thirty times as long as a silent model is waited for."""
     monkeypatch.setattr(building, "Judge", functools.partial(Judge, stuck_after_s=0.01))
-    told, built = await _replay_slowly(tmp_path, pack, monkeypatch, page_s=0.3, pages=8)
-    staged = [event.epoch for event in told.events if event.status == "final"]
-    assert staged == [event.epoch for event in told.events] == list(range(8))
+    replayed, built = await _replay_slowly(tmp_path, pack, monkeypatch, page_s=0.3, pages=8)
+    staged = [event.epoch for event in replayed.events if event.status == "final"]
+    assert staged == [event.epoch for event in replayed.events] == list(range(8))
     assert built == 1
 
 
@@ -107,8 +107,8 @@ async def test_a_replay_with_a_model_slower_than_the_deadline_ends_with_every_pa
 async def test_a_replay_with_forty_seconds_a_page_ends_with_every_page_staged(
     tmp_path: Path, pack: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    told, built = await _replay_slowly(tmp_path, pack, monkeypatch, page_s=40.0, pages=4)
-    assert [event.epoch for event in told.events if event.status == "final"] == [0, 1, 2, 3]
+    replayed, built = await _replay_slowly(tmp_path, pack, monkeypatch, page_s=40.0, pages=4)
+    assert [event.epoch for event in replayed.events if event.status == "final"] == [0, 1, 2, 3]
     assert built == 1
 
 

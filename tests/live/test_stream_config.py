@@ -31,8 +31,8 @@ def test_gear_that_says_little_of_itself_becomes_a_configuration_that_finds_it_a
     assert "fill in what each electrode is" in text
     psg = next(bed for bed in beds if clinic in bed)
     assert set(again.montages[psg].derivations) == {Role.F4, Role.E1}
-    told = {one.seen.name: [str(each) for each in one.problems] for one in again.found}
-    assert told["Muse-12AB"] == told["obci_eeg1"] == []
+    fields = {one.seen.name: [str(each) for each in one.problems] for one in again.found}
+    assert fields["Muse-12AB"] == fields["obci_eeg1"] == []
 
 
 def test_a_quiet_network_gives_a_configuration_that_says_so() -> None:

@@ -90,10 +90,10 @@ async def test_a_night_across_the_change_of_summer_time_has_no_page_twice_and_no
     path = tmp_path / "night.edf"
     _write_edf(path, datetime.fromisoformat(begun), pages=8)
     config = Config(pack=PackConfig(name=str(pack)), site=SiteTable(timezone="Europe/Berlin"))
-    told = Replayed()
-    await replay(config, ReplaySettings(path), watchers=(told,))
-    assert [event.epoch for event in told.events] == list(range(8))
-    starts = [datetime.fromisoformat(event.start) for event in told.events]
+    replayed = Replayed()
+    await replay(config, ReplaySettings(path), watchers=(replayed,))
+    assert [event.epoch for event in replayed.events] == list(range(8))
+    starts = [datetime.fromisoformat(event.start) for event in replayed.events]
     assert [(b - a).total_seconds() for a, b in pairwise(starts)] == [30.0] * 7
     wall = [start.astimezone(zone).strftime("%H:%M:%S") for start in starts]
     assert wall[0] == begun.partition("T")[2]

@@ -111,10 +111,10 @@ def test_a_run_goes_on_where_it_stopped_and_names_the_night_that_fails(
     (archive / "p2.edf").write_bytes(whole[:400])
     command = ["stage", str(archive), "--out", str(out), "--pack", str(pack), "--workers", "1"]
     assert run([*command, "--retries", "1"]) == 1
-    told = capfd.readouterr().out
-    assert "3 nights done, 0 were done before, 1 failed" in told
-    assert "p2: " in told
-    assert "ends within its header" in told
+    printed = capfd.readouterr().out
+    assert "3 nights done, 0 were done before, 1 failed" in printed
+    assert "p2: " in printed
+    assert "ends within its header" in printed
     before = {file: file.stat().st_mtime_ns for file in out.glob("*.csv")}
     (archive / "p2.edf").write_bytes(whole)
     assert run(command) == 0

@@ -77,7 +77,7 @@ def test_a_pack_is_edited_by_its_keys(
     assert run([*words, "--set", "licence=MIT", "--set", 'name="mine"']) == 0
     made = load_pack(out).manifest
     assert (made.licence, made.name) == ("MIT", "mine")
-    for change, told in (
+    for change, found in (
         ("no.such.key=1", "names no key"),
         ("licence", "names no key"),
         ("nonsense=1", "nonsense"),
@@ -85,5 +85,5 @@ def test_a_pack_is_edited_by_its_keys(
     ):
         other = tmp_path / "other"
         assert run(["pack", "edit", str(pack), str(other), "--set", change]) == 2
-        assert told in capfd.readouterr().err
+        assert found in capfd.readouterr().err
         assert not other.exists()

@@ -63,8 +63,8 @@ def test_a_classifier_gives_in_its_pack_what_it_gave(
     source = classifier(make, tmp_path / "theirs")
     data = make_archive("edf", tmp_path / "data", people=1, pages=5)
     assert export(source, tmp_path / "pack", "--prove-on", str(data)) == 0
-    (told,) = [line for line in capfd.readouterr().out.splitlines() if "end to end" in line]
-    assert float(told.rpartition(" ")[2]) <= 1e-3
+    (printed,) = [line for line in capfd.readouterr().out.splitlines() if "end to end" in line]
+    assert float(printed.rpartition(" ")[2]) <= 1e-3
     assert run(["evaluate", str(tmp_path / "pack"), str(data)]) == 0
 
 
@@ -112,7 +112,7 @@ def test_a_processor_is_read_as_it_is() -> None:
 
 
 @pytest.mark.parametrize(
-    ("words", "told"),
+    ("words", "expected"),
     [
         (["--precision", "int3"], "int3"),
         (["--name", "My Model"], "--name"),
@@ -121,9 +121,9 @@ def test_a_processor_is_read_as_it_is() -> None:
     ],
 )
 def test_what_an_export_would_be_refused_for_at_its_end_is_refused_at_once(
-    words: list[str], told: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+    words: list[str], expected: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     options = ["--name", "theirs", *words]
     assert run(["export", str(tmp_path / "none"), str(tmp_path / "pack"), *options]) in {1, 2}
     (line,) = capfd.readouterr().err.splitlines()
-    assert told in line
+    assert expected in line

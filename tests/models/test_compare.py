@@ -280,13 +280,13 @@ def test_folders_are_compared_by_one_command(
     )
     (good / "subject09.csv").write_text("W\n")
     assert run(["compare", str(truth), str(good), str(bad), "--json"]) == 0
-    told = json.loads(capfd.readouterr().out)
-    first, second = told["comparisons"]
+    document = json.loads(capfd.readouterr().out)
+    first, second = document["comparisons"]
     assert first["pages"] == 5 * 160
     assert first["subjects"] == 5
     assert first["only_one_has"] == ["subject09"]
     assert first["figures"]["kappa"]["value"] > second["figures"]["kappa"]["value"]
-    (gap,) = told["differences"].values()
+    (gap,) = document["differences"].values()
     assert gap["kappa"][1] > 0
     one = [str(folder / "subject00.csv") for folder in (truth, good, bad)]
     assert run(["compare", *one, "--json"]) == 0
@@ -327,9 +327,9 @@ def test_an_expert_in_arrays_yasa_and_a_pack_meet_in_one_table(tmp_path: Path) -
         fs=100, channel="C4-M1", epoch_index=epochs,
     )  # fmt: skip
     recording = open_recording(folders[0] / "subject01.npz")
-    said = truth.astype(np.int64)
-    said[:6] = (said[:6] + 1) % 5
-    (folders[1] / "subject01.csv").write_text(written("subject01", recording, said))
+    values = truth.astype(np.int64)
+    values[:6] = (values[:6] + 1) % 5
+    (folders[1] / "subject01.csv").write_text(written("subject01", recording, values))
     pack = ScoredHypnogram(
         "pack", "subject01", "subject01", tuple(STAGES[k] for k in [0, 0, *truth])
     )
@@ -362,8 +362,8 @@ def test_five_people_agree_as_scikit_learn_says(
             agreed = _by_majority(scored)
             known = agreed >= 0
             for expert in pairs:
-                said = scored[expert][known].tolist()
-                pairs[expert] += zip(agreed[known].tolist(), said, strict=True)
+                values = scored[expert][known].tolist()
+                pairs[expert] += zip(agreed[known].tolist(), values, strict=True)
     experts = [str(tmp_path / f"expert{k}") for k in range(7)]
     assert run(["compare", *experts, "--experts", "5", "--json"]) == 0
     found = json.loads(capfd.readouterr().out)["comparisons"]

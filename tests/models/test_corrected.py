@@ -67,8 +67,8 @@ def test_a_model_learns_from_corrected_pages(corrected: Path, tmp_path: Path) ->
     models("tiny", "llava", weights)
     tuning = ["--steps", 8, "--batch", 4, "--learning-rate", 1e-2, "--lora-rank", 4]
     models("finetune", weights, corrected, out, *tuning)
-    told = (out / "training.jsonl").read_text(encoding="utf-8").splitlines()
-    losses = [json.loads(line)["loss"] for line in told]
+    lines = (out / "training.jsonl").read_text(encoding="utf-8").splitlines()
+    losses = [json.loads(line)["loss"] for line in lines]
     assert len(losses) == 8
     assert np.mean(losses[-3:]) < np.mean(losses[:3])
     assert (out / "weights" / "config.json").exists()

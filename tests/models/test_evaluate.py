@@ -43,8 +43,8 @@ def test_one_page_has_the_pack_beside_other_scorers_and_its_plots(
 ) -> None:
     out, report = tmp_path / "figures.json", tmp_path / "report.html"
     arguments = ["evaluate", str(PACK), str(database), "--out", str(out), "--report", str(report)]
-    said = CliRunner().invoke(app, arguments)
-    assert said.exit_code == 0, said.output
+    outcome = CliRunner().invoke(app, arguments)
+    assert outcome.exit_code == 0, outcome.output
     found = json.loads(out.read_text(encoding="utf-8"))["gains"]["1"]["filtered"]
     assert found["pages"] == 60
     html = report.read_text(encoding="utf-8")
@@ -62,9 +62,9 @@ def test_a_subject_that_is_not_there_is_refused_by_name(
     database: Path, verb: list[str], capfd: pytest.CaptureFixture[str]
 ) -> None:
     assert run([*verb, str(database), "--subject", "subject01", "--subject", "subject77"]) == 2
-    told = capfd.readouterr().err
-    assert "no subject subject77" in told
-    assert "subject00, subject01" in told
+    printed = capfd.readouterr().err
+    assert "no subject subject77" in printed
+    assert "subject00, subject01" in printed
 
 
 def test_results_that_cannot_be_written_are_refused_before_the_work(
@@ -73,13 +73,13 @@ def test_results_that_cannot_be_written_are_refused_before_the_work(
     (tmp_path / "file").write_text("no folder")
     out = tmp_path / "file" / "below" / "figures.json"
     assert run(["evaluate", str(PACK), str(database), "--out", str(out)]) == 1
-    told = capfd.readouterr()
-    assert len(told.err.splitlines()) == 1
-    assert "κ" not in told.out
+    printed = capfd.readouterr()
+    assert len(printed.err.splitlines()) == 1
+    assert "κ" not in printed.out
 
 
 def _version() -> str:
     text = (PACK / "pack.toml").read_text(encoding="utf-8")
-    told = re.search(r'^version = "(.+)"', text, re.MULTILINE)
-    assert told is not None
-    return told[1]
+    found = re.search(r'^version = "(.+)"', text, re.MULTILINE)
+    assert found is not None
+    return found[1]

@@ -83,10 +83,10 @@ def test_looking_nowhere_ahead_is_the_daemons_own_filter(seed: int) -> None:
     rows = tuple(tuple(float(x) for x in row) for row in transitions)
     start = tuple(float(x) for x in prior)
     chain = HiddenMarkov(transitions=rows, initial=start)  # type: ignore[arg-type]  # five by five
-    told = run_filter(Calibration(prior=start, sequence=chain), logs, np.ones(len(logs)))  # type: ignore[arg-type]  # five numbers
+    found = run_filter(Calibration(prior=start, sequence=chain), logs, np.ones(len(logs)))  # type: ignore[arg-type]  # five numbers
     ours = follow(logs, prior, transitions, 0)
-    known = np.isfinite(told).all(axis=1)
-    np.testing.assert_allclose(ours[known], told[known], atol=1e-6)
+    known = np.isfinite(found).all(axis=1)
+    np.testing.assert_allclose(ours[known], found[known], atol=1e-6)
 
 
 @settings(deadline=None, max_examples=30)

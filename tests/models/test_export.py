@@ -79,9 +79,9 @@ def test_lower_precision_stays_a_verified_pack(
     precision: str, exported: Path, tmp_path: Path
 ) -> None:
     copy = shutil.copytree(exported, tmp_path / "pack")
-    said: list[str] = []
-    lowered = lower(load_pack(copy), precision, said.append)
-    assert said[0].startswith(f"{precision}: probabilities moved")
+    probabilities: list[str] = []
+    lowered = lower(load_pack(copy), precision, probabilities.append)
+    assert probabilities[0].startswith(f"{precision}: probabilities moved")
     assert verify_pack(copy) == ()
     assert lowered.digest != load_pack(exported).digest
 

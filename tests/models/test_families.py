@@ -82,11 +82,11 @@ def test_a_tiny_model_is_tuned_exported_verified_and_staged(kind: str, tmp_path:
     model, tokenizer, losses = tune(kind, tmp_path)
     assert np.mean(losses[-4:]) < np.mean(losses[:4])
 
-    said: list[str] = []
+    values: list[str] = []
     tokens = tmp_path / "weights" / "tokenizer.json"
-    pack = deliver(model, tokenizer, tokens, LABEL, tmp_path / "pack", progress=said.append)
+    pack = deliver(model, tokenizer, tokens, LABEL, tmp_path / "pack", progress=values.append)
     assert verify_pack(tmp_path / "pack") == ()
-    assert any("parity" in line for line in said)
+    assert any("parity" in line for line in values)
 
     night = two_stage_night(4)
     stager = LocalStager(pack, "cpu", threads=1)
@@ -114,7 +114,7 @@ def test_the_colours_of_a_tower_are_its_own_processors(tmp_path: Path) -> None:
     assert preprocess_of(other).mean == (0.5, 0.5, 0.5)
     model.config.vision_config.model_type = "siglip_vision_model"
     assert describe(model, tokenizer, 448, 224).preprocess.mean == (0.5, 0.5, 0.5)
-    said = {"image_mean": [0.1, 0.2, 0.3], "image_std": [0.4, 0.5, 0.6], "resample": 2}
-    (llava / "preprocessor_config.json").write_text(json.dumps(said))
+    fields = {"image_mean": [0.1, 0.2, 0.3], "image_std": [0.4, 0.5, 0.6], "resample": 2}
+    (llava / "preprocessor_config.json").write_text(json.dumps(fields))
     how = describe(load(llava)[0], tokenizer, 448, 224).preprocess
     assert (how.mean, how.std, how.resample) == ((0.1, 0.2, 0.3), (0.4, 0.5, 0.6), "bilinear")

@@ -27,11 +27,11 @@ need_module("sklearn")
 
 
 def scored(expert: list[int], ours: list[int], subject: str = "a") -> ScoredPages:
-    said = np.asarray(ours)
+    found = np.asarray(ours)
     chances = np.full((len(ours), 5), 0.05)
-    chances[np.arange(len(ours)), np.maximum(said, 0)] = 0.8
-    chances[said < 0] = np.nan
-    return ScoredPages("night", subject, np.asarray(expert), said, chances)
+    chances[np.arange(len(ours)), np.maximum(found, 0)] = 0.8
+    chances[found < 0] = np.nan
+    return ScoredPages("night", subject, np.asarray(expert), found, chances)
 
 
 @given(st.lists(st.tuples(st.integers(0, 4), st.integers(0, 4)), min_size=2, max_size=60))

@@ -116,8 +116,8 @@ def test_a_pack_judged_on_people_it_was_taught_on_is_named(
     data = make_archive("npz", tmp_path / "data")
     out = tmp_path / "figures.json"
     assert run(["evaluate", str(pack), str(data), "--out", str(out)]) == 0
-    told = capfd.readouterr().err
-    assert "lists subject01, subject02 among the subjects of" in told
+    printed = capfd.readouterr().err
+    assert "lists subject01, subject02 among the subjects of" in printed
     assert json.loads(out.read_text())["warnings"]
     staging = ["stage", str(data), "--out", str(tmp_path / "staged"), "--pack", str(pack)]
     assert run([*staging, "--workers", "1"]) == 0
@@ -157,7 +157,7 @@ def _arrays(**changed: object) -> dict[str, object]:
 
 
 @pytest.mark.parametrize(
-    ("changed", "told"),
+    ("changed", "expected"),
     [
         ({"x": np.zeros(3000)}, "x: needs numbers"),
         ({"x": np.zeros((3, 0))}, "x: needs numbers"),
@@ -180,14 +180,14 @@ def _arrays(**changed: object) -> dict[str, object]:
     ],
 )
 def test_arrays_that_would_teach_nonsense_are_refused_in_one_line(
-    changed: dict[str, object], told: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+    changed: dict[str, object], expected: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     np.savez(tmp_path / "subject01.npz", **_arrays(**changed))  # type: ignore[arg-type]
     arguments = ["finetune", str(tmp_path), str(tmp_path), str(tmp_path / "run")]
     assert run(arguments) in {1, 2}
     lines = capfd.readouterr().err.splitlines()
     assert len(lines) == 1
-    assert told in lines[0]
+    assert expected in lines[0]
     assert not (tmp_path / "run").exists()
 
 

@@ -409,11 +409,11 @@ def test_no_damage_to_an_xml_or_a_text_gives_anything_but_a_clear_error(
         try:
             scoring = expert_scoring(path, scheme=scheme)
         except TapeError as error:
-            said = str(error)
+            found = str(error)
         else:
-            said = str(path)
+            found = str(path)
             assert all(stage is None or isinstance(stage, Stage) for stage in scoring.stages)
-        assert str(path) in said
+        assert str(path) in found
 
 
 def test_a_local_copy_is_checked_and_broken_files_are_counted_not_fatal(
@@ -429,13 +429,13 @@ def test_a_local_copy_is_checked_and_broken_files_are_counted_not_fatal(
     )
     write(tmp_path / "SN003.edf", [loud])
     assert run(["datasets", str(tmp_path), "--json"]) == 1
-    told = json.loads(capfd.readouterr().out)
-    assert (told["dataset"], told["nights"], told["subjects"]) == ("hmc", 2, 2)
-    assert told["hours"] == round(8 * 30 / 3600, 2)
-    assert told["stages"] == {"W": 2, "N1": 2, "N2": 4}
-    assert told["channels"] == {"F4-M1": {"F4-M1": 2}, "C4-M1": {"C4-M1": 1}}
-    assert told["odd_nights"] == {"SN003": ["F4-M1 is flat on every page looked at"]}
-    (line,) = told["broken"]
+    document = json.loads(capfd.readouterr().out)
+    assert (document["dataset"], document["nights"], document["subjects"]) == ("hmc", 2, 2)
+    assert document["hours"] == round(8 * 30 / 3600, 2)
+    assert document["stages"] == {"W": 2, "N1": 2, "N2": 4}
+    assert document["channels"] == {"F4-M1": {"F4-M1": 2}, "C4-M1": {"C4-M1": 1}}
+    assert document["odd_nights"] == {"SN003": ["F4-M1 is flat on every page looked at"]}
+    (line,) = document["broken"]
     assert "SN002_sleepscoring" in line
     assert run(["datasets", str(tmp_path)]) == 1
     assert "1 recordings could not be read" in capfd.readouterr().out

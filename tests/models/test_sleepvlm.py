@@ -51,10 +51,10 @@ def _asked(weights: Path, prompt: str, folder: Path) -> tuple[Generative, Contex
 def test_it_is_asked_as_it_was_trained(weights: Path, tmp_path: Path) -> None:
     table, context, files = _asked(weights, REASONED, tmp_path)
     assert (context.before, context.after) == (1, 1)
-    said = table.prompt
-    assert said.startswith(f"<|im_start|>system\n{REASONED}<|im_end|>\n<|im_start|>user\n")
-    assert said.endswith("<|im_end|>\n<|im_start|>assistant\n")
-    assert said.count("<|vision_start|><|picture|><|vision_end|>") == 3
+    found = table.prompt
+    assert found.startswith(f"<|im_start|>system\n{REASONED}<|im_end|>\n<|im_start|>user\n")
+    assert found.endswith("<|im_end|>\n<|im_start|>assistant\n")
+    assert found.count("<|vision_start|><|picture|><|vision_end|>") == 3
     assert (table.rationale_key, table.rules_key) == ("reasoning_text", "applicable_rules")
     (schema,) = map(json.loads, files.values())
     assert list(schema["properties"]) == ["reasoning_text", "applicable_rules", "sleep_stage"]

@@ -170,9 +170,9 @@ def test_the_daemon_gives_a_page_the_probabilities_of_training(
         recent.append(picture)
         looks.append(Look(tuple(recent), center=PAGES_BEFORE))
     stager = LocalStager(pack, "cpu", threads=1)
-    said = np.stack([opinion.log_probabilities for opinion in stager.judge(looks)])
+    probabilities = np.stack([opinion.log_probabilities for opinion in stager.judge(looks)])
     stager.close()
-    np.testing.assert_allclose(said, wanted, atol=1e-4)
+    np.testing.assert_allclose(probabilities, wanted, atol=1e-4)
 
 
 def test_a_model_is_never_calibrated_on_what_it_was_trained_on(tmp_path: Path) -> None:
@@ -192,8 +192,8 @@ def test_a_fold_chooses_by_nothing_that_its_own_subjects_had_a_part_in(tmp_path:
             folder = tmp_path / way.name / f"pair0{judged}"
             folder.mkdir(parents=True)
             clear = 2.0 if way.name == "trusting" else 0.5
-            said = {f"{gain:g} {judged}": _said(stage[judged], clear, rng) for gain in GAINS}
-            np.savez(folder / f"said-of-rows-{judged}.npz", **said)  # type: ignore[arg-type]  # numpy's stub takes every keyword for its own
+            fields = {f"{gain:g} {judged}": _opinions(stage[judged], clear, rng) for gain in GAINS}
+            np.savez(folder / f"said-of-rows-{judged}.npz", **fields)  # type: ignore[arg-type]  # numpy's stub takes every keyword for its own
     choice = choose(tmp_path, 0, shelf)
     assert choice.way == "trusting"
     assert len(choice.tried) == 9
@@ -239,10 +239,12 @@ def _four_subjects(stage: NDArray[np.uint8]) -> PageSet:
     )
 
 
-def _said(stage: NDArray[np.uint8], clear: float, rng: np.random.Generator) -> NDArray[np.float64]:
+def _opinions(
+    stage: NDArray[np.uint8], clear: float, rng: np.random.Generator
+) -> NDArray[np.float64]:
     scores = rng.normal(size=(len(stage), 5)) + clear * np.eye(5)[stage]
-    said: NDArray[np.float64] = scores - np.logaddexp.reduce(scores, axis=1, keepdims=True)
-    return said
+    found: NDArray[np.float64] = scores - np.logaddexp.reduce(scores, axis=1, keepdims=True)
+    return found
 
 
 def test_n3_of_a_simulated_night_is_n3_to_the_pack_that_ships() -> None:
@@ -262,12 +264,12 @@ def test_n3_of_a_simulated_night_is_n3_to_the_pack_that_ships() -> None:
         looks.append(Look(tuple(recent), center=before))
         deep.append(simulated.stages[epoch] is Stage.N3)
     stager = LocalStager(pack, "cpu", threads=1)
-    decider, state, said = Decider(pack.manifest.calibration), NightState(), []
+    decider, state, staged_deep = Decider(pack.manifest.calibration), NightState(), []
     for opinion in stager.judge(looks):
         state, staged = decider.step(state, opinion)
-        said.append(staged.stage is Stage.N3)
+        staged_deep.append(staged.stage is Stage.N3)
     stager.close()
-    found = np.mean(np.asarray(said)[deep])
+    found = np.mean(np.asarray(staged_deep)[deep])
     assert found >= 0.75, f"{found:.0%} of {sum(deep)} pages"
 
 

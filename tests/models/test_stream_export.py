@@ -154,15 +154,15 @@ def test_a_pack_written_in_a_stream_is_verified_and_judged_by_the_daemon(
     from hypnocast.core.types import Look, Picture
     from hypnocast.stagers.onnx.local import LocalStager
 
-    said: list[str] = []
+    values: list[str] = []
     pack = pack_folder(
-        source, tmp_path / "pack", "int4", name="streamed", recipe=RECIPE, progress=said.append
+        source, tmp_path / "pack", "int4", name="streamed", recipe=RECIPE, progress=values.append
     )
     black = np.zeros((RECIPE.height, RECIPE.width, 3), np.uint8)
     picture = Picture(3, black, "black", RECIPE.digest, quality={}, channels={})
     opinion = LocalStager(pack, "cpu", 1).judge([Look((picture,))])[0]
     assert np.isclose(np.exp(opinion.log_probabilities).sum(), 1.0)
-    assert any("peak resident" in line for line in said)
+    assert any("peak resident" in line for line in values)
 
 
 def test_an_adapter_is_merged_on_the_way(tmp_path: Path) -> None:

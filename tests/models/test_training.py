@@ -69,11 +69,11 @@ def wait_for_step(out: Path, step: int) -> None:
 
 def started(words: Sequence[str], log: Path) -> subprocess.Popen[bytes]:
     """Start a run as a shell starts it with `&`: SIGINT ignored from the beginning."""
-    with log.open("wb") as told:
+    with log.open("wb") as found:
         return subprocess.Popen(
             [sys.executable, "-m", "hypnocast_models.cli", *words],
             stdout=subprocess.DEVNULL,
-            stderr=told,
+            stderr=found,
             preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_IGN),  # noqa: PLW1509
             env={**os.environ, "OMP_NUM_THREADS": "1"},
         )
@@ -127,13 +127,13 @@ def test_a_folder_goes_on_with_nothing_but_its_own_run(
     out = tmp_path / "run"
     held = ("--without", "subject02")
     assert run(arguments(weights, data, out, *held)) == 0
-    for more, told in (
+    for more, found in (
         ((*held, "--seed", "5"), "recipe.seed"),
         ((*held, "--steps", "9"), "recipe.steps"),
         ((), "held_out"),
     ):
         assert run(arguments(weights, data, out, *more)) == 2
-        assert told in capfd.readouterr().err
+        assert found in capfd.readouterr().err
     run_of = json.loads((out / "run.json").read_text())
     assert (run_of["taught"], run_of["held_out"]) == (["subject01", "subject03"], ["subject02"])
     assert (out / "adapter" / "adapter_config.json").is_file()
@@ -170,7 +170,7 @@ def test_perception_teaches_the_eye_under_lora(weights: Path, data: Path, tmp_pa
 
 
 @pytest.mark.parametrize(
-    ("words", "told"),
+    ("words", "expected"),
     [
         (["--steps", "0"], "steps"),
         (["--accumulate", "0"], "accumulate"),
@@ -185,12 +185,12 @@ def test_perception_teaches_the_eye_under_lora(weights: Path, data: Path, tmp_pa
     ],
 )
 def test_what_cannot_be_is_refused_before_anything_is_loaded(
-    words: list[str], told: str, data: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+    words: list[str], expected: str, data: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     assert run(["finetune", str(tmp_path), str(data), str(tmp_path / "run"), *words]) == 2
     err = capfd.readouterr().err.splitlines()
     assert len(err) == 1
-    assert told in err[0]
+    assert expected in err[0]
     assert not (tmp_path / "run").exists()
 
 

@@ -94,10 +94,10 @@ def test_a_scoring_is_kept_and_compared(kept: Kept, tmp_path: Path) -> None:
     assert f"{added.offset_pages:g}" == "0"
     view = kept.view
     assert list(view.scorers["mk"]) == THEIRS
-    told = comparisons(view)["mk"]
-    assert told["pages"] == 8
-    assert told["agreement"] == pytest.approx(6 / 8)
-    assert (told["scorer_only"], told["hypnocast_only"]) == (1, 1)
+    found = comparisons(view)["mk"]
+    assert found["pages"] == 8
+    assert found["agreement"] == pytest.approx(6 / 8)
+    assert (found["scorer_only"], found["hypnocast_only"]) == (1, 1)
     assert any("agreement 75.0%" in line for line in as_text(view))
     # What was said is never changed by it.
     assert list(view.stages) == OURS
@@ -187,18 +187,18 @@ def test_kappa_is_that_of_scikit_learn(
     need_module("sklearn")
     from sklearn.metrics import cohen_kappa_score, confusion_matrix
 
-    told = compare(ours, theirs)
+    compared = compare(ours, theirs)
     both = [(a, b) for a, b in zip(ours, theirs, strict=False) if a and b]
-    assert told.pages == len(both)
+    assert compared.pages == len(both)
     missing = sum(stage is not None for stage in theirs) - len(both)
-    assert told.not_ours == missing
+    assert compared.not_ours == missing
     if not both or len({*(a for a, _ in both), *(b for _, b in both)}) == 1:
-        assert told.kappa is None
+        assert compared.kappa is None
         return
     a, b = zip(*both, strict=True)
     matrix = confusion_matrix(b, a, labels=list(STAGES))
-    assert np.array_equal(matrix, told.confusion)
-    assert told.kappa == pytest.approx(cohen_kappa_score(a, b))
+    assert np.array_equal(matrix, compared.confusion)
+    assert compared.kappa == pytest.approx(cohen_kappa_score(a, b))
 
 
 def test_a_lesson_holds_what_the_model_saw_and_how_the_scorer_staged_it(tmp_path: Path) -> None:

@@ -53,10 +53,10 @@ def files(views: list[NightView], tmp_path_factory: pytest.TempPathFactory) -> l
     return [export_night(view, "edf", folder, BERLIN)[0] for view in views]
 
 
-def hypnogram(said: Sequence[Said], pages: int) -> list[str | None]:
+def hypnogram(rows: Sequence[Said], pages: int) -> list[str | None]:
     """Return what annotations say of each page; fail where they say it twice or never."""
     stages: list[str | None] = ["never"] * pages
-    for onset, duration, text in said:
+    for onset, duration, text in rows:
         if not text.startswith("Sleep stage "):
             continue
         assert duration == pytest.approx(30.0)
@@ -67,14 +67,14 @@ def hypnogram(said: Sequence[Said], pages: int) -> list[str | None]:
     return stages
 
 
-def check(view: NightView, said: Sequence[Said]) -> None:
-    assert hypnogram(said, view.night.epochs) == list(view.stages)
-    lights = sorted((round(onset, 3), text) for onset, _, text in said if text in LIGHTS)
-    told = [mark for mark in view.night.marks if mark.kind.startswith("lights")]
+def check(view: NightView, found: Sequence[Said]) -> None:
+    assert hypnogram(found, view.night.epochs) == list(view.stages)
+    lights = sorted((round(onset, 3), text) for onset, _, text in found if text in LIGHTS)
+    values = [mark for mark in view.night.marks if mark.kind.startswith("lights")]
     assert [text for _, text in lights] == [
-        "Lights off" if mark.kind == "lights_off" else "Lights on" for mark in told
+        "Lights off" if mark.kind == "lights_off" else "Lights on" for mark in values
     ]
-    for (onset, _), mark in zip(lights, told, strict=True):
+    for (onset, _), mark in zip(lights, values, strict=True):
         assert instant(onset) == mark.at
 
 
@@ -103,9 +103,9 @@ def test_mne_reads_the_same_nights(views: list[NightView], files: list[Path]) ->
     answer = subprocess.run(
         [sys.executable, "-c", MNE, *map(str, files)], check=True, capture_output=True, text=True
     )
-    told = json.loads(answer.stdout)
+    document = json.loads(answer.stdout)
     for view, path in zip(views, files, strict=True):
-        check(view, [(onset, duration, text) for onset, duration, text in told[str(path)]])
+        check(view, [(onset, duration, text) for onset, duration, text in document[str(path)]])
 
 
 def test_nsrr_files_give_the_same_nights(views: list[NightView], tmp_path: Path) -> None:
@@ -146,9 +146,9 @@ def test_bids_csv_and_json_give_the_same_nights(views: list[NightView], tmp_path
         assert [line["stage"] or None for line in lines] == list(view.stages)
         assert [line["reason"] or None for line in lines] == list(view.night.reasons)
         [whole] = export_night(view, "json", tmp_path, BERLIN)
-        told = json.loads(whole.read_text())
-        assert msgspec.convert(told["night"], payloads.Night) == view.night
-        assert msgspec.convert(told["events"], tuple[payloads.StageEvent, ...]) == view.pages
+        document = json.loads(whole.read_text())
+        assert msgspec.convert(document["night"], payloads.Night) == view.night
+        assert msgspec.convert(document["events"], tuple[payloads.StageEvent, ...]) == view.pages
 
 
 def test_a_provisional_page_is_not_exported_as_settled() -> None:
@@ -191,10 +191,10 @@ def test_any_id_and_any_time_fit_an_edf_header(tmp_path: Path) -> None:
         session=replace(record.session, start="1970-01-01T00:00:00.000Z"),
         events=(dateless,),
     )
-    for shown, told in ((record, ["W", "N2"]), (old, ["W"])):
+    for shown, found in ((record, ["W", "N2"]), (old, ["W"])):
         [path] = export_night(view_of(shown, now=0.0), "edf", tmp_path, BERLIN)
-        pages = read_scoring(path).pages(0.0, len(told))
-        assert [page.value if page else None for page in pages] == told
+        pages = read_scoring(path).pages(0.0, len(found))
+        assert [page.value if page else None for page in pages] == found
 
 
 def test_an_unknown_format_is_refused_by_name(tmp_path: Path, views: list[NightView]) -> None:

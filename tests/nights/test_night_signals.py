@@ -103,10 +103,10 @@ def _check(names: list[str], rate: float, uv: FloatArray, sent: dict[str, FloatA
         assert np.abs(row[~there] - np.median(expected[there])).max() < 1.0
 
 
-def _check_texts(said: list[tuple[float, float | None, str]], view: NightView) -> None:
-    stages = [text.removeprefix("Sleep stage ") for _, _, text in said if "Sleep stage" in text]
+def _check_texts(texts: list[tuple[float, float | None, str]], view: NightView) -> None:
+    stages = [text.removeprefix("Sleep stage ") for _, _, text in texts if "Sleep stage" in text]
     assert stages == [stage or "?" for stage in view.stages]
-    gaps = [(on, length) for on, length, text in said if text.startswith("Not recorded: EEG F4")]
+    gaps = [(on, length) for on, length, text in texts if text.startswith("Not recorded: EEG F4")]
     assert any(
         on == pytest.approx(GAP[0], abs=1.5) and length == pytest.approx(GAP[1], abs=1.5)
         for on, length in gaps
@@ -144,9 +144,9 @@ def test_mne_reads_signals_and_stages(taped: Taped, view: NightView, exported: P
     answer = subprocess.run(
         [sys.executable, "-c", MNE, str(exported)], check=True, capture_output=True, text=True
     )
-    told = json.loads(answer.stdout)
-    _check(told["names"], told["rate"], np.array(told["uv"]), _sent(taped, view))
-    _check_texts([(on, length, text) for on, length, text in told["said"]], view)
+    document = json.loads(answer.stdout)
+    _check(document["names"], document["rate"], np.array(document["uv"]), _sent(taped, view))
+    _check_texts([(on, length, text) for on, length, text in document["said"]], view)
 
 
 def test_hypnocast_replays_its_own_export(exported: Path, view: NightView) -> None:

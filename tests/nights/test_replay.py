@@ -39,10 +39,10 @@ TROUBLES = (
 
 
 async def _replayed(pack: Path, tape: Path, *, bed: str = "") -> list[payloads.StageEvent]:
-    told = Replayed()
+    replayed = Replayed()
     config = Config(pack=PackConfig(name=str(pack)))
-    await replay(config, ReplaySettings(tape, bed=bed), watchers=(told,))
-    return told.events
+    await replay(config, ReplaySettings(tape, bed=bed), watchers=(replayed,))
+    return replayed.events
 
 
 def _same_stages(
@@ -115,10 +115,14 @@ async def test_a_night_judged_by_one_pack_is_never_shown_as_another_packs(
     ]
     edfio.Edf(signals).write(recording)
     settings = ReplaySettings(recording, journal=tmp_path / "journal")
-    told = [Replayed(), Replayed()]
-    for once in told:
+    replayed = [Replayed(), Replayed()]
+    for once in replayed:
         await replay(Config(pack=PackConfig(name=str(pack))), settings, watchers=(once,))
-    assert [event.id for event in told[0].events] == [event.id for event in told[1].events] != []
+    assert (
+        [event.id for event in replayed[0].events]
+        == [event.id for event in replayed[1].events]
+        != []
+    )
     other = make_tiny_pack(tmp_path / "other", seed=9)
     with pytest.raises(JournalError, match="another pack"):
         await replay(Config(pack=PackConfig(name=str(other))), settings)

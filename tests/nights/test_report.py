@@ -58,7 +58,7 @@ class Reader(HTMLParser):
         self.words += f"{data} "
 
 
-def told(record: NightRecord) -> str:
+def sheet_of(record: NightRecord) -> str:
     page = report(view_of(record, now=0.0), BERLIN)
     assert not re.search(r"https?://|url\((?!#)", page)
     return " ".join(Reader(page).words.split())
@@ -70,19 +70,19 @@ def a_stretch(stage: payloads.StageName, pages: int) -> list[payloads.StageName 
 
 def test_every_kind_of_night_has_a_report() -> None:
     for record in random_nights(8):
-        words = told(record)
+        words = sheet_of(record)
         assert "Research software: no diagnosis, no alarm function" in words
         assert "SIMULATED" in words
         assert "S-001" in words
 
 
 def test_what_is_undefined_is_shown_as_undefined() -> None:
-    asleep_never = told(a_night(["W"] * 10))
+    asleep_never = sheet_of(a_night(["W"] * 10))
     assert "Sleep onset latency undefined" in asleep_never
     assert "REM latency undefined" in asleep_never
     assert "Total sleep time 0.0 min" in asleep_never
     assert "Sleep efficiency 0.0 %" in asleep_never
-    slept = told(a_night([*a_stretch("W", 4), *a_stretch("N2", 10), *a_stretch("R", 6)]))
+    slept = sheet_of(a_night([*a_stretch("W", 4), *a_stretch("N2", 10), *a_stretch("R", 6)]))
     assert "Sleep onset latency 2.0 min" in slept
     assert "REM latency 5.0 min" in slept
     assert "Sleep efficiency 80.0 %" in slept
@@ -90,7 +90,7 @@ def test_what_is_undefined_is_shown_as_undefined() -> None:
 
 
 def test_what_was_withheld_is_listed_with_the_reason_and_what_it_touches() -> None:
-    words = told(a_night(["W", None, None, "N2", None, "N2"], reasons=("detached", "too_late")))
+    words = sheet_of(a_night(["W", None, None, "N2", None, "N2"], reasons=("detached", "too_late")))
     assert "detached 2 1.0 min the EEG was detached" in words
     assert "too_late 1 0.5 min the model answered too late" in words
     assert "† pages without a stage" in words
@@ -102,7 +102,7 @@ def test_pages_for_review_are_listed_by_time() -> None:
         msgspec.structs.replace(e, review=e.epoch == 3, confidence=0.41) for e in record.events
     ]
     record = NightRecord(record.session, tuple(events), (), (), ())
-    assert "23:01:30 · page 3 N2 41%" in told(record)
+    assert "23:01:30 · page 3 N2 41%" in sheet_of(record)
 
 
 @pytest.mark.parametrize("evening", ["2026-03-28T21:10:00", "2026-10-24T20:10:00"])
@@ -120,7 +120,7 @@ def test_the_clock_below_a_figure_is_right_after_the_change_of_summer_time(eveni
 
 def test_no_text_of_the_night_becomes_markup() -> None:
     mark = payloads.NightMark(at=instant(10), kind="note", text="<script>alert(1)</script>")
-    assert "<script>alert(1)</script>" in told(a_night(["N2"], marks=[mark]))
+    assert "<script>alert(1)</script>" in sheet_of(a_night(["N2"], marks=[mark]))
 
 
 @pytest.mark.parametrize(("form", "magic"), [("pdf", b"%PDF-"), ("png", b"\x89PNG\r\n")])

@@ -36,14 +36,14 @@ async def _keep(folder: Path) -> None:
     """Two nights: the pack beside parts on every third page, and the scorer is with it."""
     async with Journal.open(folder / JOURNAL) as journal:
         for record in random_nights(6)[4:]:
-            said, corrections = [], []
+            values, corrections = [], []
             staged = [e for e in record.events if e.status == "final" and e.stage is not None]
             for event in staged:
                 assert event.stage is not None
                 stage = _other(event.stage) if event.epoch % 3 == 0 else event.stage
                 chances = np.full(5, 0.05)
                 chances[[one.value for one in STAGES].index(stage)] = 0.8
-                said.append(
+                values.append(
                     BesideRecord(
                         session=event.session,
                         epoch=event.epoch,
@@ -63,7 +63,7 @@ async def _keep(folder: Path) -> None:
                 Batch(
                     sessions=(record.session,),
                     events=tuple(EventDraft(event) for event in record.events),
-                    beside=tuple(said),
+                    beside=tuple(values),
                     corrections=tuple(corrections),
                 )
             )
@@ -117,8 +117,8 @@ def test_many_nights_say_whether_the_pack_should_be_changed(config: Config) -> N
     assert better is not None
     assert better[0] > 0.0
     assert better[1] > 0.0
-    told = "\n".join(compared_lines(found))
-    assert "other 1.0.0 agrees better" in told
+    values = "\n".join(compared_lines(found))
+    assert "other 1.0.0 agrees better" in values
     assert [row["session"] for row in compared_json(found)] == [night.session for night in found]
 
 

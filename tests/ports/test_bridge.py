@@ -68,7 +68,7 @@ async def test_the_centre_receives_every_event_once_by_id_though_it_was_down(
         )
         await running.go_to(CLOCK_0 + 3 * PAGE_S + 2.0, BED, 3)
         await until(lambda: len(before.json_of(TOPICS.events(BED))) >= 3, "three events")
-        heard = before.json_of(TOPICS.events(BED))
+        found = before.json_of(TOPICS.events(BED))
         centre.kill()
         await running.go_to(CLOCK_0 + 5 * PAGE_S + 2.0, BED, 5)
         centre.start()
@@ -77,7 +77,7 @@ async def test_the_centre_receives_every_event_once_by_id_though_it_was_down(
         want = [event.id for event in durable]
 
         def ids() -> list[str]:
-            return [event["id"] for event in heard + after.json_of(TOPICS.events(BED))]
+            return [event["id"] for event in found + after.json_of(TOPICS.events(BED))]
 
         await until(lambda: set(want) <= set(ids()), "all events")
         assert list(dict.fromkeys(ids())) == want
@@ -97,7 +97,7 @@ async def test_a_command_given_at_the_centre_is_obeyed_at_the_bed(
     ):
         source.go_to(CLOCK_0 + 10.0)
         await until(lambda: listener.of(TOPICS.status(BED)), "the bed")
-        listener.tell(
+        listener.publish(
             TOPICS.command(BED), {"command": "start_session", "request": "r1", "subject": "S1"}
         )
         await until(lambda: listener.json_of(TOPICS.reply(BED)), "the reply")

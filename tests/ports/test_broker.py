@@ -47,10 +47,10 @@ async def test_it_retains_and_says_the_last_will(caplog: pytest.LogCaptureFixtur
     assert caplog.records == []
 
 
-@pytest.mark.parametrize("told", [True, False], ids=["told", "found out"])
-async def test_the_link_falls_back_to_3_1_1(tmp_path: Path, told: bool) -> None:
+@pytest.mark.parametrize("announced", [True, False], ids=["announced", "found out"])
+async def test_the_link_falls_back_to_3_1_1(tmp_path: Path, announced: bool) -> None:
     async with embedded_broker() as offered:
-        settings = offered if told else BrokerSettings(port=offered.port, login_s=1.0)
+        settings = offered if announced else BrokerSettings(port=offered.port, login_s=1.0)
         async with (
             Journal.open(tmp_path / "state" / "journal.sqlite") as journal,
             listening(settings.port, v5=False) as listener,

@@ -262,13 +262,13 @@ def test_a_damaged_file_is_a_clear_error_or_what_can_be_read(
         at = data.draw(st.integers(0, 1400))
         raw[at] = data.draw(st.integers(0, 255))
     path.write_bytes(bytes(raw[: data.draw(st.integers(0, len(raw)))]))
-    told = str(path)
+    found = str(path)
     try:
         for _ in open_recording(path).arrivals(1000.0):
             pass
     except TapeError as error:
-        told = str(error)
-    assert str(path) in told
+        found = str(error)
+    assert str(path) in found
 
 
 def test_what_is_no_recording_is_refused(tmp_path: Path) -> None:

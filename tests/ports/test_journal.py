@@ -232,16 +232,16 @@ def test_whatever_is_committed_is_numbered_without_a_hole_and_never_doubled(
     batches: list[list[tuple[str, int, bool]]], restart_at: int
 ) -> None:
     async def run(path: Path) -> None:
-        said: dict[str, list[str]] = {"bed1": [], "bed2": []}
+        values: dict[str, list[str]] = {"bed1": [], "bed2": []}
         journal = Journal.open(path)
-        for bed in said:
+        for bed in values:
             await journal.commit(a_batch(session=a_session(bed)))
         for n, batch in enumerate(batches):
             if n == restart_at:
                 await journal.aclose()
                 journal = Journal.open(path)
             events = [an_event(k, bed=bed, provisional=early) for bed, k, early in batch]
-            expected = {bed: list(ids) for bed, ids in said.items()}
+            expected = {bed: list(ids) for bed, ids in values.items()}
             refused = False
             for event in events:
                 terminal = event.id.removesuffix("/0") + "/1"
@@ -255,10 +255,10 @@ def test_whatever_is_committed_is_numbered_without_a_hole_and_never_doubled(
                 assert refused
             else:
                 assert not refused
-                said = expected
+                values = expected
         await journal.aclose()
         with JournalReader(path) as reader:
-            for bed, ids in said.items():
+            for bed, ids in values.items():
                 rows = reader.events(bed, 0, 1000)
                 assert [row.id for row in rows] == ids
                 assert [row.sequence for row in rows] == list(range(1, len(ids) + 1))

@@ -135,9 +135,9 @@ def test_a_full_disk_costs_durability_but_no_event(tmp_path: Path) -> None:
 
 
 def test_a_read_only_disk_is_reported_at_the_start(tmp_path: Path) -> None:
-    told = _on_own_disk(tmp_path, "ro", "read-only")
-    assert "Read-only file system" in told
-    assert "Name a directory" in told
+    found = _on_own_disk(tmp_path, "ro", "read-only")
+    assert "Read-only file system" in found
+    assert "Name a directory" in found
 
 
 async def test_files_belong_to_nobody_else(path: Path) -> None:

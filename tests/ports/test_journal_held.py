@@ -47,16 +47,16 @@ def test_memory_is_bounded_and_every_event_is_either_held_or_named_as_lost(
     held = a_full_memory(pages, delivered)
     assert held.size <= ROOM
     assert pages - 1 in epochs(held), "the newest is always kept"
-    told = held.given_up.get("bed1-night")
-    assert len(epochs(held)) + (told.count if told else 0) == pages
+    found = held.given_up.get("bed1-night")
+    assert len(epochs(held)) + (found.count if found else 0) == pages
 
 
 def test_what_the_broker_has_goes_first_then_the_oldest() -> None:
     fits = len(epochs(a_full_memory(60)))
     held = a_full_memory(fits + 3, frozenset({4, 5}))
     assert epochs(held) == [1, 2, 3, *range(6, fits + 3)]
-    told = held.given_up["bed1-night"]
-    assert (told.first, told.last, told.count, told.unsent) == (0, 5, 3, 1)
+    values = held.given_up["bed1-night"]
+    assert (values.first, values.last, values.count, values.unsent) == (0, 5, 3, 1)
 
 
 @pytest.mark.promise(2)

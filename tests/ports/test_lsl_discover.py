@@ -16,14 +16,14 @@ def kinds(found: FoundStream) -> set[ProblemKind]:
 def test_a_unit_that_the_configuration_gives_is_not_missed() -> None:
     silent = unique("silent")
     with outlets(Stream(silent, source_id=silent, labels=("F4-M1", "Fz"), unit=None)):
-        told = {}
+        values = {}
         for units in ((), ("f4-m1",), ("F4-M1", "Fz"), ("*",)):
             beds = (BedStreams("one", (Selector(source_id=silent),), units),)
             (found,) = [one for one in discover(beds, wait_s=2.0) if one.seen.name == silent]
-            told[units] = [str(problem) for problem in found.problems]
-    assert "no unit for F4-M1, Fz" in told[()][0]
-    assert "no unit for Fz" in told[("f4-m1",)][0]
-    assert told[("F4-M1", "Fz")] == told[("*",)] == []
+            values[units] = [str(problem) for problem in found.problems]
+    assert "no unit for F4-M1, Fz" in values[()][0]
+    assert "no unit for Fz" in values[("f4-m1",)][0]
+    assert values[("F4-M1", "Fz")] == values[("*",)] == []
 
 
 def test_every_stream_is_shown_with_its_bed_and_what_is_wrong_with_it() -> None:

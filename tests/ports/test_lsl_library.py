@@ -32,11 +32,11 @@ def test_without_liblsl_one_line_says_what_to_do(tmp_path: Path) -> None:
         "from hypnocast.ports.lsl.source import LslSource\n"
         "try:\n    LslSource()\nexcept InstallError as error:\n    print(error)\n"
     )
-    told = run(code, PYLSL_LIB=str(broken))
-    assert told.returncode == 0, told.stderr
-    assert len(told.stdout.splitlines()) == 1
+    printed = run(code, PYLSL_LIB=str(broken))
+    assert printed.returncode == 0, printed.stderr
+    assert len(printed.stdout.splitlines()) == 1
     for word in ("liblsl", "PYLSL_LIB", "mne-lsl"):
-        assert word in told.stdout
+        assert word in printed.stdout
 
 
 def test_settings_reach_liblsl_before_its_first_use() -> None:
@@ -51,9 +51,9 @@ def test_settings_reach_liblsl_before_its_first_use() -> None:
         "print(re.search('v4data_port>(.*?)<', outlet.get_info().as_xml())[1])\n"
         "configure_lsl(LslNetwork(base_port=32000))\n"
     )
-    told = run(code)
-    assert 31000 <= int(told.stdout) < 31040
-    assert "already configured otherwise" in told.stderr
+    printed = run(code)
+    assert 31000 <= int(printed.stdout) < 31040
+    assert "already configured otherwise" in printed.stderr
 
 
 def test_settings_that_are_not_given_leave_liblsls_own_in_force() -> None:
@@ -90,8 +90,8 @@ def test_a_peer_in_the_configuration_leaves_the_session_id_of_the_file_in_force(
         "outlet = pylsl.StreamOutlet(pylsl.StreamInfo('x', 'EEG', 1, 1.0, 'float32', 'x'))\n"
         "print(outlet.get_info().session_id())\n"
     )
-    told = run(code, LSLAPICFG=str(own))
-    assert told.stdout.strip() == "sleep", told.stderr
+    printed = run(code, LSLAPICFG=str(own))
+    assert printed.stdout.strip() == "sleep", printed.stderr
 
 
 @pytest.mark.parametrize("peer", ["", "a, b", "x}\n[ports]\nBasePort = 1"])

@@ -74,9 +74,9 @@ async def test_cloudevents_attributes_ride_on_mqtt_5(broker: Mosquitto, journal:
         await _pages(journal, 0, 1)
         await until(listener.sequences)
     (properties,) = listener.properties(TOPICS.events("bed1"))
-    told = properties.json()  # type: ignore[no-untyped-call]  # paho's
-    assert told["ContentType"] == "application/json"
-    attributes = dict(told["UserProperty"])
+    found = properties.json()  # type: ignore[no-untyped-call]  # paho's
+    assert found["ContentType"] == "application/json"
+    attributes = dict(found["UserProperty"])
     assert attributes["specversion"] == "1.0"
     assert attributes["id"] == "bed1-night/0/1"
     assert attributes["source"] == "hypnocast/lab/bed/bed1"
@@ -186,11 +186,11 @@ async def test_home_assistant_gets_its_documents_again_when_it_is_born(
         link.retain_bytes(topic, b"{}", content_type="application/json")
         await until(lambda: len(listener.of(topic)) == 1)
 
-        def told_again() -> bool:
-            listener.tell("homeassistant/status", b"online")
+        def announced_again() -> bool:
+            listener.publish("homeassistant/status", b"online")
             return len(listener.of(topic)) >= 2
 
-        await until(told_again)
+        await until(announced_again)
 
 
 async def test_a_broker_that_was_never_there_is_waited_for(journal: Journal) -> None:

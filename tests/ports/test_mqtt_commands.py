@@ -46,10 +46,10 @@ class Bedside:
     """Obeys, and remembers what it was told."""
 
     def __init__(self) -> None:
-        self.told: list[Command] = []
+        self.obeyed: list[Command] = []
 
     async def __call__(self, bed: str, command: Command) -> Reply:
-        self.told.append(command)
+        self.obeyed.append(command)
         if isinstance(command, commands.EndSession):
             raise CommandError(f"session {command.session} does not run")
         if isinstance(command, commands.LightsOn):
@@ -72,16 +72,16 @@ async def test_a_repeated_command_is_obeyed_once_and_answered_each_time(
     pipeline = Bedside()
     async with linked(BrokerSettings(port=broker.port), journal, pipeline):
         for _ in range(3):
-            listener.tell(COMMAND, NOTE)
+            listener.publish(COMMAND, NOTE)
         assert len(await _replies(listener, 3)) == 3
     async with linked(BrokerSettings(port=broker.port), journal, pipeline):  # after a restart
-        listener.tell(COMMAND, NOTE)
+        listener.publish(COMMAND, NOTE)
         replies = await _replies(listener, 4)
         assert all(reply == replies[0] for reply in replies)
-        assert len(pipeline.told) == 1
-        listener.tell(COMMAND, {**NOTE, "text": "something else"})
+        assert len(pipeline.obeyed) == 1
+        listener.publish(COMMAND, {**NOTE, "text": "something else"})
         assert "another command" in (await _replies(listener, 5))[4]["error"]
-        assert len(pipeline.told) == 1
+        assert len(pipeline.obeyed) == 1
 
 
 async def test_what_cannot_be_obeyed_is_answered_and_may_be_tried_again(
@@ -90,13 +90,15 @@ async def test_what_cannot_be_obeyed_is_answered_and_may_be_tried_again(
     pipeline = Bedside()
     async with linked(BrokerSettings(port=broker.port), journal, pipeline):
         end = {"command": "end_session", "request": "e1", "session": "old"}
-        listener.tell(COMMAND, end)
-        listener.tell(COMMAND, end)
+        listener.publish(COMMAND, end)
+        listener.publish(COMMAND, end)
         first, second = await _replies(listener, 2)
         assert first == second
         assert first["error"] == "session old does not run"
-        listener.tell(COMMAND, {"command": "lights_on", "request": "l1", "session": "bed1-night"})
-        listener.tell(COMMAND, NOTE)
+        listener.publish(
+            COMMAND, {"command": "lights_on", "request": "l1", "session": "bed1-night"}
+        )
+        listener.publish(COMMAND, NOTE)
         _, _, defect, after = await _replies(listener, 4)
         assert defect["error"] == "internal fault: ZeroDivisionError"
         assert after["ok"]
@@ -119,26 +121,26 @@ async def test_what_is_no_command_is_refused_in_words(
 ) -> None:
     pipeline = Bedside()
     async with linked(BrokerSettings(port=broker.port), journal, pipeline):
-        listener.tell(COMMAND, payload)
+        listener.publish(COMMAND, payload)
         (reply,) = await _replies(listener, 1)
         assert words in reply["error"]
         assert reply["request"] == ("r7" if b"r7" in payload else "")
         named = next((name for name in ("note", "reboot") if name.encode() in payload), "")
         assert reply["command"] == named
-        assert pipeline.told == []
+        assert pipeline.obeyed == []
 
 
 async def test_a_retained_command_is_ignored(
     broker: Mosquitto, journal: Journal, listener: Listener
 ) -> None:
-    listener.tell(COMMAND, NOTE, retain=True)
+    listener.publish(COMMAND, NOTE, retain=True)
     await until(lambda: listener.of(COMMAND))
     pipeline = Bedside()
     async with linked(BrokerSettings(port=broker.port), journal, pipeline) as link:
         await until(lambda: link._inbox.ignored)
-        listener.tell(COMMAND, {**NOTE, "request": "n2"})
+        listener.publish(COMMAND, {**NOTE, "request": "n2"})
         await _replies(listener, 1)
-        assert [command.request for command in pipeline.told] == ["n2"]
+        assert [command.request for command in pipeline.obeyed] == ["n2"]
         assert link._inbox.ignored == {"retained": 1}
 
 
@@ -147,7 +149,7 @@ async def test_a_flood_of_commands_is_cut_off_and_states_still_go_out(
 ) -> None:
     async with linked(BrokerSettings(port=broker.port), journal) as link:
         for k in range(300):
-            listener.tell(COMMAND, {**NOTE, "request": f"r{k}"})
+            listener.publish(COMMAND, {**NOTE, "request": f"r{k}"})
         # What comes faster than it can be looked at is not even counted.
         await until(lambda: link._inbox.ignored.get("too_many", 0) > 20)
         assert len(listener.of(REPLY)) <= 40
@@ -166,13 +168,13 @@ async def test_catch_up_closes_a_gap_in_pieces(
         while more:
             since = have[-1] if have else 5
             asked = {"command": "catch_up", "request": f"c{since}", "since": since, "limit": 10}
-            listener.tell(COMMAND, asked)
+            listener.publish(COMMAND, asked)
             reply = (await _replies(listener, len(have) // 10 + 1))[-1]
             have += [event["sequence"] for event in reply["events"]]
             more = reply["more"]
         assert have == list(range(6, 31))
         beyond = {"command": "catch_up", "request": "beyond", "since": 10**30}
-        listener.tell(COMMAND, beyond)
+        listener.publish(COMMAND, beyond)
         reply = next(
             one
             for one in await _replies(listener, len(have) // 10 + 2)
@@ -192,10 +194,12 @@ async def test_a_slow_question_does_not_hold_up_lights_off(
         return await nobody(bed, command)
 
     async with linked(BrokerSettings(port=broker.port), journal, slow):
-        listener.tell(
+        listener.publish(
             COMMAND, {"command": "explain", "request": "x", "session": "bed1-night", "epoch": 0}
         )
-        listener.tell(COMMAND, {"command": "lights_off", "request": "l", "session": "bed1-night"})
+        listener.publish(
+            COMMAND, {"command": "lights_off", "request": "l", "session": "bed1-night"}
+        )
         (first,) = await _replies(listener, 1)
         assert first["request"] == "l"
         answer.set()

@@ -188,14 +188,14 @@ async def test_a_view_that_falls_behind_says_so_and_reads_all_anew(
         try:
             await until(lambda: feed.link.connected, "the view is connected")
             for number in range(2000):
-                listener.tell(topic, {"number": number}, retain=True)
+                listener.publish(topic, {"number": number}, retain=True)
             await until(lambda: feed.dropped, "messages are dropped")
             newest = b'{"number": 1999}'
             await until(lambda: taken.get("bed/bed1/status") == newest, "the newest state")
             assert any("messages dropped" in problem for problem in problems)
         finally:
             await ended(task)
-            listener.tell(topic, b"", retain=True)
+            listener.publish(topic, b"", retain=True)
 
 
 def test_what_is_relied_upon_of_aiomqtt_beyond_what_it_promises() -> None:

@@ -53,9 +53,9 @@ def test_a_recording_begins_at_the_fraction_of_a_second_that_its_first_record_na
     assert ours.start is not None
     assert ours.start.replace(tzinfo=None) == datetime.combine(theirs.startdate, theirs.starttime)
     assert ours.start.microsecond == 394500
-    told = [(a.onset, a.text) for a in ours.annotations]
-    assert told == [(a.onset, a.text) for a in theirs.annotations]
-    assert told == list(zip(*_mne_annotations(path), strict=True))
+    values = [(a.onset, a.text) for a in ours.annotations]
+    assert values == [(a.onset, a.text) for a in theirs.annotations]
+    assert values == list(zip(*_mne_annotations(path), strict=True))
     first = next(a for a in ours.arrivals() if isinstance(a, Chunk))
     assert first.stamps[0] == 0.0
 
@@ -279,5 +279,5 @@ def test_a_recording_is_read_by_the_names_of_a_bed(tmp_path: Path) -> None:
     toml.write_text(
         '[[bed]]\nid = "amp"\nstreams = [{ name = "amp" }]\nroles = { "F4-M1" = "Channel 7" }\n'
     )
-    told = draw_from_file(load_config(toml), path, 1, "clinical-448x224", bed="amp")
-    assert told.picture.channels == {Role.F4: "Channel 7"}
+    drawn = draw_from_file(load_config(toml), path, 1, "clinical-448x224", bed="amp")
+    assert drawn.picture.channels == {Role.F4: "Channel 7"}

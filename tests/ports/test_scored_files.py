@@ -79,14 +79,14 @@ BROKEN = {
 
 @pytest.mark.parametrize("name", BROKEN)
 def test_a_broken_file_is_refused_by_its_line(tmp_path: Path, name: str) -> None:
-    old, new, told = BROKEN[name]
+    old, new, fault = BROKEN[name]
     text = (SAMPLES / name).read_text(encoding="utf-8")
     assert old in text
     path = tmp_path / name
     path.write_text(text.replace(old, new, 1), encoding="utf-8", newline="")
     with pytest.raises(TapeError) as refused:
         read_scoring(path)
-    assert told in str(refused.value)
+    assert fault in str(refused.value)
 
 
 night_stages = st.lists(st.sampled_from(["W", "N1", "N2", "N3", "R", None]), min_size=1)

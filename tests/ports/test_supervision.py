@@ -110,8 +110,8 @@ def test_a_failure_inside_a_loop_is_logged_once_and_reported_while_it_lasts(
     until(lambda: not supervisor.problems(), "it is well again")
     go.set()
     worker.stop(5.0)
-    told = capsys.readouterr()
-    assert (told.out + told.err).count("a worker failed") == 1
+    printed = capsys.readouterr()
+    assert (printed.out + printed.err).count("a worker failed") == 1
 
 
 async def test_a_task_runs_again_after_a_failure_until_it_is_cancelled() -> None:

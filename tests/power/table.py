@@ -45,8 +45,8 @@ def rows(one: Lives, folder: Path, port: int, *, scale: int) -> Iterator[Row]:
         for number in range(4 * scale)
     ]
     yield Row("every sync works", alone, 35)
-    heard = [replace(life, port=port, beds=1 + number % 2, pages=8) for number in range(2 * scale)]
-    yield Row("every sync works, a broker listens", heard, 35)
+    values = [replace(life, port=port, beds=1 + number % 2, pages=8) for number in range(2 * scale)]
+    yield Row("every sync works, a broker listens", values, 35)
     for only, words in FILES.items():
         places = syncs_of(one, folder, life, only)
         for count in COUNTS if long else COUNTS[::2]:

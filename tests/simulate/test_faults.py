@@ -30,7 +30,7 @@ BED = "bed-01"
 EVERYTHING = 90 * RATE
 
 
-class Heard:
+class Received:
     """What came of one stream."""
 
     def __init__(self, arrivals: Iterable[tuple[str, Arrival]], suffix: str = "psg") -> None:
@@ -59,20 +59,20 @@ class Heard:
         return local
 
 
-def hear(*faults: str, chunk_s: float = 0.25, montage: str = "bipolar") -> Heard:
+def receive(*faults: str, chunk_s: float = 0.25, montage: str = "bipolar") -> Received:
     suffix = "eeg" if montage == "split" else "psg"
     source = SimulatedSource(
         [BED, "bed-02"], seed=4, stages=STAGES, faults=faults, chunk_s=chunk_s, montage=montage
     )
-    return Heard(source, suffix)
+    return Received(source, suffix)
 
 
 @pytest.fixture(scope="module")
-def sound() -> Heard:
-    return hear()
+def sound() -> Received:
+    return receive()
 
 
-def test_without_faults_every_sample_comes_once_at_its_time(sound: Heard) -> None:
+def test_without_faults_every_sample_comes_once_at_its_time(sound: Received) -> None:
     assert np.array_equal(sound.times, np.arange(EVERYTHING))
     assert np.allclose(sound.stamps, START + np.arange(EVERYTHING) / RATE, atol=1e-9)
     assert [reading.at - START for reading in sound.readings] == list(range(0, 90, 5))
@@ -99,7 +99,7 @@ ALL_KINDS: Sequence[str] = (
 
 
 def test_faults_do_not_depend_on_how_time_is_cut() -> None:
-    coarse, fine = (hear(*ALL_KINDS, chunk_s=length) for length in (10.0, 0.03))
+    coarse, fine = (receive(*ALL_KINDS, chunk_s=length) for length in (10.0, 0.03))
     assert coarse.stamps.tobytes() == fine.stamps.tobytes()
     assert coarse.samples.tobytes() == fine.samples.tobytes()
     assert [(r.at, r.offset) for r in coarse.readings] == [(r.at, r.offset) for r in fine.readings]
@@ -107,66 +107,66 @@ def test_faults_do_not_depend_on_how_time_is_cut() -> None:
     assert coarse.lost == fine.lost
 
 
-def test_a_fault_of_one_bed_or_stream_leaves_the_others_alone(sound: Heard) -> None:
-    elsewhere = hear("bed-02/dropout@10+20", "bed-02/unit:absent")
+def test_a_fault_of_one_bed_or_stream_leaves_the_others_alone(sound: Received) -> None:
+    elsewhere = receive("bed-02/dropout@10+20", "bed-02/unit:absent")
     assert np.array_equal(elsewhere.samples, sound.samples)
     assert elsewhere.headers == sound.headers
-    split = hear("bed-01/ecg/nan@0+90", "bed-01/eog/unit:absent", montage="split")
+    split = receive("bed-01/ecg/nan@0+90", "bed-01/eog/unit:absent", montage="split")
     assert np.isfinite(split.samples).all()
     assert {channel.unit for channel in split.headers[0].channels} == {"volts"}
 
 
 @pytest.mark.parametrize("kind", ["dropout", "silent"])
-def test_lost_samples_are_gone_and_the_rest_has_not_moved(kind: str, sound: Heard) -> None:
-    heard = hear(f"{kind}@33+10")
+def test_lost_samples_are_gone_and_the_rest_has_not_moved(kind: str, sound: Received) -> None:
+    received = receive(f"{kind}@33+10")
     kept = np.r_[0 : 33 * RATE, 43 * RATE : EVERYTHING]
-    assert np.array_equal(heard.times, kept)
-    assert np.array_equal(heard.samples, sound.samples[kept])
-    away = [r for r in heard.readings if 33 <= r.at - START < 43]
+    assert np.array_equal(received.times, kept)
+    assert np.array_equal(received.samples, sound.samples[kept])
+    away = [r for r in received.readings if 33 <= r.at - START < 43]
     assert (len(away) == 2) == (kind == "dropout"), "only a silent sender's clock is silent too"
-    assert len(heard.lost) == 1
+    assert len(received.lost) == 1
 
 
 def test_without_a_duration_it_lasts_to_the_end() -> None:
-    heard = hear("silent@33")
-    assert heard.times[-1] == 33 * RATE - 1
-    assert heard.lost == []
+    received = receive("silent@33")
+    assert received.times[-1] == 33 * RATE - 1
+    assert received.lost == []
 
 
-def test_late_samples_come_at_once_in_the_end(sound: Heard) -> None:
-    heard = hear("late@20+15")
-    assert np.array_equal(np.sort(heard.times), sound.times)
-    together = next(chunk for chunk in heard.chunks if len(chunk.samples) == 15 * RATE)
+def test_late_samples_come_at_once_in_the_end(sound: Received) -> None:
+    received = receive("late@20+15")
+    assert np.array_equal(np.sort(received.times), sound.times)
+    together = next(chunk for chunk in received.chunks if len(chunk.samples) == 15 * RATE)
     assert together.arrived == START + 35.0
-    order = np.argsort(heard.times, kind="stable")
-    assert np.array_equal(heard.samples[order], sound.samples)
+    order = np.argsort(received.times, kind="stable")
+    assert np.array_equal(received.samples[order], sound.samples)
 
 
 def test_a_flood_is_twenty_times_as_much() -> None:
-    heard = hear("flood@20+2")
-    assert len(heard.samples) == EVERYTHING + 19 * 2 * RATE
-    assert (np.diff(heard.stamps) > 0).all()
+    received = receive("flood@20+2")
+    assert len(received.samples) == EVERYTHING + 19 * 2 * RATE
+    assert (np.diff(received.stamps) > 0).all()
 
 
 @pytest.mark.parametrize(("which", "same"), [("same", True), ("new", False)])
-def test_a_restart_closes_and_opens_again(which: str, same: bool, sound: Heard) -> None:
-    heard = hear(f"restart:{which}@40+5")
-    first, second = heard.headers
+def test_a_restart_closes_and_opens_again(which: str, same: bool, sound: Received) -> None:
+    received = receive(f"restart:{which}@40+5")
+    first, second = received.headers
     assert (first.uid == second.uid) == same
     assert first.source_id == second.source_id
-    assert heard.lost[0].at == START + 40.0
+    assert received.lost[0].at == START + 40.0
     kept = np.r_[0 : 40 * RATE, 45 * RATE : EVERYTHING]
-    assert np.array_equal(heard.samples, sound.samples[kept])
+    assert np.array_equal(received.samples, sound.samples[kept])
 
 
 def test_two_restarts_give_three_uids() -> None:
-    headers = hear("restart:new@20+5", "restart:new@40+5").headers
+    headers = receive("restart:new@20+5", "restart:new@40+5").headers
     assert len({header.uid for header in headers}) == 3
 
 
-def _changed(heard: Heard, sound: Heard, first: int, last: int) -> list[int]:
+def _changed(received: Received, sound: Received, first: int, last: int) -> list[int]:
     """Columns that changed within a window; outside of it nothing may have."""
-    differ = heard.samples != sound.samples
+    differ = received.samples != sound.samples
     outside = np.ones(EVERYTHING, dtype=bool)
     outside[first * RATE : last * RATE] = False
     assert not differ[outside].any()
@@ -177,80 +177,80 @@ def _changed(heard: Heard, sound: Heard, first: int, last: int) -> list[int]:
     ("what", "columns"), [("F4-M1", [0]), ("M1", [0, 1, 2]), ("E2", [4]), ("Chin1", [5])]
 )
 def test_a_detached_electrode_spoils_all_leads_on_it(
-    what: str, columns: list[int], sound: Heard
+    what: str, columns: list[int], sound: Received
 ) -> None:
-    heard = hear(f"detached:{what}@10+20")
-    assert _changed(heard, sound, 10, 30) == columns
-    spoilt = heard.samples[10 * RATE : 30 * RATE, columns[0]].astype(np.float64)
+    received = receive(f"detached:{what}@10+20")
+    assert _changed(received, sound, 10, 30) == columns
+    spoilt = received.samples[10 * RATE : 30 * RATE, columns[0]].astype(np.float64)
     f = np.abs(np.fft.rfft(spoilt * np.hanning(spoilt.size)))
     assert f[20 * 50] > 20 * np.median(f), "mains hum"
     assert np.ptp(spoilt) > 200.0
 
 
-def test_flat_hum_clipped_and_nan(sound: Heard) -> None:
-    flat = hear("flat:C4-M1@10+5")
+def test_flat_hum_clipped_and_nan(sound: Received) -> None:
+    flat = receive("flat:C4-M1@10+5")
     assert _changed(flat, sound, 10, 15) == [1]
     assert not flat.samples[10 * RATE : 15 * RATE, 1].any()
-    hum = hear("hum:C4@10+5")
+    hum = receive("hum:C4@10+5")
     assert _changed(hum, sound, 10, 15) == [1]
     assert np.ptp(hum.samples[:, 1] - sound.samples[:, 1]) == pytest.approx(120.0, rel=0.05)
-    clipped = hear("clipped:F4@60+20")
+    clipped = receive("clipped:F4@60+20")
     assert _changed(clipped, sound, 60, 80) == [0]
     part = clipped.samples[60 * RATE : 80 * RATE, 0]
     assert np.abs(part).max() == 25.0
     assert np.mean(np.abs(part) == 25.0) > 0.1
-    gone = hear("nan@10+5")
+    gone = receive("nan@10+5")
     assert np.isnan(gone.samples).all(axis=1).sum() == 5 * RATE
 
 
-def test_metadata_may_lie_while_the_numbers_stay(sound: Heard) -> None:
-    heard = hear("unit:absent", "rate:500")
-    assert {channel.unit for channel in heard.headers[0].channels} == {None}
-    assert heard.headers[0].rate == 500.0
-    assert np.array_equal(heard.samples, sound.samples)
-    assert {channel.unit for channel in hear("unit:mV").headers[0].channels} == {"mV"}
-    assert hear("rate:0").headers[0].rate == 0.0
+def test_metadata_may_lie_while_the_numbers_stay(sound: Received) -> None:
+    received = receive("unit:absent", "rate:500")
+    assert {channel.unit for channel in received.headers[0].channels} == {None}
+    assert received.headers[0].rate == 500.0
+    assert np.array_equal(received.samples, sound.samples)
+    assert {channel.unit for channel in receive("unit:mV").headers[0].channels} == {"mV"}
+    assert receive("rate:0").headers[0].rate == 0.0
 
 
-def test_a_missing_lead_is_not_in_the_stream(sound: Heard) -> None:
-    heard = hear("missing:E1-M2")
-    assert [c.label for c in heard.headers[0].channels] == [
+def test_a_missing_lead_is_not_in_the_stream(sound: Received) -> None:
+    received = receive("missing:E1-M2")
+    assert [c.label for c in received.headers[0].channels] == [
         c.label for c in sound.headers[0].channels if c.label != "E1-M2"
     ]
-    assert np.array_equal(heard.samples, np.delete(sound.samples, 3, axis=1))
+    assert np.array_equal(received.samples, np.delete(sound.samples, 3, axis=1))
 
 
 def test_another_montage_is_a_fault_too() -> None:
-    header = hear("montage:referential").headers[0]
+    header = receive("montage:referential").headers[0]
     assert header.rate == 512.0
     assert {channel.unit for channel in header.channels} == {"volts"}
 
 
 @pytest.mark.parametrize("ppm", [200, -200])
 def test_a_drifting_clock_is_undone_by_its_readings(ppm: int) -> None:
-    heard = hear(f"drift:{ppm}ppm")
+    received = receive(f"drift:{ppm}ppm")
     true = START + np.arange(EVERYTHING) / RATE
-    off = heard.stamps - true
+    off = received.stamps - true
     assert off[-1] == pytest.approx(ppm * 1e-6 * 90.0, rel=1e-3)
-    assert np.abs(heard.local_stamps() - true).max() < 5.0 * abs(ppm) * 1e-6 + 1e-9
+    assert np.abs(received.local_stamps() - true).max() < 5.0 * abs(ppm) * 1e-6 + 1e-9
 
 
 def test_a_clock_step_and_a_foreign_clock_are_undone_by_the_readings() -> None:
     true = START + np.arange(EVERYTHING) / RATE
-    stepped = hear("step:+3600@35")
+    stepped = receive("step:+3600@35")
     assert stepped.stamps[-1] - true[-1] == pytest.approx(3600.0)
     assert np.abs(stepped.local_stamps() - true).max() < 1e-6
-    unix = hear("clock:unix")
+    unix = receive("clock:unix")
     assert unix.stamps[0] == pytest.approx(1.7e9 + START)
     assert np.abs(unix.local_stamps() - true).max() < 1e-6
 
 
-def test_jitter_has_its_size_and_moves_no_sample(sound: Heard) -> None:
-    heard = hear("jitter:5ms")
-    off = heard.stamps - sound.stamps
+def test_jitter_has_its_size_and_moves_no_sample(sound: Received) -> None:
+    received = receive("jitter:5ms")
+    off = received.stamps - sound.stamps
     assert np.std(off) == pytest.approx(5e-3, rel=0.05)
     assert abs(np.mean(off)) < 1e-4
-    assert np.array_equal(heard.samples, sound.samples)
+    assert np.array_equal(received.samples, sound.samples)
 
 
 # --- how faults are written --------------------------------------------------------------------

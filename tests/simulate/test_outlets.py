@@ -64,7 +64,7 @@ print(json.dumps(told))
 
 
 @pytest.fixture(scope="module")
-def heard(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+def received(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """What plain pylsl in a process of its own hears from a simulator in another."""
     need_module("pylsl")
     config = tmp_path_factory.mktemp("lsl") / "lsl_api.cfg"
@@ -102,8 +102,8 @@ def heard(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     }
 
 
-def test_plain_pylsl_reads_labels_units_types_and_rates(heard: dict[str, Any]) -> None:
-    eeg, eog, truth = heard["eeg"], heard["eog"], heard["truth"]
+def test_plain_pylsl_reads_labels_units_types_and_rates(received: dict[str, Any]) -> None:
+    eeg, eog, truth = received["eeg"], received["eog"], received["truth"]
     assert (eeg["type"], eeg["rate"], eeg["maker"]) == ("EEG", 512.0, "Hypnocast")
     labels = ["F3", "F4", "C3", "C4", "O1", "O2", "M1", "M2"]
     assert eeg["channels"] == [[label, "volts", "EEG"] for label in labels]
@@ -114,13 +114,13 @@ def test_plain_pylsl_reads_labels_units_types_and_rates(heard: dict[str, Any]) -
         ["Chin", "microvolts", "EMG"],
     ]
     assert (truth["type"], truth["rate"]) == ("Truth", 0.0)
-    assert heard["bed"] in eeg["source_id"]
+    assert received["bed"] in eeg["source_id"]
 
 
-def test_the_samples_are_those_of_the_night_at_their_times(heard: dict[str, Any]) -> None:
+def test_the_samples_are_those_of_the_night_at_their_times(received: dict[str, Any]) -> None:
     source = SimulatedSource(["x"], seed=7, stages=[Stage.R] * 20, montage="split")
     night = source.nights["x"]
-    eog = heard["eog"]
+    eog = received["eog"]
     rows = np.array(eog["rows"], dtype=np.float32)
     truth = night.samples(0.0, 120.0, leads=CLINICAL[3:])
     starts = np.flatnonzero((truth == rows[0]).all(axis=1))
@@ -131,9 +131,9 @@ def test_the_samples_are_those_of_the_night_at_their_times(heard: dict[str, Any]
     assert -0.5 < eog["now"] - stamps[-1] < 5.0, "in real time"
 
 
-def test_stopping_ends_it_cleanly(heard: dict[str, Any]) -> None:
-    assert len(heard["opened"]) == 5
-    assert heard["rest"] == ["ended"]
+def test_stopping_ends_it_cleanly(received: dict[str, Any]) -> None:
+    assert len(received["opened"]) == 5
+    assert received["rest"] == ["ended"]
 
 
 @pytest.mark.parametrize("each", ["drift:200ppm", "step:+3600@5", "clock:unix"])

@@ -106,15 +106,15 @@ def test_the_truth_stream_gives_every_stage_and_event_at_its_time() -> None:
     source = SimulatedSource(1, seed=6, pages=30, skip_pages=80, clock_start=50.0)
     marks = [arrival for _, arrival in source if isinstance(arrival, Mark)]
     truth = [(mark.stamp - 50.0, json.loads(mark.text)) for mark in marks if "{" in mark.text]
-    stages = [told for _, told in truth if "stage" in told]
-    assert [told["epoch"] for told in stages] == list(range(30))
+    stages = [values for _, values in truth if "stage" in values]
+    assert [values["epoch"] for values in stages] == list(range(30))
     night = source.nights["bed-01"]
-    assert [told["stage"] for told in stages] == [str(s) for s in night.stages[80:]]
+    assert [values["stage"] for values in stages] == [str(s) for s in night.stages[80:]]
     assert [source.stage("bed-01", epoch) for epoch in range(30)] == list(night.stages[80:])
     events = night.events(80 * PAGE_S, 110 * PAGE_S)
-    told = [(at, each) for at, each in truth if "event" in each]
-    assert len(told) == len(events) > 20
-    for (at, each), event in zip(told, events, strict=True):
+    values = [(at, each) for at, each in truth if "event" in each]
+    assert len(values) == len(events) > 20
+    for (at, each), event in zip(values, events, strict=True):
         assert at == pytest.approx(event.start - 80 * PAGE_S)
         assert each["start"] == pytest.approx(at, abs=1e-3)
         assert EventKind(each["event"]) is event.kind

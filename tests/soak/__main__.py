@@ -74,7 +74,7 @@ SETTLE_S = 120.0
 LSL_PORT = 16_600
 
 
-def say(words: str) -> None:
+def print_now(words: str) -> None:
     """Tell whoever watches."""
     sys.stdout.write(f"{words}\n")
     sys.stdout.flush()
@@ -134,7 +134,7 @@ def _wait(seconds: float, injector: Injector, consumer: Consumer, manager: Servi
     until = time.monotonic() + seconds
     while (left := until - time.monotonic()) > 0.0:
         time.sleep(min(60.0, left))
-        say(
+        print_now(
             f"{left / 60.0:6.1f} min left: {len(injector.injected)} faults, "
             f"{len(consumer.events())} events, {len(manager.lives)} restarts"
         )
@@ -232,16 +232,16 @@ def main() -> int:
     parser.add_argument("--beds", type=int, default=3)
     parser.add_argument("--seed", type=int, default=int(time.time()))
     parser.add_argument("--keep", type=Path, help="keep logs and findings in this folder")
-    told = parser.parse_args()
-    seconds = told.minutes * 60.0 if told.hours is None else told.hours * 3600.0
-    beds = tuple(f"bed{number}" for number in range(1, told.beds + 1))
-    say(f"seed {told.seed}, {seconds / 60.0:g} min, {told.beds} beds")
+    options = parser.parse_args()
+    seconds = options.minutes * 60.0 if options.hours is None else options.hours * 3600.0
+    beds = tuple(f"bed{number}" for number in range(1, options.beds + 1))
+    print_now(f"seed {options.seed}, {seconds / 60.0:g} min, {options.beds} beds")
     with tempfile.TemporaryDirectory(prefix="hypnocast-soak-") as made:
-        folder = told.keep or Path(made)
+        folder = options.keep or Path(made)
         folder.mkdir(parents=True, exist_ok=True)
-        found = soak(folder, seconds, beds, told.seed)
+        found = soak(folder, seconds, beds, options.seed)
         (folder / "found.json").write_text(json.dumps(found, indent=2))
-    say(table(found))
+    print_now(table(found))
     return 0 if found["passed"] else 1
 
 

@@ -142,7 +142,7 @@ def check_naming(
     up: Sequence[tuple[float, float]],
 ) -> list[Naming]:
     """Find, for each fault that lasts, when the daemon named it first."""
-    told = sorted(
+    problems = sorted(
         [(at, " | ".join(state["degraded"])) for at, state in states] + list(statuses),
         key=lambda one: one[0],
     )
@@ -159,13 +159,13 @@ def check_naming(
         waits = []
         for each in lasting:
             pattern = re.compile(each.names)
-            before = [words for at, words in told if at < each.began]
+            before = [words for at, words in problems if at < each.began]
             if before and pattern.search(before[-1]):
                 waits.append(0.0)
                 continue
             later = (
                 at - each.began
-                for at, words in told
+                for at, words in problems
                 if each.began <= at <= each.ended + 1.0 and pattern.search(words)
             )
             waits.append(next(later, float("inf")))

@@ -32,7 +32,7 @@ class FailingDisk:
         self._control.write_bytes(bytes(_CONTROL.size))
         with self._control.open("r+b") as file:
             self._map = mmap.mmap(file.fileno(), _CONTROL.size)
-        self._told = [0, 0, 0, 0]
+        self._shared = [0, 0, 0, 0]
         self._fill = self.path / "filled"
 
     def environment(self) -> dict[str, str]:
@@ -43,25 +43,25 @@ class FailingDisk:
             "SOAK_FOLDER": str(self.path),
         }
 
-    def _tell(self, place: int, value: int) -> None:
-        self._told[place] = value
-        self._map[:] = _CONTROL.pack(*self._told)
+    def _write(self, place: int, value: int) -> None:
+        self._shared[place] = value
+        self._map[:] = _CONTROL.pack(*self._shared)
 
     def refuse_writes(self, errno: int) -> None:
         """Let every writing call fail; 0: as ever."""
-        self._tell(0, errno)
+        self._write(0, errno)
 
     def slow_syncs(self, milliseconds: int) -> None:
         """Let every sync wait."""
-        self._tell(1, milliseconds)
+        self._write(1, milliseconds)
 
     def shift_clock(self, seconds: int) -> None:
         """Set the host's clock ahead, as the daemon sees it."""
-        self._tell(2, seconds)
+        self._write(2, seconds)
 
     def fail_syncs(self, errno: int) -> None:
         """Let every sync fail; 0: as ever."""
-        self._tell(3, errno)
+        self._write(3, errno)
 
     def fill(self) -> None:
         """Leave no room."""

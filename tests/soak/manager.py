@@ -147,13 +147,13 @@ class ServiceManager:
             folder = Path(f"/proc/{process.pid}")
             try:
                 lines = (folder / "status").read_text().splitlines()
-                told = dict(line.split(":", 1) for line in lines)
+                found = dict(line.split(":", 1) for line in lines)
                 size = ProcessSize(
                     at=time.time(),
                     life=len(self.lives),
-                    rss_kb=int(told["VmRSS"].split()[0]),
+                    rss_kb=int(found["VmRSS"].split()[0]),
                     descriptors=len(list((folder / "fd").iterdir())),
-                    threads=int(told["Threads"]),
+                    threads=int(found["Threads"]),
                 )
             except (OSError, KeyError, ValueError):
                 continue  # it has just ended

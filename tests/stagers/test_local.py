@@ -35,7 +35,7 @@ def _pack(folder: Path, **how: Any) -> Pack:
     return load_pack(make_tiny_pack(folder / "tiny", **how))
 
 
-def _expected(pack: Pack, look: Look, said: str = "") -> FloatArray:
+def _expected(pack: Pack, look: Look, written: str = "") -> FloatArray:
     """Score each answer by itself, in one run from the first token, without any key-values."""
     model = pack.manifest.model
     assert isinstance(model, Generative)
@@ -45,7 +45,7 @@ def _expected(pack: Pack, look: Look, said: str = "") -> FloatArray:
     )
     tokenizer = Tokenizer.from_file(str(pack.path(model.tokenizer)))
     places = model.image_token * model.tokens_per_picture
-    begin = model.prompt.replace("<|picture|>", places) + said
+    begin = model.prompt.replace("<|picture|>", places) + written
     pictures = [BLACK if picture is None else picture.rgb for picture in look.pictures]
     seen = vision.run(None, {"pixel_values": prepare(pictures, model.preprocess)})[0]
     image, first = tokenizer.token_to_id("<image>"), tokenizer.token_to_id("<s>")
@@ -113,10 +113,10 @@ def test_answers_are_scored_as_if_each_were_read_by_itself_with_no_run_too_many(
     assert engine.runs["decoder_model_merged"] == runs["decoder_model_merged"]
     assert engine.runs["vision_encoder"] == 1
     end = "</s>" if answers == "one within another" else ""
-    told = _pack_with_ends(pack, end)
+    found = _pack_with_ends(pack, end)
     for opinion, look in zip(opinions, ALONE, strict=True):
         np.testing.assert_allclose(
-            opinion.log_probabilities, _expected(told, look), atol=1e-4, rtol=0
+            opinion.log_probabilities, _expected(found, look), atol=1e-4, rtol=0
         )
         assert opinion.epoch == look.page.epoch
         assert opinion.provider == "cpu"
@@ -229,7 +229,7 @@ def _writing(folder: Path, schema: Mapping[str, Any], **how: Any) -> Pack:
 def test_the_stage_is_read_where_it_is_written(tmp_path: Path) -> None:
     pack = _writing(tmp_path, STAGE_ONLY)
     for opinion, look in zip(LocalStager(pack, "cpu").judge(ALONE), ALONE, strict=True):
-        expected = _expected(pack, look, said='{"stage":"')
+        expected = _expected(pack, look, written='{"stage":"')
         np.testing.assert_allclose(opinion.log_probabilities, expected, atol=1e-4)
         assert opinion.rationale is None
 
@@ -250,7 +250,7 @@ def test_rationale_and_rules_are_kept(tmp_path: Path) -> None:
 def test_an_answer_too_long_is_closed_and_the_stage_read_from_there(tmp_path: Path) -> None:
     pack = _writing(tmp_path, REASONED, max_tokens=4)
     for opinion, look in zip(LocalStager(pack, "cpu").judge(ALONE), ALONE, strict=True):
-        expected = _expected(pack, look, said='{"stage": "')
+        expected = _expected(pack, look, written='{"stage": "')
         np.testing.assert_allclose(opinion.log_probabilities, expected, atol=1e-4)
         assert opinion.rationale is None
     longer = _writing(tmp_path / "longer", REASONED, max_tokens=12)
@@ -288,7 +288,7 @@ def test_a_schema_without_a_choice_of_stages_is_refused(
 
 
 @pytest.mark.parametrize(
-    ("change", "told"),
+    ("change", "expected"),
     [
         ({"image_token": "<picture>"}, "image_token"),
         ({"bos_token": "<bos>"}, "bos_token"),
@@ -301,9 +301,9 @@ def test_a_schema_without_a_choice_of_stages_is_refused(
     ],
 )
 def test_a_manifest_that_contradicts_the_files_is_refused(
-    tmp_path: Path, change: Mapping[str, Any], told: str
+    tmp_path: Path, change: Mapping[str, Any], expected: str
 ) -> None:
-    with pytest.raises(PackError, match=told):
+    with pytest.raises(PackError, match=expected):
         LocalStager(_pack(tmp_path, **change), "cpu")
 
 

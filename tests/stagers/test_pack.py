@@ -76,12 +76,12 @@ def test_every_fault_is_listed_not_just_the_first(pack: Path) -> None:
     (pack / "CARD.md").write_text("other")
     (pack / "tokenizer.json").unlink()
     (pack / "notes.txt").write_text("?")
-    told = " ".join(check_pack(pack)["faults"])
-    assert all(name in told for name in ("CARD.md", "tokenizer.json", "notes.txt"))
+    faults = " ".join(check_pack(pack)["faults"])
+    assert all(name in faults for name in ("CARD.md", "tokenizer.json", "notes.txt"))
 
 
 @pytest.mark.parametrize(
-    ("old", "new", "told"),
+    ("old", "new", "expected"),
     [
         ("licence =", "license =", "license"),
         ('"layers" = 2', '"layers" = "2"', "model.layers"),
@@ -112,10 +112,10 @@ def test_every_fault_is_listed_not_just_the_first(pack: Path) -> None:
     ],
 )
 def test_what_pack_toml_may_not_say_is_refused_with_its_path(
-    pack: Path, old: str, new: str, told: str
+    pack: Path, old: str, new: str, expected: str
 ) -> None:
     _edit(pack, old, new)
-    assert told in _refused(pack)
+    assert expected in _refused(pack)
 
 
 @pytest.mark.parametrize(
@@ -166,7 +166,7 @@ def _zip() -> bytes:
 
 
 @pytest.mark.parametrize(
-    ("name", "content", "told"),
+    ("name", "content", "expected"),
     [
         ("model.pt", _zip(), ".pt"),
         ("model.pkl", pickle.dumps([1]), ".pkl"),
@@ -180,13 +180,13 @@ def _zip() -> bytes:
     ],
 )
 def test_files_that_can_carry_code_are_refused(
-    pack: Path, name: str, content: bytes, told: str
+    pack: Path, name: str, content: bytes, expected: str
 ) -> None:
     (pack / name).write_bytes(content)
     write_manifest(pack, read_manifest(pack))
     message = _refused(pack)
     assert name in message
-    assert told in message
+    assert expected in message
 
 
 def _change_model(pack: Path, change: Callable[[Any], None]) -> str:
@@ -291,7 +291,7 @@ def _nest(model: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    ("change", "told"),
+    ("change", "expected"),
     [
         (_rename_domain("evil.example", "Shell"), "evil.example::Shell"),
         (_rename_domain("com.microsoft", "EPContext"), "EPContext"),
@@ -305,9 +305,9 @@ def _nest(model: Any) -> None:
     ],
 )
 def test_onnx_files_with_something_up_their_sleeve_are_refused(
-    pack: Path, change: Callable[[Any], None], told: str
+    pack: Path, change: Callable[[Any], None], expected: str
 ) -> None:
-    assert told in _change_model(pack, change)
+    assert expected in _change_model(pack, change)
 
 
 @pytest.mark.parametrize("content", [b"", b"not onnx at all", b"\x3a\xff\xff\xff\xff\x0f", b"\x00"])
@@ -372,13 +372,13 @@ def test_packs_are_found_by_name_and_the_most_particular_first(sound: Path, tmp_
 
 
 def test_a_pack_can_be_shown_as_plain_data(sound: Path) -> None:
-    told = show_pack(sound)
-    assert told["name"] == "tiny"
-    assert told["digest"].startswith("sha256:")
-    assert msgspec.json.decode(msgspec.json.encode(told)) == told
+    found = show_pack(sound)
+    assert found["name"] == "tiny"
+    assert found["digest"].startswith("sha256:")
+    assert msgspec.json.decode(msgspec.json.encode(found)) == found
     checked = check_pack(sound)
     assert checked["sound"]
-    assert checked["files"] == len(told["files"])
+    assert checked["files"] == len(found["files"])
 
 
 def test_the_manifest_reads_back_as_it_was_written(sound: Path) -> None:

@@ -220,13 +220,15 @@ def test_the_fallback_reports_that_it_stands_lower_than_it_should(
     rungs.close()
 
 
-@pytest.mark.parametrize("said", [b"N2, I think", b'["N2"]', b'{"rules": 5}', b'{"rationale": []}'])
+@pytest.mark.parametrize(
+    "answered", [b"N2, I think", b'["N2"]', b'{"rules": 5}', b'{"rationale": []}']
+)
 def test_a_server_that_talks_nonsense_costs_no_page_its_stage(
-    silent: tuple[ProtocolServer, Path], said: bytes
+    silent: tuple[ProtocolServer, Path], answered: bytes
 ) -> None:
     server, folder = silent
     pack = load_pack(folder)
-    server.say = lambda _: said
+    server.answer = lambda _: answered
     remote = RemoteStager(pack, server.address)
     rungs = fallback.FallbackStager([remote, LocalStager(pack, "cpu")], on_step=lambda _: None)
     assert [opinion.provider for opinion in rungs.judge(looks_of(2))] == ["cpu", "cpu"]

@@ -38,7 +38,7 @@ def _look(epoch: int, roles: Sequence[Role] = ALL, gain: float = 1.0) -> Look:
     return Look((replace(tiny_picture(epoch, epoch), samples=there),))
 
 
-def _said(opinions: Sequence[Opinion]) -> FloatArray:
+def _rows(opinions: Sequence[Opinion]) -> FloatArray:
     return np.stack([opinion.log_probabilities for opinion in opinions])
 
 
@@ -49,7 +49,7 @@ def _expected(pack: Pack, looks: Sequence[Look], votes: Sequence[tuple[str, ...]
         for name in ("eeg", "eeg_eog", "context")
     }
     states = {vote: np.zeros((1, 2, 16), np.float32) for vote in votes}
-    told = []
+    values = []
     for look in looks:
         samples: Mapping[Role, FloatArray] = look.page.samples or {}
         rows = []
@@ -61,8 +61,8 @@ def _expected(pack: Pack, looks: Sequence[Look], votes: Sequence[tuple[str, ...]
             fed = {"features": features, "state": states[vote]}
             row, states[vote] = run["context"].run(None, fed)
             rows.append(row[0])
-        told.append(max(rows, key=max))
-    return np.stack(told).astype(np.float64)
+        values.append(max(rows, key=max))
+    return np.stack(values).astype(np.float64)
 
 
 EYES = (("C4-M1",), ("C4-M1", "E1-M2"), ("C4-M1", "E2-M2"))
@@ -75,16 +75,16 @@ def test_votes_follow_their_own_states_and_the_surest_decides(
     pack = _pack(tmp_path)
     looks = [_look(epoch, roles) for epoch in range(12)]
     stager = LocalStager(pack, "cpu", 1)
-    told = _said(OneNight(stager, carries=True).judge(looks))
-    assert np.abs(told - _expected(pack, looks, votes)).max() < 1e-5
-    alone = _said(stager.judge(looks))
-    assert np.abs(told[3:] - alone[3:]).max() > 1e-3  # what was carried over is used
+    found = _rows(OneNight(stager, carries=True).judge(looks))
+    assert np.abs(found - _expected(pack, looks, votes)).max() < 1e-5
+    alone = _rows(stager.judge(looks))
+    assert np.abs(found[3:] - alone[3:]).max() > 1e-3  # what was carried over is used
 
 
 def test_a_night_does_not_depend_on_who_is_judged_along_with_it(tmp_path: Path) -> None:
     stager = LocalStager(_pack(tmp_path), "cpu", 1)
     night, other = ([_look(e, roles) for e in range(6)] for roles in (ALL, ONE))
-    alone = _said(OneNight(stager, carries=True).judge(night))
+    alone = _rows(OneNight(stager, carries=True).judge(night))
     carried: list[bytes | None] = [None, None]
     together = []
     for pair in zip(night, other, strict=True):
@@ -92,33 +92,33 @@ def test_a_night_does_not_depend_on_who_is_judged_along_with_it(tmp_path: Path) 
         opinions = stager.judge(looks)
         carried = [opinion.carried for opinion in opinions]
         together.append(opinions[0])
-    assert np.abs(_said(together) - alone).max() < 1e-6
+    assert np.abs(_rows(together) - alone).max() < 1e-6
 
 
 def test_a_night_goes_on_in_another_process_from_the_bytes_alone(tmp_path: Path) -> None:
     pack = _pack(tmp_path)
     looks = [_look(epoch) for epoch in range(8)]
-    whole = _said(OneNight(LocalStager(pack, "cpu", 1), carries=True).judge(looks))
+    whole = _rows(OneNight(LocalStager(pack, "cpu", 1), carries=True).judge(looks))
     first = OneNight(LocalStager(pack, "cpu", 1), carries=True).judge(looks[:5])
     stager, carried, rest = LocalStager(pack, "cpu", 1), first[-1].carried, []
     for look in looks[5:]:
         (opinion,) = stager.judge([replace(look, carried=carried)])
         carried = opinion.carried
         rest.append(opinion)
-    assert (_said(rest) == whole[5:]).all()
+    assert (_rows(rest) == whole[5:]).all()
 
 
 def test_the_gain_does_not_matter_where_each_page_is_scaled_by_itself(tmp_path: Path) -> None:
     stager = LocalStager(_pack(tmp_path), "cpu", 1)
-    told = _said(stager.judge([_look(epoch) for epoch in range(4)]))
-    loud = _said(stager.judge([_look(epoch, gain=3.0) for epoch in range(4)]))
-    assert np.abs(told - loud).max() < 1e-4
+    found = _rows(stager.judge([_look(epoch) for epoch in range(4)]))
+    loud = _rows(stager.judge([_look(epoch, gain=3.0) for epoch in range(4)]))
+    assert np.abs(found - loud).max() < 1e-4
 
 
 def test_running_moments_are_those_of_the_night_so_far(tmp_path: Path) -> None:
     pack = _pack(tmp_path, scaling="running", votes=(Vote(graph="eeg.onnx", inputs=("eeg",)),))
     looks = [_look(epoch, ONE) for epoch in range(4)]
-    told = _said(OneNight(LocalStager(pack, "cpu", 1), carries=True).judge(looks))
+    rows = _rows(OneNight(LocalStager(pack, "cpu", 1), carries=True).judge(looks))
     pages = np.stack([(look.page.samples or {})[Role.C4] for look in looks])
     so_far = [pages[: k + 1].ravel() for k in range(4)]
     scaled = [(page - x.mean()) / x.std() for page, x in zip(pages, so_far, strict=True)]
@@ -128,8 +128,8 @@ def test_running_moments_are_those_of_the_night_so_far(tmp_path: Path) -> None:
         Look((replace(look.page, samples=MappingProxyType({Role.C4: x})),))
         for look, x in zip(looks, scaled, strict=True)
     ]
-    expected = _said(OneNight(LocalStager(by_page, "cpu", 1), carries=True).judge(ready))
-    assert np.abs(told - expected).max() < 1e-5
+    expected = _rows(OneNight(LocalStager(by_page, "cpu", 1), carries=True).judge(ready))
+    assert np.abs(rows - expected).max() < 1e-5
 
 
 def test_an_electrode_that_fell_off_votes_no_more_and_another_takes_its_place(
@@ -142,10 +142,10 @@ def test_an_electrode_that_fell_off_votes_no_more_and_another_takes_its_place(
     samples = dict(look.page.samples or {})
     without: dict[Role, FloatArray] = {role: samples[role] for role in (Role.C4, Role.E2)}
     absent = Look((replace(look.page, samples=MappingProxyType(without)),))
-    assert (_said(stager.judge([loose])) == _said(stager.judge([absent]))).all()
+    assert (_rows(stager.judge([loose])) == _rows(stager.judge([absent]))).all()
     moved: Mapping[Role, FloatArray] = {Role.O2: samples[Role.C4], Role.E2: samples[Role.E2]}
     elsewhere = Look((replace(look.page, samples=MappingProxyType(moved)),))
-    assert (_said(stager.judge([elsewhere])) == _said(stager.judge([absent]))).all()
+    assert (_rows(stager.judge([elsewhere])) == _rows(stager.judge([absent]))).all()
 
 
 def test_what_cannot_be_judged_is_reported(tmp_path: Path) -> None:

@@ -25,7 +25,7 @@ class Daemon:
     stderr: Path
 
     @property
-    def said(self) -> str:
+    def output(self) -> str:
         """What it has written to standard output."""
         return self.stdout.read_text()
 

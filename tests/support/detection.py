@@ -84,7 +84,7 @@ def page_with_noise(
 
 def trial(seeds: Iterable[int], pages: int = 40, noise_uv: float = 0.0) -> Trial:
     """Measure nights and compare with their truth."""
-    told = Trial()
+    tally = Trial()
     for seed in seeds:
         night = balanced_night(seed, pages)
         for epoch in range(pages):
@@ -94,14 +94,14 @@ def trial(seeds: Iterable[int], pages: int = 40, noise_uv: float = 0.0) -> Trial
             truth = night.events(start - 6.0, start + PAGE_S)
             for kind, name in KINDS.items():
                 _count(
-                    told.tallies[kind], [e for e in truth if e.kind is kind], evidence, name, start
+                    tally.tallies[kind], [e for e in truth if e.kind is kind], evidence, name, start
                 )
             stage = night.stages[epoch]
-            told.by_stage[stage].append((evidence, chin_tone(page) or 0.0))
+            tally.by_stage[stage].append((evidence, chin_tone(page) or 0.0))
             if stage is Stage.N3 and evidence.slow_wave_share is not None:
                 share = _share(night, start)
-                told.slow_wave_shares.append((share, evidence.slow_wave_share))
-    return told
+                tally.slow_wave_shares.append((share, evidence.slow_wave_share))
+    return tally
 
 
 def _count(tally: Tally, truth: list[Event], evidence: Evidence, name: str, start: float) -> None:

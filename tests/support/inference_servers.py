@@ -56,7 +56,7 @@ class ProtocolServer:
         self.free = threading.Event()
         self.free.set()
         self.priorities: list[int] = []
-        self.say: Callable[[Opinion], bytes] = answer_of
+        self.answer: Callable[[Opinion], bytes] = answer_of
         """What it writes beside the stage."""
 
     @property
@@ -103,9 +103,9 @@ class ProtocolServer:
         answer = service_pb2.ModelInferResponse(model_name=request.model_name)
         answer.outputs.add(name=LOG_PROBABILITIES, datatype="FP64", shape=[1, 5])
         answer.outputs.add(name=ANSWER, datatype="BYTES", shape=[1, 1])
-        said = self.say(opinion)
+        probabilities = self.answer(opinion)
         answer.raw_output_contents.append(opinion.log_probabilities.astype("<f8").tobytes())
-        answer.raw_output_contents.append(struct.pack("<I", len(said)) + said)
+        answer.raw_output_contents.append(struct.pack("<I", len(probabilities)) + probabilities)
         return answer
 
 

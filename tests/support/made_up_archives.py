@@ -145,8 +145,8 @@ def _isruc(root: Path, seed: int, stages: list[str]) -> None:
     path = write_edf(root / f"{seed}/{seed}.edf", labels, stages, seed)
     path.rename(path.with_suffix(".rec"))
     code = {"W": "0", "N1": "1", "N2": "2", "N3": "3", "R": "5"}
-    for expert, said in ((1, stages), (2, second_expert(stages))):
-        text = "\n".join(code[stage] for stage in said)
+    for expert, found in ((1, stages), (2, second_expert(stages))):
+        text = "\n".join(code[stage] for stage in found)
         path.with_name(f"{seed}_{expert}.txt").write_text(text)
 
 

@@ -71,7 +71,7 @@ class Listener:
         """Return the numbers of the events that came."""
         return [event["sequence"] for event in self.json_of(TOPICS.events(bed))]
 
-    def tell(self, topic: str, content: object, *, retain: bool = False) -> None:
+    def publish(self, topic: str, content: object, *, retain: bool = False) -> None:
         """Publish a command."""
         payload = content if isinstance(content, bytes) else json.dumps(content).encode()
         self.client.publish(topic, payload, qos=1, retain=retain)

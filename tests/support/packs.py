@@ -421,10 +421,10 @@ def _features(path: Path, rng: np.random.Generator, inputs: Sequence[str]) -> No
     ]
     flat = g.node("Flatten", g.node("Concat", *strong, axis=1))
     layer = g.weight(rng.normal(0, 1, (HIDDEN * len(inputs), HIDDEN)))
-    told = g.node("Tanh", g.node("MatMul", flat, layer))
+    features = g.node("Tanh", g.node("MatMul", flat, layer))
     shape: list[int | str] = ["n", 1, SIGNAL_SAMPLES]
     kinds = dict.fromkeys(inputs, (int(TensorProto.FLOAT), shape))
-    g.save(path, kinds, {"features": (told, ["n", HIDDEN])})
+    g.save(path, kinds, {"features": (features, ["n", HIDDEN])})
 
 
 def _recurrent(path: Path, rng: np.random.Generator) -> None:

@@ -57,7 +57,7 @@ def night(sim: SimulatedSource) -> list[Coming]:
 
 def shifted(coming: Iterable[Coming], by: float) -> list[Coming]:
     """Return the same with another local clock: the host rebooted, the senders did not."""
-    told: list[Coming] = []
+    values: list[Coming] = []
     for at, bed, arrival in coming:
         moved: Arrival
         match arrival:
@@ -67,11 +67,11 @@ def shifted(coming: Iterable[Coming], by: float) -> list[Coming]:
                 moved = replace(arrival, at=arrival.at + by, offset=arrival.offset + by)
             case _:
                 moved = replace(arrival, at=arrival.at + by)
-        told.append((at + by, bed, moved))
-    return told
+        values.append((at + by, bed, moved))
+    return values
 
 
-def heard_from(coming: Iterable[Coming], since: float) -> list[Coming]:
+def received_from(coming: Iterable[Coming], since: float) -> list[Coming]:
     """Return what a daemon hears that starts at ``since``: open streams, their clocks, the rest."""
     opened: dict[tuple[str, str], Coming] = {}
     clocks: dict[tuple[str, str], Coming] = {}
@@ -247,11 +247,11 @@ async def running_ward(
         picture_store = PictureStore(folder / PAGES, loaded.recipe.digest)
         past = PastPages(picture_store, parts.judge, journal, loaded, depth=explain or "channels")
         explanations_out = PublishedExplanations(past)
-        told: list[Running] = []
+        values: list[Running] = []
 
         class Watcher:
             def event(self, event: payloads.StageEvent) -> None:
-                told[0].event(event)
+                values[0].event(event)
 
         ward = Ward(
             WardParts(
@@ -276,7 +276,7 @@ async def running_ward(
             )
         )
         running = Running(ward, source, journal)
-        told.append(running)
+        values.append(running)
         task = asyncio.create_task(ward.run())
         explaining = asyncio.create_task(explanations_out.run(ward.publishers))
         ready = asyncio.create_task(ward.ready.wait())

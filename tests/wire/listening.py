@@ -14,7 +14,7 @@ class Listener:
     """Hears everything, as any client of the broker may."""
 
     def __init__(self, port: int) -> None:
-        self.heard: list[tuple[str, bytes, bool]] = []
+        self.received: list[tuple[str, bytes, bool]] = []
         self._news = threading.Condition()
         self._client = mqtt.Client(CallbackAPIVersion.VERSION2, "listener")
         self._client.on_message = self._take
@@ -24,18 +24,20 @@ class Listener:
 
     def _take(self, _client: object, _data: object, message: mqtt.MQTTMessage) -> None:
         with self._news:
-            self.heard.append((message.topic, bytes(message.payload), message.retain))
+            self.received.append((message.topic, bytes(message.payload), message.retain))
             self._news.notify_all()
 
-    def said(self, topic: str) -> list[bytes]:
-        return [payload for heard, payload, _ in list(self.heard) if heard == topic]
+    def payloads(self, topic: str) -> list[bytes]:
+        return [payload for at, payload, _ in list(self.received) if at == topic]
 
     def wait(self, topic: str, count: int) -> list[bytes]:
         with self._news:
-            assert self._news.wait_for(lambda: len(self.said(topic)) >= count, DEADLINE_S), topic
-        return self.said(topic)
+            assert self._news.wait_for(lambda: len(self.payloads(topic)) >= count, DEADLINE_S), (
+                topic
+            )
+        return self.payloads(topic)
 
-    def say(self, topic: str, payload: bytes, *, retain: bool = False) -> None:
+    def publish(self, topic: str, payload: bytes, *, retain: bool = False) -> None:
         self._client.publish(topic, payload, qos=1, retain=retain).wait_for_publish(DEADLINE_S)
 
     def close(self) -> None:

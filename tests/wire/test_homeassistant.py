@@ -45,7 +45,7 @@ def listener(broker: Mosquitto, tmp_path_factory: pytest.TempPathFactory) -> Ite
         if data_s > 3 * PAGE_S and not born.is_set():
             topic = discovery_topic(TOPICS, "bed-01")
             before = len(ears.wait(topic, 1))
-            ears.say(HOME_ASSISTANT_STATUS, b"online")
+            ears.publish(HOME_ASSISTANT_STATUS, b"online")
             ears.wait(topic, before + 1)
             born.set()
 
@@ -57,17 +57,17 @@ def listener(broker: Mosquitto, tmp_path_factory: pytest.TempPathFactory) -> Ite
 
 
 def document(listener: Listener, bed: str = "bed-01") -> dict[str, Any]:
-    told: dict[str, Any] = json.loads(listener.said(discovery_topic(TOPICS, bed))[-1])
-    return told
+    fields: dict[str, Any] = json.loads(listener.payloads(discovery_topic(TOPICS, bed))[-1])
+    return fields
 
 
 def test_every_bed_is_a_device_and_is_announced_again_after_a_birth(listener: Listener) -> None:
     ids = set()
     for bed in ("bed-01", "bed-02"):
-        said = listener.said(discovery_topic(TOPICS, bed))
-        assert len(said) >= 2
-        assert len(set(said)) == 1
-        assert said[0] == discovery(TOPICS, "node1", bed, pages=True)
+        found = listener.payloads(discovery_topic(TOPICS, bed))
+        assert len(found) >= 2
+        assert len(set(found)) == 1
+        assert found[0] == discovery(TOPICS, "node1", bed, pages=True)
         whole = document(listener, bed)
         assert whole["device"]["name"] == f"Bed {bed}"
         assert whole["origin"]["name"] == "Hypnocast"
@@ -85,10 +85,10 @@ def test_every_topic_of_the_document_is_published(listener: Listener) -> None:
               for key, value in component.items() if key.endswith("topic")}  # fmt: skip
     topics |= {one["topic"] for one in whole["availability"]}
     for topic in topics:
-        assert listener.said(topic), topic
-    assert listener.said(whole["availability"][0]["topic"])[-1] == b"offline"
+        assert listener.payloads(topic), topic
+    assert listener.payloads(whole["availability"][0]["topic"])[-1] == b"offline"
     # An empty one may come first: what an earlier night left on the broker is cleared.
-    drawn = [payload for payload in listener.said(TOPICS.page("bed-01")) if payload]
+    drawn = [payload for payload in listener.payloads(TOPICS.page("bed-01")) if payload]
     assert drawn[0].startswith(b"\x89PNG")
 
 
@@ -105,7 +105,7 @@ def rendered(template: str, payload: bytes) -> str:
 
 def test_the_templates_give_what_the_topics_say(listener: Listener) -> None:
     components = document(listener)["components"]
-    stages = listener.said(TOPICS.stage("bed-01"))
+    stages = listener.payloads(TOPICS.stage("bed-01"))
     assert stages[-1] == b"", "retained stage is cleared at the night's end"
     for payload in stages:
         stage = rendered(components["stage"]["value_template"], payload)
@@ -120,23 +120,23 @@ def test_the_templates_give_what_the_topics_say(listener: Listener) -> None:
         assert json.loads(attributes)["epoch"] == event["epoch"]
         if event["confidence"] is not None:
             assert float(sure) == pytest.approx(100 * event["confidence"], abs=0.06)
-    for payload in listener.said(TOPICS.status("bed-01")):
+    for payload in listener.payloads(TOPICS.status("bed-01")):
         status = json.loads(payload)
         assert rendered(components["state"]["value_template"], payload) == status["state"]
         assert rendered(components["problem"]["value_template"], payload) in {"ON", "OFF"}
         assert rendered(components["lights"]["value_template"], payload) == status["lights"]
-    for payload in listener.said(TOPICS.night("bed-01")):
-        told = json.loads(payload)["statistics"]
+    for payload in listener.payloads(TOPICS.night("bed-01")):
+        found = json.loads(payload)["statistics"]
         asleep = rendered(components["asleep"]["value_template"], payload)
-        assert float(asleep) == told["total_sleep_min"]
+        assert float(asleep) == found["total_sleep_min"]
         efficiency = rendered(components["efficiency"]["value_template"], payload)
-        expected = told["sleep_efficiency_percent"]
+        expected = found["sleep_efficiency_percent"]
         assert efficiency == ("None" if expected is None else str(round(expected, 1)))
 
 
 def test_a_bad_electrode_is_a_problem(listener: Listener) -> None:
     template = document(listener)["components"]["problem"]["value_template"]
-    newest = json.loads(listener.said(TOPICS.status("bed-01"))[-1])
+    newest = json.loads(listener.payloads(TOPICS.status("bed-01"))[-1])
     channel = payloads.ChannelHealth(derivation="F4-M1", unit="uV", flags=("flat",), words="flat")
     good = newest | {"state": "live", "problems": [], "channels": {}}
     flat = good | {"channels": {"F4-M1": msgspec.to_builtins(channel)}}

@@ -46,11 +46,11 @@ def test_the_example_flow_runs_in_node_red(tmp_path: Path) -> None:
     with running_mosquitto(tmp_path) as broker:
         listener = Listener(broker.port)
         with running_node_red(tmp_path, flow_for(broker.port)) as log:
-            listener.say("hypnocast/lab/daemon/node1/available", b"offline", retain=True)
+            listener.publish("hypnocast/lab/daemon/node1/available", b"offline", retain=True)
             [gone] = listener.wait("nodered/hypnocast/lab/daemon-node1/attention", 1)
             assert json.loads(gone)["attention"] is True
             for event in night():
-                listener.say("hypnocast/lab/bed/bed1/events", payloads.encode(event))
+                listener.publish("hypnocast/lab/bed/bed1/events", payloads.encode(event))
             first, then = (json.loads(one) for one in listener.wait(ATTENTION, 2))
             assert "error" not in log.read_text().lower()
         listener.close()

@@ -120,9 +120,9 @@ def test_a_night_is_valid() -> None:
 
 @given(st.floats(-6.2e10, 2.5e11))
 def test_every_time_there_is_can_be_written_and_read_back(utc: float) -> None:
-    said = written(utc)
-    msgspec.convert(said, payloads.Instant)
-    assert datetime.fromisoformat(said).timestamp() == pytest.approx(utc, abs=2e-3)
+    found = written(utc)
+    msgspec.convert(found, payloads.Instant)
+    assert datetime.fromisoformat(found).timestamp() == pytest.approx(utc, abs=2e-3)
 
 
 def test_replies_are_valid_with_and_without_events() -> None:

@@ -48,9 +48,8 @@ def show(pack: Wanted, *, json: Json = False) -> None:
         return
     print_line(f"{facts['name']} {facts['version']}  {facts['digest']}")
     print_line(f"{facts['intended_use']}")
-    print_line(
-        f"family {facts['model']['family']}, recipe {facts['recipe']}, {facts['bytes'] / 1e6:.1f} MB"
-    )
+    family, size = facts["model"]["family"], facts["bytes"] / 1e6
+    print_line(f"family {family}, recipe {facts['recipe']}, {size:.1f} MB")
     needed = " and ".join(" or ".join(group) for group in facts["montage"]["needed"])
     print_line(f"needs {needed}; coverage ≥ {facts['montage']['min_coverage']:.0%}")
     for metric in facts["metrics"]:
@@ -67,9 +66,8 @@ def verify(pack: Wanted, *, json: Json = False) -> None:
     if json:
         print_json(facts)
     elif facts["sound"]:
-        print_line(
-            f"{facts['name']} {facts['version']} is sound: {facts['files']} files, {facts['digest']}"
-        )
+        pack_name = f"{facts['name']} {facts['version']}"
+        print_line(f"{pack_name} is sound: {facts['files']} files, {facts['digest']}")
     else:
         for fault in facts["faults"]:
             print_line(fault)
