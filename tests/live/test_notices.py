@@ -17,7 +17,7 @@ from hypnocast.ports.journal.reader import JournalReader
 from hypnocast.simulate import SimulatedSource
 from support.brokers import Mosquitto
 from support.mqtt_lab import listening, until
-from support.ward_lab import HandDriven, heard_from, night, running_ward
+from support.ward_lab import HandDriven, received_from, night, running_ward
 
 BED = "bed-01"
 CLOCK_0 = 1000.0
@@ -51,7 +51,7 @@ async def test_each_run_makes_one_notice_over_a_restart_on_the_topic_and_in_the_
         first = HandDriven(coming)
         async with running_ward(tmp_path, pack, first, broker.port, rules=RULES) as running:
             before = await running.go_to(DOWN, BED, 3)
-        again = HandDriven(heard_from(coming, DOWN + 1.0))
+        again = HandDriven(received_from(coming, DOWN + 1.0))
         async with running_ward(tmp_path, pack, again, broker.port, rules=RULES) as running:
             after = await running.go_to(end, BED, PAGES - 1 - 3)
             events = before + after
