@@ -17,7 +17,7 @@ from hypnocast.ports.journal.reader import JournalReader
 from hypnocast.simulate import SimulatedSource
 from support.brokers import Mosquitto
 from support.mqtt_lab import listening, until
-from support.ward_lab import HandDriven, received_from, night, running_ward
+from support.ward_lab import HandDriven, night, received_from, running_ward
 
 BED = "bed-01"
 CLOCK_0 = 1000.0
