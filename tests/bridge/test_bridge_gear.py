@@ -59,7 +59,7 @@ def _reader(name: str) -> Reader:
 def _ends_well(running: Daemon, number: signal.Signals = signal.SIGINT) -> None:
     assert running.end(number) == 0
     assert running.complained == ""
-    assert running.said.splitlines()[-1].endswith(": ended")
+    assert running.output.splitlines()[-1].endswith(": ended")
 
 
 def test_brainvision_recorder_is_published_in_microvolts_and_found_again(tmp_path: Path) -> None:
@@ -97,7 +97,7 @@ def test_brainvision_recorder_is_published_in_microvolts_and_found_again(tmp_pat
             signals.read_until(lambda: signals.rows and signals.rows[-1][1] >= 2100.0)
             marks.read_until(lambda: marks.rows)
             _ends_well(running)
-            lines = running.said.splitlines()
+            lines = running.output.splitlines()
     rows = np.array(signals.rows)
     assert np.array_equal(rows[:, 0] * 2.0, rows[:, 1])
     assert np.array_equal(rows[:, 2], rows[:, 1] * 2.0)
@@ -140,9 +140,9 @@ def test_gear_that_is_away_is_waited_for_and_said_once(tmp_path: Path) -> None:
     with replaying(lambda _: ()) as gone:
         port = gone.port
     with daemon(tmp_path, "bridge", "zmax", f"127.0.0.1:{port}") as running:
-        running.wait_for(lambda: "cannot be reached" in running.said, "the failure")
+        running.wait_for(lambda: "cannot be reached" in running.output, "the failure")
         _ends_well(running)
-    assert running.said.count("cannot be reached") == 1
+    assert running.output.count("cannot be reached") == 1
 
 
 def test_brainflows_synthetic_board_is_published_with_its_names(tmp_path: Path) -> None:

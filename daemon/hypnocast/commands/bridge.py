@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from hypnocast.commands.common import ConfigFile, say
+from hypnocast.commands.common import ConfigFile, print_line
 from hypnocast.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -97,4 +97,4 @@ def _run(gear: Gear, config: Path | None) -> None:
     stop = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stop.set())
-    run_bridge(gear, stop=stop, say=say, network=network_of(load_config(config)))
+    run_bridge(gear, stop=stop, print_line=print_line, network=network_of(load_config(config)))
