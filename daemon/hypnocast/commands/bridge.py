@@ -97,4 +97,4 @@ def _run(gear: Gear, config: Path | None) -> None:
     stop = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stop.set())
-    run_bridge(gear, stop=stop, print_line=print_line, network=network_of(load_config(config)))
+    run_bridge(gear, stop=stop, say=print_line, network=network_of(load_config(config)))
