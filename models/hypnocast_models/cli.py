@@ -203,9 +203,6 @@ def adopt(
     print_line(f"{made.manifest.name} {made.manifest.version} {made.digest} in {pack}")
 
 
-# --- models of any family -------------------------------------------------------------------------
-
-
 @app.command("tiny")
 def make_tiny(
     kind: Annotated[
@@ -313,9 +310,8 @@ def finetune(
         except Stopped as stopped:
             print_line(f"{stopped} and kept it; the same command goes on from there")
             raise typer.Exit(128 + stopped.signal) from None
-    print_line(
-        f"tuned weights in {out / 'weights'}; held out: {', '.join(without or ()) or 'nobody'}"
-    )
+    held_out = ", ".join(without or ()) or "nobody"
+    print_line(f"tuned weights in {out / 'weights'}; held out: {held_out}")
 
 
 def _need_logger(program: str) -> None:
