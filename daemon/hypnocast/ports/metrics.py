@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from prometheus_client.core import Metric
 
 MAX_CONNECTIONS: Final = 8
-"""At once: whoever may connect to the port may not take the daemon's threads."""
+"""At once: whoever may connect to the port may not use up the daemon's threads."""
 
 CONNECTION_S: Final = 5.0
 """So long a connection may last; Prometheus makes one for each look."""
@@ -48,7 +48,7 @@ class MetricsServer:
         read: Callable[[], Iterable[MetricValue]],
         supervisor: Supervisor,
     ) -> None:
-        """Take where to listen, who has the numbers (asked on threads), and who watches them."""
+        """Keep where to listen, who has the numbers (asked on threads), and who watches them."""
         self._host, self._port, self._read = host, port, read
         self._supervisor = supervisor
         self._close: Callable[[], None] | None = None
@@ -112,7 +112,7 @@ class MetricsServer:
 
 
 class _QuietHandler(WSGIRequestHandler):
-    """Answers a request; logs nothing, for what is asked says nothing of the night."""
+    """Answers a request; logs nothing, for requests have nothing to do with the night."""
 
     timeout = CONNECTION_S
 
@@ -130,7 +130,7 @@ class _LimitedServer(WSGIServer):
         super().__init__(address, _QuietHandler)
 
     def server_bind(self) -> None:
-        """Bind without looking up this host's name, which may take long."""
+        """Bind without looking up this host's name, which may be slow."""
         super(WSGIServer, self).server_bind()
         host, port = self.server_address[:2]
         self.server_name, self.server_port = str(host), int(port)

@@ -1,4 +1,4 @@
-"""The journal: everything Hypnocast must not lose, durable before anybody is told.
+"""The journal: everything Hypnocast must not lose, durable before it is published.
 
 One thread writes; batches that wait together share one fsync. Another reads, so that a reader
 never waits for the disk. An event enters the outbox in the transaction that makes it durable,
@@ -35,7 +35,7 @@ class Journal:
         """Use :meth:`open`."""
         self._files = files
         self._stale = False
-        """Whether a new file has taken the place of the one that is read."""
+        """Whether a new file has replaced the one that is read."""
         self._writer = JournalWriter(files, on_anew=self._begun_anew)
         try:
             self._reader = JournalReader(files.path)
@@ -51,7 +51,7 @@ class Journal:
     def open(cls, path: Path) -> Self:
         """Open the journal, or begin one; :class:`JournalError` where that cannot be.
 
-        A damaged one is set aside and a new one begun: ``condition.set_aside`` says where.
+        A damaged one is set aside and a new one begun: ``condition.set_aside`` is its place.
         """
         files = JournalFiles(path)
         try:
@@ -92,7 +92,7 @@ class Journal:
 
     @property
     def generation(self) -> str:
-        """Tell this journal from one that was there before it."""
+        """An id that distinguishes this journal from one that was there before it."""
         return self._writer.storage.generation
 
     @property
@@ -135,7 +135,7 @@ class Journal:
         return lambda: self._news.remove(news)
 
     def acknowledge(self, bed: str, sequence: int) -> None:
-        """Take an event out of the outbox: the broker has it."""
+        """Remove an event from the outbox: the broker has it."""
         self._sent += 1
         self._writer.delivered(bed, sequence)
 

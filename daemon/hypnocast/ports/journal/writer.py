@@ -44,10 +44,10 @@ class _Chore:
 
 
 class JournalWriter(threading.Thread):
-    """Takes what waits, has it written in one transaction, answers everyone. Never dies."""
+    """Has what waits written in one transaction, and answers everyone. Never dies."""
 
     def __init__(self, files: JournalFiles, *, on_anew: Callable[[], None]) -> None:
-        """Open the tables; ``on_anew`` is called when a new file has taken the old one's place."""
+        """Open the tables; ``on_anew`` is called when a new file has replaced the old one."""
         super().__init__(name="journal", daemon=True)
         self._where = str(files.path)
         self.storage = JournalStorage(files, on_anew=on_anew)

@@ -7,7 +7,7 @@ from enum import StrEnum
 
 
 class ProblemKind(StrEnum):
-    """A closed list; the comment after each says what Hypnocast does about it."""
+    """A closed list; the comment after each is what Hypnocast does about it."""
 
     NOT_FOUND = "not_found"
     """Nothing on the network matches; the search goes on."""
@@ -30,7 +30,7 @@ class ProblemKind(StrEnum):
     LABELS_DISAGREE = "labels_disagree"
     """The header names more or fewer channels than there are; no label is believed."""
     NO_UNIT = "no_unit"
-    """Some channels do not say their unit; their bed is withheld unless the config says it."""
+    """Some channels give no unit; their bed is withheld unless the configuration gives it."""
     NO_RATE = "no_rate"
     """Signals without a nominal rate; not read unless the config gives the rate."""
     FOREIGN_CLOCK = "foreign_clock"

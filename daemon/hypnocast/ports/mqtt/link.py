@@ -42,7 +42,7 @@ log = structlog.get_logger(__name__)
 _WATCH_S: Final = 0.5
 
 SHOWN_S: Final = 600.0
-"""So long it is told that another client took our place."""
+"""So long it is reported that another client took our place."""
 
 SHORT_S: Final = 10.0
 SHORT_IN_A_ROW: Final = 3
@@ -67,7 +67,7 @@ class Connected:
 
 @dataclass(frozen=True, slots=True)
 class RefusedByBroker:
-    """The broker answered, and said no; tried again after ``seconds``."""
+    """The broker answered with a refusal; tried again after ``seconds``."""
 
     why: str
     seconds: float
@@ -103,9 +103,9 @@ class MqttLink:
         supervisor: Supervisor | None = None,
         on_state: Callable[[LinkState], None] | None = None,
     ) -> None:
-        """Take whom to reach, as whom, and who obeys commands.
+        """Keep whom to reach, as whom, and who obeys commands.
 
-        Without a broker nobody is told, and every event counts as sent: a replay's own journal.
+        Without a broker nothing is published, and every event counts as sent, as for a replay.
         """
         self._alone = settings is None
         self._settings = settings = settings or BrokerSettings()
@@ -139,7 +139,7 @@ class MqttLink:
     # --- what the daemon says -----------------------------------------------------------------
 
     def serve(self, bed: str) -> None:
-        """Take commands for this bed from now on."""
+        """Accept commands for this bed from now on."""
         self._listening.serve(bed)
 
     def stage(self, stored: StoredEvent) -> None:
@@ -179,7 +179,7 @@ class MqttLink:
                 )
 
     def notice(self, message: Notice) -> None:
-        """Say that a rule was met; without a connection it is forgotten: nobody acts on it late."""
+        """Publish that a rule was met; without a connection it is dropped: it would be late."""
         if self._client is not None:
             with contextlib.suppress(aiomqtt.MqttError):
                 self._client.send(self._topics.notice(message.bed), payloads.encode(message))
@@ -229,7 +229,7 @@ class MqttLink:
     # --- the outer loop -----------------------------------------------------------------------
 
     def stop(self) -> None:
-        """Say ``offline``, disconnect and end."""
+        """Publish ``offline``, disconnect and end."""
         self._stop.set()
 
     def reconnect(self) -> None:
@@ -381,7 +381,7 @@ async def _end(tasks: Iterable[asyncio.Future[object]]) -> None:
             task.cancel()
         _, left = await asyncio.wait(left, timeout=0.1)
     for task in tasks:
-        # Where one part has told why the connection ended, the others need not say it again.
+        # Where one part has logged why the connection ended, the others need not repeat it.
         error = None if task.cancelled() else _innermost(task.exception())
         if error is not None and not isinstance(error, aiomqtt.MqttError | OSError):
             log.error("a part of the link failed", error=repr(error))

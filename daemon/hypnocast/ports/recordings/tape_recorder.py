@@ -1,10 +1,10 @@
 """The tapes of all beds: one running tape each, kept safe on disk, and kept from filling it.
 
 A tape must never be the reason that a sample is not read: what the disk refuses is counted and
-told, and a new tape is tried a little later. It begins with all that is not safely on the one
+reported, and a new tape is tried a little later. It begins with all that is not safely on the one
 before, as far as that is still in memory.
 
-A tape whose sync failed is given up too: Linux takes the pages for written, and no later sync
+A tape whose sync failed is given up too: Linux treats the pages as written, and no later sync
 writes them.
 """
 
@@ -57,7 +57,7 @@ class TapeStatistics:
     """Beds whose tape is being written."""
     bytes_written: int
     arrivals_lost: int
-    """Arrivals that no tape took, because the disk refused."""
+    """Arrivals that are on no tape, because the disk refused."""
     last_error: str = ""
     problem: str = ""
     """What is wrong now; empty where every bed's tape is written and synced."""
@@ -76,7 +76,7 @@ class _BedTape:
     safe: Arrival | None = None
     """The last arrival that survives a power cut."""
     missed: int = 0
-    """Arrivals since then that no tape took."""
+    """Arrivals since then that are on no tape."""
     doubtful: bool = False
     """Whether a sync of the running tape has failed: no later sync of it means anything."""
     failures: int = 0
@@ -96,9 +96,9 @@ class TapeRecorder:
         now: Callable[[], float] = time.time,
         clock: Callable[[], float] | None = None,
     ) -> None:
-        """Take the folder; it is made at the first arrival.
+        """Keep the folder; it is made at the first arrival.
 
-        With ``clock``, the local LSL clock, each tape says which UTC its times stand for.
+        With ``clock``, the local LSL clock, each tape notes which UTC its times stand for.
         """
         self._folder = folder
         self._limits = limits or TapeLimits()
@@ -148,7 +148,7 @@ class TapeRecorder:
     def change(self, bed: str, arrivals: Sequence[Arrival]) -> bool:
         """End the bed's tape and begin a new one, which can be read without it.
 
-        It begins with ``told``, whose last arrival is the newest that was taken in; what was
+        It begins with ``arrivals``, whose last is the newest that was read; what was
         written after that follows. Return False where that one is not remembered, or the disk
         refuses.
         """
@@ -191,7 +191,7 @@ class TapeRecorder:
         with self._lock:
             for bed, bed_tape in self._bed_tapes.items():
                 if bed_tape.tape is None and bed_tape.missed:
-                    self._replace(bed, bed_tape)  # what no tape took is in memory still
+                    self._replace(bed, bed_tape)  # what is on no tape is in memory still
                 self._end(bed_tape)
 
     # -- one bed -----------------------------------------------------------------------------
