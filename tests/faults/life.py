@@ -41,6 +41,7 @@ from hypnocast.live.staging.judging import Judge
 from hypnocast.ports.journal.journal import Journal
 from hypnocast.ports.mqtt.settings import BrokerSettings
 from hypnocast.ports.recordings.tape_recorder import TapeRecorder
+from hypnocast.ports.supervision import Supervisor
 from hypnocast.stagers.base import Stager
 
 RATE = 100.0
@@ -272,11 +273,12 @@ async def a_ward(
     config = Config(pack=PackTable(name=orders.pack))
     pack = open_pack(config)
     async with contextlib.AsyncExitStack() as stack:
-        journal = await stack.enter_async_context(Journal.open(state / JOURNAL))
+        supervisor = Supervisor()
+        journal = await stack.enter_async_context(Journal.open(state / JOURNAL, supervisor))
         source = FastBeds(orders)
         deck = None
         if orders.tape:
-            deck = TapeRecorder(state / "tapes", clock=source.now)
+            deck = TapeRecorder(state / "tapes", clock=source.now, supervisor=supervisor)
             stack.callback(deck.close)
             source.record = deck.write
         parts = make_parts(config, pack, journal, live=True, on_step=lambda _: None)
@@ -310,6 +312,7 @@ async def a_ward(
                 ),
                 boot_id=orders.boot,
                 watchers=(source,),
+                supervisor=supervisor,
             )
         )
         yield Alive(ward, source, journal, parts)

@@ -256,6 +256,7 @@ def test_a_bed_without_units_is_withheld_with_its_reason_while_the_others_run(
     assert {event["reason"] for event in values} <= {"unknown_unit", "daemon_down"}
     status = json.loads(night.before_kill["hypnocast/lab/bed/no-units/status"])
     assert any("unit" in problem for problem in status["problems"])
+    assert ["unit" in stream["problem"] for stream in status["streams"]] == [True]
     for bed in ("two-boxes", "one-box"):
         status = json.loads(night.before_kill[f"hypnocast/lab/bed/{bed}/status"])
         assert (status["state"], status["problems"]) == ("live", [])

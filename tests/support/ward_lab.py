@@ -33,6 +33,7 @@ from hypnocast.live.staging.judging import Judge
 from hypnocast.ports.journal.journal import Journal
 from hypnocast.ports.mqtt.settings import BrokerSettings
 from hypnocast.ports.recordings.tape_recorder import TapeLimits, TapeRecorder
+from hypnocast.ports.supervision import Supervisor
 from hypnocast.simulate import SimulatedSource
 from hypnocast.stagers.packs.pack import load_pack
 
@@ -234,7 +235,8 @@ async def running_ward(
             for decision in decisions:
                 deck.note(bed, decision_to_json(decision), source.now())
 
-    async with Journal.open(folder / JOURNAL) as journal:
+    supervisor = Supervisor()
+    async with Journal.open(folder / JOURNAL, supervisor) as journal:
         parts = make_parts(config, loaded, journal, live=True, on_step=lambda _: None)
         parts = dataclasses.replace(
             parts,
@@ -244,7 +246,7 @@ async def running_ward(
                 dataclasses.replace(one, judge=beside_judge or one.judge) for one in parts.beside
             ),
         )
-        picture_store = PictureStore(folder / PAGES, loaded.recipe.digest)
+        picture_store = PictureStore(folder / PAGES, loaded.recipe.digest, supervisor=supervisor)
         past = PastPages(picture_store, parts.judge, journal, loaded, depth=explain or "channels")
         explanations_out = PublishedExplanations(past)
         values: list[Running] = []
@@ -273,6 +275,7 @@ async def running_ward(
                 boot_id=boot_id,
                 watchers=(Watcher(), explanations_out) if explain else (Watcher(),),
                 past=past,
+                supervisor=supervisor,
             )
         )
         running = Running(ward, source, journal)

@@ -21,6 +21,7 @@ from hypnocast.dashboard.pictures import Scale, scale_of
 from hypnocast.dashboard.settings import DashboardSettings
 from hypnocast.dashboard.view import Card, card, fold
 from hypnocast.dashboard.ward import BedView, Incoming, WardView, bed_of
+from hypnocast.ports.supervision import Supervisor
 
 PULSE_S = 2.0
 """How often a browser hears that the server lives."""
@@ -64,8 +65,9 @@ class Viewer:
 class Hub:
     """Folds the feed into a ward and tells every viewer what changed."""
 
-    def __init__(self, settings: DashboardSettings) -> None:
-        """Take the settings; nothing is connected before :meth:`start`."""
+    def __init__(self, settings: DashboardSettings, supervisor: Supervisor) -> None:
+        """Take the settings, and who watches; nothing is connected before :meth:`start`."""
+        self._supervisor = supervisor
         self.ward = WardView()
         self.feed = Feed(
             settings.broker, settings.prefix, on_message=self._take, on_link=self._link
@@ -79,7 +81,9 @@ class Hub:
 
     async def start(self) -> None:
         """Begin to listen to the broker."""
-        self._task = asyncio.create_task(self.feed.run(), name="dashboard feed")
+        self._task = self._supervisor.task(
+            "page feed", lambda _: self.feed.run(), on_failure="restart"
+        )
 
     async def stop(self) -> None:
         """Send every viewer away and leave the broker."""

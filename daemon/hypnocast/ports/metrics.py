@@ -6,13 +6,12 @@ import contextlib
 import socket
 import time
 from collections.abc import Callable, Iterable, Mapping
-from concurrent.futures import Executor
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, Literal
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer
 
 from hypnocast.errors import InstallError
-from hypnocast.ports.supervision import Supervisor
+from hypnocast.ports.supervision import Supervisor, WorkerPool
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -123,7 +122,7 @@ class _QuietHandler(WSGIRequestHandler):
 class _LimitedServer(WSGIServer):
     """Answers a few connections at once, for a few seconds each."""
 
-    def __init__(self, address: tuple[str, int], answering: Executor) -> None:
+    def __init__(self, address: tuple[str, int], answering: WorkerPool) -> None:
         """Listen; connections are answered on the threads of a pool."""
         self._answering = answering
         self._began: dict[socket.socket, float] = {}
@@ -142,7 +141,7 @@ class _LimitedServer(WSGIServer):
             self.shutdown_request(request)
             return
         self._began[request] = time.monotonic()
-        self._answering.submit(self._answer, request, client_address)
+        self._answering.forget(self._answer, request, client_address)
 
     def _answer(self, request: Any, client_address: Any) -> None:
         with contextlib.suppress(OSError):  # whoever asked is gone, or was too slow

@@ -50,6 +50,14 @@ class WorkerPool(ThreadPoolExecutor):
         future.add_done_callback(self._done)
         return future
 
+    def forget(self, fn: Callable[P, object], /, *args: P.args, **kwargs: P.kwargs) -> None:
+        """Queue work that nobody waits for: if it fails, that is counted and told."""
+        self.submit(fn, *args, **kwargs).add_done_callback(self._forgotten)
+
+    def _forgotten(self, future: Future[object]) -> None:
+        if not future.cancelled() and (error := future.exception()) is not None:
+            self._worker.failed(error)
+
     def _done(self, _: Future[Any]) -> None:
         with self._counting:
             self.waiting -= 1

@@ -101,8 +101,8 @@ class NightLedger:
         return before != self._doubted
 
     def mark(self, mark: NightMark) -> None:
-        """Enter a marker, note or notice; of notes and notices the newest are kept."""
-        if mark.kind not in ("note", "notice"):
+        """Enter a marker or note; of those that change no figure the newest are kept."""
+        if mark.kind.startswith("lights_"):
             self._marks.append(mark)
             return
         self._notes.append(mark)

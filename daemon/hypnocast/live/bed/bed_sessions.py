@@ -180,6 +180,9 @@ class BedSessions:
         if session.reanchored:
             why = "after a reboot the grid was found again by UTC"
             self._send(Changed(SessionChange("reanchored", session, why, moment)))
+        if resumed.missed:
+            text = f"the daemon was down: pages {resumed.missed[0]} to {resumed.missed[-1]}"
+            self._send(Noted(session, session.start_of(resumed.missed[0]), text, "gap"))
         for epoch in resumed.missed:
             self._pages.send_missed(session, epoch)
         if session.phase is Phase.ENDED:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Literal
 
 from hypnocast.core.night.session import Session, SessionChange
 from hypnocast.core.pages.aligned_stream import AlignedStreamState
@@ -48,11 +49,13 @@ class Changed:
 
 @dataclass(frozen=True, slots=True)
 class Noted:
-    """A text from a marker stream that asks for nothing."""
+    """Something to remember of the night that changes nothing."""
 
     session: Session
     at_utc: float
     text: str
+    kind: Literal["note", "gap"] = "note"
+    """A gap: pages over which nobody watched."""
 
 
 @dataclass(frozen=True, slots=True)

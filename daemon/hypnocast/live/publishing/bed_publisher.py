@@ -28,6 +28,7 @@ from hypnocast.live.publishing.bed_log import BedLog
 from hypnocast.live.staging.bed_stager import StagedEvent
 from hypnocast.ports.journal.reader import NightRecord
 from hypnocast.ports.journal.records import Committed, StoredEvent
+from hypnocast.ports.lsl.problems import StreamProblem
 from hypnocast.ports.mqtt.link import MqttLink
 
 NIGHT_EVERY_S = 1.0
@@ -61,8 +62,8 @@ class SiteStates:
     show_pages: bool
     done: Callable[[payloads.StageEvent], None]
     """Told of every event that has become durable."""
-    problems: Callable[[str], tuple[str, ...]]
-    """What else is wrong with a bed, beyond what its signals show."""
+    problems: Callable[[str], tuple[StreamProblem, ...]]
+    """What is wrong with a bed's streams, beyond what its signals show."""
     lsl: LslStages | None = None
     """None: nothing is sent over LSL."""
 
@@ -84,7 +85,7 @@ class BedPublisher:
         self._night_due = False
         self._night_at = float("-inf")
         self._shown: payloads.BedStatus | None = None
-        self._problems: tuple[str, ...] = ()
+        self._problems: tuple[StreamProblem, ...] = ()
         """What the source knew to be wrong when the status was made."""
         self._last: payloads.StageEvent | None = None
         self._provider: str | None = None
@@ -270,7 +271,7 @@ class BedPublisher:
         session, seen, last = self._session, self.signals, self._last
         anchored = session is not None and session.anchor_utc is not None
         self._problems = self._site.problems(self.bed)
-        problems = (*(seen.problems if seen else ()), *self._problems)
+        problems = (*(seen.problems if seen else ()), *map(str, self._problems))
         return payloads.BedStatus(
             at=instant(time.time()),
             site=self._site.topics.site,
@@ -284,12 +285,8 @@ class BedPublisher:
             since=instant(session.start_of(0)) if session is not None and anchored else None,
             epoch=last.epoch if last is not None else None,
             lights=self._lights(),
-            streams=tuple(stream_health(seen, header, state) for header, state in seen.streams)
-            if seen
-            else (),
-            channels={role.value: channel_health(one) for role, one in seen.channels.items()}
-            if seen
-            else {},
+            streams=stream_health(seen, self._problems) if seen else (),
+            channels=channel_health(seen) if seen else {},
             problems=tuple(dict.fromkeys(problems)),
             latency_ms=last.timing.journaled if last is not None else None,
             provider=self._provider,

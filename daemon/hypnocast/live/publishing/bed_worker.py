@@ -233,7 +233,7 @@ class BedWorker:
                 await self._change(item.change)
                 self._beside.take(item)
             case Noted():
-                await self._note(item.session.id, item.at_utc, item.text)
+                await self._mark(item.session.id, item.at_utc, item.kind, item.text)
             case asyncio.Future():
                 await self._committer.reach(item)
 
@@ -244,21 +244,22 @@ class BedWorker:
                 await self._committer.session(session, lambda: publisher.begin(session))
                 if session.phase is Phase.RECORDING:
                     self._scorer.begin(self._parts.stamp.origin(session), NightState())
+                if change.change == "phase":
+                    await self._mark(session.id, change.at.utc, "phase", session.phase.value)
             case "lights" if (lights := change.lights) is not None:
                 await self._committer.session(session, lambda: publisher.lights(session))
                 kind: payloads.MarkKind = "lights_off" if lights.to == "off" else "lights_on"
-                mark = payloads.NightMark(at=instant(lights.at), kind=kind, text=change.why)
-                await self._committer.mark(session.id, mark, lambda: publisher.mark(mark))
+                await self._mark(session.id, lights.at, kind, change.why)
             case "reanchored":
                 _log.warning(change.why, bed=session.bed, session=session.id)
                 await self._committer.session(session)
-                await self._note(session.id, change.at.utc, change.why)
+                await self._mark(session.id, change.at.utc, "note", change.why)
             case "ended":
                 await self._scorer.end()
                 await self._committer.session(session, lambda: publisher.end(session))
 
-    async def _note(self, session: str, at_utc: float, text: str) -> None:
-        mark = payloads.NightMark(at=instant(at_utc), kind="note", text=text)
+    async def _mark(self, session: str, at_utc: float, kind: payloads.MarkKind, text: str) -> None:
+        mark = payloads.NightMark(at=instant(at_utc), kind=kind, text=text)
         await self._committer.mark(session, mark, lambda: self._publisher.mark(mark))
 
     async def _emit(self, scored: StagedEvent) -> None:

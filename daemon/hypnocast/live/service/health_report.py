@@ -23,8 +23,6 @@ class Deadlines:
 
     turn: float = 20.0
     """Loops that turn many times a second."""
-    disk: float = 30.0
-    """A disk may take its time over a sync."""
     judge: float = 60.0
     """The judge's own deadline is 25 s, unless its model's steps were measured to be slower."""
     bed_worker: float = 90.0
@@ -62,7 +60,7 @@ class HealthReport:
     # --- pulses --------------------------------------------------------------------------------
 
     def pulses(self) -> list[Pulse]:
-        """Return the pulse of every part: reading, closing, drawing, judging, journal, outbox."""
+        """Return the pulse of every part: reading, closing, judging, beds, outbox, workers."""
         ward, may = self._ward, self._may
         judge, journal, link = ward.judge.state(), ward.journal, ward.link
         # A broker that is away, or forbids a topic, is a known outage and said so.
@@ -85,7 +83,6 @@ class HealthReport:
                 )
                 for bed, bed_worker in ward.workers.items()
             ),
-            Pulse("journal", journal.rounds, busy=True, deadline_s=may.disk),
             Pulse(
                 "outbox",
                 journal.sent + link.connections,

@@ -29,6 +29,7 @@ from hypnocast.live.service.resumption import known_night, log_failure, session_
 from hypnocast.live.staging.second_opinion import BesideJudges
 from hypnocast.ports.host_clock import HostClock
 from hypnocast.ports.journal.reader import JournalReader
+from hypnocast.ports.lsl.problems import StreamProblem
 from hypnocast.ports.metrics import MetricValue
 from hypnocast.ports.mqtt.link import Connected, MqttLink
 from hypnocast.ports.mqtt.settings import BrokerSettings
@@ -77,7 +78,7 @@ class WardParts:
     """Who sends stages over LSL."""
     boot_id: str = ""
     """Of this boot: sessions that run are taken up on the grid they had in it."""
-    problems: Callable[[str], tuple[str, ...]] = lambda _: ()
+    problems: Callable[[str], tuple[StreamProblem, ...]] = lambda _: ()
     """What the source knows to be wrong with a bed."""
     watchers: tuple[Watcher, ...] = ()
     home_assistant: bool = False

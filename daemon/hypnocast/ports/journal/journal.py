@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Self, TypeVar
@@ -22,7 +21,8 @@ from hypnocast.ports.journal.files import JournalFiles
 from hypnocast.ports.journal.reader import JournalReader
 from hypnocast.ports.journal.records import Batch, Committed, StoredEvent, StoredReply
 from hypnocast.ports.journal.storage import Condition
-from hypnocast.ports.journal.writer import JournalWriter
+from hypnocast.ports.journal.writer import DEADLINE_S, JournalWriter
+from hypnocast.ports.supervision import Supervisor
 
 T = TypeVar("T")
 News = Callable[[tuple[StoredEvent, ...]], None]
@@ -31,7 +31,7 @@ News = Callable[[tuple[StoredEvent, ...]], None]
 class Journal:
     """The daemon's face of the journal: asynchronous, for one event loop."""
 
-    def __init__(self, files: JournalFiles) -> None:
+    def __init__(self, files: JournalFiles, supervisor: Supervisor) -> None:
         """Use :meth:`open`."""
         self._files = files
         self._stale = False
@@ -42,20 +42,21 @@ class Journal:
         except BaseException:
             self._writer.storage.store.close()
             raise
-        self._reader_thread = ThreadPoolExecutor(1, thread_name_prefix="journal-reader")
+        self._reader_thread = supervisor.pool("journal-reader", 1, deadline_s=DEADLINE_S)
         self._news: list[News] = []
         self._sent = 0
-        self._writer.start()
+        self._writer.start(supervisor)
 
     @classmethod
-    def open(cls, path: Path) -> Self:
+    def open(cls, path: Path, supervisor: Supervisor | None = None) -> Self:
         """Open the journal, or begin one; :class:`JournalError` where that cannot be.
 
         A damaged one is set aside and a new one begun: ``condition.set_aside`` is its place.
+        Its threads are watched by ``supervisor``.
         """
         files = JournalFiles(path)
         try:
-            return cls(files)
+            return cls(files, supervisor or Supervisor())
         except BaseException as error:
             files.release()
             if isinstance(error, OSError | sqlite3.Error):
@@ -99,11 +100,6 @@ class Journal:
     def condition(self) -> Condition:
         """Whether what is committed is durable, and if not, why."""
         return self._writer.storage.condition
-
-    @property
-    def rounds(self) -> int:
-        """Turns of the writing thread: a thread that hangs on the disk does not count."""
-        return self._writer.rounds
 
     @property
     def sent(self) -> int:
