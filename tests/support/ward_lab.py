@@ -214,6 +214,7 @@ async def running_ward(
     beside: Sequence[Path] = (),
     beside_judge: Judge | None = None,
     rules: Sequence[RuleTable] = (),
+    traces: bool = False,
 ) -> AsyncIterator[Running]:
     """Run a ward whose journal lies in ``folder``; at the end it stops as by SIGTERM.
 
@@ -222,7 +223,7 @@ async def running_ward(
     others = tuple(BesidePackTable(name=str(path)) for path in beside)
     config = Config(
         pack=PackConfig(name=str(pack), beside=others),
-        publish=PublishTable(hop_s=hop_s),
+        publish=PublishTable(hop_s=hop_s, traces=traces),
         rule=tuple(rules),
     )
     config = replace_session(config, timeout_s)

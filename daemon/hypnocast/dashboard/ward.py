@@ -24,10 +24,15 @@ from hypnocast.core.wire.payloads import (
     Explained,
     Night,
     StageEvent,
+    encode,
 )
+from hypnocast.core.wire.traces import Traces
 
 MAX_STATE_BYTES = 2 << 20
 """Of what is no picture: a night of a week with its notes has half of it."""
+
+MAX_TRACES_BYTES = 32 << 10
+"""Of a second of all channels; ours has 2 kB."""
 
 MAX_BEDS = 256
 MAX_NODES = 64
@@ -163,6 +168,16 @@ def _check_size(ward: WardView, kind: str, name: str, leaf: str, message: Incomi
     if message.payload and name not in known and len(known) >= most:
         msg = f"more than {most} are not shown"
         raise ValueError(msg)
+
+
+def read_traces(payload: bytes) -> bytes:
+    """Return a second of signals as JSON that keeps the contract; anybody may have sent it."""
+    if len(payload) > MAX_TRACES_BYTES:
+        msg = f"a second of {len(payload)} bytes"
+        raise ValueError(msg)
+    second = msgspec.json.decode(payload, type=Traces)
+    _check_instants(second.start)
+    return encode(second)
 
 
 def read_reply(payload: bytes) -> Reply:

@@ -58,6 +58,10 @@ class Topics:
         """Return the topic of notices: a rule of the lab's own was met."""
         return f"{self.prefix}/bed/{bed}/notice"
 
+    def traces(self, bed: str) -> str:
+        """Return the topic of the signals themselves, second by second."""
+        return f"{self.prefix}/bed/{bed}/traces"
+
     def explanation(self, bed: str) -> str:
         """Return the topic of what the newest explained page's stage rests on: retained."""
         return f"{self.prefix}/bed/{bed}/explanation"

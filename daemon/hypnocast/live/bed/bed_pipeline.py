@@ -10,11 +10,12 @@ from collections.abc import Callable, Iterable, Sequence
 
 from hypnocast.core.montage.choice import Montage
 from hypnocast.core.night.session import SessionKeeper
+from hypnocast.core.pages.moving_traces import MovingTraces
 from hypnocast.core.pages.page_builder import PageBuilder
 from hypnocast.core.timing.decisions import Decision
 from hypnocast.core.types import Arrival, Mark, StreamHeader
 from hypnocast.live.bed.bed_sessions import BedSessions
-from hypnocast.live.bed.bed_updates import Item
+from hypnocast.live.bed.bed_updates import Item, TracesSeen
 from hypnocast.live.bed.page_drawing import PageTrace
 from hypnocast.live.bed.page_sender import PageSender
 from hypnocast.live.bed.signal_health import HealthReports
@@ -49,6 +50,7 @@ class BedPipeline:
         """
         script = list(obey) if obey is not None else None
         self._tracing = tracing
+        self._send = send
         self._auto = auto
         self._intake = StreamIntake(
             tracing, choose, decided=decided, change_tape=change_tape, obey=script
@@ -57,6 +59,7 @@ class BedPipeline:
         self.sessions = BedSessions(
             keeper, self._intake, self._pages, send, utc_of=utc_of, heeds=heeds, script=script
         )
+        self._traces = MovingTraces() if tracing.traces else None
         self._health = HealthReports(tracing.needed, tracing.mains_hz, send)
         self._flowing_since: float | None = None
         self._last_activity = float("-inf")
@@ -97,6 +100,8 @@ class BedPipeline:
         self._pages.send_glimpse(
             self._builder, self.sessions.running, now, lambda at: self.sessions.moment(at).utc
         )
+        if self._traces is not None and (cut := self._traces.cut(self._builder, now)):
+            self._send(TracesSeen(self.sessions.moment(cut[0]).utc, cut[1]))
         self._intake.write_decisions()
         if self._health.due(now):
             at_utc, also = self.sessions.moment(now).utc, self.sessions.marker_problems(now)

@@ -8,6 +8,7 @@ from typing import Literal
 
 from hypnocast.core.night.session import Session, SessionChange
 from hypnocast.core.pages.aligned_stream import AlignedStreamState
+from hypnocast.core.pages.moving_traces import Envelope
 from hypnocast.core.types import Derivation, Flag, Gap, Page, Picture, Role, StreamHeader
 from hypnocast.core.wire.payloads import Evidence
 
@@ -94,4 +95,12 @@ class Glimpsed:
     """Milliseconds from the window's end until it was drawn."""
 
 
-Item = TracedPage | Changed | Noted | SignalsSeen | Glimpsed
+@dataclass(frozen=True, slots=True, eq=False)
+class TracesSeen:
+    """The newest second of every channel, for screens that show them moving."""
+
+    start_utc: float
+    channels: Mapping[Role, Envelope]
+
+
+Item = TracedPage | Changed | Noted | SignalsSeen | Glimpsed | TracesSeen

@@ -25,6 +25,8 @@ class PageTrace:
     grace_s: float
     hop_s: float | None = None
     """Between two glimpses of the last 30 s; None: there are none."""
+    traces: bool = False
+    """Whether the signals themselves are shown, second by second."""
     measure: bool = False
     """Whether evidence is measured on every page."""
     samples: SampleRecipe | None = None

@@ -17,12 +17,14 @@ import msgspec
 from hypnocast.core.night.ledger import NightLedger, NightTitle
 from hypnocast.core.night.rules import mark_of
 from hypnocast.core.night.session import Session
+from hypnocast.core.pages.moving_traces import WINDOW_S
 from hypnocast.core.timing.utc import instant, seconds_of
 from hypnocast.core.types import Pixels
 from hypnocast.core.wire import payloads
 from hypnocast.core.wire.notices import Notice
 from hypnocast.core.wire.topics import Topics
-from hypnocast.live.bed.bed_updates import SignalsSeen
+from hypnocast.core.wire.traces import TraceColumns, Traces
+from hypnocast.live.bed.bed_updates import SignalsSeen, TracesSeen
 from hypnocast.live.publishing.bed_health import STALE_S, channel_health, silence_of, stream_health
 from hypnocast.live.publishing.bed_log import BedLog
 from hypnocast.live.staging.bed_stager import StagedEvent
@@ -163,10 +165,25 @@ class BedPublisher:
 
     def roll(self, verdict: payloads.Rolling) -> None:
         """Send a verdict between page closes."""
-        self._link.rolling(verdict)
+        self._link.send_now(self._site.topics.rolling(self.bed), verdict)
         at = self._lsl_of(verdict.end)
         if self._site.lsl is not None and at is not None:
             self._site.lsl.rolling(verdict, at)
+
+    def traces(self, seen: TracesSeen) -> None:
+        """Send the newest second of every channel."""
+        second = Traces(
+            source=self._site.source,
+            site=self._site.topics.site,
+            bed=self.bed,
+            start=instant(seen.start_utc),
+            seconds=WINDOW_S,
+            channels={
+                role.value: TraceColumns(low=one.low, high=one.high)
+                for role, one in seen.channels.items()
+            },
+        )
+        self._link.send_now(self._site.topics.traces(self.bed), second)
 
     def _lsl_of(self, at: str) -> float | None:
         """Return the local LSL time of a moment of the session, by the session's one mapping."""
@@ -207,7 +224,7 @@ class BedPublisher:
 
     def notice(self, notice: Notice) -> None:
         """Say that a rule of the lab's own was met, now and in the night."""
-        self._link.notice(notice)
+        self._link.send_now(self._site.topics.notice(self.bed), notice, qos=1)
         self.mark(mark_of(notice))
 
     def end(self, session: Session) -> None:

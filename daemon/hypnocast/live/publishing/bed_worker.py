@@ -20,7 +20,15 @@ from hypnocast.core.timing.utc import instant
 from hypnocast.core.types import ChannelQuality, FloatArray, Opinion, Role
 from hypnocast.core.verdicts.decider import Decider, NightState
 from hypnocast.core.wire import payloads
-from hypnocast.live.bed.bed_updates import Changed, Glimpsed, Item, Noted, SignalsSeen, TracedPage
+from hypnocast.live.bed.bed_updates import (
+    Changed,
+    Glimpsed,
+    Item,
+    Noted,
+    SignalsSeen,
+    TracedPage,
+    TracesSeen,
+)
 from hypnocast.live.bed.signal_health import Needed
 from hypnocast.live.publishing.bed_publisher import BedPublisher
 from hypnocast.live.publishing.second_opinions import SecondOpinions
@@ -146,6 +154,8 @@ class BedWorker:
                 self._work.put_nowait(self._scorer.ask(item))
             case SignalsSeen():
                 self._publisher.seen(item)
+            case TracesSeen():
+                self._publisher.traces(item)
             case Glimpsed():
                 self._rolling.take(item)
             case Changed() | Noted():

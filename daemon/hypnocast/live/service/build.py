@@ -213,6 +213,7 @@ def tracing_for(config: Config, pack: Pack, *, rolling: bool = False) -> PageTra
         grace_s=config.signal.grace_s,
         measure=config.publish.evidence,
         hop_s=config.publish.hop_s if rolling else None,
+        traces=config.publish.traces and rolling,
         samples=sample_recipe(model) if isinstance(model, Signals) else None,
     )
 

@@ -16,13 +16,12 @@ import secrets
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Literal
 
 import aiomqtt
 import structlog
 
 from hypnocast.core.wire import payloads
-from hypnocast.core.wire.notices import Notice
 from hypnocast.core.wire.topics import HOME_ASSISTANT_ROOT, Topics
 from hypnocast.errors import BrokerError
 from hypnocast.ports.journal.journal import Journal
@@ -43,6 +42,9 @@ _WATCH_S: Final = 0.5
 
 SHOWN_S: Final = 600.0
 """So long it is reported that another client took our place."""
+
+BEHIND_S: Final = 2.0
+"""A broker that has acknowledged nothing for so long is behind."""
 
 SHORT_S: Final = 10.0
 SHORT_IN_A_ROW: Final = 3
@@ -170,19 +172,16 @@ class MqttLink:
         """Clear what must not outlive a night."""
         self.clear(self._topics.stage(bed), self._topics.page(bed), self._topics.explanation(bed))
 
-    def rolling(self, message: payloads.Rolling) -> None:
-        """Send a verdict between page closes; without a connection it is forgotten."""
-        if self._client is not None:
-            with contextlib.suppress(aiomqtt.MqttError):
-                self._client.send(
-                    self._topics.rolling(message.bed), payloads.encode(message), qos=0
-                )
+    def send_now(self, topic: str, message: payloads.Message, *, qos: Literal[0, 1] = 0) -> None:
+        """Send what is worth nothing later; without a connection it is forgotten.
 
-    def notice(self, message: Notice) -> None:
-        """Publish that a rule was met; without a connection it is dropped: it would be late."""
-        if self._client is not None:
-            with contextlib.suppress(aiomqtt.MqttError):
-                self._client.send(self._topics.notice(message.bed), payloads.encode(message))
+        A broker that falls behind gets none of it at QoS 0, so that nothing piles up.
+        """
+        client = self._client
+        if client is None or (qos == 0 and client.silence_s > BEHIND_S):
+            return
+        with contextlib.suppress(aiomqtt.MqttError):
+            client.send(topic, payloads.encode(message), qos=qos)
 
     def _reply(self, bed: str, payload: bytes) -> None:
         # Whoever asked and was cut off asks again with the same request id.
