@@ -1,6 +1,6 @@
 """Group *path*: from the samples that close a page to the broker's acknowledgement.
 
-The model's own time is taken off: what is left is drawing, batching, deciding, the journal with
+The model's own time is subtracted: what is left is drawing, batching, deciding, the journal with
 its sync, and the way to the broker and back, queueing behind other beds included. With many beds
 the pages close spread over one second, at which time samples come no faster than in real time.
 """

@@ -64,7 +64,7 @@ class WardWatch:
     _moved: threading.Condition = field(default_factory=threading.Condition)
 
     def event(self, event: payloads.StageEvent) -> None:
-        """Take note of an event that is durable."""
+        """Note an event that is durable."""
         key = (event.bed, event.epoch)
         with self._moved:
             self.durable[key] = time.monotonic()
@@ -72,7 +72,7 @@ class WardWatch:
             self.providers[key] = event.provider
 
     def puback(self, bed: str, sequence: int) -> None:
-        """Take note of an acknowledgement."""
+        """Note an acknowledgement."""
         with self._moved:
             key = self._events.pop((bed, sequence), None)
             if key is not None:
@@ -101,7 +101,7 @@ class TimedStager:
     """A stager with a stop-watch."""
 
     def __init__(self, stager: Stager, watch: WardWatch) -> None:
-        """Take the stager to time."""
+        """Keep the stager to time."""
         self._stager = stager
         self._watch = watch
 
@@ -129,12 +129,12 @@ class TimedStager:
 
 
 class WatchedJournal(Journal):
-    """The journal; it tells when the broker has acknowledged."""
+    """The journal; it notes when the broker has acknowledged."""
 
     watch: WardWatch
 
     def acknowledge(self, bed: str, sequence: int) -> None:
-        """Take note of an acknowledgement, as the journal does."""
+        """Note an acknowledgement, as the journal does."""
         super().acknowledge(bed, sequence)
         self.watch.puback(bed, sequence)
 

@@ -56,7 +56,7 @@ def load_config(path: Path | None) -> Config:
 
 
 def _check(config: Config, where: str) -> None:
-    """Check what types cannot say."""
+    """Check what types cannot express."""
 
     def refuse(key: str, what: str, remedy: str) -> NoReturn:
         raise ConfigError(f"[{key}] {what}", where=where, remedy=remedy)

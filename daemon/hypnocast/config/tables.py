@@ -76,7 +76,7 @@ class BrokerTable(ConfigTable, frozen=True, kw_only=True):
 
     @property
     def uses_tls(self) -> bool:
-        """Whether to speak TLS: by default wherever the words leave this host."""
+        """Whether to use TLS: by default wherever the data leave this host."""
         return self.tls if self.tls is not None else not self.loopback
 
     @property
@@ -100,7 +100,7 @@ class PackTable(ConfigTable, frozen=True, kw_only=True):
     name: str = "hypnocast-small"
     """A pack that ships, or the path of a pack folder."""
     digest: Annotated[str, Meta(pattern="^sha256:[0-9a-f]{64}$")] | None = None
-    """Only the pack of this digest is loaded (``hypnocast pack show`` tells it)."""
+    """Only the pack of this digest is loaded (``hypnocast pack show`` prints it)."""
     provider: Literal["auto", "cuda", "tensorrt", "cpu"] = "auto"
     threads: Annotated[int, Meta(ge=1, le=64)] = 1
     review_below: Share | None = None
@@ -112,7 +112,7 @@ class PackTable(ConfigTable, frozen=True, kw_only=True):
     remote_ca_file: str | None = None
     """Who signs the servers' certificates; default: whom gRPC trusts by itself."""
     remote_in_clear: bool = False
-    """Send pictures to other hosts unencrypted, where ``remote`` says ``grpc://``."""
+    """Send pictures to other hosts unencrypted, where ``remote`` begins with ``grpc://``."""
     beside: Annotated[tuple[BesidePackTable, ...], Meta(max_length=4)] = ()
     """Packs that judge the same pages when there is time, and never delay the one that speaks."""
 
@@ -135,7 +135,7 @@ class SessionTable(ConfigTable, frozen=True, kw_only=True):
 
 
 class LslTable(ConfigTable, frozen=True, kw_only=True):
-    """Where liblsl looks for streams; what is not given here its own lsl_api.cfg says."""
+    """Where liblsl looks for streams; what is not given here is as its own lsl_api.cfg has it."""
 
     peers: tuple[str, ...] = ()
     scope: Literal["machine", "link", "site", "organization", "global"] | None = None
@@ -201,12 +201,12 @@ class BedTable(ConfigTable, frozen=True, kw_only=True):
     id: TopicWord
     streams: Annotated[tuple[Selector, ...], Meta(min_length=1)]
     roles: dict[str, str] = {}
-    """Role → derivation by electrode names, where the labels do not tell: ``{"F4-M1" =
+    """Role → derivation by electrode names, where the labels do not show it: ``{"F4-M1" =
     "EEG 3-REF"}``."""
     units: dict[str, str] = {}
-    """Channel label (or ``*``) → unit, where the stream does not tell."""
+    """Channel label (or ``*``) → unit, where the stream gives none."""
     reference: str | None = None
-    """What lone electrodes are measured against, where the labels do not tell."""
+    """What lone electrodes are measured against, where the labels do not show it."""
 
 
 class RuleTable(ConfigTable, frozen=True, kw_only=True):

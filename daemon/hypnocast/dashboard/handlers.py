@@ -47,7 +47,7 @@ class RefusedRequest(Exception):  # noqa: N818 - an answer, not a fault
     """A request that is answered with an error."""
 
     def __init__(self, status: int, words: str, *, wait_s: int | None = None) -> None:
-        """Take the HTTP status, what to say, and when to try again."""
+        """Keep the HTTP status, the answer, and when to try again."""
         super().__init__(words)
         self.status = status
         self.words = words
@@ -141,7 +141,7 @@ class Handlers:
     # --- sessions ------------------------------------------------------------------------
 
     async def session(self, request: Request) -> Response:
-        """Tell the page who is looking, and the token its commands must carry."""
+        """Give the page who is looking, and the token its commands must carry."""
         visitor = self._may_look(request)
         return _json(
             {

@@ -1,4 +1,4 @@
-"""The ward as the server holds it, and the browsers that want to hear of changes.
+"""The ward as the server holds it, and the browsers that follow its changes.
 
 A browser that reads slowly holds up nobody: what waits for it is the set of beds that changed,
 never a queue of messages.
@@ -34,7 +34,7 @@ from hypnocast.dashboard.ward import (
 from hypnocast.ports.supervision import Supervisor
 
 PULSE_S = 2.0
-"""How often a browser hears that the server lives."""
+"""How often a browser gets a sign that the server lives."""
 _GATHER_S = 0.05
 """Changes within this time go out together."""
 MOST_VIEWERS = 200
@@ -57,10 +57,10 @@ class Room(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Viewer:
-    """One open browser page: which beds changed since it was last told."""
+    """One open browser page: which beds changed since the last update."""
 
     def __init__(self, only: str | None) -> None:
-        """Take the one bed it looks at, or None for the whole ward."""
+        """Keep the one bed it looks at, or None for the whole ward."""
         self.only = only
         self.changed: set[str] = set()
         self.traces: deque[bytes] = deque(maxlen=TRACES_SHOWN)
@@ -77,7 +77,7 @@ class Viewer:
 
 
 class Hub:
-    """Folds the feed into a ward and tells every viewer what changed."""
+    """Folds the feed into a ward and notifies every viewer of what changed."""
 
     def __init__(self, settings: DashboardSettings, supervisor: Supervisor) -> None:
         """Take the settings, and who watches; nothing is connected before :meth:`start`."""

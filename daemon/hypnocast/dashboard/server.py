@@ -20,7 +20,7 @@ from hypnocast.ports.supervision import Supervisor
 from hypnocast.ports.worker import Worker
 
 SWEEP_S = 2.0
-"""How often connections on which nothing is said are looked for."""
+"""How often connections without traffic are looked for."""
 
 
 class _Server(uvicorn.Server):
@@ -50,7 +50,7 @@ async def serve(
     started: Callable[[str], None] = lambda _: None,
     supervisor: Supervisor | None = None,
 ) -> None:
-    """Serve the ward page until cancelled; ``started`` is told its address once it listens.
+    """Serve the ward page until cancelled; ``started`` gets its address once it listens.
 
     Without logins the address holds the token that opens the page. Its tasks are watched by
     ``supervisor``.
@@ -106,7 +106,7 @@ async def _sweep(door: Door, worker: Worker) -> None:
 
 
 def _load_certificate(config: uvicorn.Config, settings: DashboardSettings) -> None:
-    """Have uvicorn read certificate and key before it is said where the page is."""
+    """Have uvicorn read certificate and key before the page's address is printed."""
     try:
         config.load()
     except (OSError, ssl.SSLError) as error:

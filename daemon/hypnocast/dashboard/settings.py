@@ -1,4 +1,4 @@
-"""What the ward page is told when it starts."""
+"""The settings of the ward page."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class DashboardSettings:
 
     @classmethod
     def of(cls, config: Config, broker: BrokerSettings) -> DashboardSettings:
-        """Take them from a configuration, and the way to the broker that was made of it."""
+        """Read them from a configuration, and the way to the broker that was made of it."""
         board = config.dashboard
         return cls(
             broker=broker,

@@ -1,4 +1,4 @@
-"""What the public topics say of a ward, folded message by message; pure.
+"""The ward as the public topics show it, folded message by message; pure.
 
 A :class:`WardView` is never changed: :func:`absorb` gives the next one. The browser's page and the
 terminal's table are both drawn from it, so they cannot disagree.
@@ -88,7 +88,7 @@ class BedView:
     explanation: Explained | None = None
     beside: Beside | None = None
     seen: float = 0.0
-    """When the bed last spoke, in seconds since 1970; of retained words, when they were said."""
+    """When the bed's last message was made, in seconds since 1970; of retained ones too."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,12 +99,12 @@ class Node:
     available: bool | None = None
     state: DaemonState | None = None
     seen: float = 0.0
-    """When it last told its state, which it does every 30 s; in seconds since 1970."""
+    """When it last sent its state, which it does every 30 s; in seconds since 1970."""
 
 
 @dataclass(frozen=True, slots=True)
 class WardView:
-    """All beds and daemons of a site, as far as the broker told."""
+    """All beds and daemons of a site, as far as the broker has messages of them."""
 
     beds: Mapping[str, BedView] = field(default_factory=lambda: MappingProxyType({}))
     nodes: Mapping[str, Node] = field(default_factory=lambda: MappingProxyType({}))

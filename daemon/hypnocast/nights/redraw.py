@@ -126,7 +126,7 @@ def pages_of_night(
 
 @dataclass(frozen=True, slots=True)
 class _Near:
-    """Times that differ by less than any clock can tell are the same."""
+    """Times that differ by less than any clock can resolve are the same."""
 
     times: Sequence[float]
 

@@ -1,4 +1,4 @@
-"""``hypnocast why``: everything there is to say about one page, to settle a dispute."""
+"""``hypnocast why``: everything that is known of one page, to settle a dispute."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ Depth = Literal["off", "channels", "patches"]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Answer:
-    """What was said of a page, and on what ground."""
+    """The verdict on a page, and its grounds."""
 
     view: NightView
     event: StageEvent

@@ -21,7 +21,7 @@ class ModelOutput:
 
 
 class Stager(Protocol):
-    """Looks at pages, several beds at once, and says what it thinks of each.
+    """Judges looks at pages, several beds at once.
 
     ``judge`` is called from one thread at a time, never from the event loop. It returns one
     opinion for each look, in order, or raises :class:`hypnocast.errors.InferenceError`.

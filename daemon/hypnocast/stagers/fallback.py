@@ -1,4 +1,4 @@
-"""Stagers in order of preference: where one fails, the next takes over, and everyone can see it.
+"""Stagers in order of preference: where one fails, the next goes on, and everyone can see it.
 
     remote ──▶ local ──▶ none (pages are withheld: ``no_model``)
 
@@ -28,7 +28,7 @@ class FallbackStep:
     before: str
     """Provider left; empty before the first page."""
     after: str
-    """Provider taken up; ``none`` where no stager is left."""
+    """Provider in use; ``none`` where no stager is left."""
     why: str
 
 
@@ -42,7 +42,7 @@ class FallbackStager:
         on_step: Callable[[FallbackStep], None],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Take the stagers, the best first; every change between them goes to ``on_step``."""
+        """Keep the stagers, the best first; every change between them goes to ``on_step``."""
         if not stagers:
             msg = "a fallback needs a stager"
             raise ValueError(msg)

@@ -42,7 +42,7 @@ class BedPipeline:
         obey: Iterable[Decision] | None = None,
         heeds: Callable[[StreamHeader], bool] = lambda _: True,
     ) -> None:
-        """Take the session keeper, how pages are drawn, and where items go.
+        """Keep the session keeper, how pages are drawn, and where items go.
 
         ``decided`` gets what is decided about time, for the tape; ``change_tape`` begins a new
         one with what came lately. ``obey`` are the decisions of a tape that is replayed. Markers

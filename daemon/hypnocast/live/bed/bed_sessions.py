@@ -38,7 +38,7 @@ class BedSessions:
         heeds: Callable[[StreamHeader], bool],
         script: Sequence[Decision] | None,
     ) -> None:
-        """Take what to work with; ``script`` are the decisions of a tape that is replayed."""
+        """Keep what to work with; ``script`` are the decisions of a tape that is replayed."""
         self._keeper = keeper
         self._intake = intake
         self._pages = pages
@@ -144,7 +144,7 @@ class BedSessions:
             self._marks.refused(error, now)
 
     def marker_problems(self, now: float) -> tuple[str, ...]:
-        """Return what went wrong lately with markers."""
+        """Return what went wrong recently with markers."""
         return self._marks.problems(now)
 
     def _act(self, meaning: MarkMeaning, at: Moment, now: float) -> None:

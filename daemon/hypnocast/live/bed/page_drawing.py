@@ -16,7 +16,7 @@ from hypnocast.core.wire.payloads import Evidence
 
 @dataclass(frozen=True, slots=True)
 class PageTrace:
-    """How every bed is traced."""
+    """How every bed's pages are drawn."""
 
     recipe: Recipe
     needed: tuple[tuple[Role, ...], ...]
@@ -62,7 +62,7 @@ class PageDrawing:
     """Draws the pages of one bed."""
 
     def __init__(self, tracing: PageTrace) -> None:
-        """Take how pages are traced."""
+        """Keep how pages are drawn."""
         self._tracing = tracing
         self._tones: list[float] = []
 

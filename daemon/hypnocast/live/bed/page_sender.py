@@ -20,7 +20,7 @@ class PageSender:
     """Draws and sends the pages of one bed."""
 
     def __init__(self, tracing: PageTrace, send: Callable[[Item], None]) -> None:
-        """Take how pages are drawn, and where they go."""
+        """Keep how pages are drawn, and where they go."""
         self._tracing = tracing
         self._send = send
         self._drawing = PageDrawing(tracing)

@@ -43,7 +43,7 @@ class SignalThread:
     def __init__(
         self, source: ArrivalSource, make: MakePipeline, deliver: Deliver, supervisor: Supervisor
     ) -> None:
-        """Take the source, how to make a pipeline, and who gets items, on the event loop."""
+        """Keep the source, how to make a pipeline, and who gets items, on the event loop."""
         self._source = source
         self._make = make
         self._deliver = deliver
@@ -62,7 +62,7 @@ class SignalThread:
         """When time is next let pass at every bed, on the source's clock."""
         self._ticks = 0
         self.beats = 0
-        """Counts turns of the loop: a thread that stands still does not count."""
+        """Counts turns of the loop: a thread that hangs does not count."""
         self.pages: Counter[str] = Counter()
         """Pages handed over, bed by bed."""
 

@@ -34,7 +34,7 @@ class StreamIntake:
         change_tape: ChangeTape | None = None,
         obey: Iterable[Decision] | None = None,
     ) -> None:
-        """Take what :class:`~.bed_pipeline.BedPipeline` was given."""
+        """Keep what :class:`~.bed_pipeline.BedPipeline` was given."""
         self._tracing = tracing
         self._choose = choose
         self._decided = decided

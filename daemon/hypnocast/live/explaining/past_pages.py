@@ -34,7 +34,7 @@ class PastPages:
         *,
         depth: Depth,
     ) -> None:
-        """Take where pictures are kept, who explains, and how deep explanations go."""
+        """Keep where pictures are, who explains, and how deep explanations go."""
         self._picture_store = picture_store
         self._judge = judge
         self._journal = journal
@@ -68,7 +68,7 @@ class PastPages:
         return _reply(command, explanation=explained)
 
     async def explain(self, event: payloads.StageEvent) -> payloads.Explanation:
-        """Say what an event's stage rests on."""
+        """Return what an event's stage rests on."""
         if isinstance(self._pack.manifest.model, Signals):
             raise CommandError(
                 f"{self._pack.manifest.name} reads signals: nothing on its picture can be covered",

@@ -1,4 +1,4 @@
-"""How a bed's streams and channels do, as its status says it."""
+"""How a bed's streams and channels do, as its status shows it."""
 
 from __future__ import annotations
 

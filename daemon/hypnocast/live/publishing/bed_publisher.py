@@ -74,7 +74,7 @@ class BedPublisher:
     """Shows one bed."""
 
     def __init__(self, bed: str, site_states: SiteStates, link: MqttLink) -> None:
-        """Take the bed, what the site's beds have in common, and the link to the broker."""
+        """Keep the bed, what the site's beds have in common, and the link to the broker."""
         self.bed = bed
         self._log = BedLog(bed)
         self._site = site_states
@@ -125,7 +125,7 @@ class BedPublisher:
         self.refresh()
 
     def recall(self, night: NightRecord) -> None:
-        """Take over what the journal has of the session."""
+        """Restore what the journal has of the session."""
         if self._ledger is None:
             return
         for event in night.events:
@@ -194,7 +194,7 @@ class BedPublisher:
 
     @property
     def stages(self) -> Sequence[payloads.StageName | None]:
-        """What has been said of each epoch of the night."""
+        """The verdict on each epoch of the night."""
         return () if self._ledger is None else self._ledger.stages
 
     def beside(self, message: payloads.Beside, parted: Sequence[int]) -> None:
@@ -253,9 +253,9 @@ class BedPublisher:
             self._show_night()
 
     def tick(self) -> None:
-        """Publish what no happening at the bed publishes: the night, and what the source found.
+        """Publish what no event at the bed publishes: the night, and what the source found.
 
-        Asked of every bed every second, so a status is only made where it would say something.
+        Called for every bed every second, so a status is only made where it would be new.
         """
         if self._night_due or self._site.problems(self.bed) != self._problems:
             self.refresh()
@@ -284,7 +284,7 @@ class BedPublisher:
     # --- the status ----------------------------------------------------------------------------
 
     def status(self) -> payloads.BedStatus:
-        """Return the bed's status as it stands."""
+        """Return the bed's status as it is."""
         session, seen, last = self._session, self.signals, self._last
         anchored = session is not None and session.anchor_utc is not None
         self._problems = self._site.problems(self.bed)
@@ -328,7 +328,7 @@ class BedPublisher:
         return session.lights[-1].to
 
     def lights(self, session: Session) -> None:
-        """Take over a session whose lights were marked."""
+        """Adopt a session whose lights were marked."""
         self._session = session
 
 
@@ -356,7 +356,7 @@ def png(pixels: Pixels) -> bytes:
 
 
 def _differ(new: payloads.BedStatus, shown: payloads.BedStatus) -> bool:
-    """Tell whether a status says something new, the passing of time aside."""
+    """Return whether a status is new, the passing of time aside."""
     at = shown.at
     aged = tuple(msgspec.structs.replace(stream, age_s=None) for stream in shown.streams)
     fresh = tuple(msgspec.structs.replace(stream, age_s=None) for stream in new.streams)

@@ -81,10 +81,10 @@ class BedParts:
     decider: Decider
     context: Context
     needed: Needed
-    """Which channels the pack needs: how much of a page came is told by them."""
+    """Which channels the pack needs: they decide how much of a page came."""
     stamp: EventOrigin
     deadline_s: float | None
-    """How long after its close a page may wait for an opinion; None: as long as it takes."""
+    """How long after its close a page may wait for an opinion; None: without limit."""
     carries: bool = False
     """Whether the model hands something over from page to page."""
     beside: tuple[BesidePack, ...] = ()
@@ -107,14 +107,14 @@ class KnownNight:
 
 
 _Work = AskedPage | Changed | Noted | asyncio.Future[None]
-"""What waits its turn; a future is told when its turn has come and all before it is durable."""
+"""What waits its turn; a future is done when its turn has come and all before it is durable."""
 
 
 class BedWorker:
     """Works off what happens at one bed."""
 
     def __init__(self, parts: BedParts, publisher: BedPublisher) -> None:
-        """Take what to work with, and the publisher that shows the bed."""
+        """Keep what to work with, and the publisher that shows the bed."""
         self._parts = parts
         self._publisher = publisher
         self._committer = EventCommitter(parts.journal, parts.stamp.pack_digest, self._durable)
@@ -172,7 +172,7 @@ class BedWorker:
                     self.done += 1
                 await self._committer.finish()
         except ExceptionGroup as failed:
-            # What went wrong can be told in a line; a group of what went wrong cannot.
+            # What went wrong fits into a line; a group of what went wrong does not.
             raise failed.exceptions[0] from failed
         finally:
             self._beside.stop()
@@ -208,7 +208,7 @@ class BedWorker:
     async def _settle(
         self, event: payloads.StageEvent, log_probabilities: FloatArray | None, state: NightState
     ) -> NightState:
-        """Make a page terminal that was provisional when the daemon went down, as it was told."""
+        """Make a page terminal, as published, that was provisional when the daemon went down."""
         if log_probabilities is None:
             return state
         opinion = self._opinion(event, log_probabilities)
@@ -222,7 +222,7 @@ class BedWorker:
         return state
 
     def _opinion(self, event: payloads.StageEvent, log_probabilities: FloatArray) -> Opinion:
-        """Return what was said of a page, as it was before the daemon went down."""
+        """Return the opinion of a page as it was before the daemon went down."""
         quality = {
             Role(role): ChannelQuality(report.coverage) for role, report in event.quality.items()
         }

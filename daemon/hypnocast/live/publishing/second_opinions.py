@@ -1,4 +1,4 @@
-"""What the packs beside say of one bed's night: journaled, compared, published."""
+"""The opinions of the packs beside on one bed's night: journaled, compared, published."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ class SecondOpinions:
         shown: Shown,
         live: bool,
     ) -> None:
-        """Take the packs, the judge that goes first, the journal, and where they are shown."""
+        """Keep the packs, the judge that goes first, the journal, and where they are shown."""
         self._bed = bed
         self._journal = journal
         self._shown = shown

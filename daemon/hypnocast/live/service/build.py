@@ -203,7 +203,7 @@ def _beside_roles(config: Config, pack: Pack) -> tuple[Role, ...]:
 
 
 def tracing_for(config: Config, pack: Pack, *, rolling: bool = False) -> PageTrace:
-    """Return how pages are traced for a pack; ``rolling``: with what is configured of it."""
+    """Return how pages are drawn for a pack; ``rolling``: with what is configured of it."""
     montage, model = pack.manifest.montage, pack.manifest.model
     return PageTrace(
         recipe=pack.recipe,
@@ -230,7 +230,7 @@ def pipeline_maker(
     change_tape: ChangeTape | None = None,
     script: WardDecisions | None = None,
 ) -> MakePipeline:
-    """Return what makes the pipeline of a bed when it is first heard of."""
+    """Return what makes the pipeline of a bed when it first appears."""
     tracing = replace(
         tracing_for(config, pack, rolling=source.kind != "replay"),
         beside=_beside_roles(config, pack),
@@ -287,9 +287,9 @@ def topic_word(name: str) -> str:
 
 @functools.cache
 def boot_id() -> str:
-    """Return what tells this boot of the host from any other.
+    """Return what distinguishes this boot of the host from any other.
 
-    Where the host does not tell, every start counts as a boot: a grid found again by UTC is
+    Where the host has no such id, every start counts as a boot: a grid found again by UTC is
     good, one that follows a clock which began anew is not.
     """
     try:

@@ -1,4 +1,4 @@
-"""``hypnocast retire``: takes a bed that nobody serves any more off every screen.
+"""``hypnocast retire``: removes a bed that no daemon serves any more from every screen.
 
 What is retained of a bed outlives it on the broker. Clearing it makes every dashboard forget the
 bed. The journal and the tapes keep its nights.

@@ -1,4 +1,4 @@
-"""``hypnocast run``: the daemon in earnest, from a configuration, until it is told to end."""
+"""``hypnocast run``: the daemon in earnest, from a configuration, until it is asked to end."""
 
 from __future__ import annotations
 
@@ -188,9 +188,9 @@ def supervise() -> Supervisor:
 
 
 def reload(config: Config, path: Path | None, link: MqttLink) -> None:
-    """Take up what can change while beds are served: credentials and certificates.
+    """Apply what can change while beds are served: credentials and certificates.
 
-    Whatever else changed in the file is named, and takes effect at the next start: a night goes
+    Whatever else changed in the file is named, and applies at the next start: a night goes
     on under the configuration it began with.
     """
     try:

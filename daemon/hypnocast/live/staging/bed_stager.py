@@ -62,7 +62,7 @@ class StagedEvent:
 
 @dataclass(slots=True, eq=False)
 class AskedPage:
-    """A page on its way: what was traced, what was asked, until when an answer counts."""
+    """A page on its way: the drawn page, what was asked, until when an answer counts."""
 
     traced: TracedPage
     first: asyncio.Future[Opinion] | None
@@ -90,7 +90,7 @@ class BedStager:
         deadline_s: float | None,
         carries: bool = False,
     ) -> None:
-        """Take who judges, how to decide, and where events go; no deadline in replay.
+        """Keep who judges, how to decide, and where events go; no deadline in replay.
 
         ``carries``: the model hands something over from page to page.
         """
@@ -263,7 +263,7 @@ class BedStager:
 
 
 def _clock(traced: Timings, arrived: float) -> Callable[[], float] | None:
-    """Return what tells the milliseconds since the page's end, from now on."""
+    """Return what counts the milliseconds since the page's end, from now on."""
     base = traced.drawn
     if base is None:
         return None

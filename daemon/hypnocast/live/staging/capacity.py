@@ -1,4 +1,4 @@
-"""What the model was measured to take, and how many beds that serves."""
+"""How long the model was measured to need, and how many beds that serves."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ MOST_BEDS = 1000
 
 @dataclass(frozen=True, slots=True)
 class Capacity:
-    """Times of the warm model and the memory it took."""
+    """Times of the warm model and the memory it needed."""
 
     page_s: float
     each_s: float
-    """For a page in a batch; 0 where a batch took too long to be measured."""
+    """For a page in a batch; 0 where a batch was too slow to be measured."""
     memory_bytes: int
 
     @classmethod
     def of(cls, pace: Pace, memory_bytes: int) -> Capacity:
-        """Return what a warmed-up stager's pace says."""
+        """Return what a warmed-up stager's pace means."""
         return cls(pace.page_s, pace.each_s, memory_bytes)
 
     @property
@@ -38,7 +38,7 @@ class Capacity:
         return max(1, min(MOST_BEDS, int(min(LIVE_DEADLINE_S, PAGE_S) / each_s)))
 
     def line(self) -> str:
-        """Say it in one line."""
+        """Return it in one line."""
         batch = f", {self.each_s:.2g} s a page in a batch" if self.each_s else ""
         memory = f", {self.memory_bytes / 1e9:.1f} GB" if self.memory_bytes else ""
         serves = f"serves up to {self.beds} beds" if self.beds > 1 else f"serves {self.beds} bed"

@@ -1,7 +1,7 @@
 """The judge: one thread that shows pictures to the stager, several beds at once.
 
 A slow model is not a hung one: it beats with every step it completes, and its own measured steps
-say how long one may take. A model that is silent for longer hangs. It cannot be interrupted: its
+decide how long one may last. A model that is silent for longer hangs. It cannot be interrupted: its
 thread is left behind, and what it was asked is answered with an error, so that the pages are
 withheld and the night goes on. Another one is built only where there is memory for both; until
 then pages are withheld, and the watchdog begins the process anew. If the hung one comes back
@@ -84,7 +84,7 @@ class JudgeState:
     busy_s: float
     """How long the present batch has been running; 0 when idle."""
     may_take_s: float
-    """How long a step of the model may take, by what was measured."""
+    """How long a step of the model may last, by what was measured."""
     hung: bool
     """Whether the model hangs and cannot be replaced yet."""
     degraded: tuple[str, ...]
@@ -101,7 +101,7 @@ class Judge:
         gather: int = 1,
         free_bytes: Callable[[], int | None] = free_bytes,
     ) -> None:
-        """Take how to build the stager.
+        """Keep how to build the stager.
 
         ``stuck_after_s``: a model that is silent for so long hangs, unless its steps are slower.
         ``gather``: so many looks are waited for a moment, where no one waits for a verdict.
@@ -143,7 +143,7 @@ class Judge:
 
     @property
     def capacity(self) -> Capacity | None:
-        """What the model was measured to take; None while there is none."""
+        """How fast the model was measured to be; None while there is none."""
         stager = self._stager
         return None if stager is None else Capacity.of(stager.pace, self._model_bytes)
 
@@ -218,7 +218,7 @@ class Judge:
         return answer
 
     def state(self) -> JudgeState:
-        """Say how the judge does."""
+        """Return how the judge does."""
         began = self._began
         stager = self._stager
         pace = stager.pace if stager is not None else None
@@ -379,7 +379,7 @@ class Judge:
             del batch, answers  # their pictures would stay while this waits for the next
 
     def _taken_up_again(self, stager: Stager) -> bool:
-        """Go on with a model that came back; False where another has taken its place."""
+        """Go on with a model that came back; False where another has replaced it."""
         self._abandoned = max(0, self._abandoned - 1)
         if self._hung_at is None:
             stager.close()
@@ -390,6 +390,6 @@ class Judge:
 
 
 def _retrieve(answer: asyncio.Future[Opinion]) -> None:
-    """Take note of a failure that nobody waits for any more: it was logged where it happened."""
+    """Retrieve a failure that nobody waits for any more: it was logged where it happened."""
     if not answer.cancelled():
         answer.exception()

@@ -79,12 +79,12 @@ class Questions:
         self._waiting = [each for each in self._waiting if not each.answer.done()]
 
     def clear(self) -> list[Question]:
-        """Take everything out."""
+        """Remove everything."""
         waiting, self._waiting = self._waiting, []
         return waiting
 
     def batch(self, now: float, pace: Pace) -> tuple[list[Question], list[Question]]:
-        """Take out what is judged next, and what is given up for it."""
+        """Remove what is judged next, and what is given up for it."""
         self._waiting.sort(key=lambda question: question.order)
         most, up_to = _BATCHES[self._waiting[0].order[0]]
         there = [each for each in self._waiting if each.order[0] <= up_to]

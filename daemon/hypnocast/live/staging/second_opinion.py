@@ -52,7 +52,7 @@ class BesideJudges:
     """The models of all packs beside: opened late, cared for, and never the end of a night."""
 
     def __init__(self, packs: Sequence[BesidePack], supervisor: Supervisor) -> None:
-        """Take the packs, and who supervises their threads."""
+        """Keep the packs, and who supervises their threads."""
         self._judges = {pack.name: pack.judge for pack in packs}
         self._supervisor = supervisor
 
@@ -70,7 +70,7 @@ class BesideJudges:
     async def rebuild_if_stuck(self) -> None:
         """Build a model that hangs anew, where there is room for another."""
         for judge in self._judges.values():
-            with contextlib.suppress(InferenceError):  # it stays degraded, and says so
+            with contextlib.suppress(InferenceError):  # it stays degraded, and shows so
                 await judge.rebuild_if_stuck()
 
     def stop(self) -> None:
@@ -90,7 +90,7 @@ class BesideStager:
         *,
         live: bool,
     ) -> None:
-        """Take the pack, the judge that goes first, and where verdicts go.
+        """Keep the pack, the judge that goes first, and where verdicts go.
 
         Unless ``live``, no page is left out: a recording waits.
         """
@@ -109,7 +109,7 @@ class BesideStager:
         """Pages left out."""
 
     def take(self, item: TracedPage | Changed) -> None:
-        """Take a page, or what became of the session; never waits."""
+        """Queue a page, or what became of the session; never waits."""
         self._waiting.append(item.change if isinstance(item, Changed) else item)
         pages = [one for one in self._waiting if isinstance(one, TracedPage)]
         if self._live and len(pages) > MOST_WAITING:

@@ -1,6 +1,6 @@
 """A model that writes its answer: greedily, within the answer's JSON Schema, within limits.
 
-The stage is not taken from the text alone: once the answer stands, the likelihoods of all five
+The stage is not read from the text alone: once the answer is written, the likelihoods of all five
 stages are read at the place where the stage is written. An answer that runs into a limit is
 closed there, and the stage is read behind what was written so far.
 """
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 
 _BLANKS = r"[ \n]{0,8}"
-"""What may stand between the parts of an answer: without a bound a model can write nothing else."""
+"""What is allowed between the parts of an answer; unbounded, a model may write nothing else."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -48,7 +48,7 @@ class AnswerOpening:
 
 
 class ConstrainedAnswer:
-    """Takes down the answers of one pack's model."""
+    """Writes the answers of one pack's model."""
 
     def __init__(
         self, pack: Pack, model: Generative, decoder: Decoder, tokenizer: Tokenizer
@@ -66,7 +66,7 @@ class ConstrainedAnswer:
         self._guide: LLTokenizer | None = None
 
     def read(self, logits: NDArray[Any], memory: KeyValues, position: int) -> list[ModelOutput]:
-        """Take down one answer for each bed after a prompt, and read the stages in it."""
+        """Write one answer for each bed after a prompt, and read the stages in it."""
         opening = AnswerOpening(logits, memory.length, position)
         written: list[list[int]] = [[] for _ in logits]
         matchers = [self._matcher(logits.shape[-1]) for _ in logits]
@@ -133,7 +133,7 @@ class ConstrainedAnswer:
         return ids
 
     def _choose(self, matcher: LLMatcher, logits: NDArray[Any]) -> int:
-        """Take the likeliest token that the schema allows here."""
+        """Choose the likeliest token that the schema allows here."""
         bits = np.unpackbits(np.frombuffer(matcher.compute_bitmask(), np.uint8), bitorder="little")[
             : len(logits)
         ]
@@ -192,7 +192,7 @@ def _grammar(path: Path, model: Generative) -> str:
 
 
 def _plain(value: object) -> str:
-    """Give what a model wrote as text that any encoder takes: no half characters."""
+    """Give what a model wrote as text that any encoder accepts: no half characters."""
     return str(value).encode("utf-8", "replace").decode()
 
 

@@ -1,7 +1,7 @@
 """A decoder whose key-values lie in one buffer: read and written in place, never copied.
 
 A buffer has a row for each bed. Beds read their prompts one after another, each in its row (the
-attention of ONNX Runtime up to 1.31 takes several tokens behind a past for one sequence only, and
+attention of ONNX Runtime up to 1.31 reads several tokens behind a past for one sequence only, and
 reading is bound by arithmetic, so a batch would gain nothing); single tokens are read for all
 beds at once. To forget what was read is to count less of it.
 """
@@ -22,7 +22,7 @@ from hypnocast.stagers.packs.manifest import Generative
 from hypnocast.stagers.packs.pack import Pack
 
 CACHE_BYTES = 1_500_000_000
-"""What the buffers of all beds of a batch may take together."""
+"""What the buffers of all beds of a batch may use together."""
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
@@ -63,7 +63,7 @@ class SharedBufferDecoder(Decoder):
         self._copy_lead(1)
 
     def leads(self, lead: KeyValues, beds: int) -> KeyValues:
-        """Give the first rows, in which every prompt's beginning stands."""
+        """Give the first rows, which hold every prompt's beginning."""
         return self.rows(0, beds, lead.length)
 
     def rows(self, first: int, beds: int, length: int) -> Rows:
@@ -113,7 +113,7 @@ class SharedBufferDecoder(Decoder):
 
     def _grow(self, beds: int) -> None:
         heads, wide = self._shape
-        # Filled, not np.zeros: the memory is taken now, and not page by page in the night.
+        # Filled, not np.zeros: the memory is allocated now, and not page by page in the night.
         grown = [np.full((beds, heads, self._room, wide), 0, self._kind) for _ in self._pairs]
         for new, old in zip(grown, self._buffers, strict=False):
             new[: len(old)] = old

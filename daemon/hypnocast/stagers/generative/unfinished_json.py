@@ -8,7 +8,7 @@ _TOKEN = re.compile(rb'"(?:[^"\\]|\\.)*("?)|[][{}:,]', re.DOTALL)
 
 
 def lead_to(text: bytes, key: str) -> tuple[int, bytes]:
-    """Tell how to get from an answer to the place where the string value of ``key`` begins.
+    """Return how to get from an answer to the place where the string value of ``key`` begins.
 
     Returns how much of the text to keep and what to write behind it. Where the key is there,
     that is all up to its value. Where the text breaks off before, an open string is closed, a
@@ -25,7 +25,7 @@ def lead_to(text: bytes, key: str) -> tuple[int, bytes]:
 
 
 def _closing(text: bytes) -> tuple[int, bytes]:
-    """Tell how much of an unfinished object stands as whole members, and what closes it."""
+    """Return how much of an unfinished object is whole members, and what closes it."""
     depth, whole, in_value = 0, 0, False
     for token in _TOKEN.finditer(text):
         match token[0][:1]:

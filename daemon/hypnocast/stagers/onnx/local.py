@@ -30,7 +30,7 @@ SLOW_BATCH = 4
 """A slower one is warmed up on so many pages, as four beds close them together."""
 
 WARM_UP_S = 20.0
-"""A batch that would take longer than this is not measured: the night waits."""
+"""A batch that would last longer than this is not measured: the night waits."""
 
 
 class Model(Protocol):
@@ -45,7 +45,7 @@ class LocalStager:
     """Judges pages with a pack on this machine.
 
     Where the GPU fails in the night, the pack is opened again on the CPU and the same pages
-    are judged there: :attr:`provider` tells, and so does every opinion. It stays there until
+    are judged there: :attr:`provider` shows it, and so does every opinion. It stays there until
     the stager is made anew.
     """
 
@@ -151,13 +151,13 @@ class LocalStager:
             self._model = GenerativeModel(self.pack, model, self._engine)
         page_s = self._warm_up(1)
         if page_s < QUICK_S:
-            # What a full batch needs is taken now, and not in the middle of the night.
+            # What a full batch needs is allocated now, and not in the middle of the night.
             self._warm_up(MAX_BATCH)
         elif page_s * SLOW_BATCH < WARM_UP_S:
             self._warm_up(SLOW_BATCH)
 
     def _warm_up(self, pages: int) -> float:
-        """Judge black pages; return the seconds that took."""
+        """Judge black pages; return the seconds that needed."""
         began = time.perf_counter()
         self._read(self._warm[:pages])
         took = time.perf_counter() - began
