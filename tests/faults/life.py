@@ -276,7 +276,7 @@ async def a_ward(
         supervisor = Supervisor()
         journal = await stack.enter_async_context(Journal.open(state / JOURNAL, supervisor))
         source = FastBeds(orders)
-        deck = None
+        recorder = None
         if orders.tape:
             deck = TapeRecorder(state / "tapes", clock=source.now, supervisor=supervisor)
             stack.callback(deck.close)
@@ -287,9 +287,9 @@ async def a_ward(
             parts = dataclasses.replace(parts, judge=judge)
 
         def decided(bed: str, decisions: Sequence[Decision]) -> None:
-            if deck is not None:
+            if recorder is not None:
                 for decision in decisions:
-                    deck.note(bed, decision_to_json(decision), source.now())
+                    recorder.note(bed, decision_to_json(decision), source.now())
 
         ward = Ward(
             WardParts(

@@ -63,16 +63,16 @@ async def backlog(folder: Path, pack: Path) -> tuple[int, float, float, float]:
         orders = Orders(str(folder / "state"), str(pack), proxy.port, ORIGIN, beds=beds, pace_s=0.0)
         async with a_ward(orders) as alive:
             ward = asyncio.create_task(alive.ward.run())
-            boards = alive.ward.publishers
+            everyone = alive.ward.publishers
             await until(
-                lambda: sum(b.counts["pages"] for b in boards.values()) >= 480, "pages", 300.0
+                lambda: sum(b.counts["pages"] for b in everyone.values()) >= 480, "pages", 300.0
             )
             with witness(broker.port) as listener:
                 # From here on the night goes at a pace of about ten pages a second.
                 alive.source.orders = Orders(
                     str(folder / "state"), str(pack), proxy.port, ORIGIN, beds=beds, pace_s=0.05
                 )
-                late = sum(board.counts["pages"] for board in boards.values())
+                late = sum(publisher.counts["pages"] for publisher in everyone.values())
                 proxy.refuse = False
                 await until(lambda: alive.journal.sent >= late, "the backlog is gone", 120.0)
                 stage = [at for topic, _, at in listener.messages if topic.endswith("/stage")]

@@ -210,14 +210,14 @@ def test_the_fallback_reports_that_it_stands_lower_than_it_should(
     pack = load_pack(folder)
     remote = RemoteStager(pack, server.address, deadline_s=1.0)
     steps: list[fallback.FallbackStep] = []
-    rungs = fallback.FallbackStager([remote, LocalStager(pack, "cpu")], on_step=steps.append)
-    rungs.judge(looks_of(1))
-    assert list(rungs.degraded) == []
+    fallbacks = fallback.FallbackStager([remote, LocalStager(pack, "cpu")], on_step=steps.append)
+    fallbacks.judge(looks_of(1))
+    assert list(fallbacks.degraded) == []
     server.kill()
-    rungs.judge(looks_of(1))
-    assert list(rungs.degraded) == [f"model: cpu instead of {remote.provider}"]
+    fallbacks.judge(looks_of(1))
+    assert list(fallbacks.degraded) == [f"model: cpu instead of {remote.provider}"]
     assert [step.after for step in steps] == ["cpu"]
-    rungs.close()
+    fallbacks.close()
 
 
 @pytest.mark.parametrize(
@@ -230,9 +230,9 @@ def test_a_server_that_talks_nonsense_costs_no_page_its_stage(
     pack = load_pack(folder)
     server.answer = lambda _: answered
     remote = RemoteStager(pack, server.address)
-    rungs = fallback.FallbackStager([remote, LocalStager(pack, "cpu")], on_step=lambda _: None)
-    assert [opinion.provider for opinion in rungs.judge(looks_of(2))] == ["cpu", "cpu"]
-    rungs.close()
+    fallbacks = fallback.FallbackStager([remote, LocalStager(pack, "cpu")], on_step=lambda _: None)
+    assert [opinion.provider for opinion in fallbacks.judge(looks_of(2))] == ["cpu", "cpu"]
+    fallbacks.close()
 
 
 def test_the_repository_is_what_triton_reads(tmp_path: Path) -> None:

@@ -164,17 +164,17 @@ def pages_of(
     watch: Callable[[PageBuilder], None] | None = None,
 ) -> list[Page]:
     """Run a bed in its data's own time, as simulation and replay do."""
-    box = PageBuilder(needs, choose=choose, obey=obey)
-    box.begin(anchor)
+    builder = PageBuilder(needs, choose=choose, obey=obey)
+    builder.begin(anchor)
     pages: list[Page] = []
     for event in events:
-        box.add(event)
-        now = box.watermark
+        builder.add(event)
+        now = builder.watermark
         if now is not None:
-            pages += box.close_due(now)
-    pages += box.end(end)
+            pages += builder.close_due(now)
+    pages += builder.end(end)
     if watch is not None:
-        watch(box)
+        watch(builder)
     return pages
 
 

@@ -103,7 +103,7 @@ class HandDriven:
 
     def __init__(self, coming: Sequence[Coming], *, utc_0: float = UTC_0) -> None:
         """Take what comes, and the UTC at which the local clock read 0."""
-        self.deck: TapeRecorder | None = None
+        self.recorder: TapeRecorder | None = None
         """The tape that records it, as it comes."""
         self._coming = coming
         self._utc_0 = utc_0
@@ -146,8 +146,8 @@ class HandDriven:
             if at > self._now:
                 yield None
                 self._now = at
-            if self.deck is not None:
-                self.deck.write(bed, arrival)
+            if self.recorder is not None:
+                self.recorder.write(bed, arrival)
             yield bed, arrival
         while not self._stopped:
             self._now = max(self._now, self._until)
@@ -228,13 +228,13 @@ async def running_ward(
     )
     config = replace_session(config, timeout_s)
     loaded = load_pack(pack)
-    deck = _deck(tapes, source, boot_id) if tapes is not None else None
-    source.deck = deck
+    recorder = _recorder(tapes, source, boot_id) if tapes is not None else None
+    source.recorder = recorder
 
     def decided(bed: str, decisions: Sequence[Decision]) -> None:
-        if deck is not None:
+        if recorder is not None:
             for decision in decisions:
-                deck.note(bed, decision_to_json(decision), source.now())
+                recorder.note(bed, decision_to_json(decision), source.now())
 
     supervisor = Supervisor()
     async with Journal.open(folder / JOURNAL, supervisor) as journal:
@@ -271,7 +271,7 @@ async def running_ward(
                     boot_id=boot_id,
                     auto=auto,
                     decided=decided,
-                    change_tape=None if deck is None else deck.change,
+                    change_tape=None if recorder is None else recorder.change,
                 ),
                 boot_id=boot_id,
                 watchers=(Watcher(), explanations_out) if explain else (Watcher(),),
@@ -293,11 +293,11 @@ async def running_ward(
             await task
             explaining.cancel()
             picture_store.close()
-            if deck is not None:
-                deck.close()
+            if recorder is not None:
+                recorder.close()
 
 
-def _deck(folder: Path, source: HandDriven, boot_id: str) -> TapeRecorder:
+def _recorder(folder: Path, source: HandDriven, boot_id: str) -> TapeRecorder:
     return TapeRecorder(
         folder,
         limits=TapeLimits(part_bytes=TAPE_PART_BYTES),

@@ -26,7 +26,7 @@ from hypnocast.core.types import Arrival, Look, Opinion
 from hypnocast.core.wire import payloads
 from hypnocast.core.wire.topics import Topics
 from hypnocast.errors import BrokerError
-from hypnocast.live.bed.bed_updates import Item, TracedPage
+from hypnocast.live.bed.bed_updates import ClosedPage, Item
 from hypnocast.live.bed.sources import RecordedSource
 from hypnocast.live.service.build import JOURNAL, make_parts, pipeline_maker, stager_builder
 from hypnocast.live.service.ward import Ward, WardParts
@@ -50,7 +50,7 @@ class WardWatch:
 
     closed: dict[PageKey, float] = field(default_factory=dict)
     """The samples that close a page were there."""
-    traced: dict[PageKey, float] = field(default_factory=dict)
+    drawn: dict[PageKey, float] = field(default_factory=dict)
     """The page was drawn."""
     durable: dict[PageKey, float] = field(default_factory=dict)
     """Its last event was in the journal, synced."""
@@ -180,8 +180,8 @@ async def _run(
 
 def _noting(bed: str, send: Callable[[Item], None], watch: WardWatch) -> Callable[[Item], None]:
     def noted(item: Item) -> None:
-        if isinstance(item, TracedPage):
-            watch.traced[bed, item.epoch] = time.monotonic()
+        if isinstance(item, ClosedPage):
+            watch.drawn[bed, item.epoch] = time.monotonic()
         send(item)
 
     return noted

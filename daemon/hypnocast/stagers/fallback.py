@@ -51,7 +51,7 @@ class FallbackStager:
         self._on_step = on_step
         self._clock = clock
         self._provider = ""
-        self._rung = len(stagers) - 1
+        self._level = len(stagers) - 1
 
     @property
     def provider(self) -> str:
@@ -61,7 +61,7 @@ class FallbackStager:
     @property
     def pace(self) -> Pace:
         """Of the stager that is asked now, or was asked last."""
-        return self._stagers[self._rung].pace
+        return self._stagers[self._level].pace
 
     @property
     def degraded(self) -> tuple[str, ...]:
@@ -76,16 +76,16 @@ class FallbackStager:
     def judge(self, looks: Sequence[Look]) -> list[Opinion]:
         """Let the best stager that can judge the looks."""
         why = ""
-        for rung, stager in enumerate(self._stagers):
-            last = rung == len(self._stagers) - 1
-            if self._clock() < self._rest_until[rung] and not last:
+        for level, stager in enumerate(self._stagers):
+            last = level == len(self._stagers) - 1
+            if self._clock() < self._rest_until[level] and not last:
                 continue
-            self._rung = rung
+            self._level = level
             try:
                 opinions = stager.judge(looks)
             except InferenceError as error:
                 why = f"{why}; {error}" if why else str(error)
-                self._rest_until[rung] = self._clock() + RETRY_AFTER_S
+                self._rest_until[level] = self._clock() + RETRY_AFTER_S
                 continue
             self._stand_on(stager.provider, why)
             return opinions

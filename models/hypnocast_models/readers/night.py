@@ -231,7 +231,7 @@ class ArrayNight:
     @property
     def channels(self) -> Mapping[Role, str]:
         """The one channel."""
-        return {self.recording.lane: self.recording.channel}
+        return {self.recording.own_role: self.recording.channel}
 
     @property
     def oddities(self) -> tuple[str, ...]:
@@ -248,7 +248,7 @@ class ArrayNight:
             return self.recording.page(row, context_s, tail_s)
         rate = self.recording.rate
         nothing = np.full(round((context_s + PAGE_S + tail_s) * rate), np.nan)
-        channels = {self.recording.lane: (nothing, rate, self.recording.channel)}
+        channels = {self.recording.own_role: (nothing, rate, self.recording.channel)}
         return page_of(channels, epoch, context_s, tail_s)
 
 

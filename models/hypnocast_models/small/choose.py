@@ -47,7 +47,7 @@ class FoldChoice(msgspec.Struct, frozen=True, kw_only=True):
         return next(way for way in WAYS if way.name == self.way)
 
 
-def choose(runs: Path, fold: int | None, shelf: DrawnNights) -> FoldChoice:
+def choose(runs: Path, fold: int | None, material: DrawnNights) -> FoldChoice:
     """Choose for a fold by its training folds; for the pack that ships, by all four choices.
 
     A choice is kept, and read back when it is there.
@@ -56,10 +56,12 @@ def choose(runs: Path, fold: int | None, shelf: DrawnNights) -> FoldChoice:
     if kept.exists():
         return msgspec.json.decode(kept.read_bytes(), type=FoldChoice)
     if fold is None:
-        tables = [choose(runs, each, shelf).tried for each in range(FOLDS)]
+        tables = [choose(runs, each, material).tried for each in range(FOLDS)]
         tried = tuple(_mean(same) for same in zip(*tables, strict=True))
     else:
-        tried = tuple(_try(runs, way, fold, shelf, weights) for way in WAYS for weights in WEIGHTS)
+        tried = tuple(
+            _try(runs, way, fold, material, weights) for way in WAYS for weights in WEIGHTS
+        )
     best = pick(tried)
     choice = FoldChoice(way=best.way, weights=best.weights, tried=tried)
     kept.parent.mkdir(parents=True, exist_ok=True)
@@ -80,9 +82,9 @@ def _spread(kappa: Sequence[float]) -> float:
     return max(kappa) - min(kappa)
 
 
-def _try(runs: Path, way: Way, fold: int, shelf: DrawnNights, weights: str) -> Tried:
-    opinions = unseen(runs, way, fold, shelf)
-    prior = prior_without(shelf, (fold,))
+def _try(runs: Path, way: Way, fold: int, material: DrawnNights, weights: str) -> Tried:
+    opinions = unseen(runs, way, fold, material)
+    prior = prior_without(material, (fold,))
     judged: Mapping[float, list[figures.ScoredPages]] = {gain: [] for gain in GAINS}
     for held in opinions:
         nights = [

@@ -55,7 +55,7 @@ def evidence(
     folder: Path,
     without: Sequence[int],
     judged: int,
-    shelf: DrawnNights,
+    material: DrawnNights,
     gains: Sequence[float] = GAINS,
 ) -> ByGain:
     """Give what a model says, at some gains, of a fold that it was not trained on.
@@ -65,12 +65,12 @@ def evidence(
     if judged not in without:
         msg = f"a model may only be calibrated on folds it has not seen, not on fold {judged}"
         raise ValueError(msg)
-    kept = folder / f"said-of-{shelf.name}-{judged}.npz"
-    nights = [int(night) for night in nights_in(shelf, (judged,))]
+    kept = folder / f"said-of-{material.name}-{judged}.npz"
+    nights = [int(night) for night in nights_in(material, (judged,))]
     if not kept.exists():
         model = recall(folder)
         opinions = {
-            f"{gain:g} {night}": judge(model, shelf, night, gain, band=0)
+            f"{gain:g} {night}": judge(model, material, night, gain, band=0)
             for gain in gains
             for night in nights
         }
@@ -78,15 +78,15 @@ def evidence(
         kept.with_suffix(".part.npz").rename(kept)
     with np.load(kept) as opinions:
         return {
-            gain: [_evidence(shelf, night, opinions[f"{gain:g} {night}"]) for night in nights]
+            gain: [_evidence(material, night, opinions[f"{gain:g} {night}"]) for night in nights]
             for gain in gains
         }
 
 
-def unseen(runs: Path, way: Way, fold: int, shelf: DrawnNights) -> dict[int, ByGain]:
+def unseen(runs: Path, way: Way, fold: int, material: DrawnNights) -> dict[int, ByGain]:
     """Give, for each other fold, what a model said of it that saw neither it nor this fold."""
     return {
-        other: evidence(pair_folder(runs, way, fold, other), (fold, other), other, shelf)
+        other: evidence(pair_folder(runs, way, fold, other), (fold, other), other, material)
         for other in range(FOLDS)
         if other != fold
     }
@@ -103,15 +103,15 @@ def weighed(opinions: ByGain, weights: str) -> list[Evidence]:
 
 
 def calibrate_fold(
-    runs: Path, way: Way, weights: str, fold: int, shelf: DrawnNights
+    runs: Path, way: Way, weights: str, fold: int, material: DrawnNights
 ) -> Calibration:
     """Fit temperature and sequence model for a fold without any use of its subjects."""
     nights = [
         night
-        for opinions in unseen(runs, way, fold, shelf).values()
+        for opinions in unseen(runs, way, fold, material).values()
         for night in weighed(opinions, weights)
     ]
-    return calibration_from(nights, prior_without(shelf, (fold,)))
+    return calibration_from(nights, prior_without(material, (fold,)))
 
 
 def calibrate_final(cache: Path, runs: Path, way: Way, weights: str) -> Calibration:
@@ -160,7 +160,7 @@ def apply(calibration: Calibration, night: Evidence, name: str) -> ScoredPages:
     return ScoredPages(name, night.subject, night.stages[known], ours[known], probabilities[known])
 
 
-def _evidence(shelf: DrawnNights, night: int, opinions: FloatArray) -> Evidence:
-    places = shelf.places(night)
-    stages = np.where(places >= 0, shelf.pages.stage[places], -1).astype(np.int64)
-    return Evidence(shelf.pages.nights[night].rsplit("-", 1)[0], opinions, stages)
+def _evidence(material: DrawnNights, night: int, opinions: FloatArray) -> Evidence:
+    places = material.places(night)
+    stages = np.where(places >= 0, material.pages.stage[places], -1).astype(np.int64)
+    return Evidence(material.pages.nights[night].rsplit("-", 1)[0], opinions, stages)

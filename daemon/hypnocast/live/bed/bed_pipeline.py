@@ -31,7 +31,7 @@ class BedPipeline:
     def __init__(
         self,
         keeper: SessionKeeper,
-        tracing: PageTrace,
+        drawing: DrawingSettings,
         choose: Callable[[Sequence[StreamHeader]], Montage],
         send: Callable[[Item], None],
         *,
@@ -53,9 +53,9 @@ class BedPipeline:
         self._send = send
         self._auto = auto
         self._intake = StreamIntake(
-            tracing, choose, decided=decided, change_tape=change_tape, obey=script
+            drawing, choose, decided=decided, change_tape=change_tape, obey=script
         )
-        self._pages = PageSender(tracing, send)
+        self._pages = PageSender(drawing, send)
         self.sessions = BedSessions(
             keeper, self._intake, self._pages, send, utc_of=utc_of, heeds=heeds, script=script
         )
@@ -139,7 +139,7 @@ class BedPipeline:
         filled = self._builder.derivations
         streams = {
             filled[role].stream
-            for group in self._tracing.needed
+            for group in self._drawing.needed
             for role in group
             if role in filled
         }

@@ -24,7 +24,7 @@ class Timings:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class TracedPage:
+class ClosedPage:
     """A page of a recording session, drawn, or a gap."""
 
     session: Session

@@ -15,7 +15,7 @@ from concurrent.futures import Future
 from typing import TypeVar
 
 from hypnocast.live.bed.bed_pipeline import BedPipeline
-from hypnocast.live.bed.bed_updates import Item, TracedPage
+from hypnocast.live.bed.bed_updates import ClosedPage, Item
 from hypnocast.live.bed.sources import ArrivalSource
 from hypnocast.ports.supervision import Supervisor
 from hypnocast.ports.worker import Worker
@@ -117,7 +117,7 @@ class SignalThread:
 
     def _hand_over(self, bed: str, item: Item) -> None:
         """Hand an item to the event loop; a recorded source waits for the journal first."""
-        if isinstance(item, TracedPage):
+        if isinstance(item, ClosedPage):
             self.pages[bed] += 1
             if not self._live and not self._stopping.is_set():
                 self._room.acquire()

@@ -8,7 +8,7 @@ from hypnocast.config.tables import Config
 from hypnocast.core.types import Picture, Stage
 from hypnocast.core.wire import commands, payloads
 from hypnocast.errors import CommandError
-from hypnocast.live.bed.bed_updates import Item, TracedPage
+from hypnocast.live.bed.bed_updates import ClosedPage, Item
 from hypnocast.live.explaining.explanations import Depth, explain, explanation
 from hypnocast.live.explaining.picture_store import PictureStore
 from hypnocast.live.staging.judging import Judge
@@ -43,7 +43,7 @@ class PastPages:
 
     def keep(self, item: Item) -> None:
         """Keep the picture of a page that closed; never waits."""
-        if isinstance(item, TracedPage) and isinstance(item.outcome, Picture):
+        if isinstance(item, ClosedPage) and isinstance(item.outcome, Picture):
             self._picture_store.keep(item.session.id, item.outcome)
 
     async def answer(

@@ -29,7 +29,7 @@ class Explains(Protocol):
 
 
 class Shows(Protocol):
-    """Shows a bed's explanations: :class:`~hypnocast.live.publishing.bed_publisher.BedPublisher`."""
+    """Shows a bed's explanations: its publisher does."""
 
     def explained(self, explanation: payloads.Explained | None) -> None:
         """Show an explanation; None: one was left out."""

@@ -150,7 +150,7 @@ class BedWorker:
     def add(self, item: Item) -> None:
         """Queue what the signal thread hands over, or show it at once."""
         match item:
-            case TracedPage():
+            case ClosedPage():
                 self._work.put_nowait(self._scorer.ask(item))
             case SignalsSeen():
                 self._publisher.seen(item)
@@ -237,7 +237,7 @@ class BedWorker:
         match item:
             case AskedPage():
                 await self._scorer.score(item)
-                self._beside.take(item.traced)
+                self._beside.take(item.closed)
                 await self._beside.caught_up()
             case Changed():
                 await self._change(item.change)

@@ -16,7 +16,7 @@ from hypnocast.core.timing.utc import instant
 from hypnocast.core.types import STAGES, FloatArray
 from hypnocast.core.wire import payloads
 from hypnocast.core.wire.payloads import StageName
-from hypnocast.live.bed.bed_updates import Changed, TracedPage
+from hypnocast.live.bed.bed_updates import Changed, ClosedPage
 from hypnocast.live.staging.bed_stager import StagedEvent
 from hypnocast.live.staging.carrying import Carried
 from hypnocast.live.staging.judging import Judge
@@ -112,7 +112,7 @@ class SecondOpinions:
         ):
             self._show()
 
-    def take(self, item: TracedPage | Changed) -> None:
+    def take(self, item: ClosedPage | Changed) -> None:
         """Hand a page, or what became of the session, to every pack."""
         if isinstance(item, Changed):
             self._begin(item.change.session)

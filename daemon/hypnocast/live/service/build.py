@@ -27,7 +27,7 @@ from hypnocast.core.verdicts.decider import Decider
 from hypnocast.errors import ConfigError
 from hypnocast.live.bed.bed_pipeline import BedPipeline
 from hypnocast.live.bed.bed_updates import Item
-from hypnocast.live.bed.page_drawing import PageTrace, load_libraries
+from hypnocast.live.bed.page_drawing import DrawingSettings, load_libraries
 from hypnocast.live.bed.signal_thread import MakePipeline
 from hypnocast.live.bed.sources import ArrivalSource
 from hypnocast.live.publishing.bed_worker import BedParts, EventOrigin
@@ -169,7 +169,7 @@ def _beside_pack(
         judge=Judge(stager_builder(own, pack, on_step), gather=1 if live else SEEN_AT_ONCE),
         decider=Decider(manifest.calibration, context_after=manifest.context.after > 0),
         context=manifest.context,
-        trace=tracing_for(own, pack),
+        trace=drawing_settings(own, pack),
         origin=stamp.origin,
         carries=carries(pack),
     )
@@ -198,14 +198,14 @@ def _beside_roles(config: Config, pack: Pack) -> tuple[Role, ...]:
             where=f"pack.beside[{place}]",
             remedy="Name another pack.",
         )
-    own = [tracing_for(config, other).own_roles for other in packs]
+    own = [drawing_settings(config, other).own_roles for other in packs]
     return tuple(dict.fromkeys(role for roles in own for role in roles))
 
 
-def tracing_for(config: Config, pack: Pack, *, rolling: bool = False) -> PageTrace:
+def drawing_settings(config: Config, pack: Pack, *, rolling: bool = False) -> DrawingSettings:
     """Return how pages are drawn for a pack; ``rolling``: with what is configured of it."""
     montage, model = pack.manifest.montage, pack.manifest.model
-    return PageTrace(
+    return DrawingSettings(
         recipe=pack.recipe,
         needed=tuple(tuple(Role(role) for role in group) for group in montage.needed),
         min_coverage=montage.min_coverage,
@@ -231,11 +231,11 @@ def pipeline_maker(
     script: WardDecisions | None = None,
 ) -> MakePipeline:
     """Return what makes the pipeline of a bed when it first appears."""
-    tracing = replace(
-        tracing_for(config, pack, rolling=source.kind != "replay"),
+    settings = replace(
+        drawing_settings(config, pack, rolling=source.kind != "replay"),
         beside=_beside_roles(config, pack),
     )
-    load_libraries(tracing)
+    load_libraries(settings)
     beds = {bed.id: bed for bed in config.bed}
 
     def make(bed: str, send: Callable[[Item], None]) -> BedPipeline:
@@ -251,7 +251,7 @@ def pipeline_maker(
         change = None if change_tape is None else lambda arrivals: change_tape(bed, arrivals)
         return BedPipeline(
             keeper,
-            tracing,
+            settings,
             chooser(beds.get(bed)),
             send,
             utc_of=source.utc_of,
