@@ -278,9 +278,9 @@ async def a_ward(
         source = FastBeds(orders)
         recorder = None
         if orders.tape:
-            deck = TapeRecorder(state / "tapes", clock=source.now, supervisor=supervisor)
-            stack.callback(deck.close)
-            source.record = deck.write
+            recorder = TapeRecorder(state / "tapes", clock=source.now, supervisor=supervisor)
+            stack.callback(recorder.close)
+            source.record = recorder.write
         parts = make_parts(config, pack, journal, live=True, on_step=lambda _: None)
         if build is not None or orders.stuck_after_s != 25.0:
             judge = Judge(build or parts.judge._build, stuck_after_s=orders.stuck_after_s)

@@ -16,7 +16,7 @@ from hypnocast.core.timing.decisions import Decision
 from hypnocast.core.types import Arrival, Mark, StreamHeader
 from hypnocast.live.bed.bed_sessions import BedSessions
 from hypnocast.live.bed.bed_updates import Item, TracesSeen
-from hypnocast.live.bed.page_drawing import PageTrace
+from hypnocast.live.bed.page_drawing import DrawingSettings
 from hypnocast.live.bed.page_sender import PageSender
 from hypnocast.live.bed.signal_health import HealthReports
 from hypnocast.live.bed.stream_intake import ChangeTape, Decided, StreamIntake
@@ -49,7 +49,7 @@ class BedPipeline:
         begin, change and end a night only where ``heeds`` allows it to their stream.
         """
         script = list(obey) if obey is not None else None
-        self._tracing = tracing
+        self._drawing = drawing
         self._send = send
         self._auto = auto
         self._intake = StreamIntake(
@@ -59,8 +59,8 @@ class BedPipeline:
         self.sessions = BedSessions(
             keeper, self._intake, self._pages, send, utc_of=utc_of, heeds=heeds, script=script
         )
-        self._traces = MovingTraces() if tracing.traces else None
-        self._health = HealthReports(tracing.needed, tracing.mains_hz, send)
+        self._traces = MovingTraces() if drawing.traces else None
+        self._health = HealthReports(drawing.needed, drawing.mains_hz, send)
         self._flowing_since: float | None = None
         self._last_activity = float("-inf")
         self._now = 0.0

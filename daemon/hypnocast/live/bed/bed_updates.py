@@ -103,4 +103,4 @@ class TracesSeen:
     channels: Mapping[Role, Envelope]
 
 
-Item = TracedPage | Changed | Noted | SignalsSeen | Glimpsed | TracesSeen
+Item = ClosedPage | Changed | Noted | SignalsSeen | Glimpsed | TracesSeen

@@ -22,11 +22,11 @@ from hypnocast.core.verdicts.decider import Decider, NightState
 from hypnocast.core.wire import payloads
 from hypnocast.live.bed.bed_updates import (
     Changed,
+    ClosedPage,
     Glimpsed,
     Item,
     Noted,
     SignalsSeen,
-    TracedPage,
     TracesSeen,
 )
 from hypnocast.live.bed.signal_health import Needed

@@ -74,7 +74,7 @@ async def serve(
         )
         stack.push_async_callback(_cancel, keeping)
         clock = pylsl.local_clock
-        tapes = _tape_deck(config, clock, supervisor) if config.tape.enabled else None
+        tapes = _tape_recorder(config, clock, supervisor) if config.tape.enabled else None
         if tapes is not None:
             stack.callback(tapes.close)
         lsl = LslSource(beds_of(config), supervisor=supervisor)
@@ -236,7 +236,9 @@ async def _cancel(task: asyncio.Task[None]) -> None:
         await task
 
 
-def _tape_deck(config: Config, clock: Callable[[], float], supervisor: Supervisor) -> TapeRecorder:
+def _tape_recorder(
+    config: Config, clock: Callable[[], float], supervisor: Supervisor
+) -> TapeRecorder:
     limits = TapeLimits(
         part_bytes=config.tape.part_mb * 1_000_000,
         keep_days=config.tape.keep_days,
