@@ -174,7 +174,9 @@ def _streams(config: Config) -> Iterator[Finding]:
 
 
 def installation(config: Config) -> dict[str, str]:
-    """Return what there is to know about this installation."""
+    """Return what there is to know about this installation, and of the daemon if it runs."""
+    from hypnocast.live.service.running_daemon import running_daemon
+
     facts = {
         "hypnocast": __version__,
         "python": platform.python_version(),
@@ -191,6 +193,10 @@ def installation(config: Config) -> dict[str, str]:
             facts[name] = metadata.version(name)
         except metadata.PackageNotFoundError:
             facts[name] = "not installed"
+    try:
+        facts |= running_daemon(config)
+    except HypnocastError as error:
+        facts["daemon"] = f"not seen: {error}"
     return facts
 
 
