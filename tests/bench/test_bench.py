@@ -1,4 +1,4 @@
-"""The benchmark command: it measures the real thing, and says what it could not measure."""
+"""The benchmark command: it measures the real thing, and names what it could not measure."""
 
 from __future__ import annotations
 

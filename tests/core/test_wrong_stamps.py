@@ -28,7 +28,7 @@ WRONG = (1e5, 50.0, 1e12, -1e5, -50.0)
 
 
 def live(sent: Sent, stamps: FloatArray, *, readings: bool = True) -> Iterator[Event]:
-    """Give an outlet's events as they come over a network: each chunk when its last was taken."""
+    """Give an outlet's events as they come over a network: each chunk when its last was sampled."""
     began = float(sent.taken[0])
     yield StreamOpened(sent.header, began)
     yield ClockReading(sent.header.key, began, sent.offset)

@@ -1,6 +1,6 @@
 """The long form: every fault many times over, and the table for ``docs/faults.md``.
 
-``python -m faults.table`` (with ``tests`` and ``daemon`` on the path) takes some ten minutes;
+``python -m faults.table`` (with ``tests`` and ``daemon`` on the path) runs some ten minutes;
 ``python -m faults.table kills broker`` does only these parts.
 """
 
@@ -98,7 +98,7 @@ ELSE = (test_broker.refused, test_broker.silent, test_broker.slow)
 
 
 def print_now(text: str) -> None:
-    """Print at once: this takes its time."""
+    """Print at once: this is slow."""
     sys.stdout.write(text + "\n")
     sys.stdout.flush()
 

@@ -181,7 +181,7 @@ async def test_a_broker_of_mqtt_3_1_1_gets_every_event_too(tmp_path: Path, pack:
 async def test_after_an_hour_without_a_broker_the_backlog_comes_in_order_beside_live_events(
     tmp_path: Path, pack: Path
 ) -> None:
-    """An hour of pages of four beds, then the broker: how fast is said in docs/faults.md."""
+    """An hour of pages of four beds, then the broker: how fast is written in docs/faults.md."""
     beds = ("bed1", "bed2", "bed3", "bed4")
     with running_mosquitto(tmp_path) as broker, fault_proxy(broker.port) as proxy:
         proxy.refuse = True

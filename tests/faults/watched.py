@@ -1,4 +1,4 @@
-"""A ward under its vigil, with a part that can be made to stand still."""
+"""A ward under its watchdog, with a part that can be made to hang."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def health_report_of(alive: Alive, orders: Orders) -> HealthReport:
 
 
 async def watched(alive: Alive, orders: Orders) -> None:
-    """Run a ward, under a vigil where the orders say so."""
+    """Run a ward, under a watchdog where the orders ask for it."""
     if not orders.notify:
         await alive.ward.run()
         return

@@ -1,4 +1,4 @@
-"""What a bed's status says of its streams: how each does, and what is wrong with it."""
+"""What a bed's status shows of its streams: how each does, and what is wrong with it."""
 
 from __future__ import annotations
 

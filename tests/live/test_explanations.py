@@ -1,4 +1,4 @@
-"""What each page's stage rests on, told by itself: on its topic, and never before a verdict."""
+"""What each page's stage rests on, published unasked: on its topic, and never before a verdict."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ class Slow:
 
 
 class Shown:
-    """A bed's board, as far as explanations go."""
+    """A bed's publisher, as far as explanations go."""
 
     def __init__(self) -> None:
         self.shown: list[int | None] = []

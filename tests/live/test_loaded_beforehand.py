@@ -1,4 +1,4 @@
-"""Nothing is loaded on the thread that draws: beside busy threads that took up to a minute."""
+"""Nothing is loaded on the thread that draws: beside busy threads that lasted up to a minute."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A signal makes the daemon read its credentials anew, and say what must wait for a restart."""
+"""A signal makes the daemon read its credentials anew, and name what must wait for a restart."""
 
 from __future__ import annotations
 

@@ -110,7 +110,7 @@ async def test_after_a_reboot_the_grid_is_found_again_by_utc_and_stays_there(
     first = HandDriven(rebooted, utc_0=utc_0 + 0.004)
     middle = await _one_run(tmp_path, pack, port, first, until=UP + newer + 95.0, pages=5, boot="b")
     with sqlite3.connect(tmp_path / "journal.sqlite") as db:
-        # So it stands there where the host's clock was far behind when it came back.
+        # So it is written there where the host's clock was far behind when it came back.
         db.execute("UPDATE anchors SET recorded = '1970-01-01T00:00:09.000Z' WHERE boot_id = 'b'")
     late = UP + newer + 100.0
     second = HandDriven(received_from(rebooted, late), utc_0=utc_0 + 0.5)

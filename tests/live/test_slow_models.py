@@ -1,4 +1,4 @@
-"""A model that is slow is not taken for one that hangs, and one that hangs is never doubled."""
+"""A model that is slow does not count as one that hangs, and one that hangs is never doubled."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ GB = 1_000_000_000
 
 
 class Slow(LocalStager):
-    """A real stager every page of which takes its time."""
+    """A real stager with slow pages."""
 
     page_s = 0.3
 
@@ -45,7 +45,7 @@ class Slow(LocalStager):
 
 
 class Hanging(LocalStager):
-    """A real stager that stands still at page 1 until it is let go."""
+    """A real stager that hangs at page 1 until it is released."""
 
     def __init__(self, folder: Path, let_go: threading.Event) -> None:
         super().__init__(load_pack(folder), "cpu", 1)
@@ -94,7 +94,7 @@ async def _replay_slowly(
 async def test_a_replay_with_a_model_slower_than_the_deadline_ends_with_every_page_staged(
     tmp_path: Path, pack: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Scaled: a page takes thirty times as long as a silent model is waited for."""
+    """Scaled: a page lasts thirty times as long as a silent model is waited for."""
     monkeypatch.setattr(building, "Judge", functools.partial(Judge, stuck_after_s=0.01))
     replayed, built = await _replay_slowly(tmp_path, pack, monkeypatch, page_s=0.3, pages=8)
     staged = [event.epoch for event in replayed.events if event.status == "final"]

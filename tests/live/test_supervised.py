@@ -216,7 +216,7 @@ async def _one_that_nobody_watches_is_found(
     stray = threading.Thread(target=end.wait, name="stray")
     stray.start()
     for_ever = asyncio.create_task(asyncio.Event().wait(), name="stray")
-    for_ever.add_done_callback(lambda _: None)  # told of its end is not waited for
+    for_ever.add_done_callback(lambda _: None)  # whoever gets its end is not waited for
     try:
         await asyncio.sleep(0)
         found = unsupervised(supervisor, threads, tasks)

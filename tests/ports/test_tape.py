@@ -369,7 +369,7 @@ class UnwillingDisk:
 def test_a_tape_whose_sync_failed_is_given_up_and_what_is_not_safe_is_written_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, refused: int
 ) -> None:
-    """Linux takes the pages for written after a failed sync: they may never reach the disk."""
+    """Linux treats the pages as written after a failed sync: they may never reach the disk."""
     disk = UnwillingDisk(monkeypatch)
     recorder = TapeRecorder(tmp_path, limits=TapeLimits(sync_every_s=0.02))
     arrivals = night(30)

@@ -1,4 +1,4 @@
-"""The local stager: what it says is what the graphs say, however it gets there."""
+"""The local stager: its opinions are those of the graphs, however it gets there."""
 
 from __future__ import annotations
 
@@ -311,7 +311,7 @@ def test_a_manifest_that_contradicts_the_files_is_refused(
 
 
 class FailingDevice(Engine):
-    """An engine that says it is a GPU and, from some run on, fails with an error of the runtime."""
+    """An engine that claims to be a GPU and fails with an error of the runtime from some run on."""
 
     def __init__(self, good_runs: int) -> None:
         super().__init__("cpu", 1)

@@ -34,7 +34,7 @@ Event = Chunk | ClockReading | StreamOpened | StreamLost
 
 @dataclass(frozen=True)
 class Bipolar:
-    """A montage that takes each label as the role it names."""
+    """A montage that reads each label as the role it names."""
 
     derivations: dict[Role, Derivation]
 
@@ -59,7 +59,7 @@ def header(key: str, roles: Sequence[str], rate: float, *, uid: str = "first") -
 
 @dataclass(frozen=True)
 class Sent:
-    """What one outlet sent: its samples, their stamps, and when each was truly taken."""
+    """What one outlet sent: its samples, their stamps, and when each was truly sampled."""
 
     header: StreamHeader
     samples: NDArray[np.float32]
@@ -179,7 +179,7 @@ def pages_of(
 
 
 def same(a: Page, b: Page) -> bool:
-    """Say whether two pages are the same, byte for byte, NaN for NaN."""
+    """Return whether two pages are the same, byte for byte, NaN for NaN."""
     return (
         a.epoch == b.epoch
         and list(a.signals) == list(b.signals)

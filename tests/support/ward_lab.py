@@ -1,8 +1,8 @@
 """A whole ward in this process, at any speed: everything real but the amplifiers and the clock.
 
 The source is of the kind ``live``: the daemon treats it as it treats the network, with deadlines,
-sessions that can be taken up again and nobody who waits. Its clock goes as far as the test lets
-it, so that a night takes seconds and a restart happens exactly where it should.
+sessions that can be resumed and nobody who waits. Its clock goes as far as the test lets
+it, so that a night lasts seconds and a restart happens exactly where it should.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ def shifted(coming: Iterable[Coming], by: float) -> list[Coming]:
 
 
 def received_from(coming: Iterable[Coming], since: float) -> list[Coming]:
-    """Return what a daemon hears that starts at ``since``: open streams, their clocks, the rest."""
+    """Return what a daemon started at ``since`` receives: open streams, their clocks, the rest."""
     opened: dict[tuple[str, str], Coming] = {}
     clocks: dict[tuple[str, str], Coming] = {}
     later: list[Coming] = []
@@ -102,7 +102,7 @@ class HandDriven:
     kind: Literal["live"] = "live"
 
     def __init__(self, coming: Sequence[Coming], *, utc_0: float = UTC_0) -> None:
-        """Take what comes, and the UTC at which the local clock read 0."""
+        """Keep what comes, and the UTC at which the local clock read 0."""
         self.recorder: TapeRecorder | None = None
         """The tape that records it, as it comes."""
         self._coming = coming
@@ -170,7 +170,7 @@ class Running:
     events: list[payloads.StageEvent] = field(default_factory=list)
 
     def event(self, event: payloads.StageEvent) -> None:
-        """Take note of an event."""
+        """Note an event."""
         self.events.append(event)
 
     def terminal(self, bed: str) -> list[payloads.StageEvent]:

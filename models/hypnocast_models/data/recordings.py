@@ -46,7 +46,7 @@ _NAME = re.compile(r"^(?P<subject>subject\d+)(?:-night(?P<night>\d+))?$")
 def role_of(channel: str, rate: float) -> Role:
     """Return the role in which a single EEG is drawn: the one that the daemon would give it live.
 
-    Training, judging, staging and drawing all ask here. An EEG whose label says nothing is
+    Training, judging, staging and drawing all ask here. An EEG with a meaningless label is
     drawn where a channel called ``EEG`` is.
     """
     for label in (channel, "EEG"):

@@ -1,7 +1,7 @@
 """What each fold chooses for itself: how far a gain is trusted, when to stop, what calibrates it.
 
-The rule was fixed before it was run: of all ways that stand a wrong gain, the one that scores
-best at the right gain. "Stands it" is the gain test of the pack's own promises: κ at every gain
+The rule was fixed before it was run: of all ways that bear a wrong gain, the one that scores
+best at the right gain. "Bears it" is the gain test of the pack's own promises: κ at every gain
 within 0.05 of the best. Both are measured on the fold's own training folds, each judged by a
 model that saw neither it nor the fold, after a sequence model that was fitted on the others.
 """
@@ -70,7 +70,7 @@ def choose(runs: Path, fold: int | None, material: DrawnNights) -> FoldChoice:
 
 
 def pick(tried: Sequence[Tried]) -> Tried:
-    """Of those that stand every gain take the best at the nominal one; if none, the steadiest."""
+    """Of those that bear every gain choose the best at the nominal one; if none, the steadiest."""
     nominal = GAINS.index(1.0)
     steady = [one for one in tried if _spread(one.kappa) <= WITHIN]
     if steady:

@@ -2,9 +2,9 @@
 
 Four folds of subjects. For each fold a model trained on the other three judges it. All that is
 chosen or fitted for a fold is so on nights that the models judging them were not trained on, and
-in which the fold has no part: for that, one model is trained without each pair of folds, and what
-it says of the one serves the other. The pack that ships is calibrated on what the four fold
-models say of the folds they have not seen.
+in which the fold has no part: for that, one model is trained without each pair of folds, and its
+opinions of the one serve the other. The pack that ships is calibrated on the four fold
+models' opinions of the folds they have not seen.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from hypnocast_models.small.sources import FOLDS
 from hypnocast_models.small.train import judge
 
 GAINS = (0.4, 1.0, 2.5)
-"""The sequence model must stand other gains than the nominal: it is fitted on these."""
+"""The sequence model must bear other gains than the nominal: it is fitted on these."""
 WEIGHTS: Mapping[str, tuple[float, float, float]] = {
     "even": (1 / 3, 1 / 3, 1 / 3),
     "nominal most": (1 / 4, 1 / 2, 1 / 4),
@@ -58,7 +58,7 @@ def evidence(
     material: DrawnNights,
     gains: Sequence[float] = GAINS,
 ) -> ByGain:
-    """Give what a model says, at some gains, of a fold that it was not trained on.
+    """Return a model's opinions, at some gains, of a fold that it was not trained on.
 
     It is kept beside the model, and read back when it is there.
     """
@@ -84,7 +84,7 @@ def evidence(
 
 
 def unseen(runs: Path, way: Way, fold: int, material: DrawnNights) -> dict[int, ByGain]:
-    """Give, for each other fold, what a model said of it that saw neither it nor this fold."""
+    """Return, for each other fold, the opinions of a model that saw neither it nor this fold."""
     return {
         other: evidence(pair_folder(runs, way, fold, other), (fold, other), other, material)
         for other in range(FOLDS)

@@ -1,6 +1,6 @@
 """The regimen of the small pack: which pages, how many steps, which folds are left out.
 
-This is the one place where its numbers stand. ``docs/training.md`` gives the commands.
+This is the one place of its numbers. ``docs/training.md`` gives the commands.
 """
 
 from __future__ import annotations

@@ -81,7 +81,7 @@ def judge_fold(
 def read_fold_nights(
     runs: Path, nights: Sequence[ScoredRecording], gain: float
 ) -> tuple[list[ScoredPages], list[ScoredPages]]:
-    """Give what the packs said, and what their models alone said without any filter."""
+    """Return the packs' verdicts, and their models' alone without any filter."""
     filtered, alone = [], []
     for night in nights:
         with np.load(_path(runs, night, gain)) as file:
