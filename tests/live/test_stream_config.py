@@ -1,4 +1,4 @@
-"""`streams --toml`: what foreign gear is, becomes a configuration that `run` accepts."""
+"""`streams --toml`: what foreign gear is, becomes a configuration that `run` takes."""
 
 from __future__ import annotations
 

@@ -42,20 +42,20 @@ def test_each_step_down_and_up_is_reported_and_no_page_waits(tmp_path: Path) -> 
     far, near = FarAway(LocalStager(pack, "cpu")), LocalStager(pack, "cpu")
     steps: list[FallbackStep] = []
     now = 0.0
-    stagers = FallbackStager([far, near], on_step=steps.append, clock=lambda: now)
-    assert stagers.provider == "remote:bench"
-    assert stagers.judge(LOOKS)[0].epoch == 4
+    ladder = FallbackStager([far, near], on_step=steps.append, clock=lambda: now)
+    assert ladder.provider == "remote:bench"
+    assert ladder.judge(LOOKS)[0].epoch == 4
     assert steps == []
     far.cut = True
-    assert len(stagers.judge(LOOKS)) == 1
-    assert stagers.provider == "cpu"
+    assert len(ladder.judge(LOOKS)) == 1
+    assert ladder.provider == "cpu"
     asked = far.asked
-    stagers.judge(LOOKS)
+    ladder.judge(LOOKS)
     assert far.asked == asked
     far.cut = False
     now += RETRY_AFTER_S
-    stagers.judge(LOOKS)
-    assert stagers.provider == "remote:bench"
+    ladder.judge(LOOKS)
+    assert ladder.provider == "remote:bench"
     assert [(step.before, step.after) for step in steps] == [
         ("remote:bench", "cpu"),
         ("cpu", "remote:bench"),
@@ -64,10 +64,10 @@ def test_each_step_down_and_up_is_reported_and_no_page_waits(tmp_path: Path) -> 
     near.close()
     far.cut = True
     with pytest.raises(InferenceError, match=r"refused.*closed"):
-        stagers.judge(LOOKS)
-    assert stagers.provider == steps[-1].after == "none"
+        ladder.judge(LOOKS)
+    assert ladder.provider == steps[-1].after == "none"
     far.cut = False
     now += RETRY_AFTER_S
-    stagers.judge(LOOKS)
-    assert stagers.provider == "remote:bench"
-    stagers.close()
+    ladder.judge(LOOKS)
+    assert ladder.provider == "remote:bench"
+    ladder.close()

@@ -1,4 +1,4 @@
-"""Home Assistant: a device per bed whose templates give what the topics hold."""
+"""Home Assistant: a device per bed whose templates give what the topics say."""
 
 from __future__ import annotations
 

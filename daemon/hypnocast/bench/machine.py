@@ -1,4 +1,4 @@
-"""On what, and under which load, a figure was measured."""
+"""On what, and under which load, a figure was taken."""
 
 from __future__ import annotations
 

@@ -16,11 +16,9 @@ from hypnocast.dashboard.handlers import Handlers
 from hypnocast.dashboard.hub import Hub
 from hypnocast.dashboard.settings import DashboardSettings
 from hypnocast.errors import ConfigError
-from hypnocast.ports.supervision import Supervisor
-from hypnocast.ports.worker import Worker
 
 SWEEP_S = 2.0
-"""How often connections without traffic are looked for."""
+"""How often connections on which nothing is said are looked for."""
 
 
 class _Server(uvicorn.Server):
@@ -45,18 +43,13 @@ class _Server(uvicorn.Server):
 
 
 async def serve(
-    settings: DashboardSettings,
-    *,
-    started: Callable[[str], None] = lambda _: None,
-    supervisor: Supervisor | None = None,
+    settings: DashboardSettings, *, started: Callable[[str], None] = lambda _: None
 ) -> None:
-    """Serve the ward page until cancelled; ``started`` gets its address once it listens.
+    """Serve the ward page until cancelled; ``started`` is told its address once it listens.
 
-    Without logins the address holds the token that opens the page. Its tasks are watched by
-    ``supervisor``.
+    Without logins the address holds the token that opens the page.
     """
-    supervisor = supervisor or Supervisor()
-    handlers = Handlers(settings, supervisor)
+    handlers = Handlers(settings)
     door = Door.at(settings.host, settings.port)
     config = uvicorn.Config(
         handlers.app,
@@ -80,11 +73,9 @@ async def serve(
         raise
     host, port = door.getsockname()[:2]
     server = _Server(config, handlers.hub)
-    task = supervisor.task("page server", lambda _: server.serve([door]), on_failure="pass")
+    task = asyncio.create_task(server.serve([door]), name="dashboard")
     task.add_done_callback(lambda _: server.listening.set())
-    sweeping = supervisor.task(
-        "page sweep", lambda worker: _sweep(door, worker), on_failure="restart"
-    )
+    sweeping = asyncio.create_task(_sweep(door), name="dashboard sweep")
     try:
         await server.listening.wait()
         name = f"[{host}]" if ":" in host else host
@@ -97,16 +88,15 @@ async def serve(
         await task
 
 
-async def _sweep(door: Door, worker: Worker) -> None:
+async def _sweep(door: Door) -> None:
     """Close what was opened and says nothing, whether or not anybody else comes."""
     while True:
-        worker.beat()
         await asyncio.sleep(SWEEP_S)
         door.close_silent()
 
 
 def _load_certificate(config: uvicorn.Config, settings: DashboardSettings) -> None:
-    """Have uvicorn read certificate and key before the page's address is printed."""
+    """Have uvicorn read certificate and key before it is said where the page is."""
     try:
         config.load()
     except (OSError, ssl.SSLError) as error:

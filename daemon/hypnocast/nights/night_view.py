@@ -24,7 +24,7 @@ LATEST = "latest"
 
 @dataclass(frozen=True, slots=True)
 class SecondHypnogram:
-    """The opinion of a pack beside on a night."""
+    """What a pack beside the one that spoke said of a night."""
 
     name: str
     stages: tuple[StageName | None, ...]

@@ -1,4 +1,4 @@
-"""How a replayed night compares with the stages that its file brings along, in words."""
+"""How a replayed night compares with the stages that its file brings along, told."""
 
 from __future__ import annotations
 

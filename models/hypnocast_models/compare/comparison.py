@@ -84,7 +84,7 @@ class Comparison:
         }
 
     def lines(self) -> Iterator[str]:
-        """Return it in words for people."""
+        """Tell it to people."""
         yield f"{self.other} against {self.reference}"
         yield (
             f"  {len(self.nights)} nights of {len(self.tables)} subjects, {self.pages} pages"

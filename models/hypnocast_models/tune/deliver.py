@@ -42,7 +42,7 @@ from hypnocast_models.tune.run_folder import provenance_of
 
 @dataclass(frozen=True, slots=True)
 class Label:
-    """A pack's own description."""
+    """What a pack says of itself."""
 
     name: str
     version: str

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
 
 from hypnocast.core.night.session import Session, SessionChange
 from hypnocast.core.pages.aligned_stream import AlignedStreamState
-from hypnocast.core.pages.moving_traces import Envelope
 from hypnocast.core.types import Derivation, Flag, Gap, Page, Picture, Role, StreamHeader
 from hypnocast.core.wire.payloads import Evidence
 
@@ -24,7 +22,7 @@ class Timings:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class ClosedPage:
+class TracedPage:
     """A page of a recording session, drawn, or a gap."""
 
     session: Session
@@ -50,13 +48,11 @@ class Changed:
 
 @dataclass(frozen=True, slots=True)
 class Noted:
-    """Something to remember of the night that changes nothing."""
+    """A text from a marker stream that asks for nothing."""
 
     session: Session
     at_utc: float
     text: str
-    kind: Literal["note", "gap"] = "note"
-    """A gap: pages over which nobody watched."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,12 +91,4 @@ class Glimpsed:
     """Milliseconds from the window's end until it was drawn."""
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class TracesSeen:
-    """The newest second of every channel, for screens that show them moving."""
-
-    start_utc: float
-    channels: Mapping[Role, Envelope]
-
-
-Item = ClosedPage | Changed | Noted | SignalsSeen | Glimpsed | TracesSeen
+Item = TracedPage | Changed | Noted | SignalsSeen | Glimpsed

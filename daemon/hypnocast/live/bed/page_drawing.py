@@ -15,8 +15,8 @@ from hypnocast.core.wire.payloads import Evidence
 
 
 @dataclass(frozen=True, slots=True)
-class DrawingSettings:
-    """How every bed's pages are drawn."""
+class PageTrace:
+    """How every bed is traced."""
 
     recipe: Recipe
     needed: tuple[tuple[Role, ...], ...]
@@ -25,8 +25,6 @@ class DrawingSettings:
     grace_s: float
     hop_s: float | None = None
     """Between two glimpses of the last 30 s; None: there are none."""
-    traces: bool = False
-    """Whether the signals themselves are shown, second by second."""
     measure: bool = False
     """Whether evidence is measured on every page."""
     samples: SampleRecipe | None = None
@@ -48,22 +46,22 @@ class DrawingSettings:
         return PageNeeds(roles, self.recipe.context_s, self.recipe.tail_s, spare_s)
 
 
-def load_libraries(settings: DrawingSettings) -> None:
+def load_libraries(tracing: PageTrace) -> None:
     """Load what drawing, keeping and measuring need, before threads compete for the interpreter."""
     from PIL import Image
 
     Image.preinit()
     load_filters()
-    if settings.measure:
+    if tracing.measure:
         import hypnocast.core.evidence.measures  # noqa: F401 - that it is loaded is all
 
 
 class PageDrawing:
     """Draws the pages of one bed."""
 
-    def __init__(self, settings: DrawingSettings) -> None:
-        """Keep how pages are drawn."""
-        self._settings = settings
+    def __init__(self, tracing: PageTrace) -> None:
+        """Take how pages are traced."""
+        self._tracing = tracing
         self._tones: list[float] = []
 
     def begin(self) -> None:
@@ -72,21 +70,21 @@ class PageDrawing:
 
     def draw(self, page: Page, against: Reason | None = None) -> Picture | Gap:
         """Draw a page, unless there is something against it."""
-        settings = self._settings
-        roles = settings.own_roles
-        quality = assess(page, roles, settings.mains_hz)
+        tracing = self._tracing
+        roles = tracing.own_roles
+        quality = assess(page, roles, tracing.mains_hz)
         channels = {role: name for role, name in page.channels.items() if role in roles}
-        reason = against or verdict_on(quality, settings.needed, settings.min_coverage)
+        reason = against or verdict_on(quality, tracing.needed, tracing.min_coverage)
         if reason is not None:
             return Gap(page.epoch, reason, quality, channels)
-        picture = draw_page(page, settings.recipe, settings.mains_hz, quality, channels)
-        if settings.samples is None:
+        picture = draw_page(page, tracing.recipe, tracing.mains_hz, quality, channels)
+        if tracing.samples is None:
             return picture
-        return replace(picture, samples=sample(page, settings.samples, settings.mains_hz))
+        return replace(picture, samples=sample(page, tracing.samples, tracing.mains_hz))
 
     def measure(self, page: Page, drawn: Picture | Gap) -> Evidence | None:
         """Measure the evidence on a page that was drawn, if that is wanted."""
-        if not self._settings.measure or isinstance(drawn, Gap):
+        if not self._tracing.measure or isinstance(drawn, Gap):
             return None
         from hypnocast.core.evidence.measures import chin_tone, measure
 

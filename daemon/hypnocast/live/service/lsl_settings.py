@@ -1,4 +1,4 @@
-"""The configuration of Lab Streaming Layer."""
+"""What a configuration says of Lab Streaming Layer."""
 
 from __future__ import annotations
 

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Final
 
 
 class ProblemKind(StrEnum):
-    """A closed list; the comment after each is what Hypnocast does about it."""
+    """A closed list; the comment after each says what Hypnocast does about it."""
 
     NOT_FOUND = "not_found"
     """Nothing on the network matches; the search goes on."""
@@ -31,7 +30,7 @@ class ProblemKind(StrEnum):
     LABELS_DISAGREE = "labels_disagree"
     """The header names more or fewer channels than there are; no label is believed."""
     NO_UNIT = "no_unit"
-    """Some channels give no unit; their bed is withheld unless the configuration gives it."""
+    """Some channels do not say their unit; their bed is withheld unless the config says it."""
     NO_RATE = "no_rate"
     """Signals without a nominal rate; not read unless the config gives the rate."""
     FOREIGN_CLOCK = "foreign_clock"
@@ -46,17 +45,6 @@ class ProblemKind(StrEnum):
     """Stamps do not advance with the samples; the stream is refused."""
 
 
-REFUSED: Final = (
-    ProblemKind.AMBIGUOUS,
-    ProblemKind.CLAIMED_TWICE,
-    ProblemKind.BAD_METADATA,
-    ProblemKind.TOO_COSTLY,
-    ProblemKind.NO_RATE,
-    ProblemKind.STAMPS_STUCK,
-)
-"""With one of these a stream that is there is not read."""
-
-
 @dataclass(frozen=True, slots=True)
 class StreamProblem:
     """One thing that is wrong with one stream of one bed, for people to read."""
@@ -68,10 +56,6 @@ class StreamProblem:
     text: str
     remedy: str = ""
 
-    @property
-    def words(self) -> str:
-        """What is wrong and what to do, for who knows which stream it is."""
-        return f"{self.text}. {self.remedy}" if self.remedy else self.text
-
     def __str__(self) -> str:
-        return f"bed {self.bed}, stream {self.stream}: {self.words}"
+        remedy = f". {self.remedy}" if self.remedy else ""
+        return f"bed {self.bed}, stream {self.stream}: {self.text}{remedy}"
