@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 # Before anything loads numpy or torch: arrays as small as those of tests gain nothing by threads,
-# and processes side by side would take the cores from each other with them.
+# and processes side by side would only share the cores.
 for _variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ.setdefault(_variable, "1")
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from xdist.scheduler import LoadScopeScheduling
 
 lsl_lab.isolate()
-# What an example takes says how busy the machine is; ``timeout`` ends what hangs.
+# How long an example lasts shows how busy the machine is; ``timeout`` ends what hangs.
 hypothesis.settings.register_profile("tests", hypothesis.settings(), deadline=None)
 hypothesis.settings.load_profile("tests")
 
@@ -41,7 +41,7 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> LoadSco
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Begin with what takes longest, so that no process ends long after the others."""
+    """Begin with what lasts longest, so that no process ends long after the others."""
     items.sort(key=lambda item: place(item.nodeid))
     for item in items:
         if in_real_time(item.nodeid):

@@ -176,7 +176,7 @@ OLD_WORDS = (
     "vigil", "headbox", "easel", "tracer", "gallery", "commentary", "dictation", "discretion",
     "reel", "shelved", "desk",
 )  # fmt: skip
-"""Names that said nothing to a newcomer, and are gone."""
+"""Names that meant nothing to a newcomer, and are gone."""
 
 
 def test_no_word_of_the_old_private_vocabulary_has_come_back() -> None:

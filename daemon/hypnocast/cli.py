@@ -109,7 +109,7 @@ def run(arguments: Sequence[str] | None = None) -> int:
 
 
 def _message(error: Exception) -> str:
-    """Return what click says of a misuse, and of which parameter."""
+    """Return click's words for a misuse, and its parameter."""
     format_message = getattr(error, "format_message", None)
     return str(format_message()) if callable(format_message) else str(error)
 

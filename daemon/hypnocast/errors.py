@@ -27,7 +27,7 @@ class HypnocastError(Exception):
     exit_code = 1
 
     def __init__(self, what: str, *, where: str = "", remedy: str = "") -> None:
-        """Take what is wrong, where, and what to do about it."""
+        """Keep what is wrong, where, and what to do about it."""
         self.what = what
         self.where = where
         self.remedy = remedy
@@ -47,7 +47,7 @@ class ConfigError(HypnocastError):
 
 
 class StreamError(HypnocastError):
-    """A live stream is absent, ambiguous, or says things about itself that cannot be."""
+    """A live stream is absent, ambiguous, or describes itself as it cannot be."""
 
 
 class TapeError(HypnocastError):

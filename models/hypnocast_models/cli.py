@@ -158,7 +158,7 @@ def judge_yasa(
         Path | None, typer.Option(help="Write its hypnograms here, for `compare`.")
     ] = None,
 ) -> None:
-    """Say what YASA makes of the same nights; it sees each whole night at once."""
+    """Show what YASA makes of the same nights; it sees each whole night at once."""
     from hypnocast_models.compare import figures
     from hypnocast_models.data.recordings import database_files, open_recording
     from hypnocast_models.readers.material import only_subjects

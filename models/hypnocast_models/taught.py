@@ -16,7 +16,7 @@ def warn_of_taught(manifest: Manifest, subjects: Iterable[str]) -> tuple[str, ..
     """Give a line for each source of a pack in which some of these subjects are listed.
 
     Subjects are known by their codes alone, and two archives may use the same ones, so this is
-    said and not refused.
+    reported and not refused.
     """
     judged = frozenset(subjects)
     lines = []

@@ -67,11 +67,11 @@ class Siege:
         )
 
     def statuses(self, bed: str) -> list[dict[str, Any]]:
-        """Return all that was said of a bed."""
+        """Return every event of a bed."""
         return [json.loads(one) for one in self.listener.of(f"/bed/{bed}/status") if one]
 
     def problem_of(self, bed: str) -> str:
-        """Return all problems that were told of a bed."""
+        """Return all problems that were reported of a bed."""
         return " ".join(str(status["problems"]) for status in self.statuses(bed))
 
 

@@ -1,4 +1,4 @@
-"""How well evidence is detected, by noise, and what it says of real nights, by stage.
+"""How well evidence is detected, by noise, and what it shows of real nights, by stage.
 
 Run as ``python tests/bench/bench_evidence.py [DATA] [PLOT.png]`` from the project's folder.
 ``DATA`` is the folder that holds ``sleepedf20-5s``; without it only the simulator judges.

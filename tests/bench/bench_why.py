@@ -4,8 +4,8 @@ Run as ``python tests/bench/bench_why.py [PACK] [NIGHTS]`` from the project's fo
 sleep is taped as by a daemon; then of each of ten nights five pages of R with rapid eye movements
 and five of N2 with spindles, among those that got their stage, are drawn again and explained. A
 page counts as named where the sentence names a channel that carries the feature: an eye for R, an
-EEG for N2. Naming every channel would always be right, so it is told beside it how many channels a
-sentence names, and how often as many channels drawn by lot would have held a carrier.
+EEG for N2. Naming every channel would always be right, so it is printed beside it how many channels
+a sentence names, and how often as many channels drawn by lot would have held a carrier.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ CARRIES: dict[Stage, tuple[EventKind, tuple[Role, ...]]] = {
 
 
 def main(pack: str, nights: int = NIGHTS) -> None:
-    """Tape, explain, tell."""
+    """Tape, explain, print."""
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(40))
     folder = resolve_pack(pack)
     stager = LocalStager(load_pack(folder), "cpu", 1)

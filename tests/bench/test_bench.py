@@ -1,4 +1,4 @@
-"""The benchmark command: it measures the real thing, and says what it could not measure."""
+"""The benchmark command: it measures the real thing, and names what it could not measure."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def test_a_path_is_timed_from_the_closing_samples_to_the_acknowledgement(pack: P
     watch = watch_beds(load_pack(pack), beds=3, pages=2)
     assert sorted(watch.closed) == [(f"bed-0{bed}", page) for bed in (1, 2, 3) for page in (1, 2)]
     for key, closed in watch.closed.items():
-        assert closed < watch.traced[key] < watch.durable[key] < watch.acknowledged[key]
+        assert closed < watch.drawn[key] < watch.durable[key] < watch.acknowledged[key]
         assert watch.inferring(closed, watch.acknowledged[key]) > 0.0
 
 

@@ -69,7 +69,7 @@ def draw_ward(folder: Path) -> None:
                 timezone_id="UTC",
             )
             context.add_init_script(f"localStorage.setItem('theme', '{theme}')")
-            # However long the one before took, nothing shown is old.
+            # However long the one before lasted, nothing shown is old.
             for scene in scenes:
                 found = replace(scene, source="simulated").status()
                 publisher.publish(f"{PREFIX}/bed/{scene.bed}/status", encode(found))

@@ -33,7 +33,7 @@ CHROMIUM_FLAGS = (
 
 
 def until(holds: Callable[[], bool], what: str, deadline_s: float = 15.0) -> None:
-    """Wait until something holds; fail, saying what did not."""
+    """Wait until something holds; fail with what did not."""
     end = time.monotonic() + deadline_s
     while not holds():
         if time.monotonic() > end:
@@ -72,7 +72,7 @@ class Served:
             raise self._fault
 
     def at(self, path: str = "") -> str:
-        """Return the address of a page as it is told at the start: with the token, if any."""
+        """Return the address of a page as it is printed at the start: with the token, if any."""
         return f"{self.address}{path}?{self._token}"
 
     def stop(self) -> None:

@@ -1,4 +1,4 @@
-"""A bed's page shows both hypnograms, and says where the two packs part."""
+"""A bed's page shows both hypnograms, and where the two packs part."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The ward page tells time by the clocks of the site, and a bed without news is not counted."""
+"""The ward page shows time by the clocks of the site, and a bed without news is not counted."""
 
 from __future__ import annotations
 

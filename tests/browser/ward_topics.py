@@ -322,7 +322,7 @@ class Scene:
         yield f"{base}/explanation", encode(self.explained(newest)) if known else b"", True
 
     def beside(self) -> Beside:
-        """Return what a pack beside says: N1 wherever the one that speaks says N2, each tenth."""
+        """Return a second opinion: N1 instead of each tenth N2 of the pack that speaks."""
         stages = self.night().stages
         values = tuple("N1" if n % 10 == 0 and s == "N2" else s for n, s in enumerate(stages))
         parted = tuple(n for n, (a, b) in enumerate(zip(stages, values, strict=True)) if a != b)
@@ -352,7 +352,7 @@ class Scene:
         )
 
     def explained(self, epoch: int) -> Explained:
-        """Return what a page's stage rests on, as told by itself."""
+        """Return what a page's stage rests on, as published unasked."""
         found = msgspec.structs.asdict(self.explanation(epoch))
         return Explained(
             **found,

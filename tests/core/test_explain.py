@@ -65,7 +65,7 @@ def look_of(picture: Picture) -> Look:
 
 
 def judged(looks: Sequence[Look], sure: Callable[[Picture], float]) -> list[FloatArray]:
-    """Let a model be as sure of R as it is told; the rest goes to W."""
+    """Let a model be as sure of R as it is set to be; the rest goes to W."""
     rows = []
     for look in looks:
         p = sure(look.page)

@@ -1,4 +1,4 @@
-"""Montage: labels in the wild, what is chosen from them, and what is said about it."""
+"""Montage: labels in the wild, what is chosen from them, and what is reported about it."""
 
 from __future__ import annotations
 

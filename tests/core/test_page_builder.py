@@ -196,20 +196,20 @@ def live(
     sent: bed.Sent, *, needs: PageNeeds, stepped: float, at: float
 ) -> tuple[list[float], PageBuilder]:
     """Run live with a sender whose clock is set at a time; return each page's missing share."""
-    box = PageBuilder(needs, choose=bed.choose)
-    box.add(StreamOpened(sent.header, START))
-    box.begin(START)
+    builder = PageBuilder(needs, choose=bed.choose)
+    builder.add(StreamOpened(sent.header, START))
+    builder.begin(START)
     missing = []
     next_reading = START
     for first in range(0, len(sent.stamps), 25):
         last = min(first + 25, len(sent.stamps)) - 1
         now = float(sent.taken[last]) + 0.02
         if now >= next_reading:
-            box.add(ClockReading("eeg", now, 0.0 if now < at else -stepped))
+            builder.add(ClockReading("eeg", now, 0.0 if now < at else -stepped))
             next_reading += 5.0
-        box.add(sent.chunk(first, last + 1, now))
-        missing += [bed.missing(page, Role.F4) for page in box.close_due(now)]
-    return missing, box
+        builder.add(sent.chunk(first, last + 1, now))
+        missing += [bed.missing(page, Role.F4) for page in builder.close_due(now)]
+    return missing, builder
 
 
 @pytest.mark.parametrize("stepped", [-4000.0, -2.5, 0.8, 40.0])
@@ -228,9 +228,9 @@ def test_a_gateway_that_stamps_unix_time_is_tied_to_arrival() -> None:
     sent = bed.send(head, start=START, seconds=70.0)
     sent.stamps[:] += 1.76e9
     needs = PageNeeds((Role.F4,), 0.0, 1.0)
-    missing, box = live(sent, needs=needs, stepped=0.0, at=0.0)
+    missing, builder = live(sent, needs=needs, stepped=0.0, at=0.0)
     assert max(missing) < 0.01
-    (state,) = box.states()
+    (state,) = builder.states()
     assert state.clock == "foreign"
 
 
@@ -242,7 +242,7 @@ def test_without_any_clock_reading_the_local_clock_is_assumed_and_reported() -> 
         events,
         anchor=ANCHOR,
         end=START + 70,
-        watch=lambda box: seen.extend(state.clock for state in box.states()),
+        watch=lambda builder: seen.extend(state.clock for state in builder.states()),
     )
     assert seen == ["assumed"]
     assert bed.missing(pages[0], Role.F4) == 0.0
@@ -253,58 +253,58 @@ def test_without_any_clock_reading_the_local_clock_is_assumed_and_reported() -> 
 
 def test_a_page_waits_for_the_slowest_channel_but_not_beyond_the_grace() -> None:
     eeg, face = two_streams(60.0)
-    box = PageBuilder(bed.NEEDS, choose=bed.choose)
+    builder = PageBuilder(bed.NEEDS, choose=bed.choose)
     for one in (eeg, face):
-        box.add(StreamOpened(one.header, START))
-        box.add(one.readings()[0])
-    box.begin(START)
-    box.add(eeg.chunk(0, 4000))
-    box.add(face.chunk(0, 64 * 25))
+        builder.add(StreamOpened(one.header, START))
+        builder.add(one.readings()[0])
+    builder.begin(START)
+    builder.add(eeg.chunk(0, 4000))
+    builder.add(face.chunk(0, 64 * 25))
     end = START + 30 + bed.NEEDS.tail_s
-    assert box.close_due(end + 0.99) == []
-    (page,) = box.close_due(end + 1.0)
+    assert builder.close_due(end + 0.99) == []
+    (page,) = builder.close_due(end + 1.0)
     assert bed.missing(page, Role.F4) == 0.0
     assert bed.missing(page, Role.CHIN) == pytest.approx(5 / 30, abs=0.001)
 
 
 def test_late_samples_are_counted_not_drawn() -> None:
     eeg, face = two_streams(100.0)
-    box = PageBuilder(bed.NEEDS, choose=bed.choose)
+    builder = PageBuilder(bed.NEEDS, choose=bed.choose)
     for one in (eeg, face):
-        box.add(StreamOpened(one.header, START))
-        box.add(one.readings()[0])
-    box.begin(START)
-    box.add(eeg.chunk(0, 4000))
-    box.add(face.chunk(0, 64 * 25))
-    box.close_due(START + 32.0)
-    assert box.late == 0
-    box.add(face.chunk(64 * 25, 64 * 40))
-    late = box.late
+        builder.add(StreamOpened(one.header, START))
+        builder.add(one.readings()[0])
+    builder.begin(START)
+    builder.add(eeg.chunk(0, 4000))
+    builder.add(face.chunk(0, 64 * 25))
+    builder.close_due(START + 32.0)
+    assert builder.late == 0
+    builder.add(face.chunk(64 * 25, 64 * 40))
+    late = builder.late
     assert late == pytest.approx(64 * 5, abs=1)
-    box.add(eeg.chunk(4000, 7000))
-    box.add(face.chunk(64 * 40, 64 * 70))
-    (page,) = box.close_due(START + 61.0)
+    builder.add(eeg.chunk(4000, 7000))
+    builder.add(face.chunk(64 * 40, 64 * 70))
+    (page,) = builder.close_due(START + 61.0)
     assert page.epoch == 1
     assert bed.missing(page, Role.CHIN) == 0.0
-    assert box.late == late
+    assert builder.late == late
 
 
 def test_a_page_comes_even_where_there_is_no_stream_at_all() -> None:
-    box = PageBuilder(bed.NEEDS, choose=bed.choose)
-    box.begin(START)
-    assert [page.epoch for page in box.close_due(START + 95.0)] == [0, 1, 2]
-    assert box.close_due(START + 95.0) == []
-    assert box.next_epoch == 3
+    builder = PageBuilder(bed.NEEDS, choose=bed.choose)
+    builder.begin(START)
+    assert [page.epoch for page in builder.close_due(START + 95.0)] == [0, 1, 2]
+    assert builder.close_due(START + 95.0) == []
+    assert builder.next_epoch == 3
 
 
 def test_the_last_page_is_partial_and_nothing_follows_it() -> None:
-    box_pages = bed.pages_of(whole(two_streams(100.0)), anchor=ANCHOR, end=START + 95.0)
-    assert [page.epoch for page in box_pages] == [0, 1, 2]
-    box = PageBuilder(bed.NEEDS, choose=bed.choose)
-    box.begin(START)
-    assert [page.epoch for page in box.end(START + 60.0)] == [0, 1]
-    assert box.close_due(START + 1000.0) == []
-    assert box.end(START + 1000.0) == []
+    builder_pages = bed.pages_of(whole(two_streams(100.0)), anchor=ANCHOR, end=START + 95.0)
+    assert [page.epoch for page in builder_pages] == [0, 1, 2]
+    builder = PageBuilder(bed.NEEDS, choose=bed.choose)
+    builder.begin(START)
+    assert [page.epoch for page in builder.end(START + 60.0)] == [0, 1]
+    assert builder.close_due(START + 1000.0) == []
+    assert builder.end(START + 1000.0) == []
 
 
 # --- montages that change ----------------------------------------------------------------------
@@ -341,7 +341,7 @@ def test_a_stream_found_again_with_other_channels_is_read_by_its_new_labels() ->
 
 
 def test_samples_are_what_their_header_does_not_say_and_no_reader_falls() -> None:
-    box = PageBuilder(bed.NEEDS, choose=bed.choose)
+    builder = PageBuilder(bed.NEEDS, choose=bed.choose)
     wild = StreamHeader(
         "eeg",
         "eeg",
@@ -352,9 +352,9 @@ def test_samples_are_what_their_header_does_not_say_and_no_reader_falls() -> Non
         100.0,
         (ChannelInfo("F4-M1", "uV"), ChannelInfo("C4-M1", None)),
     )
-    box.add(StreamOpened(wild, START))
-    box.add(ClockReading("eeg", START, 0.0))
-    box.begin(START)
+    builder.add(StreamOpened(wild, START))
+    builder.add(ClockReading("eeg", START, 0.0))
+    builder.begin(START)
     stamps = START + np.arange(4000) / 100.0
     values = np.full((4000, 1), 1.0, dtype=np.float32)
     values[100] = np.inf
@@ -363,22 +363,22 @@ def test_samples_are_what_their_header_does_not_say_and_no_reader_falls() -> Non
     values[103] = 3e38
     stamps[200] = np.nan
     stamps[201] = np.inf
-    box.add(Chunk("eeg", values, stamps))
-    box.add(Chunk("nobody", values, stamps))
-    (page,) = box.close_due(START + 35.0)
+    builder.add(Chunk("eeg", values, stamps))
+    builder.add(Chunk("nobody", values, stamps))
+    (page,) = builder.close_due(START + 35.0)
     line = bed.proper(page, Role.F4)
     assert np.flatnonzero(np.isnan(line)).tolist()[:3] == [100, 101, 102]
     assert np.isnan(line).sum() == 5
     assert np.isnan(bed.proper(page, Role.C4)).all()
-    assert box.states()[0].unusable == 2
+    assert builder.states()[0].unusable == 2
 
 
 def test_the_health_of_a_channel_is_seen_within_its_last_seconds() -> None:
     eeg, _ = two_streams(60.0)
-    box = PageBuilder(bed.NEEDS, choose=bed.choose)
+    builder = PageBuilder(bed.NEEDS, choose=bed.choose)
     for event in whole([eeg.only(eeg.taken < START + 20.0)]):
-        box.add(event)
-    recent = box.recent(START + 22.0)
+        builder.add(event)
+    recent = builder.recent(START + 22.0)
     assert set(recent) == set(bed.EEG)
     line = recent[Role.F4].samples
     assert len(line) == 500

@@ -83,7 +83,7 @@ def arrivals(
 
 def live(rng: np.random.Generator, restart: str) -> Night:
     night = Night()
-    box = PageBuilder(bed.NEEDS, choose=bed.choose)
+    builder = PageBuilder(bed.NEEDS, choose=bed.choose)
     events = sorted(
         [
             *arrivals(bed.header("eeg", bed.EEG, 64.0), rng, offset=12.5, restart=restart),
@@ -94,15 +94,15 @@ def live(rng: np.random.Generator, restart: str) -> Night:
     begun = False
     for now, event in events:
         if not begun and now > START + 8.0:
-            box.begin(now + 0.0123)
+            builder.begin(now + 0.0123)
             begun = True
         night.tape.append(event)
-        box.add(event)
-        night.pages += box.close_due(now)
-        night.decisions += box.pop_decisions()
-    night.pages += box.end(events[-1][0])
-    night.decisions += box.pop_decisions()
-    night.late = box.late
+        builder.add(event)
+        night.pages += builder.close_due(now)
+        night.decisions += builder.pop_decisions()
+    night.pages += builder.end(events[-1][0])
+    night.decisions += builder.pop_decisions()
+    night.late = builder.late
     return night
 
 
@@ -137,16 +137,16 @@ def test_a_replayed_tape_gives_the_pages_of_the_night(seed: int, restart: str) -
     rng = np.random.default_rng(seed)
     night = live(rng, restart)
     written = [decision_to_json(decision) for decision in night.decisions]
-    box = PageBuilder(bed.NEEDS, choose=bed.choose, obey=map(decision_from_json, written))
+    builder = PageBuilder(bed.NEEDS, choose=bed.choose, obey=map(decision_from_json, written))
     pages: list[Page] = []
     for event in rechunked(night.tape, rng):
-        box.add(event)
-        pages += box.close_due(0.0)
-    pages += box.end(0.0)
+        builder.add(event)
+        pages += builder.close_due(0.0)
+    pages += builder.end(0.0)
     assert len(pages) >= 4
     assert bed.all_same(pages, night.pages)
-    assert box.late == night.late
-    assert closings(box.pop_decisions()) == closings(night.decisions)
+    assert builder.late == night.late
+    assert closings(builder.pop_decisions()) == closings(night.decisions)
 
 
 def closings(decisions: list[Decision]) -> list[PageClosed]:
@@ -157,12 +157,12 @@ def test_a_tape_cut_short_gives_every_page_it_can() -> None:
     rng = np.random.default_rng(5)
     night = live(rng, "")
     short = night.tape[: len(night.tape) * 2 // 3]
-    box = PageBuilder(bed.NEEDS, choose=bed.choose, obey=night.decisions)
+    builder = PageBuilder(bed.NEEDS, choose=bed.choose, obey=night.decisions)
     pages: list[Page] = []
     for event in short:
-        box.add(event)
-        pages += box.close_due(0.0)
+        builder.add(event)
+        pages += builder.close_due(0.0)
     whole = len(pages)
     assert whole >= 2
     assert bed.all_same(pages, night.pages[:whole])
-    assert [page.epoch for page in [*pages, *box.end(0.0)]] == list(range(len(night.pages)))
+    assert [page.epoch for page in [*pages, *builder.end(0.0)]] == list(range(len(night.pages)))

@@ -93,16 +93,16 @@ class Bedside:
 
 def staged(events: list[Timed], pages: int, *, look_ahead: bool) -> Verdicts:
     """Run a night."""
-    box = PageBuilder(NEEDS, choose=bed.choose)
-    box.begin(START)
+    builder = PageBuilder(NEEDS, choose=bed.choose)
+    builder.begin(START)
     beside, now = Bedside(look_ahead=look_ahead), START
     for now, event in events:
         # The clock ticks between arrivals too: pages whose grace is over close by themselves.
-        closed = box.close_due(now)
-        box.add(event)
-        for page in [*closed, *box.close_due(now)]:
+        closed = builder.close_due(now)
+        builder.add(event)
+        for page in [*closed, *builder.close_due(now)]:
             beside.take(page, now)
-    for page in box.end(START + pages * PAGE_S):
+    for page in builder.end(START + pages * PAGE_S):
         beside.take(page, now + 1.0)
     beside.end(now + 1.0)
     return beside.found

@@ -1,4 +1,4 @@
-"""What came lately is enough to begin there: nothing of it is lost, nothing older is told."""
+"""What came last is enough to begin there: nothing of it is lost, nothing older is repeated."""
 
 from __future__ import annotations
 

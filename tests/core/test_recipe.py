@@ -1,4 +1,4 @@
-"""Recipes: data that is read strictly and told apart by digest."""
+"""Recipes: data that is read strictly and distinguished by digest."""
 
 from __future__ import annotations
 

@@ -164,7 +164,7 @@ def test_a_wave_is_brightest_in_the_row_of_its_frequency(rate: float, hertz: int
     row = int(band[:, 200].argmax())
     assert row == 36 - hertz
     expected = 255 * (np.log10((25 * 20) ** 2) + 1.0) / 8.0
-    filtered = 9 if hertz == 30 else 0  # the filter has taken a little of it already
+    filtered = 9 if hertz == 30 else 0  # the filter has removed a little of it already
     assert band[row, 100:300] == pytest.approx(expected, abs=3 + filtered)
     assert (band > 0).all()
 
@@ -234,6 +234,6 @@ def test_a_long_name_does_not_run_into_the_scale_beside_it() -> None:
     pixels = picture_of(synthetic_page(recipe, 8), recipe)
     short = annotate(pixels, recipe, {Role.E1: "E1"})
     long = annotate(pixels, recipe, {Role.E1: "E1 (reference assumed)"})
-    # The scale stands against the picture in both, and nothing but paper before it in either.
+    # The scale borders the picture in both, and nothing but paper lies before it in either.
     one, other = (sheet[:, : -recipe.width - 14][:, -56:] for sheet in (short, long))
     assert np.array_equal(one, other)

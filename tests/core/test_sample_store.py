@@ -1,4 +1,4 @@
-"""The grid: each slot takes the sample nearest to it, and nothing is ever made up."""
+"""The grid: each slot holds the sample nearest to it, and nothing is ever made up."""
 
 from __future__ import annotations
 

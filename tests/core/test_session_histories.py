@@ -7,6 +7,7 @@ came last. Clock steps, restarts and reboots come at any time.
 from __future__ import annotations
 
 import contextlib
+import os
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
@@ -26,6 +27,7 @@ from hypnocast.core.types import PAGE_S
 from hypnocast.errors import CommandError
 
 TIMEOUT_S = 900.0
+HISTORIES = int(os.environ.get("HYPNOCAST_HISTORIES", "100"))
 
 
 @dataclass
@@ -181,4 +183,6 @@ class SessionHistories(RuleBasedStateMachine):
 
 
 TestSessionHistories = SessionHistories.TestCase
-TestSessionHistories.settings = settings(max_examples=300, stateful_step_count=40, deadline=None)
+TestSessionHistories.settings = settings(
+    max_examples=HISTORIES, stateful_step_count=40, deadline=None
+)

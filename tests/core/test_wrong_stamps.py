@@ -28,7 +28,7 @@ WRONG = (1e5, 50.0, 1e12, -1e5, -50.0)
 
 
 def live(sent: Sent, stamps: FloatArray, *, readings: bool = True) -> Iterator[Event]:
-    """Give an outlet's events as they come over a network: each chunk when its last was taken."""
+    """Give an outlet's events as they come over a network: each chunk when its last was sampled."""
     began = float(sent.taken[0])
     yield StreamOpened(sent.header, began)
     yield ClockReading(sent.header.key, began, sent.offset)
@@ -46,17 +46,17 @@ def live_pages(
     events: Iterable[Event], *, end: float
 ) -> tuple[list[Page], list[Decision], PageBuilder]:
     """Run a bed by the local clock, which is where the newest chunk arrived."""
-    box = PageBuilder(NEEDS, choose=choose)
-    box.begin(1000.0)
+    builder = PageBuilder(NEEDS, choose=choose)
+    builder.begin(1000.0)
     pages: list[Page] = []
     decided: list[Decision] = []
     for event in events:
-        box.add(event)
+        builder.add(event)
         if isinstance(event, Chunk):
-            pages += box.close_due(event.arrived)
-            decided += box.pop_decisions()
-    pages += box.end(end)
-    return pages, decided + box.pop_decisions(), box
+            pages += builder.close_due(event.arrived)
+            decided += builder.pop_decisions()
+    pages += builder.end(end)
+    return pages, decided + builder.pop_decisions(), builder
 
 
 def spoilt(sent: Sent, at: int, by: float, *, count: int = CHUNK) -> FloatArray:
@@ -73,13 +73,13 @@ def eeg(seconds: float = 150.0) -> Sent:
 @pytest.mark.parametrize("at", [0, 25, 4000, 4010])
 def test_a_chunk_of_wrong_stamps_costs_its_own_samples_and_no_more(by: float, at: int) -> None:
     sent = eeg()
-    pages, _, box = live_pages(live(sent, spoilt(sent, at, by)), end=1150.0)
+    pages, _, builder = live_pages(live(sent, spoilt(sent, at, by)), end=1150.0)
     assert len(pages) == 5
     lost = [missing(page, Role.F4) for page in pages]
     hit = min(at // 3000, 4)
     assert all(share < 0.001 for epoch, share in enumerate(lost) if epoch != hit), lost
     assert lost[hit] < 0.1, lost
-    (state,) = box.states()
+    (state,) = builder.states()
     assert state.latest is not None
     assert state.latest <= 1150.1
 
@@ -90,10 +90,10 @@ def test_wrong_stamps_again_and_again_never_hold_good_ones_up(*, readings: bool)
     stamps = sent.stamps.copy()
     for at in range(0, len(stamps), 4 * CHUNK):
         stamps[at : at + CHUNK] += 1e5
-    pages, _, box = live_pages(live(sent, stamps, readings=readings), end=1150.0)
+    pages, _, builder = live_pages(live(sent, stamps, readings=readings), end=1150.0)
     for page in pages[:-1]:
         assert missing(page, Role.F4) == pytest.approx(0.25, abs=0.05)
-    (state,) = box.states()
+    (state,) = builder.states()
     assert state.refused == pytest.approx(len(stamps) / 4, abs=CHUNK)
 
 
@@ -121,15 +121,15 @@ def test_a_replay_of_the_tape_refuses_the_same_samples() -> None:
     events = list(live(sent, stamps))
     pages, decided, _ = live_pages(events, end=1150.0)
     values = [decision_from_json(decision_to_json(one)) for one in decided]
-    box = PageBuilder(NEEDS, choose=choose, obey=values)
+    builder = PageBuilder(NEEDS, choose=choose, obey=values)
     replayed: list[Page] = []
     for event in events:
         if isinstance(event, Chunk):
-            box.add(Chunk(event.stream, event.samples, event.stamps))
+            builder.add(Chunk(event.stream, event.samples, event.stamps))
         else:
-            box.add(event)
-        replayed += box.close_due(0.0)
-    replayed += box.end(1150.0)
+            builder.add(event)
+        replayed += builder.close_due(0.0)
+    replayed += builder.end(1150.0)
     assert len(replayed) == len(pages)
     assert all(same(a, b) for a, b in zip(pages, replayed, strict=True))
 
@@ -141,9 +141,9 @@ def test_a_sender_whose_clock_reading_lies_puts_no_sample_into_the_future() -> N
         if isinstance(event, ClockReading) and event.at > 1060.0:
             event = ClockReading(event.stream, event.at, 1e5)  # noqa: PLW2901 - a lie
         events.append(event)
-    pages, _, box = live_pages(events, end=1150.0)
+    pages, _, builder = live_pages(events, end=1150.0)
     assert len(pages) == 5
-    (state,) = box.states()
+    (state,) = builder.states()
     assert state.latest is not None
     assert state.latest <= 1151.1
     assert not np.isnan(proper(pages[0], Role.F4)).any()

@@ -1,9 +1,9 @@
 """Amplifiers in plain pylsl, in a process of their own, that do what is ordered; no Hypnocast.
 
 What a channel carries at a time follows from its label and the time alone, so a second process
-carries on where a first one ended, and whoever reads a tape can say what should be on it.
+carries on where a first one ended, and whoever reads a tape can compute what should be on it.
 
-It begins when told ``go``, so that everything is loaded by then. Orders come after that, as JSON
+It begins at the order ``go``, so that everything is loaded by then. Orders come after that, as JSON
 lines on standard input, each naming a stream, a fault and from when to when
 by the LSL clock: ``nan``, ``inf``, ``hole``, ``flood``, ``step`` (its stamps go an hour ahead),
 ``stamps ahead`` and ``stamps behind`` (by more than a day).

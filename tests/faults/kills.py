@@ -1,4 +1,4 @@
-"""One long night, killed again and again at named points and taken up each time."""
+"""One long night, killed again and again at named points and resumed each time."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""A daemon's life under test: a real ward on streams made up as fast as it can take them.
+"""A daemon's life under test: a real ward on streams made up as fast as it can read them.
 
-``live`` in everything but the network: the source tells its own time, runs on over a restart,
+``live`` in everything but the network: the source has its own time, runs on over a restart,
 and never waits for the broker. It waits only where pages pile up faster than a slow machine can
 draw them, so that a run gives the same on any machine.
 """
@@ -41,6 +41,7 @@ from hypnocast.live.staging.judging import Judge
 from hypnocast.ports.journal.journal import Journal
 from hypnocast.ports.mqtt.settings import BrokerSettings
 from hypnocast.ports.recordings.tape_recorder import TapeRecorder
+from hypnocast.ports.supervision import Supervisor
 from hypnocast.stagers.base import Stager
 
 RATE = 100.0
@@ -90,17 +91,17 @@ class Orders:
     silences: tuple[tuple[float, float], ...] = ()
     """From when to when, by the local clock, the streams are gone."""
     state_every_s: float = 30.0
-    """How often the daemon says how it does."""
+    """How often the daemon publishes how it does."""
     notify: str = ""
-    """Socket of a stand-in for the service manager; empty: no vigil is kept."""
+    """Socket of a stand-in for the service manager; empty: there is no watchdog."""
     watchdog_s: float = 2.0
     hang: str = ""
-    """A part that stands still from the first page on: judge, journal, tracer or loop."""
+    """A part that hangs from the first page on: judge, journal, drawing or loop."""
     deadline_s: float = 1.0
-    """Of every part, where a vigil is kept."""
+    """Of every part, where there is a watchdog."""
     patience_s: float = 30.0
     held_bytes: int = 0
-    """What the journal may hold in memory while the disk takes nothing; 0: as much as ever."""
+    """What the journal may hold in memory while the disk refuses; 0: the default."""
 
 
 class TimeFile:
@@ -153,7 +154,7 @@ def made_up(first: int, count: int, seed: int) -> tuple[NDArray[np.float32], NDA
 
 @dataclass
 class FastBeds:
-    """The source: every bed's samples, as fast as they are taken."""
+    """The source: every bed's samples, as fast as they are read."""
 
     orders: Orders
     record: Callable[[str, Arrival], None] | None = None
@@ -185,7 +186,7 @@ class FastBeds:
             self._room.notify_all()
 
     def event(self, event: StageEvent) -> None:
-        """Take note that a page is done (a :class:`~hypnocast.live.service.ward.Watcher`)."""
+        """Note that a page is done (a :class:`~hypnocast.live.service.ward.Watcher`)."""
         then, self.after_first_page = self.after_first_page, _nothing
         then()
         if event.status != "provisional":
@@ -234,7 +235,7 @@ class FastBeds:
         return bed, arrival
 
     def _is_there(self, bed: str) -> bool:
-        """Whether the bed's stream is there; tell of its going and coming."""
+        """Whether the bed's stream is there; report its going and coming."""
         gone = any(begin <= self._now < end for begin, end in self.orders.silences)
         if gone != self.lost.get(bed, False):
             self.lost[bed] = gone
@@ -272,22 +273,23 @@ async def a_ward(
     config = Config(pack=PackTable(name=orders.pack))
     pack = open_pack(config)
     async with contextlib.AsyncExitStack() as stack:
-        journal = await stack.enter_async_context(Journal.open(state / JOURNAL))
+        supervisor = Supervisor()
+        journal = await stack.enter_async_context(Journal.open(state / JOURNAL, supervisor))
         source = FastBeds(orders)
-        deck = None
+        recorder = None
         if orders.tape:
-            deck = TapeRecorder(state / "tapes", clock=source.now)
-            stack.callback(deck.close)
-            source.record = deck.write
+            recorder = TapeRecorder(state / "tapes", clock=source.now, supervisor=supervisor)
+            stack.callback(recorder.close)
+            source.record = recorder.write
         parts = make_parts(config, pack, journal, live=True, on_step=lambda _: None)
         if build is not None or orders.stuck_after_s != 25.0:
             judge = Judge(build or parts.judge._build, stuck_after_s=orders.stuck_after_s)
             parts = dataclasses.replace(parts, judge=judge)
 
         def decided(bed: str, decisions: Sequence[Decision]) -> None:
-            if deck is not None:
+            if recorder is not None:
                 for decision in decisions:
-                    deck.note(bed, decision_to_json(decision), source.now())
+                    recorder.note(bed, decision_to_json(decision), source.now())
 
         ward = Ward(
             WardParts(
@@ -310,6 +312,7 @@ async def a_ward(
                 ),
                 boot_id=orders.boot,
                 watchers=(source,),
+                supervisor=supervisor,
             )
         )
         yield Alive(ward, source, journal, parts)

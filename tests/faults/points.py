@@ -44,7 +44,7 @@ POINTS: Final = (
 )
 
 MOST_HITS: Final[dict[str, int]] = {"reserve": 1, "login": 1, "checkpoint": 2}
-"""How often a point is passed in a short life; 12 where nothing is said."""
+"""How often a point is passed in a short life; 12 where nothing is set."""
 
 
 def arm(point: str, hit: int) -> None:
@@ -64,7 +64,7 @@ def _die() -> None:
 
 
 def _counter(hit: int) -> Callable[[], bool]:
-    """Return what counts passings and says which is the last."""
+    """Return what counts passings and which is the last."""
     passed = 0
 
     def due() -> bool:

@@ -35,7 +35,7 @@ CHANGED = {
     "more": ("X1", "X2", *LABELS),
     "twice": tuple(f"X{label}" for label in LABELS),
 }
-"""Bed → the channels of the process that takes its amplifier's place, or comes beside it."""
+"""Bed → the channels of the process that replaces its amplifier, or comes beside it."""
 NEEDED = 0.75
 """Less of a page than this is bad; the pack asks for a little more."""
 BEGINS, ENDS, STOPPED_S = 33.0, 56.0, 40.0
@@ -61,7 +61,7 @@ BED = '[[bed]]\nid = "{bed}"\nstreams = [{{ source_id = "{bed}" }}]\n'
 
 
 class Amplifiers:
-    """A process with outlets, ready to send when told so."""
+    """A process with outlets, ready to send on order."""
 
     def __init__(self, *beds: str, labels: tuple[str, ...] = LABELS) -> None:
         """Start it; a bed may be named more than once."""
@@ -112,7 +112,7 @@ class LiveNight:
     began: float = 0.0
     """The LSL clock when the last bed's epoch 0 began."""
     ended: dict[str, float] = field(default_factory=dict)
-    """Bed → the LSL clock when its session was told to end."""
+    """Bed → the LSL clock when its session was ended by command."""
     utc_at_0: float = 0.0
     bad: dict[str, list[tuple[float, float]]] = field(default_factory=dict)
     """Bed → from when to when, by the LSL clock, there were no good samples."""
@@ -122,7 +122,7 @@ class LiveNight:
     complaints: str = ""
 
     def status(self, bed: str) -> Any:
-        """Return how a bed does, as it said last."""
+        """Return how a bed does, by its newest status."""
         document = self.listener.of(f"/bed/{bed}/status")
         return json.loads(document[-1]) if document else {}
 

@@ -1,6 +1,6 @@
 """The long form: every fault many times over, and the table for ``docs/faults.md``.
 
-``python -m faults.table`` (with ``tests`` and ``daemon`` on the path) takes some ten minutes;
+``python -m faults.table`` (with ``tests`` and ``daemon`` on the path) runs some ten minutes;
 ``python -m faults.table kills broker`` does only these parts.
 """
 
@@ -63,16 +63,16 @@ async def backlog(folder: Path, pack: Path) -> tuple[int, float, float, float]:
         orders = Orders(str(folder / "state"), str(pack), proxy.port, ORIGIN, beds=beds, pace_s=0.0)
         async with a_ward(orders) as alive:
             ward = asyncio.create_task(alive.ward.run())
-            boards = alive.ward.publishers
+            everyone = alive.ward.publishers
             await until(
-                lambda: sum(b.counts["pages"] for b in boards.values()) >= 480, "pages", 300.0
+                lambda: sum(b.counts["pages"] for b in everyone.values()) >= 480, "pages", 300.0
             )
             with witness(broker.port) as listener:
                 # From here on the night goes at a pace of about ten pages a second.
                 alive.source.orders = Orders(
                     str(folder / "state"), str(pack), proxy.port, ORIGIN, beds=beds, pace_s=0.05
                 )
-                late = sum(board.counts["pages"] for board in boards.values())
+                late = sum(publisher.counts["pages"] for publisher in everyone.values())
                 proxy.refuse = False
                 await until(lambda: alive.journal.sent >= late, "the backlog is gone", 120.0)
                 stage = [at for topic, _, at in listener.messages if topic.endswith("/stage")]
@@ -98,7 +98,7 @@ ELSE = (test_broker.refused, test_broker.silent, test_broker.slow)
 
 
 def print_now(text: str) -> None:
-    """Print at once: this takes its time."""
+    """Print at once: this is slow."""
     sys.stdout.write(text + "\n")
     sys.stdout.flush()
 

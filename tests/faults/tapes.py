@@ -1,4 +1,4 @@
-"""Reads a tape that nobody closed, byte by byte as XDF 1.0 says; shares no code with the daemon."""
+"""Reads a tape that nobody closed, byte by byte by XDF 1.0; shares no code with the daemon."""
 
 from __future__ import annotations
 

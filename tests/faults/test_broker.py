@@ -181,7 +181,7 @@ async def test_a_broker_of_mqtt_3_1_1_gets_every_event_too(tmp_path: Path, pack:
 async def test_after_an_hour_without_a_broker_the_backlog_comes_in_order_beside_live_events(
     tmp_path: Path, pack: Path
 ) -> None:
-    """An hour of pages of four beds, then the broker: how fast is said in docs/faults.md."""
+    """An hour of pages of four beds, then the broker: how fast is written in docs/faults.md."""
     beds = ("bed1", "bed2", "bed3", "bed4")
     with running_mosquitto(tmp_path) as broker, fault_proxy(broker.port) as proxy:
         proxy.refuse = True
@@ -196,7 +196,10 @@ async def test_after_an_hour_without_a_broker_the_backlog_comes_in_order_beside_
             ward = asyncio.create_task(alive.ward.run())
             ledger = alive.ward
             await until(
-                lambda: sum(board.counts["pages"] for board in ledger.publishers.values()) >= 480,
+                lambda: (
+                    sum(publisher.counts["pages"] for publisher in ledger.publishers.values())
+                    >= 480
+                ),
                 "an hour of pages",
                 90.0,
             )
@@ -210,7 +213,7 @@ async def test_after_an_hour_without_a_broker_the_backlog_comes_in_order_beside_
                 alive.source.orders = replace(orders, until=alive.source.now() + 600.0)
                 await ward
                 assert sum((await alive.journal.waiting()).values()) == 0
-                found = sum(board.counts["pages"] for board in ledger.publishers.values())
+                found = sum(publisher.counts["pages"] for publisher in ledger.publishers.values())
                 await until(
                     lambda: sum(len(listener.events(bed)) for bed in beds) >= found,
                     "all came",

@@ -1,4 +1,4 @@
-"""Whatever the disk does, every page's event goes out; what is not durable is said to be so."""
+"""Whatever the disk does, every page's event goes out; what is not durable is marked so."""
 
 from __future__ import annotations
 
@@ -122,7 +122,7 @@ def test_a_disk_full_and_free_again_costs_no_event_and_is_reported(
 def test_a_disk_full_for_too_long_costs_the_oldest_events_and_they_are_named(
     tmp_path: Path, pack: Path
 ) -> None:
-    """Memory is bounded: what no longer finds room is counted, told and noted in the night."""
+    """Memory is bounded: what no longer finds room is counted, reported and noted in the night."""
     with on_a_small_disk(tmp_path, pack, held_bytes=100_000) as life:
         inside, process, nursery, listener = life
         fill(inside / "ballast")
@@ -171,7 +171,7 @@ def read_only(folder: Path) -> Iterator[None]:
     """Let nobody write in a folder or its files, whatever is open and whoever it is.
 
     But for SQLite's shared memory: where a file system refuses a page of a mapped file, the
-    kernel ends the process (SIGBUS) before anybody can cope; docs/faults.md says what then.
+    kernel ends the process (SIGBUS) before anybody can cope; docs/faults.md describes what follows.
     """
     change = need_program("chattr")
     inside = [str(path) for path in folder.rglob("*") if not path.name.endswith("-shm")]
@@ -211,7 +211,7 @@ def test_a_state_folder_that_becomes_read_only_costs_no_event_and_is_reported(
         assert found.whole, found
         assert found.terminal == found.expected > 30
         assert all(read_raw(tape).chunks for tape in (state / "tapes").glob("*.xdf"))
-        # Begun in such a folder, a daemon says what is wrong and what to do.
+        # Begun in such a folder, a daemon reports what is wrong and what to do.
         with read_only(state):
             nursery.begin(orders)
             assert nursery.ended() == 1
@@ -219,7 +219,7 @@ def test_a_state_folder_that_becomes_read_only_costs_no_event_and_is_reported(
 
 
 def fill(ballast: Path) -> None:
-    """Take every byte there is."""
+    """Fill every byte there is."""
     with ballast.open("ab", buffering=0) as file:
         for size in (65536, 4096, 1):
             try:
@@ -230,7 +230,7 @@ def fill(ballast: Path) -> None:
 
 
 def fill_until(ballast: Path, true: Callable[[], bool], what: str) -> None:
-    """Keep a disk full: what somebody gives back is taken too."""
+    """Keep a disk full: what somebody frees is filled too."""
 
     def filled() -> bool:
         fill(ballast)
@@ -240,7 +240,7 @@ def fill_until(ballast: Path, true: Callable[[], bool], what: str) -> None:
 
 
 def state_of(listener: Witness) -> str:
-    """Return what the daemon says is not as it should be."""
+    """Return what the daemon reports as not as it should be."""
     states = listener.of("/daemon/node1/state")
     return " ".join(json.loads(states[-1])["degraded"]) if states else ""
 

@@ -1,4 +1,4 @@
-"""The records for those who must answer for it say what is so."""
+"""The records for those who must answer for it are true."""
 
 from __future__ import annotations
 

@@ -188,7 +188,7 @@ async def test_the_shipped_list_lets_a_daemon_do_all_it_does(tmp_path: Path) -> 
                 committed = await journal.commit(a_batch(an_event(0)))
                 link.stage(committed.stored[0])
                 await until_async(lambda: journal.sent == 1, "acknowledged")
-                # The tests' node is called node1, which this user may not speak for.
+                # The tests' node is called node1, for which this user may not publish.
                 assert [line.partition(":")[0] for line in link.problems] == [
                     "hypnocast/lab/daemon/node1/available"
                 ]

@@ -1,7 +1,7 @@
 """Real amplifiers that misbehave, before the installed ``hypnocast run``: one live night of all.
 
-Each bed has its fault, ``clean`` has none; all share one run, for pages take real time. At the
-end the daemon is killed, and the tapes are read as they lie there.
+Each bed has its fault, ``clean`` has none; all share one run, for pages last real time. At the
+end the daemon is killed, and the tapes are read as they are.
 """
 
 from __future__ import annotations
@@ -137,7 +137,7 @@ def test_after_kill_9_the_tape_has_every_sample_as_it_was_sent(night: LiveNight,
         due = range(math.ceil(begin * RATE), math.floor((min(end, ends) - UNSENT_S) * RATE))
         due_here = [n for n in due if bed != "hole" or night.is_good(bed, n / RATE)]
         came = [fields.get(number) == labels for number in due_here]
-        # What a new outlet sends before it is found is nobody's; from then on all is there.
+        # What a new outlet sends before it is found is lost; from then on all is there.
         found = came.index(True)
         assert due_here[found] / RATE < max(night.began, begin + FOUND_S)
         missing = [n for n, there in zip(due_here[found:], came[found:], strict=True) if not there]

@@ -97,7 +97,7 @@ exec /opt/hypnocast/python/bin/{PYTHON} -m hypnocast "$@"
 
 
 def until(true: Callable[[], object], what: str, deadline_s: float) -> None:
-    """Wait for a condition that takes a process to ask for."""
+    """Wait for a condition that needs a process to ask for."""
     deadline = time.monotonic() + deadline_s
     while not true():
         assert time.monotonic() < deadline, f"waited {deadline_s:g} s in vain: {what}"
@@ -113,12 +113,12 @@ class Machine:
     out: Path
 
     def inside(self, *command: str) -> str:
-        """Run a program in it; return what it said."""
+        """Run a program in it; return what it printed."""
         enter = ["nsenter", "-t", str(self.leader), "-m", "-u", "-i", "-n", "-p", "--", *command]
         return subprocess.run(enter, capture_output=True, text=True, check=False).stdout
 
     def unit(self) -> dict[str, str]:
-        """Return how the service does, as systemd says."""
+        """Return how the service does, by systemd."""
         text = self.inside("systemctl", "show", "hypnocast.service")
         return dict(line.split("=", 1) for line in text.splitlines() if "=" in line)
 
@@ -210,7 +210,7 @@ def booted(folder: Path, pack: Path) -> Iterator[Machine]:
             os.kill(leader, signal.SIGKILL)
         process.terminate()
         process.wait(30.0)
-        # Where /run is on a disk, nspawn dares not take away what it made there.
+        # Where /run is on a disk, nspawn dares not remove what it made there.
         shutil.rmtree(f"/run/systemd/nspawn/propagate/{name}", ignore_errors=True)
         for group in sorted(_groups() - before, reverse=True):
             group.rmdir()

@@ -1,4 +1,4 @@
-"""The watchdog means progress: heard by a stand-in for the service manager."""
+"""The watchdog means progress: received by a stand-in for the service manager."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def listening(folder: Path) -> Iterator[Manager]:
 
 @asynccontextmanager
 async def kept_watch(alive: Alive, orders: Orders, *, watchdog_s: float) -> AsyncIterator[None]:
-    """Run a ward whose vigil is kept in this process, and end both."""
+    """Run a ward with a watchdog in this process, and end both."""
     environment = {"NOTIFY_SOCKET": orders.notify, "WATCHDOG_USEC": str(round(watchdog_s * 1e6))}
     with closing(Notifier(environment)) as notifier:
         watchdog = Watchdog(health_report_of(alive, orders), notifier, every_s=0.1)
@@ -132,7 +132,7 @@ def test_a_part_that_stays_stuck_ends_the_process_for_a_new_start(
             if text.startswith("STATUS=STUCK") and names[part] in text
         ]
         assert stuck, manager.messages[-5:]
-        assert last_beat <= stuck[-1]  # on a busy machine others may stand still for a moment
+        assert last_beat <= stuck[-1]  # on a busy machine others may hang for a moment
 
 
 @pytest.mark.promise(1)
@@ -219,7 +219,7 @@ async def test_pages_are_withheld_while_a_model_cannot_be_rebuilt_and_the_night_
         nonlocal built
         built += 1
         if built > 1:
-            load_pack(tmp_path / "removed")  # the pack was taken away under way
+            load_pack(tmp_path / "removed")  # the pack was removed under way
         stager = LocalStager(load_pack(pack), "cpu", 1)
         stager.judge = lambda _: threading.Event().wait()  # type: ignore[method-assign,assignment,return-value]
         return stager

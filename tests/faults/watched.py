@@ -1,4 +1,4 @@
-"""A ward under its vigil, with a part that can be made to stand still."""
+"""A ward under its watchdog, with a part that can be made to hang."""
 
 from __future__ import annotations
 
@@ -19,9 +19,8 @@ ORDERLY_S = 1.0
 def health_report_of(alive: Alive, orders: Orders) -> HealthReport:
     """Go round a ward's parts with deadlines that a test can wait for."""
     s = orders.deadline_s
-    # The journal turns once in 2 s where there is nothing to write.
     # The pages of a night at speed come much more often than every 30 s.
-    deadlines = Deadlines(s, s + 2.0, s, s, s, close_slack=s - 31.0, worker=s)
+    deadlines = Deadlines(s, s, s, s, close_slack=s - 31.0, worker=s)
     return HealthReport(
         alive.ward,
         reading=lambda: alive.ward.signal_thread.beats,
@@ -31,7 +30,7 @@ def health_report_of(alive: Alive, orders: Orders) -> HealthReport:
 
 
 async def watched(alive: Alive, orders: Orders) -> None:
-    """Run a ward, under a vigil where the orders say so."""
+    """Run a ward, under a watchdog where the orders ask for it."""
     if not orders.notify:
         await alive.ward.run()
         return

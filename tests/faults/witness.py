@@ -22,7 +22,7 @@ from paho.mqtt.properties import Properties
 DEADLINE_S = 90.0
 CONNECT, PUBLISH, PUBACK = 1, 3, 4
 UNACCEPTABLE_PROTOCOL = b"\x20\x02\x00\x01"
-"""What a broker says that knows MQTT 3.1.1 and nothing later (its specification, 3.1.2.2)."""
+"""The answer of a broker that knows MQTT 3.1.1 and nothing later (its specification, 3.1.2.2)."""
 
 
 def until(true: Callable[[], object], what: str, deadline_s: float = DEADLINE_S) -> None:
@@ -88,7 +88,7 @@ def witness(port: int, name: str = "witness") -> Iterator[Witness]:
 
 
 class FaultProxy:
-    """Stands between a client and its broker and does harm, packet by packet.
+    """Sits between a client and its broker and does harm, packet by packet.
 
     What it does is read anew for every packet, so it can be changed at any time.
     """
@@ -186,7 +186,7 @@ class FaultProxy:
         return self.old and self.protocols[-1] > 4
 
     def _pass_on(self, packet: bytes, sink: socket.socket, answers: bool) -> bool:
-        """Pass a packet on as told; False: cut the connection now."""
+        """Pass a packet on as ordered; False: cut the connection now."""
         kind = packet[0] >> 4
         if answers and self.slow_s:
             time.sleep(self.slow_s)
@@ -224,7 +224,7 @@ def first_packet(buffer: bytes) -> bytes | None:
 
 @contextmanager
 def fault_proxy(target: int) -> Iterator[FaultProxy]:
-    """Stand before a broker."""
+    """Sit before a broker."""
     proxy = FaultProxy(target)
     try:
         yield proxy

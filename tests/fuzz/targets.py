@@ -131,15 +131,15 @@ def command_target() -> Target:
     """Return the reading of a command, up to where it would be obeyed."""
     replies: list[bytes] = []
     nothing: Any = None
-    desk = CommandInbox(nothing, nothing, lambda _, reply: replies.append(reply))
+    inbox = CommandInbox(nothing, nothing, lambda _, reply: replies.append(reply))
 
     def read(data: bytes) -> object:
-        desk._budgets.clear()
-        desk._read.clear()
-        desk.take("bed1", data, retained=False)
-        for lane in desk._lanes.values():
-            while not lane.empty():
-                lane.get_nowait()
+        inbox._budgets.clear()
+        inbox._read.clear()
+        inbox.take("bed1", data, retained=False)
+        for queue in inbox._queues.values():
+            while not queue.empty():
+                queue.get_nowait()
         for reply in replies:
             assert json.loads(reply)["ok"] is False
         replies.clear()

@@ -37,7 +37,7 @@ class Row:
 
 
 def main() -> int:
-    """Run every step; one that fails is told and does not keep the others from running."""
+    """Run every step; one that fails is reported and does not keep the others from running."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--provider", default="cuda", help="cpu tries the script without a GPU")
@@ -67,7 +67,7 @@ def main() -> int:
 
 
 def table(rows: list[Row]) -> Iterator[str]:
-    """Give the rows as they stand in docs/performance.md."""
+    """Give the rows as docs/performance.md has them."""
     yield "| what | on | value | unit | note |"
     yield "|---|---|---|---|---|"
     for row in rows:
@@ -96,7 +96,7 @@ def _found(provider: str) -> Iterator[Row]:
 
 
 def _models(*arguments: str) -> float:
-    """Run ``hypnocast-models`` and return the seconds it took."""
+    """Run ``hypnocast-models`` and return how many seconds it ran."""
     began = time.monotonic()
     subprocess.run(
         [sys.executable, "-m", "hypnocast_models.cli", *arguments], check=True, capture_output=True
@@ -143,7 +143,7 @@ def _judged(folder: Path, name: str, provider: Any) -> Iterator[Row]:
 
 
 def _fault(folder: Path, name: str, provider: Any) -> Iterator[Row]:
-    """Let the provider fail in mid-night: the same pages come from the CPU, and it is said."""
+    """Let the provider fail in mid-night: the same pages come from the CPU, and it is reported."""
     import numpy as np
 
     from hypnocast.bench.pages import looks_of_a_night, simulated_pictures

@@ -72,7 +72,7 @@ class Room:
         return None if payload is None else json.loads(payload)
 
     async def comes(self, word: str, **expected: object) -> None:
-        """Wait until the bed's retained state says so."""
+        """Wait until the bed's retained state shows it."""
         await self.running.until(
             lambda: (
                 {**(self.listener.json_of(f"{TOPIC}/{word}") or [{}])[-1], **expected}
@@ -152,7 +152,7 @@ async def test_a_repeated_request_is_answered_again_and_done_once(
         await bed.running.until(
             lambda: bed.listener.json_of(f"{TOPIC}/night")[-1]["marks"], "the note in the night"
         )
-        # The daemon comes back; whoever did not hear the answer asks again.
+        # The daemon comes back; a client that missed the answer asks again.
         sessions = {event.session for event in bed.running.events}
     again = [one for one in coming if one[0] < CLOCK_0 + 1.0]
     async with room(tmp_path, pack, broker.port, again) as bed:
@@ -192,7 +192,7 @@ async def test_a_command_for_a_night_that_does_not_run_is_refused_with_a_reason(
             assert reply["error"]
             assert "internal" not in reply["error"]
         await bed.comes("status", session=session, state="live")
-        # What is told once stands in the night for good: nothing of this may.
+        # What is once recorded stays in the night for good: nothing of this may.
         assert bed.listener.json_of(f"{TOPIC}/night")[-1]["marks"] == []
 
 
@@ -204,7 +204,7 @@ async def test_lights_are_marked_back_dated_and_move_no_page(
         off = {"command": "lights_off", "session": first.session, "at": first.start}
         assert (await bed.ask(request="off", **off))["ok"]
         await bed.comes("status", lights="off")
-        # Lights on, told now; then an earlier lights off that somebody had forgotten to tell.
+        # Lights on, marked now; then an earlier lights off that somebody had forgotten to mark.
         on = {"command": "lights_on", "session": first.session}
         assert (await bed.ask(request="on", **on))["ok"]
         forgotten = {**off, "at": first.end}
@@ -263,7 +263,7 @@ async def test_a_command_is_answered_once_what_it_did_is_durable(
                     ),
                 )
             )
-        # The next night runs, and whoever asked for it must not be told yet.
+        # The next night runs, and its command must not be answered yet.
         await asyncio.wrap_future(signal_thread.post(BED, lambda *_: None))
         assert not reply.done()
         disk.set()

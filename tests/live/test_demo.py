@@ -151,7 +151,7 @@ def test_in_a_terminal_the_addresses_stay_in_sight(tmp_path: Path, pack: Path) -
     os.close(theirs)
     shown, deadline = b"", time.monotonic() + DEADLINE_S
     try:
-        # What is printed before the view takes the screen lies behind it.
+        # What is printed before the view fills the screen lies behind it.
         while not (
             b"MQTT   " in (view := shown.partition(b"\x1b[?1049h")[2]) and b"Ward   " in view
         ):

@@ -1,4 +1,4 @@
-"""Where the lab wants it, every event tells what was measured on the signal."""
+"""Where the lab wants it, every event holds what was measured on the signal."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What each page's stage rests on, told by itself: on its topic, and never before a verdict."""
+"""What each page's stage rests on, published unasked: on its topic, and never before a verdict."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ class Slow:
 
 
 class Shown:
-    """A bed's board, as far as explanations go."""
+    """A bed's publisher, as far as explanations go."""
 
     def __init__(self) -> None:
         self.shown: list[int | None] = []
@@ -107,19 +107,19 @@ class Shown:
 
 async def test_of_each_bed_only_the_newest_page_waits_and_what_gives_way_is_counted() -> None:
     slow = Slow()
-    boards = {"1": Shown(), "2": Shown()}
+    publishers = {"1": Shown(), "2": Shown()}
     explanations_out = PublishedExplanations(slow)
-    running = asyncio.create_task(explanations_out.run(boards))
-    scenes = {bed: Scene(bed, 11, 9, 0.0) for bed in boards}
+    running = asyncio.create_task(explanations_out.run(publishers))
+    scenes = {bed: Scene(bed, 11, 9, 0.0) for bed in publishers}
     explanations_out.event(scenes["1"].event(0))
     await until(lambda: slow.begun)
     for bed, epoch in (("1", 1), ("2", 1), ("1", 2), ("1", 3), ("2", 4)):
         explanations_out.event(scenes[bed].event(epoch))
     slow.may.set()
-    await until(lambda: len(boards["1"].shown) == 4 and len(boards["2"].shown) == 2)
+    await until(lambda: len(publishers["1"].shown) == 4 and len(publishers["2"].shown) == 2)
     assert slow.begun == ["1/0", "1/3", "2/4"]
-    assert sorted(boards["1"].shown, key=str) == [0, 3, None, None]
-    assert boards["2"].shown == [None, None]
+    assert sorted(publishers["1"].shown, key=str) == [0, 3, None, None]
+    assert publishers["2"].shown == [None, None]
     running.cancel()
 
 

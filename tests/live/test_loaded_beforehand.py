@@ -1,4 +1,4 @@
-"""Nothing is loaded on the thread that draws: beside busy threads that took up to a minute."""
+"""Nothing is loaded on the thread that draws: beside busy threads that lasted up to a minute."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ import pickle, sys
 from pathlib import Path
 from hypnocast.config.tables import Config, PackTable, PublishTable
 from hypnocast.core.timing.utc import UtcAnchor
-from hypnocast.live.bed.bed_updates import TracedPage
+from hypnocast.live.bed.bed_updates import ClosedPage
 from hypnocast.live.bed.sources import RecordedSource
 from hypnocast.live.publishing.bed_publisher import png
 from hypnocast.live.service.build import open_pack, pipeline_maker
@@ -29,7 +29,7 @@ source = RecordedSource(arrivals, UtcAnchor(1000.0, 1.8e9), "simulated")
 make = pipeline_maker(config, open_pack(config), source, boot_id="boot", auto=True)
 loaded = set(sys.modules)
 pages = []
-pipeline = make("bed", lambda item: pages.append(item) if isinstance(item, TracedPage) else None)
+pipeline = make("bed", lambda item: pages.append(item) if isinstance(item, ClosedPage) else None)
 for _, arrival in arrivals:
     pipeline.take(arrival)
     pipeline.step(None)

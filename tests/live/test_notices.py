@@ -1,4 +1,4 @@
-"""Rules of the lab's own at a bed: said once, kept with the night, nothing said twice."""
+"""Rules of the lab's own at a bed: published once, kept with the night, nothing twice."""
 
 from __future__ import annotations
 

@@ -50,7 +50,7 @@ DEADLINE_S = 600.0
 
 
 class Ticking(HandDriven):
-    """For many beds: time is told every two seconds, not at each arrival."""
+    """For many beds: time passes every two seconds, not at each arrival."""
 
     over = False
 
@@ -131,7 +131,7 @@ class Book:
         self._read = len(events)
 
     def settled(self, *, over: bool = False) -> bool:
-        """Whether every page that was traced has its verdict; ``over``: its terminal one."""
+        """Whether every page that was drawn has its verdict; ``over``: its terminal one."""
         self.read()
         pages = self._running.ward.signal_thread.pages
         waiting = {} if over else self.provisional
@@ -149,7 +149,7 @@ async def _come_true(what: Callable[[], bool]) -> None:
 
 
 async def _ward(folder: Path, pack: Path, nights: list[Night]) -> list[tuple[int, bool]]:
-    """Run nights with both their futures; tell of each how much was terminal, and differed."""
+    """Run nights with both their futures; return of each how much was terminal, and differed."""
     coming = sorted(
         (one for night in nights for future in (0, 1) for one in night.coming(future)),
         key=lambda one: one[0],

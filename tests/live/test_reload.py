@@ -1,4 +1,4 @@
-"""A signal makes the daemon read its credentials anew, and say what must wait for a restart."""
+"""A signal makes the daemon read its credentials anew, and name what must wait for a restart."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from hypnocast.ports.journal.journal import Journal
 from hypnocast.ports.journal.reader import JournalReader
 from hypnocast.ports.mqtt.link import Connected, MqttLink
 from hypnocast.ports.mqtt.settings import BrokerSettings
+from hypnocast.ports.supervision import Supervisor
 from support.brokers import running_mosquitto
 from support.mqtt_lab import until
 from support.nights import a_batch, a_session, an_event, instant
@@ -70,10 +71,18 @@ def test_a_file_compared_with_itself_changes_nothing(tmp_path: Path, text: str) 
 
 
 async def test_old_nights_are_forgotten_however_long_the_daemon_runs(tmp_path: Path) -> None:
-    async with Journal.open(tmp_path / "journal.sqlite") as journal:
+    supervisor = Supervisor()
+    async with Journal.open(tmp_path / "journal.sqlite", supervisor) as journal:
         keeping = asyncio.create_task(forget_old_nights(journal, 30, every_s=0.01))
         # After the first round: the daemon has been running for a while.
-        await until(lambda: journal.rounds > 1, "the first round")
+        beats = {health.name: health.beats for health in supervisor.health()}["journal"]
+        await until(
+            lambda: any(
+                health.beats > beats + 1 for health in supervisor.health()
+                if health.name == "journal"
+            ),
+            "the first round",
+        )  # fmt: skip
         night = dataclasses.replace(
             a_session(name="old"), opened="2000-01-01T00:00:00.000Z", phase="ended", ended=instant()
         )

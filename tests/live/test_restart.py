@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from pathlib import Path
 
 import pytest
 
+from hypnocast.core.night.session import Phase
 from hypnocast.core.types import PAGE_S
 from hypnocast.core.wire import payloads
+from hypnocast.live.bed.bed_pipeline import BedPipeline
 from hypnocast.ports.journal.reader import JournalReader
 from hypnocast.simulate import SimulatedSource
 from support.brokers import Mosquitto
@@ -82,6 +85,9 @@ async def test_pages_missed_are_withheld_and_the_night_goes_on_as_if_it_had_not_
     _once_each(events)
     assert [event.reason for event in events[:6]] == [None] * 3 + ["daemon_down"] * 3
     assert {event.status for event in events[6:]} == {"final"}
+    with JournalReader(tmp_path / "journal.sqlite") as reader:
+        marks = [(mark.kind, mark.text) for mark in reader.marks(events[0].session)]
+    assert ("gap", "the daemon was down: pages 3 to 4") in marks
 
     silent = HandDriven(unheard(coming, DOWN, UP))
     whole = await _one_run(
@@ -104,7 +110,7 @@ async def test_after_a_reboot_the_grid_is_found_again_by_utc_and_stays_there(
     first = HandDriven(rebooted, utc_0=utc_0 + 0.004)
     middle = await _one_run(tmp_path, pack, port, first, until=UP + newer + 95.0, pages=5, boot="b")
     with sqlite3.connect(tmp_path / "journal.sqlite") as db:
-        # So it stands there where the host's clock was far behind when it came back.
+        # So it is written there where the host's clock was far behind when it came back.
         db.execute("UPDATE anchors SET recorded = '1970-01-01T00:00:09.000Z' WHERE boot_id = 'b'")
     late = UP + newer + 100.0
     second = HandDriven(received_from(rebooted, late), utc_0=utc_0 + 0.5)
@@ -160,3 +166,29 @@ async def test_a_session_left_alone_for_too_long_has_ended_when_it_was_last_seen
         ended = reader.session(before[0].session)
     assert ended is not None
     assert ended.ended == before[-1].end
+
+
+async def test_a_phase_that_a_session_enters_is_a_mark_of_its_night(
+    tmp_path: Path, pack: Path, broker: Mosquitto, coming: list[Coming]
+) -> None:
+    source = HandDriven(coming)
+    async with running_ward(tmp_path, pack, source, broker.port, auto=False) as running:
+        source.go_to(CLOCK_0 + 5.0)
+        post = running.ward.signal_thread.post
+        begun = post(BED, lambda pipeline, now: pipeline.sessions.start(None, Phase.SETUP, now))
+        session = await asyncio.wrap_future(begun)
+
+        def enter(phase: Phase) -> Callable[[BedPipeline, float], None]:
+            def act(pipeline: BedPipeline, now: float) -> None:
+                sessions = pipeline.sessions
+                moment = sessions.moment(now)
+                sessions._apply(sessions._keeper.enter(phase, moment, why="a marker"))
+
+            return act
+
+        for phase in (Phase.CALIBRATION, Phase.RECORDING):
+            await asyncio.wrap_future(post(BED, enter(phase)))
+        await running.ward._durable(BED)
+    with JournalReader(tmp_path / "journal.sqlite") as reader:
+        marks = [(mark.kind, mark.text) for mark in reader.marks(session.id)]
+    assert marks == [("phase", "calibration"), ("phase", "recording")]

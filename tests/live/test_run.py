@@ -1,6 +1,6 @@
 """One short night in earnest: ``run`` between plain pylsl outlets, mosquitto and plain paho.
 
-All tests here share one run, for it takes real minutes: three beds, a change of hands, a
+All tests here share one run, for it lasts real minutes: three beds, a change of hands, a
 ``kill -9`` in the middle of a page, a restart, an end in good order, and its tapes replayed.
 """
 
@@ -95,7 +95,7 @@ class Night:
         return [event for event in events if sessions.index(event["session"]) == number]
 
     def newest(self, topic: str) -> Any:
-        """Return what was told last on a topic."""
+        """Return what was published last on a topic."""
         found = self.listener.json_of(f"hypnocast/lab/{topic}")
         return found[-1] if found else None
 
@@ -256,6 +256,7 @@ def test_a_bed_without_units_is_withheld_with_its_reason_while_the_others_run(
     assert {event["reason"] for event in values} <= {"unknown_unit", "daemon_down"}
     status = json.loads(night.before_kill["hypnocast/lab/bed/no-units/status"])
     assert any("unit" in problem for problem in status["problems"])
+    assert ["unit" in stream["problem"] for stream in status["streams"]] == [True]
     for bed in ("two-boxes", "one-box"):
         status = json.loads(night.before_kill[f"hypnocast/lab/bed/{bed}/status"])
         assert (status["state"], status["problems"]) == ("live", [])

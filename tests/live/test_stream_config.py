@@ -1,4 +1,4 @@
-"""`streams --toml`: what foreign gear is, becomes a configuration that `run` takes."""
+"""`streams --toml`: what foreign gear is, becomes a configuration that `run` accepts."""
 
 from __future__ import annotations
 

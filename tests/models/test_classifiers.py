@@ -1,4 +1,4 @@
-"""Image classifiers of any make become packs by one command, and say in them what they said."""
+"""Image classifiers of any make become packs by one command, and give in them what they gave."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def classifier(make: Callable[[dict[str, Any]], Any], folder: Path, words: Any =
     named = dict(enumerate(words))
     model = make({"id2label": named, "label2id": {word: k for k, word in named.items()}}).eval()
     for weights in model.parameters():
-        if weights.dim() > 1:  # what is drawn at random says nothing of a page otherwise
+        if weights.dim() > 1:  # what is drawn at random shows nothing of a page otherwise
             torch.nn.init.normal_(weights, std=0.2)
     model.save_pretrained(folder)
     hf.ViTImageProcessor(size={"height": 64, "width": 64}).save_pretrained(folder)

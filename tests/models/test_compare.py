@@ -1,4 +1,4 @@
-"""Comparison: the figures are the textbook's, and who is left out is told."""
+"""Comparison: the figures are the textbook's, and who is left out is named."""
 
 from __future__ import annotations
 
@@ -373,7 +373,7 @@ def test_five_people_agree_as_scikit_learn_says(
 
 
 def _by_majority(scored: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Take the commonest stage; of equals the one of the expert nearest to the others' density."""
+    """Choose the commonest stage; of equals that of the expert nearest to the others."""
     counts = np.stack([(scored == stage).sum(axis=0) for stage in range(5)])
     nearness = []
     for expert, row in enumerate(scored):

@@ -1,4 +1,4 @@
-"""An evaluation says what the daemon would publish, beside what else could be used."""
+"""An evaluation shows what the daemon would publish, beside what else could be used."""
 
 from __future__ import annotations
 

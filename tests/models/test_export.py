@@ -56,7 +56,7 @@ def test_an_export_that_differs_is_refused() -> None:
 
 
 def by_command(kind: str, folder: Path, *options: str) -> str:
-    """Write a small random model and export it; return what was said."""
+    """Write a small random model and export it; return what was reported."""
     run, weights = CliRunner(), folder / "weights"
     assert run.invoke(app, ["tiny", kind, str(weights)]).exit_code == 0
     made = run.invoke(

@@ -47,7 +47,7 @@ LABEL = Label(
 
 
 def two_stage_night(pages: int = 24) -> ScoredRecording:
-    """Slow large waves in N3, fast small ones in W: what any eye can tell apart."""
+    """Slow large waves in N3, fast small ones in W: what any eye can distinguish."""
     rng = np.random.default_rng(0)
     at = np.arange(3000) / 100
     stages = np.tile(np.array([0, 3], np.uint8), pages // 2)
@@ -99,7 +99,7 @@ def test_a_tiny_model_is_tuned_exported_verified_and_staged(kind: str, tmp_path:
     assert [o.epoch for o in opinions] == [0, 1, 2, 3]
     rows = np.stack([o.log_probabilities for o in opinions])
     np.testing.assert_allclose(np.exp(rows).sum(axis=1), 1.0, atol=1e-6)
-    # Tuned on wake and deep sleep alone: one of the two is what it says of each page.
+    # Tuned on wake and deep sleep alone: one of the two is its answer for each page.
     assert set(rows.argmax(axis=1)) <= {0, 3}
 
 

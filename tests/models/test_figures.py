@@ -1,4 +1,4 @@
-"""Figures count what they say they count."""
+"""Figures count what they are said to count."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def test_the_interval_is_over_subjects_and_pairs_them() -> None:
     ahead = figures.bootstrap_difference(ours, theirs)
     assert one.low < one.value < one.high
     assert 0 < ahead.low < ahead.value < ahead.high
-    # Pairing takes the differences between people out of the interval.
+    # Pairing removes the differences between people from the interval.
     assert ahead.high - ahead.low < one.high - one.low
     with pytest.raises(ValueError, match="same subjects"):
         figures.bootstrap_difference(ours, theirs[:-1])

@@ -19,7 +19,7 @@ from support.packs import make_tiny_pack
 for name in ("torch", "transformers", "accelerate", "onnxruntime"):
     need_module(name)
 
-from hypnocast_models.data.recordings import lane_of  # noqa: E402
+from hypnocast_models.data.recordings import role_of  # noqa: E402
 from hypnocast_models.experiments.plan import Data  # noqa: E402
 from hypnocast_models.experiments.run import chosen_nights  # noqa: E402
 from hypnocast_models.readers.datasets import find_nights, open_night  # noqa: E402
@@ -54,8 +54,8 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ("what is it", Role.C4),
     ],
 )
-def test_a_single_eeg_lies_in_the_lane_that_it_would_have_live(channel: str, lane: Role) -> None:
-    assert lane_of(channel, 100.0) is lane
+def test_a_single_eeg_fills_the_role_that_it_would_have_live(channel: str, role: Role) -> None:
+    assert role_of(channel, 100.0) is role
 
 
 @pytest.mark.parametrize("kind", ARCHIVES)

@@ -71,7 +71,7 @@ def epochs(
 
 
 def only(root: Path, kind: str) -> ScoredNight:
-    """Open the one recording under a folder, found without being told what it is."""
+    """Open the one recording under a folder, found without being named."""
     (found,) = find_nights(root)
     assert found.dataset == kind
     return open_night(found)

@@ -52,7 +52,7 @@ SMALL = Size(width=32, trace_channels=8, spectrum_channels=16, latents=2, dropou
 
 
 @pytest.fixture(scope="module")
-def shelf(tmp_path_factory: pytest.TempPathFactory) -> DrawnNights:
+def material(tmp_path_factory: pytest.TempPathFactory) -> DrawnNights:
     folder = tmp_path_factory.mktemp("cache")
     fill_cache([night(20)], WHOLE, RECIPE, folder, seed=0)
     return DrawnNights("whole", read_cache(folder, WHOLE, RECIPE, 0), WHOLE.variants)
@@ -108,10 +108,10 @@ def test_a_cache_goes_on_where_it_stopped_and_refuses_other_seeds(tmp_path: Path
 
 
 @pytest.mark.parametrize("gain", [0.4, 0.8, 1.7, 2.8])
-def test_training_sees_a_gain_as_the_daemon_draws_it(shelf: DrawnNights, gain: float) -> None:
+def test_training_sees_a_gain_as_the_daemon_draws_it(material: DrawnNights, gain: float) -> None:
     drawn = pictures_of(12, gain)
     wanted = [strips(picture.rgb, RECIPE, (Role.C4,), 448) for picture in drawn]
-    ink, power = shelf.take(shelf.places(0)[:12], np.full(1, gain))
+    ink, power = material.take(material.places(0)[:12], np.full(1, gain))
     shown = np.stack([strip for strip, _ in wanted]) / 255
     # The trace is that of the nearest gain drawn: never half as tall nor twice as tall.
     tall = [(trace > 0.3).any(axis=3).sum() for trace in (ink.numpy(), shown)]
@@ -131,9 +131,9 @@ def test_a_louder_spectrogram_is_the_one_drawn_at_that_gain() -> None:
 
 
 def test_training_that_was_interrupted_ends_where_it_would_have(
-    shelf: DrawnNights, tmp_path: Path
+    material: DrawnNights, tmp_path: Path
 ) -> None:
-    diets = [Diet(shelf, np.array([0]), batch=1, share=1.0)]
+    diets = [Diet(material, np.array([0]), batch=1, share=1.0)]
     weights = torch.ones(5)
 
     def run(folder: Path, plan: TrainPlan, stop: int | None = None) -> Any:
@@ -153,7 +153,7 @@ def test_training_that_was_interrupted_ends_where_it_would_have(
 
 
 def test_the_daemon_gives_a_page_the_probabilities_of_training(
-    shelf: DrawnNights, tmp_path: Path
+    material: DrawnNights, tmp_path: Path
 ) -> None:
     torch.manual_seed(1)
     model = build(SMALL).eval()
@@ -162,7 +162,7 @@ def test_the_daemon_gives_a_page_the_probabilities_of_training(
     pack, parity = ship(model, shipment, tmp_path)
     assert parity.largest < 1e-4
     assert verify_pack(tmp_path) == ()
-    wanted = judge(model, shelf, 0, 1.0)[:12]
+    wanted = judge(model, material, 0, 1.0)[:12]
 
     recent: deque[Picture | None] = deque([None] * (PAGES_BEFORE + 1), maxlen=PAGES_BEFORE + 1)
     looks = []
@@ -177,14 +177,14 @@ def test_the_daemon_gives_a_page_the_probabilities_of_training(
 
 def test_a_model_is_never_calibrated_on_what_it_was_trained_on(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="not on fold 2"):
-        evidence(tmp_path, (0, 1), 2, shelf=None)  # type: ignore[arg-type]  # refused before it is looked at
+        evidence(tmp_path, (0, 1), 2, material=None)  # type: ignore[arg-type]  # refused before it is looked at
 
 
 def test_a_fold_chooses_by_nothing_that_its_own_subjects_had_a_part_in(tmp_path: Path) -> None:
     rng = np.random.default_rng(5)
     pages = 60
     stage = rng.integers(0, 5, (4, pages)).astype(np.uint8)
-    shelf = DrawnNights("rows", _four_subjects(stage), 1)
+    material = DrawnNights("rows", _four_subjects(stage), 1)
     # What is known lies where the first fold may look, and nowhere else: a choice that wanted
     # more, a model's word on a pair without the fold or on the fold itself, would find no model.
     for way in WAYS:
@@ -194,7 +194,7 @@ def test_a_fold_chooses_by_nothing_that_its_own_subjects_had_a_part_in(tmp_path:
             clear = 2.0 if way.name == "trusting" else 0.5
             fields = {f"{gain:g} {judged}": _opinions(stage[judged], clear, rng) for gain in GAINS}
             np.savez(folder / f"said-of-rows-{judged}.npz", **fields)  # type: ignore[arg-type]  # numpy's stub takes every keyword for its own
-    choice = choose(tmp_path, 0, shelf)
+    choice = choose(tmp_path, 0, material)
     assert choice.way == "trusting"
     assert len(choice.tried) == 9
     # The subjects of the fold itself could have had any stages.
@@ -202,7 +202,7 @@ def test_a_fold_chooses_by_nothing_that_its_own_subjects_had_a_part_in(tmp_path:
     (tmp_path / "choices" / "fold0.json").unlink()
     assert choose(tmp_path, 0, DrawnNights("rows", _four_subjects(stage), 1)) == choice
     with pytest.raises(FileNotFoundError, match="pair01"):
-        choose(tmp_path, 1, shelf)
+        choose(tmp_path, 1, material)
 
 
 def test_a_way_that_stands_no_wrong_gain_is_chosen_only_if_none_does() -> None:

@@ -1,4 +1,4 @@
-"""Packs written in a stream say what transformers says, for every kind and every precision."""
+"""Packs written in a stream give what transformers gives, for every kind and every precision."""
 
 from __future__ import annotations
 

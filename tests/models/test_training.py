@@ -1,4 +1,4 @@
-"""Training can be repeated, stopped at any moment and gone on with, and says what it was."""
+"""Training can be repeated, stopped at any moment and gone on with, and records what it was."""
 
 from __future__ import annotations
 

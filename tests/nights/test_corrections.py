@@ -99,7 +99,7 @@ def test_a_scoring_is_kept_and_compared(kept: Kept, tmp_path: Path) -> None:
     assert found["agreement"] == pytest.approx(6 / 8)
     assert (found["scorer_only"], found["hypnocast_only"]) == (1, 1)
     assert any("agreement 75.0%" in line for line in as_text(view))
-    # What was said is never changed by it.
+    # What was published is never changed by it.
     assert list(view.stages) == OURS
     sheet = report(view, BERLIN)
     assert "Scorer mk" in sheet

@@ -54,7 +54,7 @@ def files(views: list[NightView], tmp_path_factory: pytest.TempPathFactory) -> l
 
 
 def hypnogram(rows: Sequence[Said], pages: int) -> list[str | None]:
-    """Return what annotations say of each page; fail where they say it twice or never."""
+    """Return the annotations' stage of each page; fail where they give it twice or never."""
     stages: list[str | None] = ["never"] * pages
     for onset, duration, text in rows:
         if not text.startswith("Sleep stage "):
@@ -184,7 +184,7 @@ def test_a_page_that_the_journal_lost_keeps_its_columns(tmp_path: Path) -> None:
 def test_any_id_and_any_time_fit_an_edf_header(tmp_path: Path) -> None:
     name = f"lab.{'b' * 64}.20260301T220000000Z.replay"
     record = a_night(["W", "N2"], name=name)
-    # A recording that does not say when it was made is played from 1970.
+    # A recording that does not give its date is played from 1970.
     dateless = msgspec.structs.replace(record.events[0], start="1970-01-01T00:00:00.000Z")
     old = replace(
         record,

@@ -114,14 +114,14 @@ def test_what_is_left_of_a_tape_whose_beginning_is_gone_is_decided_anew_and_says
     tmp_path: Path,
 ) -> None:
     tape = Tape(tmp_path, "night", facts={"bed": "bed"}, max_bytes=600_000)
-    box = PageBuilder(PageNeeds(RECIPE.roles), choose=choose_montage)
+    builder = PageBuilder(PageNeeds(RECIPE.roles), choose=choose_montage)
     for _, arrival in SOURCE:
         tape.write(arrival)
-        box.add(arrival)
-        if box.anchor is None and box.all_since is not None:
-            box.begin(box.all_since)
-        box.close_due(box.watermark or 0.0)
-        for decision in box.pop_decisions():
+        builder.add(arrival)
+        if builder.anchor is None and builder.all_since is not None:
+            builder.begin(builder.all_since)
+        builder.close_due(builder.watermark or 0.0)
+        for decision in builder.pop_decisions():
             tape.note(decision_to_json(decision), 0.0)
     tape.close()
     first, second, *_ = sorted(tmp_path.glob("*.xdf"))

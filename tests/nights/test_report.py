@@ -1,4 +1,4 @@
-"""The night's report: everything there is to say, undefined said as undefined, nothing fetched."""
+"""The night's report: everything that is known, undefined shown as undefined, nothing fetched."""
 
 from __future__ import annotations
 

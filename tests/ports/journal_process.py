@@ -2,7 +2,7 @@
 
 journal_process.py write PATH        commits until killed; prints what was acknowledged
 journal_process.py fill FOLDER       fills the disk under a journal and frees it again
-journal_process.py read-only FOLDER  expects to be told that nothing can be written
+journal_process.py read-only FOLDER  expects the fault that nothing can be written
 """
 
 from __future__ import annotations

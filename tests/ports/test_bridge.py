@@ -1,4 +1,4 @@
-"""Two brokers and the bridge of docs/examples between them: the centre hears what the bed says."""
+"""Two brokers and the bridge of docs/examples between them: the centre gets the bed's events."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def pipeline(tmp_path: Path, centre: Mosquitto) -> Iterator[Mosquitto]:
 
 
 def bridge_to(port: int, folder: Path) -> str:
-    """Return the example, as it stands but for what is particular to a place."""
+    """Return the example, as it is but for what is particular to a place."""
     particular = {
         "address": f"address 127.0.0.1:{port}",
         "persistence": "",

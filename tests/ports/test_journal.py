@@ -1,4 +1,4 @@
-"""The journal: durable before it is told, numbered without a hole, nothing twice."""
+"""The journal: durable before it is published, numbered without a hole, nothing twice."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Memory that is full, while the disk takes nothing: bounded, and what is given up is named."""
+"""Memory that is full, while the disk refuses: bounded, and what is given up is named."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """Any history of the journal, its outbox and what it holds in memory, against a small model.
 
 Batches, repeats, batches that are wrong, acknowledgements, a disk that refuses and comes back, the
-log folded, restarts and kills come in any order; after each step the journal must say what the
-model says. ``HYPNOCAST_HISTORIES=5000`` runs so many.
+log folded, restarts and kills come in any order; after each step the journal must agree with
+the model. ``HYPNOCAST_HISTORIES=5000`` runs so many.
 """
 
 from __future__ import annotations
@@ -100,7 +100,7 @@ class Histories(RuleBasedStateMachine):
         self._before["write_anew"](*arguments)
 
     def _turn(self, work: Any = lambda _: 0) -> None:
-        """Have the writing thread take a turn: what was asked before is done behind it."""
+        """Have the writing thread turn once: what was asked before is done behind it."""
 
         async def turn() -> None:
             try:

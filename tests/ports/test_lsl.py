@@ -39,10 +39,10 @@ def opened_names(sink: Collector, source: LslSource) -> set[str]:
 def test_streams_of_one_bed_at_different_rates_are_read_whole_and_taped(tmp_path: Path) -> None:
     eeg, emg, marks = unique("eeg"), unique("emg"), unique("marks")
     sink = Collector()
-    deck = TapeRecorder(tmp_path)
+    recorder = TapeRecorder(tmp_path)
 
     def record(bed: str, arrival: object) -> None:
-        deck.write(bed, arrival)  # type: ignore[arg-type]  # a sink takes arrivals only
+        recorder.write(bed, arrival)  # type: ignore[arg-type]  # a sink takes arrivals only
         sink(bed, arrival)  # type: ignore[arg-type]  # likewise
 
     source = LslSource([by_name("b", eeg, emg, marks)], timing=QUICK)
@@ -57,8 +57,8 @@ def test_streams_of_one_bed_at_different_rates_are_read_whole_and_taped(tmp_path
         marker.mark("grüße")
         wait_until(lambda: sink.kinds("b").count("Mark") == 2, "two marks")
         wait_until(lambda: len(sink.counts("b", eeg)) > 1500, "three seconds of EEG")
-        path = deck.path("b")
-    deck.close()
+        path = recorder.path("b")
+    recorder.close()
 
     headers = {a.header.key: a.header for a in sink.of("b") if isinstance(a, StreamOpened)}
     assert headers[eeg].rate == 512.0

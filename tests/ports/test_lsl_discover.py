@@ -1,4 +1,4 @@
-"""What `hypnocast streams` is told of the network."""
+"""What `hypnocast streams` gets of the network."""
 
 from __future__ import annotations
 

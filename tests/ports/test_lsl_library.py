@@ -1,4 +1,4 @@
-"""What is told where liblsl is missing, and how its settings are written."""
+"""What is printed where liblsl is missing, and how its settings are written."""
 
 from __future__ import annotations
 

@@ -43,7 +43,7 @@ async def journal(tmp_path: Path) -> AsyncIterator[Journal]:
 
 
 class Bedside:
-    """Obeys, and remembers what it was told."""
+    """Obeys, and remembers its commands."""
 
     def __init__(self) -> None:
         self.obeyed: list[Command] = []

@@ -28,7 +28,7 @@ HAYSTACK = "daemon"
 
 
 class OldBroker:
-    """Stands before a real broker, and treats MQTT 5 as brokers of 3.1.1 do."""
+    """Sits before a real broker, and treats MQTT 5 as brokers of 3.1.1 do."""
 
     def __init__(self, target: int, answer: bytes | None) -> None:
         self.levels: list[int] = []

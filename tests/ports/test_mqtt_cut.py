@@ -1,4 +1,4 @@
-"""A broker that dies in mid-traffic: the link says so itself, and asyncio has nothing to add."""
+"""A broker that dies in mid-traffic: the link reports it itself, and asyncio has nothing to add."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ async def test_a_broker_killed_in_mid_traffic_leaves_nothing_for_asyncio_to_prin
     capfd: pytest.CaptureFixture[str],
 ) -> None:
     chance = random.Random(20261121)
-    with capture_logs():  # what the link itself says is not looked for
+    with capture_logs():  # what the link itself logs is not looked for
         async with Journal.open(tmp_path / "state" / "journal.sqlite") as journal:
             await journal.commit(a_batch(session=a_session()))
             async with linked(BrokerSettings(port=broker.port), journal) as link:

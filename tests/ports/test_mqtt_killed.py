@@ -1,4 +1,4 @@
-"""``kill -9`` between journal and broker: the last will speaks, and every event arrives."""
+"""``kill -9`` between journal and broker: the last will is published, and every event arrives."""
 
 from __future__ import annotations
 

@@ -191,12 +191,12 @@ import sys, numpy as np
 from pathlib import Path
 from hypnocast.core.types import *
 from hypnocast.ports.recordings.tape_recorder import TapeRecorder, TapeLimits
-deck = TapeRecorder(Path(sys.argv[1]), limits=TapeLimits(sync_every_s=0.05))
+tapes = TapeRecorder(Path(sys.argv[1]), limits=TapeLimits(sync_every_s=0.05))
 head = StreamHeader("k", "k", "EEG", "k", "u", "", 100.0, (ChannelInfo("F4-M1", "uV"),))
-deck.write("bed", StreamOpened(head, 0.0))
+tapes.write("bed", StreamOpened(head, 0.0))
 for n in range(10**9):
     values = np.arange(n * 10, n * 10 + 10, dtype=np.float32)[:, None]
-    deck.write("bed", Chunk("k", values, np.arange(10) / 100 + n / 10, n / 10))
+    tapes.write("bed", Chunk("k", values, np.arange(10) / 100 + n / 10, n / 10))
 """
 
 
@@ -276,35 +276,35 @@ def test_a_hostile_length_allocates_nothing_and_no_tape_is_a_clear_error(tmp_pat
 def test_a_new_tape_begins_with_the_given_arrivals_and_misses_none_that_came_meanwhile(
     tmp_path: Path,
 ) -> None:
-    deck = TapeRecorder(tmp_path, clock=lambda: 100.0)
+    tapes = TapeRecorder(tmp_path, clock=lambda: 100.0)
     arrivals = night(4)
     for arrival in arrivals:
-        deck.write("bed", arrival)
-    before = deck.path("bed")
+        tapes.write("bed", arrival)
+    before = tapes.path("bed")
     # Whoever changes the tape has not come to the last two yet.
-    assert deck.change("bed", arrivals[:-2])
+    assert tapes.change("bed", arrivals[:-2])
     later = Chunk("psg", np.zeros((3, 2), np.float32), np.array([1.0, 2.0, 3.0]), 200.0)
-    deck.write("bed", later)
-    path = deck.path("bed")
-    deck.close()
+    tapes.write("bed", later)
+    path = tapes.path("bed")
+    tapes.close()
     assert before is not None
     assert path is not None
     assert_same(list(read_tape(before)), arrivals)
     assert_same(list(read_tape(path)), [*arrivals, later])
     assert float(tape_facts(path)["lsl_time"]) == 100.0
-    assert deck.statistics().arrivals_lost == 0
+    assert tapes.statistics().arrivals_lost == 0
 
 
 def test_a_tape_goes_on_where_what_came_meanwhile_is_not_known(tmp_path: Path) -> None:
-    deck = TapeRecorder(tmp_path)
+    tapes = TapeRecorder(tmp_path)
     arrivals = night(4)
-    assert not deck.change("bed", arrivals)
+    assert not tapes.change("bed", arrivals)
     for arrival in arrivals:
-        deck.write("bed", arrival)
+        tapes.write("bed", arrival)
     another = Chunk("psg", np.zeros((1, 2), np.float32), np.array([1.0]), 2.0)
-    assert not deck.change("bed", [*arrivals, another])
-    path = deck.path("bed")
-    deck.close()
+    assert not tapes.change("bed", [*arrivals, another])
+    path = tapes.path("bed")
+    tapes.close()
     assert path is not None
     assert_same(list(read_tape(path)), arrivals)
     assert len(list(tmp_path.iterdir())) == 1
@@ -313,18 +313,18 @@ def test_a_tape_goes_on_where_what_came_meanwhile_is_not_known(tmp_path: Path) -
 def test_a_disk_that_refuses_never_stops_the_reader_and_is_reported(tmp_path: Path) -> None:
     (tmp_path / "tapes").write_text("a file where the folder should be")
     now = [1000.0]
-    deck = TapeRecorder(tmp_path / "tapes", now=lambda: now[0])
+    tapes = TapeRecorder(tmp_path / "tapes", now=lambda: now[0])
     arrivals = night(2)
     for arrival in arrivals[:3]:
-        deck.write("bed", arrival)
-    assert deck.statistics().arrivals_lost == 3
-    assert "cannot be written" in deck.statistics().last_error
+        tapes.write("bed", arrival)
+    assert tapes.statistics().arrivals_lost == 3
+    assert "cannot be written" in tapes.statistics().last_error
     (tmp_path / "tapes").unlink()
     now[0] += 60.0
     for arrival in arrivals[3:]:
-        deck.write("bed", arrival)
-    path = deck.path("bed")
-    deck.close()
+        tapes.write("bed", arrival)
+    path = tapes.path("bed")
+    tapes.close()
     assert path is not None
     assert_same(list(read_tape(path))[-len(arrivals[3:]) :], arrivals[3:])
 
@@ -369,7 +369,7 @@ class UnwillingDisk:
 def test_a_tape_whose_sync_failed_is_given_up_and_what_is_not_safe_is_written_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, refused: int
 ) -> None:
-    """Linux takes the pages for written after a failed sync: they may never reach the disk."""
+    """Linux treats the pages as written after a failed sync: they may never reach the disk."""
     disk = UnwillingDisk(monkeypatch)
     recorder = TapeRecorder(tmp_path, limits=TapeLimits(sync_every_s=0.02))
     arrivals = night(30)
@@ -433,11 +433,11 @@ def test_retention_runs_but_spares_the_running_tape(tmp_path: Path) -> None:
     old = tmp_path / "old_001.xdf"
     old.write_bytes(b"XDF:")
     os.utime(old, (1.0, 1.0))
-    deck = TapeRecorder(tmp_path, limits=TapeLimits(keep_bytes=0, sync_every_s=0.01))
-    deck.write("bed", StreamOpened(header(), 1.0))
-    deck._retain()
-    path = deck.path("bed")
-    deck.close()
+    tapes = TapeRecorder(tmp_path, limits=TapeLimits(keep_bytes=0, sync_every_s=0.01))
+    tapes.write("bed", StreamOpened(header(), 1.0))
+    tapes._retain()
+    path = tapes.path("bed")
+    tapes.close()
     assert path is not None
     assert path.exists()
     assert not old.exists()
@@ -460,11 +460,11 @@ def test_without_a_descriptor_to_spare_tapes_go_on_being_kept_safe(
         return dup(number)
 
     monkeypatch.setattr(os, "dup", scarce)
-    deck = TapeRecorder(tmp_path, limits=TapeLimits(sync_every_s=0.01))
+    tapes = TapeRecorder(tmp_path, limits=TapeLimits(sync_every_s=0.01))
     for arrival in night(2):
-        deck.write("bed1", arrival)
+        tapes.write("bed1", arrival)
     assert asked.wait(10.0)
     spare.set()
     assert synced.wait(10.0)
-    assert "Too many open files" in deck.statistics().last_error
-    deck.close()
+    assert "Too many open files" in tapes.statistics().last_error
+    tapes.close()

@@ -1,4 +1,4 @@
-"""Faults on demand do what they say, and nothing else."""
+"""Faults on demand do what their names promise, and nothing else."""
 
 from __future__ import annotations
 

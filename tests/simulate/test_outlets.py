@@ -65,7 +65,7 @@ print(json.dumps(told))
 
 @pytest.fixture(scope="module")
 def received(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """What plain pylsl in a process of its own hears from a simulator in another."""
+    """What plain pylsl in a process of its own receives from a simulator in another."""
     need_module("pylsl")
     config = tmp_path_factory.mktemp("lsl") / "lsl_api.cfg"
     session = uuid.uuid4().hex

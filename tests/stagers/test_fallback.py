@@ -42,20 +42,20 @@ def test_each_step_down_and_up_is_reported_and_no_page_waits(tmp_path: Path) -> 
     far, near = FarAway(LocalStager(pack, "cpu")), LocalStager(pack, "cpu")
     steps: list[FallbackStep] = []
     now = 0.0
-    ladder = FallbackStager([far, near], on_step=steps.append, clock=lambda: now)
-    assert ladder.provider == "remote:bench"
-    assert ladder.judge(LOOKS)[0].epoch == 4
+    stagers = FallbackStager([far, near], on_step=steps.append, clock=lambda: now)
+    assert stagers.provider == "remote:bench"
+    assert stagers.judge(LOOKS)[0].epoch == 4
     assert steps == []
     far.cut = True
-    assert len(ladder.judge(LOOKS)) == 1
-    assert ladder.provider == "cpu"
+    assert len(stagers.judge(LOOKS)) == 1
+    assert stagers.provider == "cpu"
     asked = far.asked
-    ladder.judge(LOOKS)
+    stagers.judge(LOOKS)
     assert far.asked == asked
     far.cut = False
     now += RETRY_AFTER_S
-    ladder.judge(LOOKS)
-    assert ladder.provider == "remote:bench"
+    stagers.judge(LOOKS)
+    assert stagers.provider == "remote:bench"
     assert [(step.before, step.after) for step in steps] == [
         ("remote:bench", "cpu"),
         ("cpu", "remote:bench"),
@@ -64,10 +64,10 @@ def test_each_step_down_and_up_is_reported_and_no_page_waits(tmp_path: Path) -> 
     near.close()
     far.cut = True
     with pytest.raises(InferenceError, match=r"refused.*closed"):
-        ladder.judge(LOOKS)
-    assert ladder.provider == steps[-1].after == "none"
+        stagers.judge(LOOKS)
+    assert stagers.provider == steps[-1].after == "none"
     far.cut = False
     now += RETRY_AFTER_S
-    ladder.judge(LOOKS)
-    assert ladder.provider == "remote:bench"
-    ladder.close()
+    stagers.judge(LOOKS)
+    assert stagers.provider == "remote:bench"
+    stagers.close()

@@ -1,4 +1,4 @@
-"""The local stager: what it says is what the graphs say, however it gets there."""
+"""The local stager: its opinions are those of the graphs, however it gets there."""
 
 from __future__ import annotations
 
@@ -311,7 +311,7 @@ def test_a_manifest_that_contradicts_the_files_is_refused(
 
 
 class FailingDevice(Engine):
-    """An engine that says it is a GPU and, from some run on, fails with an error of the runtime."""
+    """An engine that claims to be a GPU and fails with an error of the runtime from some run on."""
 
     def __init__(self, good_runs: int) -> None:
         super().__init__("cpu", 1)
@@ -339,7 +339,7 @@ def test_a_gpu_that_fails_in_the_night_is_replaced_by_the_cpu_and_no_page_is_los
     tmp_path: Path,
 ) -> None:
     pack = _pack(tmp_path)
-    stager = LocalStager(pack, make_engine=lambda *_: FailingDevice(good_runs=15))
+    stager = LocalStager(pack, make_engine=lambda *_: FailingDevice(good_runs=12))
     assert stager.provider == "cuda"
     opinions = [stager.judge([look])[0] for look in ALONE * 3]
     providers = [opinion.provider for opinion in opinions]

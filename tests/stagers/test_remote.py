@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -210,14 +210,14 @@ def test_the_fallback_reports_that_it_stands_lower_than_it_should(
     pack = load_pack(folder)
     remote = RemoteStager(pack, server.address, deadline_s=1.0)
     steps: list[fallback.FallbackStep] = []
-    rungs = fallback.FallbackStager([remote, LocalStager(pack, "cpu")], on_step=steps.append)
-    rungs.judge(looks_of(1))
-    assert list(rungs.degraded) == []
+    fallbacks = fallback.FallbackStager([remote, LocalStager(pack, "cpu")], on_step=steps.append)
+    fallbacks.judge(looks_of(1))
+    assert list(fallbacks.degraded) == []
     server.kill()
-    rungs.judge(looks_of(1))
-    assert list(rungs.degraded) == [f"model: cpu instead of {remote.provider}"]
+    fallbacks.judge(looks_of(1))
+    assert list(fallbacks.degraded) == [f"model: cpu instead of {remote.provider}"]
     assert [step.after for step in steps] == ["cpu"]
-    rungs.close()
+    fallbacks.close()
 
 
 @pytest.mark.parametrize(
@@ -230,9 +230,9 @@ def test_a_server_that_talks_nonsense_costs_no_page_its_stage(
     pack = load_pack(folder)
     server.answer = lambda _: answered
     remote = RemoteStager(pack, server.address)
-    rungs = fallback.FallbackStager([remote, LocalStager(pack, "cpu")], on_step=lambda _: None)
-    assert [opinion.provider for opinion in rungs.judge(looks_of(2))] == ["cpu", "cpu"]
-    rungs.close()
+    fallbacks = fallback.FallbackStager([remote, LocalStager(pack, "cpu")], on_step=lambda _: None)
+    assert [opinion.provider for opinion in fallbacks.judge(looks_of(2))] == ["cpu", "cpu"]
+    fallbacks.close()
 
 
 def test_the_repository_is_what_triton_reads(tmp_path: Path) -> None:
@@ -249,3 +249,24 @@ def test_the_repository_is_what_triton_reads(tmp_path: Path) -> None:
     assert load_pack(model / "1" / "pack").digest == pack.digest
     with pytest.raises(PackError, match="there already"):
         write_repository(pack, tmp_path / "models")
+
+
+def test_a_server_that_is_back_is_found_again_within_seconds(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """gRPC's own pause between two attempts grows to two minutes."""
+    need_module("tritonclient")
+    import grpc
+
+    made: list[dict[str, object]] = []
+    channel = grpc.insecure_channel
+
+    def noted(target: str, options: Sequence[tuple[str, object]] | None = None) -> object:
+        made.append(dict(options or ()))
+        return channel(target, options)
+
+    monkeypatch.setattr(grpc, "insecure_channel", noted)
+    RemoteStager(load_pack(pack_with_context(tmp_path / "pack")), "grpc://127.0.0.1:1").close()
+    (options,) = made
+    assert options["grpc.max_reconnect_backoff_ms"] == 5000
+    assert options["grpc.max_receive_message_length"] == -1

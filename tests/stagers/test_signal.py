@@ -43,7 +43,7 @@ def _rows(opinions: Sequence[Opinion]) -> FloatArray:
 
 
 def _expected(pack: Pack, looks: Sequence[Look], votes: Sequence[tuple[str, ...]]) -> FloatArray:
-    """Follow every vote through the night by hand; the surest one speaks."""
+    """Follow every vote through the night by hand; the surest one decides."""
     run = {
         name: ort.InferenceSession(str(pack.folder / f"{name}.onnx"))
         for name in ("eeg", "eeg_eog", "context")

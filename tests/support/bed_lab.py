@@ -34,7 +34,7 @@ Event = Chunk | ClockReading | StreamOpened | StreamLost
 
 @dataclass(frozen=True)
 class Bipolar:
-    """A montage that takes each label as the role it names."""
+    """A montage that reads each label as the role it names."""
 
     derivations: dict[Role, Derivation]
 
@@ -59,7 +59,7 @@ def header(key: str, roles: Sequence[str], rate: float, *, uid: str = "first") -
 
 @dataclass(frozen=True)
 class Sent:
-    """What one outlet sent: its samples, their stamps, and when each was truly taken."""
+    """What one outlet sent: its samples, their stamps, and when each was truly sampled."""
 
     header: StreamHeader
     samples: NDArray[np.float32]
@@ -164,22 +164,22 @@ def pages_of(
     watch: Callable[[PageBuilder], None] | None = None,
 ) -> list[Page]:
     """Run a bed in its data's own time, as simulation and replay do."""
-    box = PageBuilder(needs, choose=choose, obey=obey)
-    box.begin(anchor)
+    builder = PageBuilder(needs, choose=choose, obey=obey)
+    builder.begin(anchor)
     pages: list[Page] = []
     for event in events:
-        box.add(event)
-        now = box.watermark
+        builder.add(event)
+        now = builder.watermark
         if now is not None:
-            pages += box.close_due(now)
-    pages += box.end(end)
+            pages += builder.close_due(now)
+    pages += builder.end(end)
     if watch is not None:
-        watch(box)
+        watch(builder)
     return pages
 
 
 def same(a: Page, b: Page) -> bool:
-    """Say whether two pages are the same, byte for byte, NaN for NaN."""
+    """Return whether two pages are the same, byte for byte, NaN for NaN."""
     return (
         a.epoch == b.epoch
         and list(a.signals) == list(b.signals)

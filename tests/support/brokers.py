@@ -24,7 +24,7 @@ _ports = itertools.cycle(range(10_000 + os.getpid() % 100 * 100, 10_100 + os.get
 def free_port() -> int:
     """Return a port of loopback that nobody listens on, and nobody will before the test does.
 
-    It lies below those that the system hands out, and no other process of tests takes it.
+    It lies below those that the system hands out, and no other process of tests uses it.
     """
     for port in itertools.islice(_ports, 100):
         with socket.socket() as probe, contextlib.suppress(OSError):

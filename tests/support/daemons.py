@@ -56,7 +56,7 @@ class Daemon:
         self.process.wait(DEADLINE_S)
 
     def left_over(self) -> bool:
-        """Tell whether any process of its group still runs."""
+        """Return whether any process of its group still runs."""
         try:
             os.killpg(self.process.pid, 0)
         except ProcessLookupError:
@@ -115,7 +115,7 @@ def daemon(
 def command(
     *arguments: str, memory_bytes: int | None = None, **changes: str
 ) -> subprocess.CompletedProcess[str]:
-    """Run a command to its end and return what it said."""
+    """Run a command to its end and return what it printed."""
     return subprocess.run(
         [*_within(memory_bytes), sys.executable, "-m", "hypnocast", *arguments],
         stdin=subprocess.DEVNULL,

@@ -1,4 +1,4 @@
-"""A peer that announces a stream, accepts connections and never says another word.
+"""A peer that announces a stream, accepts connections and then stays silent.
 
 It speaks just enough of LSL's discovery protocol: a query for short infos comes by UDP, with the
 port and the number to answer to; the answer is the number and the stream's short XML.
@@ -28,7 +28,7 @@ class HangingPeer:
     """Runs on threads of this process; ``called`` is set once somebody has connected."""
 
     def __init__(self, name: str) -> None:
-        """Take a free port of the test network."""
+        """Reserve a free port of the test network."""
         self.name = name
         self.called = threading.Event()
         self._udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)

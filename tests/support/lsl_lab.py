@@ -96,7 +96,7 @@ class Stream:
     clock: str = "lsl"
     """``lsl``, ``unix`` or ``stuck``."""
     padding: int = 0
-    """So many letters stand in its header beside the rest."""
+    """So many letters are in its header beside the rest."""
     marker: bool = False
     """Send what is written to the process's standard input, instead of signals."""
 
@@ -165,7 +165,7 @@ class Collector:
         self._arrivals: list[tuple[str, Arrival]] = []
 
     def __call__(self, bed: str, arrival: Arrival) -> None:
-        """Take an arrival."""
+        """Add an arrival."""
         with self._changed:
             self._arrivals.append((bed, arrival))
             self._changed.notify_all()

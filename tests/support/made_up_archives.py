@@ -31,7 +31,7 @@ def second_expert(stages: Sequence[str]) -> list[str]:
 
 
 def channel(label: str, stages: Sequence[str], seed: int) -> FloatArray:
-    """Give the µV of one channel of a night, by what its label says it is."""
+    """Give the µV of one channel of a night, by its label."""
     rng = np.random.default_rng([seed, *label.encode()])
     at = np.arange(round(len(stages) * PAGE_S * RATE)) / RATE
     name = label.upper()

@@ -1,4 +1,4 @@
-"""Made-up nights: five kinds of waves that any eye can tell apart, one for each stage."""
+"""Made-up nights: five kinds of waves that any eye can distinguish, one for each stage."""
 
 from __future__ import annotations
 

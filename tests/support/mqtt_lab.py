@@ -56,7 +56,7 @@ class Listener:
         client.subscribe("#", qos=1)
 
     def ready(self) -> bool:
-        """Whether the subscription stands."""
+        """Whether the subscription is made."""
         return self._subscribed.is_set()
 
     def of(self, topic: str) -> list[bytes]:
@@ -117,7 +117,7 @@ def kept_by_broker(port: int, *, v5: bool = True) -> dict[str, bytes]:
 
 
 async def nobody(bed: str, command: Command) -> Reply:
-    """Obey anything by saying so."""
+    """Obey anything by replying so."""
     return Reply(
         request=command.request, command=commands.command_name(command), ok=True, session=bed
     )
@@ -147,13 +147,13 @@ async def linked(
 
 
 class Proxy:
-    """Forwards bytes between client and broker until told to swallow or to cut them."""
+    """Forwards bytes between client and broker until ordered to swallow or to cut them."""
 
     def __init__(self, target: int) -> None:
         self._target = target
         self.port = 0
         self.swallow_answers = False
-        """What the broker says reaches nobody: no PUBACK, no PINGRESP, and no FIN either."""
+        """What the broker sends reaches nobody: no PUBACK, no PINGRESP, and no FIN either."""
         self.connections = 0
         self._writers: list[asyncio.StreamWriter] = []
         self._tasks: set[asyncio.Task[None]] = set()
@@ -197,7 +197,7 @@ class Proxy:
 
 @asynccontextmanager
 async def proxied(target: int) -> AsyncIterator[Proxy]:
-    """Stand between a client and a broker."""
+    """Sit between a client and a broker."""
     proxy = Proxy(target)
     server = await asyncio.start_server(proxy._serve, "127.0.0.1", 0)
     proxy.port = server.sockets[0].getsockname()[1]

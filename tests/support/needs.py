@@ -1,6 +1,6 @@
 """What a test needs from the machine, and what becomes of the test where that is missing.
 
-On a developer's machine a missing program skips the test and says which. Where
+On a developer's machine a missing program skips the test and names it. Where
 ``HYPNOCAST_REQUIRE_ALL=1`` is set (as in CI) a missing program or module is a failure.
 Data sets are no component of the software: they may be missing anywhere.
 """

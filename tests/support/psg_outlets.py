@@ -1,7 +1,7 @@
 """Three beds' amplifiers in plain pylsl, in a process of their own; nothing here is Hypnocast's.
 
 Every channel is a sine of known amplitude in known company of others, with a little noise, so
-that whoever reads it can tell whether the right channels came out at the right scale.
+that whoever reads it can see whether the right channels came out at the right scale.
 
 - ``two-boxes``: referential EEG in volts at 512 Hz from one outlet; EOG and EMG, ready-made, in
   microvolts at 256 Hz from another.

@@ -48,7 +48,7 @@ HEAVY = (
 
 
 def in_real_time(nodeid: str) -> bool:
-    """Tell whether a test lives in real time."""
+    """Return whether a test lives in real time."""
     return any(nodeid.startswith(row) for row in REAL_TIME)
 
 

@@ -51,7 +51,7 @@ async def tape_nights(
     config = Config(daemon=DaemonTable(state_dir=str(folder)), pack=PackConfig(name=str(pack)))
     loaded = load_pack(pack)
     now = sim.clock_start
-    deck = TapeRecorder(
+    recorder = TapeRecorder(
         config.tape_dir,
         facts={"boot_id": BOOT},
         now=lambda: T0 + now - sim.clock_start,
@@ -64,12 +64,12 @@ async def tape_nights(
             if isinstance(arrival, Chunk):
                 now = max(now, arrival.arrived)
                 hold(now - sim.clock_start)
-            deck.write(bed, arrival)
+            recorder.write(bed, arrival)
             yield bed, arrival
 
     def decided(bed: str, decisions: Sequence[Decision]) -> None:
         for decision in decisions:
-            deck.note(bed, decision_to_json(decision), now)
+            recorder.note(bed, decision_to_json(decision), now)
 
     source = RecordedSource(recorded(), UtcAnchor(sim.clock_start, T0), "simulated")
     async with Journal.open(folder / JOURNAL) as journal:
@@ -90,7 +90,7 @@ async def tape_nights(
                     boot_id=BOOT,
                     auto=True,
                     decided=decided,
-                    change_tape=deck.change,
+                    change_tape=recorder.change,
                 ),
                 watchers=tuple(watchers),
                 show_pages=home_assistant,
@@ -101,5 +101,5 @@ async def tape_nights(
         started(ward)
         await ward.run()
         picture_store.close()
-    deck.close()
+    recorder.close()
     return Taped(config, sim)

@@ -1,8 +1,8 @@
 """A whole ward in this process, at any speed: everything real but the amplifiers and the clock.
 
 The source is of the kind ``live``: the daemon treats it as it treats the network, with deadlines,
-sessions that can be taken up again and nobody who waits. Its clock goes as far as the test lets
-it, so that a night takes seconds and a restart happens exactly where it should.
+sessions that can be resumed and nobody who waits. Its clock goes as far as the test lets
+it, so that a night lasts seconds and a restart happens exactly where it should.
 """
 
 from __future__ import annotations
@@ -33,6 +33,7 @@ from hypnocast.live.staging.judging import Judge
 from hypnocast.ports.journal.journal import Journal
 from hypnocast.ports.mqtt.settings import BrokerSettings
 from hypnocast.ports.recordings.tape_recorder import TapeLimits, TapeRecorder
+from hypnocast.ports.supervision import Supervisor
 from hypnocast.simulate import SimulatedSource
 from hypnocast.stagers.packs.pack import load_pack
 
@@ -72,7 +73,7 @@ def shifted(coming: Iterable[Coming], by: float) -> list[Coming]:
 
 
 def received_from(coming: Iterable[Coming], since: float) -> list[Coming]:
-    """Return what a daemon hears that starts at ``since``: open streams, their clocks, the rest."""
+    """Return what a daemon started at ``since`` receives: open streams, their clocks, the rest."""
     opened: dict[tuple[str, str], Coming] = {}
     clocks: dict[tuple[str, str], Coming] = {}
     later: list[Coming] = []
@@ -101,8 +102,8 @@ class HandDriven:
     kind: Literal["live"] = "live"
 
     def __init__(self, coming: Sequence[Coming], *, utc_0: float = UTC_0) -> None:
-        """Take what comes, and the UTC at which the local clock read 0."""
-        self.deck: TapeRecorder | None = None
+        """Keep what comes, and the UTC at which the local clock read 0."""
+        self.recorder: TapeRecorder | None = None
         """The tape that records it, as it comes."""
         self._coming = coming
         self._utc_0 = utc_0
@@ -145,8 +146,8 @@ class HandDriven:
             if at > self._now:
                 yield None
                 self._now = at
-            if self.deck is not None:
-                self.deck.write(bed, arrival)
+            if self.recorder is not None:
+                self.recorder.write(bed, arrival)
             yield bed, arrival
         while not self._stopped:
             self._now = max(self._now, self._until)
@@ -169,7 +170,7 @@ class Running:
     events: list[payloads.StageEvent] = field(default_factory=list)
 
     def event(self, event: payloads.StageEvent) -> None:
-        """Take note of an event."""
+        """Note an event."""
         self.events.append(event)
 
     def terminal(self, bed: str) -> list[payloads.StageEvent]:
@@ -213,6 +214,7 @@ async def running_ward(
     beside: Sequence[Path] = (),
     beside_judge: Judge | None = None,
     rules: Sequence[RuleTable] = (),
+    traces: bool = False,
 ) -> AsyncIterator[Running]:
     """Run a ward whose journal lies in ``folder``; at the end it stops as by SIGTERM.
 
@@ -221,20 +223,21 @@ async def running_ward(
     others = tuple(BesidePackTable(name=str(path)) for path in beside)
     config = Config(
         pack=PackConfig(name=str(pack), beside=others),
-        publish=PublishTable(hop_s=hop_s),
+        publish=PublishTable(hop_s=hop_s, traces=traces),
         rule=tuple(rules),
     )
     config = replace_session(config, timeout_s)
     loaded = load_pack(pack)
-    deck = _deck(tapes, source, boot_id) if tapes is not None else None
-    source.deck = deck
+    recorder = _recorder(tapes, source, boot_id) if tapes is not None else None
+    source.recorder = recorder
 
     def decided(bed: str, decisions: Sequence[Decision]) -> None:
-        if deck is not None:
+        if recorder is not None:
             for decision in decisions:
-                deck.note(bed, decision_to_json(decision), source.now())
+                recorder.note(bed, decision_to_json(decision), source.now())
 
-    async with Journal.open(folder / JOURNAL) as journal:
+    supervisor = Supervisor()
+    async with Journal.open(folder / JOURNAL, supervisor) as journal:
         parts = make_parts(config, loaded, journal, live=True, on_step=lambda _: None)
         parts = dataclasses.replace(
             parts,
@@ -244,7 +247,7 @@ async def running_ward(
                 dataclasses.replace(one, judge=beside_judge or one.judge) for one in parts.beside
             ),
         )
-        picture_store = PictureStore(folder / PAGES, loaded.recipe.digest)
+        picture_store = PictureStore(folder / PAGES, loaded.recipe.digest, supervisor=supervisor)
         past = PastPages(picture_store, parts.judge, journal, loaded, depth=explain or "channels")
         explanations_out = PublishedExplanations(past)
         values: list[Running] = []
@@ -268,11 +271,12 @@ async def running_ward(
                     boot_id=boot_id,
                     auto=auto,
                     decided=decided,
-                    change_tape=None if deck is None else deck.change,
+                    change_tape=None if recorder is None else recorder.change,
                 ),
                 boot_id=boot_id,
                 watchers=(Watcher(), explanations_out) if explain else (Watcher(),),
                 past=past,
+                supervisor=supervisor,
             )
         )
         running = Running(ward, source, journal)
@@ -289,11 +293,11 @@ async def running_ward(
             await task
             explaining.cancel()
             picture_store.close()
-            if deck is not None:
-                deck.close()
+            if recorder is not None:
+                recorder.close()
 
 
-def _deck(folder: Path, source: HandDriven, boot_id: str) -> TapeRecorder:
+def _recorder(folder: Path, source: HandDriven, boot_id: str) -> TapeRecorder:
     return TapeRecorder(
         folder,
         limits=TapeLimits(part_bytes=TAPE_PART_BYTES),

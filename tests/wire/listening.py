@@ -1,4 +1,4 @@
-"""A client that hears everything a broker says."""
+"""A client that receives everything a broker publishes."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ DEADLINE_S = 30.0
 
 
 class Listener:
-    """Hears everything, as any client of the broker may."""
+    """Receives everything, as any client of the broker may."""
 
     def __init__(self, port: int) -> None:
         self.received: list[tuple[str, bytes, bool]] = []

@@ -1,4 +1,4 @@
-"""The one-liners of docs/mqtt.md do what they say, on a real broker."""
+"""The one-liners of docs/mqtt.md do what they promise, on a real broker."""
 
 from __future__ import annotations
 

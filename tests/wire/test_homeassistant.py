@@ -1,4 +1,4 @@
-"""Home Assistant: a device per bed whose templates give what the topics say."""
+"""Home Assistant: a device per bed whose templates give what the topics hold."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The example flow runs in a real Node-RED, and says what it promises to say."""
+"""The example flow runs in a real Node-RED, and shows what it promises."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A hypnogram as the programs of the field take it."""
+"""A hypnogram as the programs of the field read it."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class StagedHypnogram:
     onset_s: float
     """Where the first page begins, in seconds from the beginning of the recording."""
     start: datetime | None
-    """UTC of the first page, where the recording tells."""
+    """UTC of the first page, where the recording gives it."""
     pack: str
 
     def __len__(self) -> int:

@@ -133,7 +133,7 @@ class OpenNight:
     def explain(
         self, epoch: int, pack: str | Path = "hypnocast-small", *, patches: bool = False
     ) -> ExplainedPage:
-        """Say what the stage of a page rests on: channels, or patches of the page too."""
+        """Return what the stage of a page rests on: channels, or patches of the page too."""
         with _Judge(pack, None) as judge:
             return judge.explain(self, epoch, patches=patches)
 
@@ -290,7 +290,7 @@ def explain(
     mains_hz: int = 50,
     **how: Any,
 ) -> ExplainedPage:
-    """Say what the stage of a page rests on; see :func:`open_night` for what a night may be."""
+    """Return what the stage of a page rests on; see :func:`open_night` for what a night may be."""
     return open_night(source, mains_hz=mains_hz, **how).explain(page, pack, patches=patches)
 
 

@@ -129,7 +129,7 @@ def _when(coming: Coming) -> float:
 
 
 def main(pack: Path, beds: int, pages: int) -> None:
-    """Run, and print what it took."""
+    """Run, and print what it needed."""
     from hypnocast.live.service.logs import set_up_logs
 
     set_up_logs(quiet=True)

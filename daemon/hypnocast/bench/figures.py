@@ -21,12 +21,12 @@ class Target:
     of: Statistic = "median"
 
     def met(self, figure: Figure) -> bool:
-        """Tell whether a figure holds it."""
+        """Return whether a figure holds it."""
         reached = figure.statistic(self.of)
         return reached <= self.value if self.bound == "at most" else reached >= self.value
 
     def words(self) -> str:
-        """Say it in a few characters."""
+        """Return it in a few characters."""
         return f"{self.of} {'≤' if self.bound == 'at most' else '≥'} {self.value:g}"
 
 

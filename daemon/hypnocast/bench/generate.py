@@ -1,8 +1,8 @@
 """Group *generate*: what a model of language costs: to open, to read a page, to write a token.
 
-On a machine that does other things wall time says little. Threads of ONNX Runtime sleep while
-they wait, so processor time divided by the threads is about what idle cores would take: it
-stands beside every figure, and the load in the notes.
+On a machine that does other things wall time means little. Threads of ONNX Runtime sleep while
+they wait, so processor time divided by the threads is about what idle cores would need: it
+is given beside every figure, and the load in the notes.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def measure(pack: Pack, *, rounds: int = 3, steps: int = STEPS) -> Iterator[Figu
         pages, tokens = [], []
         for turn, looks in enumerate(nights):
             page = _timed(lambda looks=looks: model.read(looks), threads)  # type: ignore[misc]  # bound for this turn
-            if turn:  # the first one takes memory
+            if turn:  # the first one allocates memory
                 pages.append(page)
         tokens = _steps(model, looks, steps, threads)
         yield from _both(f"a page, {beds} at once", "s/page", pages, 1 / beds)

@@ -1,4 +1,4 @@
-"""On what, and under which load, a figure was taken."""
+"""On what, and under which load, a figure was measured."""
 
 from __future__ import annotations
 

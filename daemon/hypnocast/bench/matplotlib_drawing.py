@@ -20,7 +20,7 @@ POINT = 72 / 100
 
 
 def draw_with_matplotlib(page: Conditioned, recipe: Recipe) -> Pixels:
-    """Draw the traces and the grid (no spectrogram), and take the pixels from the canvas."""
+    """Draw the traces and the grid (no spectrogram), and read the pixels from the canvas."""
     plt = _pyplot()
     figure = _figure(plt, page, recipe)
     figure.canvas.draw()

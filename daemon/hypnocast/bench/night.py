@@ -73,7 +73,7 @@ def _rates(runs: list[dict[str, Any]]) -> list[float]:
 
 
 def _growth(run: dict[str, Any]) -> float:
-    """Return how much more memory the last hour takes than the second, in percent."""
+    """Return how much more memory the last hour needs than the second, in percent."""
     hours: list[float] = run["resident_mb"]
     return 100.0 * (hours[-1] / hours[1] - 1.0)
 

@@ -1,6 +1,6 @@
 """Group *path*: from the samples that close a page to the broker's acknowledgement.
 
-The model's own time is taken off: what is left is drawing, batching, deciding, the journal with
+The model's own time is subtracted: what is left is drawing, batching, deciding, the journal with
 its sync, and the way to the broker and back, queueing behind other beds included. With many beds
 the pages close spread over one second, at which time samples come no faster than in real time.
 """
@@ -55,10 +55,10 @@ def _figures(name: str, watch: WardWatch, targets: tuple[Target, ...]) -> Iterat
     own, drawing, keeping, sending = [], [], [], []
     for key, closed in sorted(watch.closed.items()):
         acknowledged, durable = watch.acknowledged[key], watch.durable[key]
-        traced = watch.traced[key]
+        drawn = watch.drawn[key]
         own.append(acknowledged - closed - watch.inferring(closed, acknowledged))
-        drawing.append(traced - closed)
-        keeping.append(durable - traced - watch.inferring(traced, durable))
+        drawing.append(drawn - closed)
+        keeping.append(durable - drawn - watch.inferring(drawn, durable))
         sending.append(acknowledged - durable)
     yield Figure("path", f"{name}: close to PUBACK less inference", "ms", _ms(own), targets)
     yield Figure("path", f"{name}: close to drawn", "ms", _ms(drawing))
@@ -111,7 +111,7 @@ def _round(
             time.sleep(max(0.0, due - time.monotonic()))
         yield bed, arrival
         key = (bed, number)
-        if number > 0 and key in watch.traced and key not in watch.closed:
+        if number > 0 and key in watch.drawn and key not in watch.closed:
             watch.closed[key] = due
 
 

@@ -26,7 +26,7 @@ def measure() -> Iterator[Figure]:
 
 
 def lacking() -> str | None:
-    """Say what of this group cannot be measured here."""
+    """Return what of this group cannot be measured here."""
     if util.find_spec("matplotlib") is None:
         return "picture: no ratio to matplotlib, which is not installed"
     return None
@@ -64,7 +64,7 @@ def _measure(name: str) -> Iterator[Figure]:
 
 
 def samples_ms(work: Callable[[int], object], count: int, first: int = 0) -> list[float]:
-    """Return the milliseconds that each turn of some work took."""
+    """Return how many milliseconds each turn of some work lasted."""
     took = []
     for turn in range(first, first + count):
         began = time.perf_counter()
@@ -74,7 +74,7 @@ def samples_ms(work: Callable[[int], object], count: int, first: int = 0) -> lis
 
 
 def _alike(ours: list[Pixels], theirs: list[Pixels]) -> str:
-    """Say how like the two drawings are, traces only."""
+    """Return how like the two drawings are, traces only."""
     if util.find_spec("skimage") is None:
         return "likeness not measured: scikit-image is not installed"
     from skimage.metrics import structural_similarity

@@ -23,13 +23,13 @@ class Effort:
     folder: Path
     """For files that are needed on the way."""
     long: bool = False
-    """The soak: minutes where the short form takes seconds."""
+    """The soak: minutes where the short form has seconds."""
     yasa: Path | None = None
     """A Python that has YASA, to stage the night beside; None: this one, if it has."""
 
 
 def run(groups: tuple[Group, ...], effort: Effort, *, found: Callable[[Figure], None]) -> Report:
-    """Measure; every figure is told as soon as it is there."""
+    """Measure; every figure is printed as soon as it is there."""
     measured = conditions() | {
         "pack": f"{effort.pack.manifest.name} {effort.pack.manifest.version}",
         "pack_digest": effort.pack.digest,

@@ -23,7 +23,7 @@ _READY = (Target("at most", 3.0, "worst"),)
 
 
 def measure(pack: Pack, folder: Path, *, rounds: int = 5) -> Iterator[Figure]:
-    """Measure the import, the command line's help, and the daemon until it says READY."""
+    """Measure the import, the command line's help, and the daemon until it is READY."""
     empty = [_took("pass") for _ in range(2 * rounds)]
     imported = [_took("import hypnocast") for _ in range(2 * rounds)]
     more = [1e3 * (b - a) for a, b in zip(sorted(empty), sorted(imported), strict=True)]
@@ -50,7 +50,7 @@ async def _until_ready(pack: Pack, folder: Path, rounds: int) -> list[float]:
 
 
 def _ready_after(pack: Pack, folder: Path, broker: BrokerSettings) -> float:
-    """Start the daemon as the service manager does, and wait until it says that it is ready."""
+    """Start the daemon as the service manager does, and wait until it reports that it is ready."""
     folder.mkdir()
     config = folder / "hypnocast.toml"
     config.write_text(config_text(pack, folder, broker), encoding="utf-8")

@@ -52,7 +52,7 @@ _FULL_S = 330.0
 
 @dataclass(slots=True)
 class Received:
-    """What a subscriber heard."""
+    """What a subscriber received."""
 
     first: dict[tuple[str, int], float] = field(default_factory=dict)
     """Seconds from each page's end until its first verdict came in."""
@@ -60,7 +60,7 @@ class Received:
     withheld: int = 0
 
     def take(self, event: payloads.StageEvent) -> None:
-        """Take note of an event."""
+        """Handle an event."""
         late = time.time() - seconds_of(event.end)
         key = (event.bed, event.epoch)
         self.first.setdefault(key, late)

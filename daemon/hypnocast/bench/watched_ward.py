@@ -26,7 +26,7 @@ from hypnocast.core.types import Arrival, Look, Opinion
 from hypnocast.core.wire import payloads
 from hypnocast.core.wire.topics import Topics
 from hypnocast.errors import BrokerError
-from hypnocast.live.bed.bed_updates import Item, TracedPage
+from hypnocast.live.bed.bed_updates import ClosedPage, Item
 from hypnocast.live.bed.sources import RecordedSource
 from hypnocast.live.service.build import JOURNAL, make_parts, pipeline_maker, stager_builder
 from hypnocast.live.service.ward import Ward, WardParts
@@ -50,7 +50,7 @@ class WardWatch:
 
     closed: dict[PageKey, float] = field(default_factory=dict)
     """The samples that close a page were there."""
-    traced: dict[PageKey, float] = field(default_factory=dict)
+    drawn: dict[PageKey, float] = field(default_factory=dict)
     """The page was drawn."""
     durable: dict[PageKey, float] = field(default_factory=dict)
     """Its last event was in the journal, synced."""
@@ -64,7 +64,7 @@ class WardWatch:
     _moved: threading.Condition = field(default_factory=threading.Condition)
 
     def event(self, event: payloads.StageEvent) -> None:
-        """Take note of an event that is durable."""
+        """Note an event that is durable."""
         key = (event.bed, event.epoch)
         with self._moved:
             self.durable[key] = time.monotonic()
@@ -72,7 +72,7 @@ class WardWatch:
             self.providers[key] = event.provider
 
     def puback(self, bed: str, sequence: int) -> None:
-        """Take note of an acknowledgement."""
+        """Note an acknowledgement."""
         with self._moved:
             key = self._events.pop((bed, sequence), None)
             if key is not None:
@@ -101,7 +101,7 @@ class TimedStager:
     """A stager with a stop-watch."""
 
     def __init__(self, stager: Stager, watch: WardWatch) -> None:
-        """Take the stager to time."""
+        """Keep the stager to time."""
         self._stager = stager
         self._watch = watch
 
@@ -129,12 +129,12 @@ class TimedStager:
 
 
 class WatchedJournal(Journal):
-    """The journal; it tells when the broker has acknowledged."""
+    """The journal; it notes when the broker has acknowledged."""
 
     watch: WardWatch
 
     def acknowledge(self, bed: str, sequence: int) -> None:
-        """Take note of an acknowledgement, as the journal does."""
+        """Note an acknowledgement, as the journal does."""
         super().acknowledge(bed, sequence)
         self.watch.puback(bed, sequence)
 
@@ -180,8 +180,8 @@ async def _run(
 
 def _noting(bed: str, send: Callable[[Item], None], watch: WardWatch) -> Callable[[Item], None]:
     def noted(item: Item) -> None:
-        if isinstance(item, TracedPage):
-            watch.traced[bed, item.epoch] = time.monotonic()
+        if isinstance(item, ClosedPage):
+            watch.drawn[bed, item.epoch] = time.monotonic()
         send(item)
 
     return noted

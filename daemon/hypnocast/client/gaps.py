@@ -27,5 +27,5 @@ class Sequences:
         return given is None or event.sequence == given + 1
 
     def give(self, event: StageEvent) -> None:
-        """Take note that an event is given."""
+        """Note that an event is given."""
         self._given[event.bed] = event.sequence

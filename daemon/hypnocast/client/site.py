@@ -55,9 +55,9 @@ class HypnocastClient:
         broker: BrokerSettings | None = None,
         since: dict[str, int] | None = None,
     ) -> None:
-        """Take the broker and the site.
+        """Prepare a client of a site.
 
-        ``broker`` says more of the broker than its address: TLS, login. ``since`` names for each
+        ``broker`` holds more of the broker than its address: TLS, login. ``since`` names for each
         bed the last ``sequence`` that this program has worked off, to go on from there.
         """
         settings = broker or BrokerSettings(host=host, port=port)
@@ -115,7 +115,7 @@ class HypnocastClient:
     async def notices(self) -> AsyncIterator[Notice]:
         """Give every notice that comes from now on: a rule of the lab's own was met at a bed.
 
-        What was said while nobody listened is in the night's marks, and is not given here: a late
+        What came while nobody listened is in the night's marks, and is not given here: a late
         notice would have somebody act on a stage that is over.
         """
         newest: dict[tuple[str, str], str] = {}

@@ -75,9 +75,9 @@ def bench(
 
 
 def _print_figure(figure: Figure) -> None:
-    """Say on standard error what was found, for those who wait."""
+    """Print on standard error what was found, for those who wait."""
     typer.echo(f"{figure.group}: {figure.name}", err=True)
 
 
 def _nothing(_: Figure) -> None:
-    """Say nothing."""
+    """Print nothing."""

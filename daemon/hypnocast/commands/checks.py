@@ -32,7 +32,7 @@ def streams(
 
 
 def check(config: ConfigFile = None, *, json: Json = False) -> None:
-    """Say what ``run`` would do with this configuration, and what is wrong; exit code 1 if so."""
+    """Check what ``run`` would do with this configuration; exit code 1 if something is wrong."""
     from hypnocast.config.file import load_config
     from hypnocast.live.service.check import check_all
 
@@ -47,7 +47,7 @@ def check(config: ConfigFile = None, *, json: Json = False) -> None:
 
 
 def doctor(config: ConfigFile = None, *, json: Json = False) -> None:
-    """Print one page about this installation, to paste into a report."""
+    """Print one page about this installation and the daemon that runs, to paste into a report."""
     from hypnocast.config.file import load_config
     from hypnocast.live.service.check import installation
 

@@ -48,7 +48,7 @@ def event_line(event: StageEvent) -> str:
 
 
 def run(config: ConfigFile = None) -> None:
-    """Serve beds: streams in, stage events out, until told to end."""
+    """Serve beds: streams in, stage events out, until stopped."""
     from hypnocast.config.file import load_config
     from hypnocast.live.service.logs import set_up_logs
     from hypnocast.live.service.serve import serve
@@ -106,7 +106,7 @@ def demo(
     def view(address: DemoAddress) -> asyncio.Task[None]:
         from hypnocast.dashboard.terminal import WatchSettings, watch
 
-        # What was said before lies behind the view.
+        # What was printed before lies behind the view.
         settings = WatchSettings(address.broker, address.prefix, below=addresses(address))
         return asyncio.create_task(watch(settings))
 
@@ -186,7 +186,7 @@ def dashboard(
 
 
 def _pointed(config: Config, broker: str | None, site: str | None) -> Config:
-    """Point a configuration at another broker or site, checked as if it stood in the file."""
+    """Point a configuration at another broker or site, checked as if it were in the file."""
     import msgspec
 
     if broker is None and site is None:
@@ -230,7 +230,7 @@ def retire(
     broker: OtherBroker = None,
     site: OtherSite = None,
 ) -> None:
-    """Take a bed off every screen: clear what the broker keeps of it. Its nights are kept."""
+    """Remove a bed from every screen: clear what the broker keeps of it. Its nights are kept."""
     from hypnocast.config.file import load_config
     from hypnocast.core.wire.topics import Topics
     from hypnocast.live.service.build import broker_settings

@@ -139,7 +139,7 @@ def why(
     ] = None,
     json: Json = False,
 ) -> None:
-    """Say why a page got its stage; exit code 1 if it cannot be drawn as the model saw it."""
+    """Explain why a page got its stage; exit code 1 if it cannot be drawn as the model saw it."""
     from zoneinfo import ZoneInfo
 
     from hypnocast.config.file import load_config
@@ -190,7 +190,7 @@ def corrections(
     ] = None,
     json: Json = False,
 ) -> None:
-    """Lay what scorers say beside the night: agreement, kappa, confusion; add a scored file."""
+    """Lay scorers' stages beside the night: agreement, kappa, confusion; add a scored file."""
     from hypnocast.config.file import load_config
     from hypnocast.nights.corrections import add_scoring, as_text, comparisons
     from hypnocast.nights.night_view import open_night

@@ -39,7 +39,7 @@ def list_packs(*, json: Json = False) -> None:
 
 @packs.command("show")
 def show(pack: Wanted, *, json: Json = False) -> None:
-    """Show what a pack says of itself, after verifying it."""
+    """Show a pack's own description, after verifying it."""
     from hypnocast.stagers.packs.catalogue import resolve_pack, show_pack
 
     facts = show_pack(resolve_pack(pack))

@@ -1,7 +1,7 @@
-"""What is wrong with a value of the configuration, and what may stand there, in words.
+"""What is wrong with a value of the configuration, and what may be there, in words.
 
-The words for what may stand there are made from the types of the configuration themselves, so
-that they cannot say something else than what is checked.
+The words for what may be there are made from the types of the configuration themselves, so
+that they cannot differ from what is checked.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ def by_id(key: str, told: Any) -> str:
 
 
 def allowed(expected: inspect.Type) -> str:
-    """Say what may stand where a type is expected."""
+    """Return what may be where a type is expected, in words."""
     match expected:
         case inspect.Metadata():
             return allowed(expected.type)
@@ -110,7 +110,7 @@ def _at(key: str, expected: inspect.Type, value: Any) -> tuple[inspect.Type, Any
                 expected = expected.item_type
                 value = value[int(place)] if isinstance(value, list) else None
             case inspect.DictType():
-                # Which of the keys it was is not told; their values are of one type.
+                # Which of the keys it was is not known; their values are of one type.
                 return expected.value_type, value
             case _:
                 return expected, value

@@ -56,7 +56,7 @@ def load_config(path: Path | None) -> Config:
 
 
 def _check(config: Config, where: str) -> None:
-    """Check what types cannot say."""
+    """Check what types cannot express."""
 
     def refuse(key: str, what: str, remedy: str) -> NoReturn:
         raise ConfigError(f"[{key}] {what}", where=where, remedy=remedy)
@@ -108,11 +108,11 @@ def _check_servers(pack: PackTable, refuse: Refuse) -> None:
         refuse("pack.remote_ca_file", "no server is asked over TLS", "Write grpcs:// in remote.")
 
 
-def _check_dashboard(board: DashboardTable, refuse: Refuse) -> None:
-    if (board.cert_file is None) != (board.key_file is None):
+def _check_dashboard(dashboard: DashboardTable, refuse: Refuse) -> None:
+    if (dashboard.cert_file is None) != (dashboard.key_file is None):
         refuse("dashboard", "cert_file and key_file go together", "Give both or neither.")
-    secured = board.users_file and board.cert_file
-    if board.enabled and not is_loopback(board.host) and not secured:
+    secured = dashboard.users_file and dashboard.cert_file
+    if dashboard.enabled and not is_loopback(dashboard.host) and not secured:
         refuse(
             "dashboard.host",
             "open to the network without TLS and a login",

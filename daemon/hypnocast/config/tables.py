@@ -76,7 +76,7 @@ class BrokerTable(ConfigTable, frozen=True, kw_only=True):
 
     @property
     def uses_tls(self) -> bool:
-        """Whether to speak TLS: by default wherever the words leave this host."""
+        """Whether to use TLS: by default wherever the data leave this host."""
         return self.tls if self.tls is not None else not self.loopback
 
     @property
@@ -91,8 +91,7 @@ class BesidePackTable(ConfigTable, frozen=True, kw_only=True):
     name: str
     """A pack that ships, or the path of a pack folder."""
     provider: Literal["auto", "cuda", "tensorrt", "cpu"] = "auto"
-    threads: Annotated[int, Meta(ge=1, le=64)] | None = None
-    """Default: one, and for a generative pack every core, four at most."""
+    threads: Annotated[int, Meta(ge=1, le=64)] = 1
 
 
 class PackTable(ConfigTable, frozen=True, kw_only=True):
@@ -101,10 +100,9 @@ class PackTable(ConfigTable, frozen=True, kw_only=True):
     name: str = "hypnocast-small"
     """A pack that ships, or the path of a pack folder."""
     digest: Annotated[str, Meta(pattern="^sha256:[0-9a-f]{64}$")] | None = None
-    """Only the pack of this digest is loaded (``hypnocast pack show`` tells it)."""
+    """Only the pack of this digest is loaded (``hypnocast pack show`` prints it)."""
     provider: Literal["auto", "cuda", "tensorrt", "cpu"] = "auto"
-    threads: Annotated[int, Meta(ge=1, le=64)] | None = None
-    """Default: one, and for a generative pack every core, four at most."""
+    threads: Annotated[int, Meta(ge=1, le=64)] = 1
     review_below: Share | None = None
     """Pages less sure than this are marked for review; default: the pack's own."""
     explain: Literal["off", "channels", "patches"] = "off"
@@ -114,7 +112,7 @@ class PackTable(ConfigTable, frozen=True, kw_only=True):
     remote_ca_file: str | None = None
     """Who signs the servers' certificates; default: whom gRPC trusts by itself."""
     remote_in_clear: bool = False
-    """Send pictures to other hosts unencrypted, where ``remote`` says ``grpc://``."""
+    """Send pictures to other hosts unencrypted, where ``remote`` begins with ``grpc://``."""
     beside: Annotated[tuple[BesidePackTable, ...], Meta(max_length=4)] = ()
     """Packs that judge the same pages when there is time, and never delay the one that speaks."""
 
@@ -137,7 +135,7 @@ class SessionTable(ConfigTable, frozen=True, kw_only=True):
 
 
 class LslTable(ConfigTable, frozen=True, kw_only=True):
-    """Where liblsl looks for streams; what is not given here its own lsl_api.cfg says."""
+    """Where liblsl looks for streams; what is not given here is as its own lsl_api.cfg has it."""
 
     peers: tuple[str, ...] = ()
     scope: Literal["machine", "link", "site", "organization", "global"] | None = None
@@ -173,6 +171,8 @@ class PublishTable(ConfigTable, frozen=True, kw_only=True):
     """The picture of every page, retained on ``page``."""
     hop_s: Annotated[float, Meta(ge=1.0, le=30.0)] | None = None
     """Verdicts on the last 30 s every so many seconds, on ``rolling``."""
+    traces: bool = False
+    """The newest second of every channel, on ``traces``: for the ward page's moving signals."""
     home_assistant: bool = False
     evidence: bool = False
 
@@ -201,12 +201,12 @@ class BedTable(ConfigTable, frozen=True, kw_only=True):
     id: TopicWord
     streams: Annotated[tuple[Selector, ...], Meta(min_length=1)]
     roles: dict[str, str] = {}
-    """Role → derivation by electrode names, where the labels do not tell: ``{"F4-M1" =
+    """Role → derivation by electrode names, where the labels do not show it: ``{"F4-M1" =
     "EEG 3-REF"}``."""
     units: dict[str, str] = {}
-    """Channel label (or ``*``) → unit, where the stream does not tell."""
+    """Channel label (or ``*``) → unit, where the stream gives none."""
     reference: str | None = None
-    """What lone electrodes are measured against, where the labels do not tell."""
+    """What lone electrodes are measured against, where the labels do not show it."""
 
 
 class RuleTable(ConfigTable, frozen=True, kw_only=True):

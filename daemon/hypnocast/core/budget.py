@@ -9,7 +9,7 @@ class Budget:
     __slots__ = ("_at", "_burst", "_left", "_per_second")
 
     def __init__(self, burst: float, per_second: float) -> None:
-        """Take how many may come at once, and how many come back each second."""
+        """Set how many may come at once, and how many come back each second."""
         self._burst = burst
         self._per_second = per_second
         self._left = burst

@@ -68,10 +68,10 @@ _OPEN_HUM_UV = 80.0
 """Mains amplitude of an open input: nothing on the skin any more."""
 
 _EEG_ENDS_HZ = 35.0
-"""Mains folded to below this cannot be told from the EEG, and is not looked for."""
+"""Mains folded to below this cannot be distinguished from the EEG, and is not looked for."""
 
 _BIN_HZ = 1.0
-"""Frequencies that a second cannot tell apart."""
+"""Frequencies that a second cannot separate."""
 
 _RAIL_RUN = 3
 _RAIL_LEAST_UV = 50.0
@@ -184,7 +184,7 @@ def coverage_of(quality: Quality, needed: Sequence[Sequence[Role]]) -> float:
     """Give how much of a page came: of each group the channel that came most, then the least.
 
     Rounded as events carry it, so that a decider rebuilt from the journal sees the same number.
-    Of a page whose quality nobody judged everything is taken to be there.
+    A page whose quality nobody judged counts as whole.
     """
     if not quality or not needed:
         return 1.0
@@ -263,7 +263,7 @@ def _level(seconds: FloatArray, known: NDArray[np.bool_]) -> FloatArray:
 def _hum(level: FloatArray, rate: float, mains_hz: int) -> FloatArray:
     """Amplitude in each second, times its samples, at the frequency where mains shows at this rate.
 
-    Hum that lies above half the rate, and that no filter took out before sampling, is folded
+    Hum that lies above half the rate, and that no filter removed before sampling, is folded
     down. Right at half the rate it is an alternation from sample to sample whose size is the
     hum's times the sine of a phase nobody knows: half of all phases leave 0.71 of it, which is
     what is made good here. What a phase near zero hides stays hidden.

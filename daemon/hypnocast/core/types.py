@@ -48,7 +48,7 @@ STAGES: tuple[Stage, ...] = tuple(Stage)
 
 
 class Role(StrEnum):
-    """The place a derivation takes in the montage, named by AASM's recommended derivation."""
+    """The place of a derivation in the montage, named by AASM's recommended derivation."""
 
     F4 = "F4-M1"
     C4 = "C4-M1"
@@ -108,7 +108,7 @@ class ChannelInfo:
 
 @dataclass(frozen=True, slots=True)
 class StreamHeader:
-    """What a stream says of itself."""
+    """What a stream announces of itself."""
 
     key: str
     """Names the stream within its bed: its source_id where it has one, else its name."""
@@ -296,7 +296,7 @@ class Look:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Opinion:
-    """What the model says of one page, before calibration and filtering."""
+    """The model's answer for one page, before calibration and filtering."""
 
     epoch: int
     log_probabilities: FloatArray

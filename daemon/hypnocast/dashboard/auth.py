@@ -47,7 +47,7 @@ class PasswordHash(Struct, frozen=True, forbid_unknown_fields=True):
     p: Annotated[int, Meta(ge=1, le=4)] = _SCRYPT_P
 
     def admits(self, password: str) -> bool:
-        """Return whether this is the password; takes some 0.1 s and 32 MB, by design."""
+        """Return whether this is the password; needs some 0.1 s and 32 MB, by design."""
         found = _scrypt(password, bytes.fromhex(self.salt), self.n, self.r, self.p)
         return hmac.compare_digest(found, bytes.fromhex(self.hash))
 
@@ -71,7 +71,7 @@ class Visitor:
 
 
 _NOBODY = PasswordHash(salt="00" * 16, hash="00" * 32)
-"""Checked for unknown users, so that they cannot be told from a wrong password by the time."""
+"""Checked for unknown users, so that their time is that of a wrong password."""
 
 
 def hash_password(password: str) -> PasswordHash:
@@ -146,11 +146,11 @@ class Gate:
     """Makes and checks sessions: for users with a password, or for whoever has the token.
 
     Without a login file the page is served to this host alone, and other accounts of this host are
-    not to be let in. So a token opens it, which is told to whoever started it.
+    not to be let in. So a token opens it, which is printed for whoever started it.
     """
 
     def __init__(self, logins: LoginFile | None, session_s: float, token: str = "") -> None:
-        """Take who may log in, how long a session lasts, and what opens the page without logins."""
+        """Keep who may log in, how long a session lasts, and what opens the page without logins."""
         self._logins = logins
         self._session_s = session_s
         self._token = token or secrets.token_hex(16)
@@ -162,7 +162,7 @@ class Gate:
 
     @property
     def name(self) -> str:
-        """What tells this page from others of this host: a browser's cookies know no ports."""
+        """What distinguishes this page from others of this host: cookies know no ports."""
         return hashlib.sha256(self._secret).hexdigest()[:8]
 
     @property
@@ -223,7 +223,7 @@ class Allowance:
     """How often each visitor may do something."""
 
     def __init__(self, burst: int, per_s: float) -> None:
-        """Take how many at once, and how many a second after that."""
+        """Set how many at once, and how many a second after that."""
         self._burst = burst
         self._per_s = per_s
         self._budgets: dict[str, Budget] = {}

@@ -1,7 +1,7 @@
 """The listening socket of the ward page: who holds many connections, or opens them halfway.
 
-A TLS handshake is made by asyncio, before any HTTP is seen, and may take a minute. So connections
-are counted where they are accepted, by address, and one on which nothing is said is closed.
+A TLS handshake is made by asyncio, before any HTTP is seen, and may last a minute. So connections
+are counted where they are accepted, by address, and one without any traffic is closed.
 """
 
 from __future__ import annotations
@@ -67,34 +67,34 @@ class Door(socket.socket):
             or half_open >= MOST_HALF_OPEN
         ):
             line.close()
-            raise ConnectionAbortedError  # asyncio takes it for a peer that is gone
+            raise ConnectionAbortedError  # to asyncio this is a peer that is gone
         guest = _Guest(self, line)
         self.open[guest] = who
         self.waiting[guest] = time.monotonic()
         return guest, address
 
     def spoke(self, address: Any) -> None:
-        """Take note that a request came from a connection, by its peer's address."""
+        """Note that a request came from a connection, by its peer's address."""
         for guest in self.waiting:
             if guest.peer == address:
                 del self.waiting[guest]
                 return
 
     def close_silent(self) -> None:
-        """Close connections on which nothing was said for too long."""
+        """Close connections without traffic for too long."""
         oldest = time.monotonic() - HALF_OPEN_S
         for guest in [guest for guest, since in self.waiting.items() if since < oldest]:
             with contextlib.suppress(OSError):
                 guest.shutdown(socket.SHUT_RDWR)  # asyncio closes it when it sees the end
 
     def forget(self, guest: _Guest) -> None:
-        """Take note that a connection is over."""
+        """Note that a connection is over."""
         self.open.pop(guest, None)
         self.waiting.pop(guest, None)
 
 
 class _Guest(socket.socket):
-    """One connection, which tells its door when it is closed."""
+    """One connection, which notifies its door when it is closed."""
 
     def __init__(self, door: Door, line: socket.socket) -> None:
         self.peer = line.getpeername()

@@ -22,7 +22,7 @@ from hypnocast.ports.mqtt.settings import BrokerSettings
 
 _LONGEST_PAUSE_S = 5.0
 _MOST_WAITING = 4096
-"""Messages read but not yet folded; who falls further behind says so and reads all anew."""
+"""Messages read but not yet folded; who falls further behind reads all anew."""
 
 _LARGEST_MESSAGE = MAX_PICTURE_BYTES + (64 << 10)
 
@@ -51,7 +51,7 @@ class Feed:
         on_link: Callable[[BrokerLink], None] = lambda _: None,
         topics: Sequence[str] = TOPICS,
     ) -> None:
-        """Take the broker, the site's prefix, and who is told of messages and of the link."""
+        """Keep the broker, the site's prefix, and who gets messages and the state of the link."""
         self.link = BrokerLink(connected=False, since=time.time(), problem="connecting")
         self._connector = Connector(
             broker,
@@ -65,12 +65,12 @@ class Feed:
         self._on_message = on_message
         self._on_link = on_link
         self.dropped = 0
-        """Messages that came faster than they could be taken in."""
+        """Messages that came faster than they could be folded."""
         self._client: Client | None = None
         self._replies: dict[tuple[str, str], asyncio.Future[Reply]] = {}
 
     async def run(self) -> None:
-        """Stay subscribed until cancelled; every outage is told once and waited out."""
+        """Stay subscribed until cancelled; every outage is reported once and waited out."""
         while True:
             begun = time.monotonic()
             try:

@@ -1,4 +1,4 @@
-"""What stands before every request: size, time, headers, host, and how connections may idle."""
+"""What checks every request first: size, time, headers, host, and how connections may idle."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ _LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "::1"})
 
 
 class _TooLarge(Exception):  # noqa: N818 - a signal within this module, not an error for people
-    """The body is larger than it says or than it may be."""
+    """The body is larger than announced or than it may be."""
 
 
 class _TooSlow(Exception):  # noqa: N818 - as above
@@ -54,7 +54,7 @@ class Guard:
     """ASGI middleware that refuses what no honest browser sends, and sets the headers of safety."""
 
     def __init__(self, app: ASGIApp, *, loopback: bool, secure: bool, patience_s: float) -> None:
-        """Take the application, where it listens, and how long a body may take."""
+        """Keep the application, where it listens, and how long a body may need."""
         self._app = app
         self._loopback = loopback
         self._patience_s = patience_s
@@ -155,7 +155,7 @@ class PatientProtocol(H11Protocol):
         self._watch()
 
     def data_received(self, data: bytes) -> None:
-        """Take bytes; the clock runs on while they do not make a whole head."""
+        """Add bytes; the clock runs on while they do not make a whole head."""
         self.note_activity()
         super().data_received(data)
         self._watch()
@@ -166,7 +166,7 @@ class PatientProtocol(H11Protocol):
         super().connection_lost(exc)
 
     def note_activity(self) -> None:
-        """Take note that a connection is established: its first bytes came."""
+        """Note that a connection is established: its first bytes came."""
 
     @property
     def _serving(self) -> bool:

@@ -31,6 +31,7 @@ from hypnocast.dashboard.hub import Hub
 from hypnocast.dashboard.pictures import Album, picture_digest, png_of_reply
 from hypnocast.dashboard.settings import DashboardSettings
 from hypnocast.errors import BrokerError
+from hypnocast.ports.supervision import Supervisor
 
 _STATIC = Path(str(files("hypnocast.dashboard") / "static"))
 
@@ -46,7 +47,7 @@ class RefusedRequest(Exception):  # noqa: N818 - an answer, not a fault
     """A request that is answered with an error."""
 
     def __init__(self, status: int, words: str, *, wait_s: int | None = None) -> None:
-        """Take the HTTP status, what to say, and when to try again."""
+        """Keep the HTTP status, the answer, and when to try again."""
         super().__init__(words)
         self.status = status
         self.words = words
@@ -56,10 +57,10 @@ class RefusedRequest(Exception):  # noqa: N818 - an answer, not a fault
 class Handlers:
     """The handlers of the ward page, around one hub."""
 
-    def __init__(self, settings: DashboardSettings) -> None:
-        """Take the settings; a wrong login file is refused here."""
+    def __init__(self, settings: DashboardSettings, supervisor: Supervisor) -> None:
+        """Take the settings, and who watches; a wrong login file is refused here."""
         self.settings = settings
-        self.hub = Hub(settings)
+        self.hub = Hub(settings, supervisor)
         logins = load_logins(Path(settings.users_file)) if settings.users_file else None
         self.gate = Gate(logins, settings.session_s, settings.token)
         self.cookie = "__Host-hypnocast" if settings.secure else f"hypnocast-{self.gate.name}"
@@ -140,7 +141,7 @@ class Handlers:
     # --- sessions ------------------------------------------------------------------------
 
     async def session(self, request: Request) -> Response:
-        """Tell the page who is looking, and the token its commands must carry."""
+        """Give the page who is looking, and the token its commands must carry."""
         visitor = self._may_look(request)
         return _json(
             {

@@ -1,4 +1,4 @@
-"""The ward as the server holds it, and the browsers that want to hear of changes.
+"""The ward as the server holds it, and the browsers that follow its changes.
 
 A browser that reads slowly holds up nobody: what waits for it is the set of beds that changed,
 never a queue of messages.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import deque
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 from zlib import crc32
@@ -20,13 +21,25 @@ from hypnocast.dashboard.feed import BrokerLink, Feed, ended
 from hypnocast.dashboard.pictures import Scale, scale_of
 from hypnocast.dashboard.settings import DashboardSettings
 from hypnocast.dashboard.view import Card, card, fold
-from hypnocast.dashboard.ward import BedView, Incoming, WardView, bed_of
+from hypnocast.dashboard.ward import (
+    MAX_BEDS,
+    TOPICS,
+    BedView,
+    Incoming,
+    WardView,
+    bed_of,
+    read_traces,
+    refuse,
+)
+from hypnocast.ports.supervision import Supervisor
 
 PULSE_S = 2.0
-"""How often a browser hears that the server lives."""
+"""How often a browser gets a sign that the server lives."""
 _GATHER_S = 0.05
 """Changes within this time go out together."""
 MOST_VIEWERS = 200
+TRACES_SHOWN = 30
+"""Seconds of signals a bed's page shows; no more wait for a browser that reads slowly."""
 
 
 class Room(msgspec.Struct, frozen=True, kw_only=True):
@@ -44,12 +57,14 @@ class Room(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Viewer:
-    """One open browser page: which beds changed since it was last told."""
+    """One open browser page: which beds changed since the last update."""
 
     def __init__(self, only: str | None) -> None:
-        """Take the one bed it looks at, or None for the whole ward."""
+        """Keep the one bed it looks at, or None for the whole ward."""
         self.only = only
         self.changed: set[str] = set()
+        self.traces: deque[bytes] = deque(maxlen=TRACES_SHOWN)
+        """Seconds of its bed's signals that it has not been sent; the oldest give way."""
         self.wake = asyncio.Event()
 
     def queue(self, bed: str | None) -> None:
@@ -62,14 +77,21 @@ class Viewer:
 
 
 class Hub:
-    """Folds the feed into a ward and tells every viewer what changed."""
+    """Folds the feed into a ward and notifies every viewer of what changed."""
 
-    def __init__(self, settings: DashboardSettings) -> None:
-        """Take the settings; nothing is connected before :meth:`start`."""
+    def __init__(self, settings: DashboardSettings, supervisor: Supervisor) -> None:
+        """Take the settings, and who watches; nothing is connected before :meth:`start`."""
+        self._supervisor = supervisor
         self.ward = WardView()
         self.feed = Feed(
-            settings.broker, settings.prefix, on_message=self._take, on_link=self._link
+            settings.broker,
+            settings.prefix,
+            on_message=self._take,
+            on_link=self._link,
+            topics=(*TOPICS, "bed/+/traces"),
         )
+        self._traces: dict[str, deque[bytes]] = {}
+        """Bed → the newest seconds of its signals, as JSON."""
         self.prefix = settings.prefix
         self.timezone = settings.timezone
         self.patience_s = settings.patience_s
@@ -79,7 +101,9 @@ class Hub:
 
     async def start(self) -> None:
         """Begin to listen to the broker."""
-        self._task = asyncio.create_task(self.feed.run(), name="dashboard feed")
+        self._task = self._supervisor.task(
+            "page feed", lambda _: self.feed.run(), on_failure="restart"
+        )
 
     async def stop(self) -> None:
         """Send every viewer away and leave the broker."""
@@ -122,6 +146,7 @@ class Hub:
         """Yield server-sent events for one browser until it leaves, may not, or the server ends."""
         viewer = Viewer(only)
         viewer.changed.update(self.ward.beds if only is None else {only})
+        viewer.traces.extend(self._traces.get(only or "", ()))
         self._viewers.add(viewer)
         try:
             yield b"retry: 1000\n\n"
@@ -139,6 +164,9 @@ class Hub:
                 changed, viewer.changed = viewer.changed, set()
                 for name in sorted(changed):
                     yield self._word(name, only)
+                if viewer.traces:
+                    seconds, viewer.traces = viewer.traces, deque(maxlen=TRACES_SHOWN)
+                    yield b"event: traces\ndata: [%s]\n\n" % b",".join(seconds)
                 yield self._pulse()
         finally:
             self._viewers.discard(viewer)
@@ -170,7 +198,26 @@ class Hub:
             },
         )
 
+    def _take_traces(self, bed: str, message: Incoming) -> None:
+        """Keep a second of signals for whoever comes, and hand it to those who look at the bed."""
+        if len(self._traces) >= MAX_BEDS and bed not in self._traces:
+            return
+        try:
+            second = read_traces(message.payload)
+        except (msgspec.DecodeError, ValueError) as error:
+            self.ward = refuse(self.ward, message, error)
+            return
+        kept = self._traces.setdefault(bed, deque(maxlen=TRACES_SHOWN))
+        kept.append(second)
+        for viewer in self._viewers:
+            if viewer.only == bed:
+                viewer.traces.append(second)
+                viewer.wake.set()
+
     def _take(self, message: Incoming) -> None:
+        if message.topic.endswith("/traces"):
+            self._take_traces(bed_of(message.topic) or "", message)
+            return
         before = self.ward
         self.ward = fold(before, message)
         bed = bed_of(message.topic)

@@ -33,7 +33,7 @@ class BandScale(Struct, frozen=True, kw_only=True):
 
 
 class Scale(Struct, frozen=True, kw_only=True):
-    """What is drawn where in a page, so that axes can stand beside it."""
+    """What is drawn where in a page, so that axes can be put beside it."""
 
     recipe: str
     width: int

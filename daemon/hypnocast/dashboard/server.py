@@ -16,9 +16,11 @@ from hypnocast.dashboard.handlers import Handlers
 from hypnocast.dashboard.hub import Hub
 from hypnocast.dashboard.settings import DashboardSettings
 from hypnocast.errors import ConfigError
+from hypnocast.ports.supervision import Supervisor
+from hypnocast.ports.worker import Worker
 
 SWEEP_S = 2.0
-"""How often connections on which nothing is said are looked for."""
+"""How often connections without traffic are looked for."""
 
 
 class _Server(uvicorn.Server):
@@ -43,13 +45,18 @@ class _Server(uvicorn.Server):
 
 
 async def serve(
-    settings: DashboardSettings, *, started: Callable[[str], None] = lambda _: None
+    settings: DashboardSettings,
+    *,
+    started: Callable[[str], None] = lambda _: None,
+    supervisor: Supervisor | None = None,
 ) -> None:
-    """Serve the ward page until cancelled; ``started`` is told its address once it listens.
+    """Serve the ward page until cancelled; ``started`` gets its address once it listens.
 
-    Without logins the address holds the token that opens the page.
+    Without logins the address holds the token that opens the page. Its tasks are watched by
+    ``supervisor``.
     """
-    handlers = Handlers(settings)
+    supervisor = supervisor or Supervisor()
+    handlers = Handlers(settings, supervisor)
     door = Door.at(settings.host, settings.port)
     config = uvicorn.Config(
         handlers.app,
@@ -73,9 +80,11 @@ async def serve(
         raise
     host, port = door.getsockname()[:2]
     server = _Server(config, handlers.hub)
-    task = asyncio.create_task(server.serve([door]), name="dashboard")
+    task = supervisor.task("page server", lambda _: server.serve([door]), on_failure="pass")
     task.add_done_callback(lambda _: server.listening.set())
-    sweeping = asyncio.create_task(_sweep(door), name="dashboard sweep")
+    sweeping = supervisor.task(
+        "page sweep", lambda worker: _sweep(door, worker), on_failure="restart"
+    )
     try:
         await server.listening.wait()
         name = f"[{host}]" if ":" in host else host
@@ -88,15 +97,16 @@ async def serve(
         await task
 
 
-async def _sweep(door: Door) -> None:
+async def _sweep(door: Door, worker: Worker) -> None:
     """Close what was opened and says nothing, whether or not anybody else comes."""
     while True:
+        worker.beat()
         await asyncio.sleep(SWEEP_S)
         door.close_silent()
 
 
 def _load_certificate(config: uvicorn.Config, settings: DashboardSettings) -> None:
-    """Have uvicorn read certificate and key before it is said where the page is."""
+    """Have uvicorn read certificate and key before the page's address is printed."""
     try:
         config.load()
     except (OSError, ssl.SSLError) as error:

@@ -1,4 +1,4 @@
-"""What the ward page is told when it starts."""
+"""The settings of the ward page."""
 
 from __future__ import annotations
 
@@ -35,17 +35,17 @@ class DashboardSettings:
 
     @classmethod
     def of(cls, config: Config, broker: BrokerSettings) -> DashboardSettings:
-        """Take them from a configuration, and the way to the broker that was made of it."""
-        board = config.dashboard
+        """Read them from a configuration, and the way to the broker that was made of it."""
+        table = config.dashboard
         return cls(
             broker=broker,
             prefix=config.prefix,
             timezone=config.site.timezone,
-            host=board.host,
-            port=board.port,
-            users_file=board.users_file,
-            cert_file=board.cert_file,
-            key_file=board.key_file,
+            host=table.host,
+            port=table.port,
+            users_file=table.users_file,
+            cert_file=table.cert_file,
+            key_file=table.key_file,
         )
 
     def __post_init__(self) -> None:

@@ -21,7 +21,7 @@ from hypnocast.errors import BrokerError
 from hypnocast.ports.mqtt.settings import BrokerSettings
 
 OLD_S = 90.0
-"""A bed that has said nothing for so long is called old."""
+"""A bed without news for so long is called old."""
 _REDRAWS_S = 0.5
 _ROWS = {"W": "▇", "R": "▆", "N1": "▅", "N2": "▃", "N3": "▁"}
 _STYLE = {

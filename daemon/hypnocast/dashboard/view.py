@@ -42,7 +42,7 @@ NOTICE_S = 600.0
 
 Level = Literal["good", "fair", "bad"]
 Mood = Literal["staged", "withheld", "stale", "ended", "waiting", "warming_up", "not_staging"]
-"""What a card must say before anything else."""
+"""What a card must show before anything else."""
 
 REASON_WORDS: dict[ReasonName, str] = {
     "low_coverage": "too little signal on the page",
@@ -115,7 +115,7 @@ class Card(Struct, frozen=True, kw_only=True):
     """The newest notice, for a while."""
     seen: float
     """When there was last news, in seconds since 1970. While pages are judged an event comes
-    every 30 s; else a bed that has nothing new to say is as fresh as its daemon's last word."""
+    every 30 s; else a bed that has nothing new is as fresh as its daemon's last message."""
     node: str | None
     node_available: bool | None
 

@@ -1,4 +1,4 @@
-"""What the public topics say of a ward, folded message by message; pure.
+"""The ward as the public topics show it, folded message by message; pure.
 
 A :class:`WardView` is never changed: :func:`absorb` gives the next one. The browser's page and the
 terminal's table are both drawn from it, so they cannot disagree.
@@ -24,10 +24,15 @@ from hypnocast.core.wire.payloads import (
     Explained,
     Night,
     StageEvent,
+    encode,
 )
+from hypnocast.core.wire.traces import Traces
 
 MAX_STATE_BYTES = 2 << 20
 """Of what is no picture: a night of a week with its notes has half of it."""
+
+MAX_TRACES_BYTES = 32 << 10
+"""Of a second of all channels; ours has 2 kB."""
 
 MAX_BEDS = 256
 MAX_NODES = 64
@@ -83,7 +88,7 @@ class BedView:
     explanation: Explained | None = None
     beside: Beside | None = None
     seen: float = 0.0
-    """When the bed last spoke, in seconds since 1970; of retained words, when they were said."""
+    """When the bed's last message was made, in seconds since 1970; of retained ones too."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,12 +99,12 @@ class Node:
     available: bool | None = None
     state: DaemonState | None = None
     seen: float = 0.0
-    """When it last told its state, which it does every 30 s; in seconds since 1970."""
+    """When it last sent its state, which it does every 30 s; in seconds since 1970."""
 
 
 @dataclass(frozen=True, slots=True)
 class WardView:
-    """All beds and daemons of a site, as far as the broker told."""
+    """All beds and daemons of a site, as far as the broker has messages of them."""
 
     beds: Mapping[str, BedView] = field(default_factory=lambda: MappingProxyType({}))
     nodes: Mapping[str, Node] = field(default_factory=lambda: MappingProxyType({}))
@@ -163,6 +168,16 @@ def _check_size(ward: WardView, kind: str, name: str, leaf: str, message: Incomi
     if message.payload and name not in known and len(known) >= most:
         msg = f"more than {most} are not shown"
         raise ValueError(msg)
+
+
+def read_traces(payload: bytes) -> bytes:
+    """Return a second of signals as JSON that keeps the contract; anybody may have sent it."""
+    if len(payload) > MAX_TRACES_BYTES:
+        msg = f"a second of {len(payload)} bytes"
+        raise ValueError(msg)
+    second = msgspec.json.decode(payload, type=Traces)
+    _check_instants(second.start)
+    return encode(second)
 
 
 def read_reply(payload: bytes) -> Reply:

@@ -101,7 +101,7 @@ def _difference(pairs: Sequence[Against]) -> float | None:
 
 
 def compared_lines(nights: Sequence[ComparedNight]) -> Iterator[str]:
-    """Return a comparison for people: each night, all together, and what scorers say."""
+    """Return a comparison for people: each night, all together, and how scorers staged it."""
     if not nights:
         yield "no night was judged by a pack beside: name one with [[pack.beside]]"
         return

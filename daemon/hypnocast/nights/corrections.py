@@ -1,4 +1,4 @@
-"""``hypnocast corrections``: what scorers say of a night, beside what Hypnocast said."""
+"""``hypnocast corrections``: scorers' stages of a night, beside Hypnocast's."""
 
 from __future__ import annotations
 
@@ -48,8 +48,8 @@ def add_scoring(
     """Read a scored file and add its stages to the journal as a scorer's corrections.
 
     Without ``offset`` (the night's page that is the file's first) a file that gives its time is
-    laid on the night by it, and any other begins with page 0. ``scheme`` says whose numbers bare
-    digits are.
+    laid on the night by it, and any other begins with page 0. ``scheme`` names the scheme of bare
+    digits.
     """
     if not scorer.strip():
         raise CommandError("a scoring needs a scorer", where="--scorer", remedy="Give an id.")

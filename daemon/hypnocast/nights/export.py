@@ -84,7 +84,7 @@ def export_night(
 
 
 def hypnogram_of(view: NightView, zone: ZoneInfo) -> NightHypnogram:
-    """Return what every file says of a night."""
+    """Return what every file holds of a night."""
     start = view.start
     lights = [mark for mark in view.night.marks if mark.kind in ("lights_on", "lights_off")]
     notes = [mark for mark in view.night.marks if mark.kind == "note"]

@@ -26,7 +26,7 @@ COLOURS: Mapping[StageName, str] = {
     "N2": "#3E8FCE",
     "N3": "#23408F",
 }
-"""Told apart by lightness as well as by hue; every figure says the stage in letters too."""
+"""Distinguished by lightness as well as by hue; every figure names the stage in letters too."""
 
 _HATCH = (
     '<defs><pattern id="hatch" width="6" height="6" patternUnits="userSpaceOnUse" '
@@ -75,7 +75,7 @@ class Axis:
 
 
 def figure(height: float, body: str, title: str) -> str:
-    """Wrap what was drawn; the title is what a screen reader says."""
+    """Wrap what was drawn; the title is what a screen reader reads out."""
     return (
         f'<svg viewBox="0 0 {WIDTH:g} {height:g}" role="img" aria-label="{escape(title)}">'
         f"{_HATCH}{body}</svg>"

@@ -3,7 +3,7 @@
 A tape has the chunks that came over the network, a quarter of a second each. How samples were
 chunked cannot be seen on a page, so a replay need not go in such small steps. Anything but
 samples (a clock reading, a marker, a stream that is lost) keeps its place among those of its
-stream; only a clock reading goes ahead of samples of other streams, which it says nothing of.
+stream; only a clock reading goes ahead of samples of other streams, which it does not concern.
 """
 
 from __future__ import annotations

@@ -27,5 +27,5 @@ def pictures_of(config: Config, view: NightView, epochs: Collection[int]) -> dic
         around = range(missing[0], missing[-1] + 1)
         drawn = redraw(config, view, recipe, around, needed=missing[0]).pictures
     except HypnocastError:
-        return found  # a report without them says so
+        return found  # a report without them shows that
     return found | {epoch: png(drawn[epoch].rgb) for epoch in missing if epoch in drawn}

@@ -30,7 +30,7 @@ _Key = tuple[Role, str, int]
 
 @dataclass(slots=True)
 class _Found:
-    """What the first reading says of a signal."""
+    """The first reading of a signal."""
 
     medians: list[float] = field(default_factory=list)
 
@@ -102,7 +102,7 @@ def _width(signal: Signal) -> int:
 
 
 def _label(role: Role, derivation: str) -> str:
-    """Name a signal as EDF+ does: its kind and its derivation, without what is said in brackets."""
+    """Name a signal as EDF+ does: its kind and its derivation, without what is in brackets."""
     kind = "EEG" if role in EEG_ROLES else "EOG" if role in EOG_ROLES else ""
     kind = kind or {Role.CHIN: "EMG", Role.ECG: "ECG"}[role]
     name = re.sub(r" \(.*\)$", "", derivation)

@@ -24,7 +24,7 @@ LATEST = "latest"
 
 @dataclass(frozen=True, slots=True)
 class SecondHypnogram:
-    """What a pack beside the one that spoke said of a night."""
+    """The opinion of a pack beside on a night."""
 
     name: str
     stages: tuple[StageName | None, ...]

@@ -51,7 +51,7 @@ class DrawnPage:
             ) from None
 
     def words(self) -> str:
-        """Say what is in it."""
+        """Return in words what is in it."""
         quality = self.picture.quality
         shown = [
             f"{name} {quality[role].coverage:.0%}" + "".join(f" {f}" for f in quality[role].flags)
@@ -71,7 +71,7 @@ def draw_from_file(
 ) -> DrawnPage:
     """Draw one page of a recording, by the channel names of a bed (default: the file's name).
 
-    ``passed`` is called with the number of every page on the way: a night takes a while to read.
+    ``passed`` is called with the number of every page on the way: reading a night is slow.
     """
     recipe = builtin(recipe_name) if recipe_name is not None else open_pack(config).recipe
     recording = open_recording(path, timezone=config.site.timezone)

@@ -110,23 +110,23 @@ def pages_of_night(
     anchors = [anchor.lsl_t0 for anchor in view.anchors]
     choose = chooser(beds.get(view.session.bed))
     decisions = decisions_of(recording)
-    box = PageBuilder(needs, choose=choose, obey=decisions or None)
+    builder = PageBuilder(needs, choose=choose, obey=decisions or None)
     ours: Container[float] = _Near(anchors)
     if not decisions and anchors:
-        box.begin(anchors[-1])
+        builder.begin(anchors[-1])
     on_grid = False
     for arrival in recording.arrivals():
-        box.add(arrival)
-        if (now := box.watermark) is not None:
-            closed = box.close_due(now)
-            on_grid = yield from _of_grid(box, closed, ours, on_grid=on_grid)
-    if (now := box.watermark) is not None:
-        yield from _of_grid(box, box.end(now), ours, on_grid=on_grid)
+        builder.add(arrival)
+        if (now := builder.watermark) is not None:
+            closed = builder.close_due(now)
+            on_grid = yield from _of_grid(builder, closed, ours, on_grid=on_grid)
+    if (now := builder.watermark) is not None:
+        yield from _of_grid(builder, builder.end(now), ours, on_grid=on_grid)
 
 
 @dataclass(frozen=True, slots=True)
 class _Near:
-    """Times that differ by less than any clock can tell are the same."""
+    """Times that differ by less than any clock can resolve are the same."""
 
     times: Sequence[float]
 
@@ -135,11 +135,11 @@ class _Near:
 
 
 def _of_grid(
-    box: PageBuilder, closed: list[Page], ours: Container[float], *, on_grid: bool
+    builder: PageBuilder, closed: list[Page], ours: Container[float], *, on_grid: bool
 ) -> Generator[Page, None, bool]:
     """Pass the pages that closed on our grid; several grids may lie on one tape."""
     pages = iter(closed)
-    for decision in box.pop_decisions():
+    for decision in builder.pop_decisions():
         match decision:
             case Anchored():
                 on_grid = decision.anchor in ours

@@ -51,7 +51,7 @@ class Replayed:
     took_s: float = 0.0
 
     def event(self, event: payloads.StageEvent) -> None:
-        """Take note of an event."""
+        """Handle an event."""
         if event.status != "provisional":
             self.events.append(event)
 
@@ -112,14 +112,14 @@ class ReplaySettings:
     to_broker: bool = False
     """Send the events to the configured broker."""
     obey: bool = True
-    """Follow what a tape says the live run decided about time."""
+    """Follow what the tape's live run decided about time."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Sole:
     """Ends a replay into a journal that has the same night as another pack judged it.
 
-    Events are never changed: the old ones would be taken for what this pack says.
+    Events are never changed: the old ones would pass for this pack's.
     """
 
     pack: str

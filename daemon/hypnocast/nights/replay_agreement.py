@@ -1,4 +1,4 @@
-"""How a replayed night compares with the stages that its file brings along, told."""
+"""How a replayed night compares with the stages that its file brings along, in words."""
 
 from __future__ import annotations
 

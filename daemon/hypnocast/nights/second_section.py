@@ -26,7 +26,7 @@ def second_section(
     pictures: Mapping[int, bytes],
     zone: ZoneInfo,
 ) -> str:
-    """Return what a pack beside said, how far that agrees, and the pages where it does not."""
+    """Return a pack's second opinion, how far it agrees, and the pages where it does not."""
     found = compare(view.stages, second.stages)
     body = hypnogram(
         axis,

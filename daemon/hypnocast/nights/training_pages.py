@@ -1,9 +1,9 @@
-"""Pages with a scorer's stages, as a folder that ``hypnocast-models finetune`` takes.
+"""Pages with a scorer's stages, as a folder that ``hypnocast-models finetune`` reads.
 
 ``lesson.npz`` holds ``pictures`` (n, height, width, 3) uint8 exactly as a model sees them,
 ``stage`` (n,) uint8 as index into W, N1, N2, N3, R, ``epoch`` (n,) int32 and ``facts``, the
 bytes of a JSON object: format, recipe digest, session, subject, bed, source, scorer.
-``pages.csv`` says the same of each page for people, with the model's own stage beside it.
+``pages.csv`` lists the same of each page for people, with the model's own stage beside it.
 """
 
 from __future__ import annotations

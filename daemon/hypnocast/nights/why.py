@@ -1,4 +1,4 @@
-"""``hypnocast why``: everything there is to say about one page, to settle a dispute."""
+"""``hypnocast why``: everything that is known of one page, to settle a dispute."""
 
 from __future__ import annotations
 
@@ -15,10 +15,11 @@ from hypnocast.core.types import Look, Picture, Stage
 from hypnocast.core.wire.payloads import StageEvent
 from hypnocast.errors import CommandError
 from hypnocast.live.explaining.explanations import explain_channels, explain_patches, explanation
-from hypnocast.live.service.build import local_stager, open_pack
+from hypnocast.live.service.build import open_pack
 from hypnocast.nights.night_view import NightView
 from hypnocast.nights.redraw import Redrawn, recipe_of, redraw
 from hypnocast.stagers.base import Stager
+from hypnocast.stagers.onnx.local import LocalStager
 from hypnocast.stagers.packs.manifest import Signals
 from hypnocast.stagers.packs.pack import Pack
 
@@ -30,7 +31,7 @@ Depth = Literal["off", "channels", "patches"]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Answer:
-    """What was said of a page, and on what ground."""
+    """The verdict on a page, and its grounds."""
 
     view: NightView
     event: StageEvent
@@ -101,7 +102,7 @@ def look_at(view: NightView, redrawn: Redrawn, epoch: int, *, before: int, after
 
 
 def _stager(config: Config, pack: Pack) -> Stager:
-    return local_stager(config.pack, pack)
+    return LocalStager(pack, config.pack.provider, config.pack.threads)
 
 
 def depth_called(name: str) -> Depth:

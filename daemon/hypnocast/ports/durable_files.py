@@ -49,7 +49,7 @@ def private_file(path: Path, content: bytes) -> None:
 
 
 def write_all(descriptor: int, content: bytes | memoryview, at: int) -> None:
-    """Write all of it at a place in a file: one call of the system may take only a part."""
+    """Write all of it at a place in a file: one call of the system may write only a part."""
     rest = memoryview(content)
     while rest:
         count = os.pwrite(descriptor, rest, at)

@@ -10,7 +10,7 @@ STEP_S: Final = 0.5
 """A clock that is only kept in time moves less between two looks."""
 
 SHOWN_S: Final = 60.0
-"""So long a step is told."""
+"""So long a step is reported."""
 
 
 class HostClock:
@@ -21,7 +21,7 @@ class HostClock:
         utc: Callable[[], float] = time.time,
         steady: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Take both clocks."""
+        """Keep both clocks."""
         self._utc = utc
         self._steady = steady
         self._apart = utc() - steady()
@@ -30,7 +30,7 @@ class HostClock:
         self.steps = 0
 
     def look(self) -> None:
-        """Take note of a step since the last look."""
+        """Note a step since the last look."""
         apart = self._utc() - self._steady()
         by, self._apart = apart - self._apart, apart
         if abs(by) >= STEP_S:
@@ -40,5 +40,5 @@ class HostClock:
 
     @property
     def problem(self) -> str:
-        """What is to be told now; empty where nothing is."""
+        """The step to report now; empty where there is none."""
         return self._words if self._steady() < self._shown_until else ""

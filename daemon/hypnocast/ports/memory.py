@@ -1,4 +1,4 @@
-"""Memory of this process and of the machine, as Linux tells it."""
+"""Memory of this process and of the machine, as Linux reports it."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ _CGROUPS = Path("/sys/fs/cgroup")
 
 
 def resident_bytes(proc: Path = _PROC) -> int:
-    """Return what this process holds in memory; 0 where the system does not tell."""
+    """Return what this process holds in memory; 0 where the system does not report it."""
     return _kilobytes(proc / "self" / "status", "VmRSS") or 0
 
 
 def free_bytes(proc: Path = _PROC, cgroups: Path = _CGROUPS) -> int | None:
-    """Return what this process may still take before it is refused or killed.
+    """Return what this process may still allocate before it is refused or killed.
 
     That is the machine's free memory, or what is left to the service's control group where that
-    is less. None where the system tells neither.
+    is less. None where the system reports neither.
     """
     free = _kilobytes(proc / "meminfo", "MemAvailable")
     left = [free] if free is not None else []

@@ -6,13 +6,12 @@ import contextlib
 import socket
 import time
 from collections.abc import Callable, Iterable, Mapping
-from concurrent.futures import Executor
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, Literal
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer
 
 from hypnocast.errors import InstallError
-from hypnocast.ports.supervision import Supervisor
+from hypnocast.ports.supervision import Supervisor, WorkerPool
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -21,7 +20,7 @@ if TYPE_CHECKING:
     from prometheus_client.core import Metric
 
 MAX_CONNECTIONS: Final = 8
-"""At once: whoever may connect to the port may not take the daemon's threads."""
+"""At once: whoever may connect to the port may not use up the daemon's threads."""
 
 CONNECTION_S: Final = 5.0
 """So long a connection may last; Prometheus makes one for each look."""
@@ -48,7 +47,7 @@ class MetricsServer:
         read: Callable[[], Iterable[MetricValue]],
         supervisor: Supervisor,
     ) -> None:
-        """Take where to listen, who has the numbers (asked on threads), and who watches them."""
+        """Keep where to listen, who has the numbers (asked on threads), and who watches them."""
         self._host, self._port, self._read = host, port, read
         self._supervisor = supervisor
         self._close: Callable[[], None] | None = None
@@ -112,7 +111,7 @@ class MetricsServer:
 
 
 class _QuietHandler(WSGIRequestHandler):
-    """Answers a request; logs nothing, for what is asked says nothing of the night."""
+    """Answers a request; logs nothing, for requests have nothing to do with the night."""
 
     timeout = CONNECTION_S
 
@@ -123,14 +122,14 @@ class _QuietHandler(WSGIRequestHandler):
 class _LimitedServer(WSGIServer):
     """Answers a few connections at once, for a few seconds each."""
 
-    def __init__(self, address: tuple[str, int], answering: Executor) -> None:
+    def __init__(self, address: tuple[str, int], answering: WorkerPool) -> None:
         """Listen; connections are answered on the threads of a pool."""
         self._answering = answering
         self._began: dict[socket.socket, float] = {}
         super().__init__(address, _QuietHandler)
 
     def server_bind(self) -> None:
-        """Bind without looking up this host's name, which may take long."""
+        """Bind without looking up this host's name, which may be slow."""
         super(WSGIServer, self).server_bind()
         host, port = self.server_address[:2]
         self.server_name, self.server_port = str(host), int(port)
@@ -142,7 +141,7 @@ class _LimitedServer(WSGIServer):
             self.shutdown_request(request)
             return
         self._began[request] = time.monotonic()
-        self._answering.submit(self._answer, request, client_address)
+        self._answering.forget(self._answer, request, client_address)
 
     def _answer(self, request: Any, client_address: Any) -> None:
         with contextlib.suppress(OSError):  # whoever asked is gone, or was too slow

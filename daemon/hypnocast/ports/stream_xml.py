@@ -134,7 +134,7 @@ def data_ports_of(xml: str) -> frozenset[int]:
 
 
 class _BoundedTree(ET.TreeBuilder):
-    """Builds a tree of bounded size: each element costs many times what it takes to write it."""
+    """Builds a tree of bounded size: each element costs many times the bytes of its text."""
 
     def __init__(self) -> None:
         super().__init__()

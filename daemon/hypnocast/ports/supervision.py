@@ -2,11 +2,11 @@
 
 Every one of them is a *worker* of one :class:`Supervisor`. A worker shows a pulse (``beat``),
 its failures are caught, logged once each and counted, and where it may be restarted it is, after
-a growing pause. The watchdog asks the supervisor who has stood still for too long;
+a growing pause. The watchdog asks the supervisor who has made no progress for too long;
 ``daemon/state``, Prometheus and ``doctor`` ask it what is wrong and how often.
 
     def watch(worker: Worker) -> None:
-        while not worker.wait(1.0):          # True once the worker is told to stop
+        while not worker.wait(1.0):          # True once the worker is asked to stop
             worker.beat()
             ...
 
@@ -49,6 +49,14 @@ class WorkerPool(ThreadPoolExecutor):
             self._worker.beat()
         future.add_done_callback(self._done)
         return future
+
+    def forget(self, fn: Callable[P, object], /, *args: P.args, **kwargs: P.kwargs) -> None:
+        """Queue work that nobody waits for: if it fails, that is counted and told."""
+        self.submit(fn, *args, **kwargs).add_done_callback(self._forgotten)
+
+    def _forgotten(self, future: Future[object]) -> None:
+        if not future.cancelled() and (error := future.exception()) is not None:
+            self._worker.failed(error)
 
     def _done(self, _: Future[Any]) -> None:
         with self._counting:
@@ -172,6 +180,6 @@ class Supervisor:
 
 
 def _seen(task: asyncio.Task[Any]) -> None:
-    """Take note of a failure: it was logged and counted where it happened."""
+    """Retrieve a failure: it was logged and counted where it happened."""
     if not task.cancelled():
         task.exception()

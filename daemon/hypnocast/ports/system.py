@@ -13,7 +13,7 @@ _log = structlog.get_logger("system")
 
 
 class Notifier:
-    """Tells the service manager how we do; without one (no ``NOTIFY_SOCKET``) it does nothing.
+    """Reports to the service manager; without one (no ``NOTIFY_SOCKET``) it does nothing.
 
     The protocol is systemd's: datagrams of ``KEY=value`` lines to a Unix socket.
     """
@@ -30,7 +30,7 @@ class Notifier:
         self._socket.settimeout(0.0)
 
     def ready(self) -> None:
-        """Say that start-up is over."""
+        """Report that start-up is over."""
         self._send("READY=1")
 
     def alive(self) -> None:
@@ -38,13 +38,13 @@ class Notifier:
         self._send("WATCHDOG=1")
 
     def status(self, words: str) -> None:
-        """Say in words what goes on; the same words are said once."""
+        """Report in words what goes on; the same words are sent once."""
         if words != self._last_status:
             self._last_status = words
             self._send(f"STATUS={' '.join(words.split())}")
 
     def stopping(self) -> None:
-        """Say that we end."""
+        """Report that we end."""
         self._send("STOPPING=1")
 
     def close(self) -> None:

@@ -16,8 +16,8 @@ DEEPEST: Final = 14
 def thread_stacks() -> dict[str, str]:
     """Return each thread's name → how the kernel sees it, and the calls it is in.
 
-    The kernel's letter tells waiting for a processor or the interpreter (R, S) from waiting for
-    a disk (D); the processor time tells a thread that computes from one that gets no turn.
+    The kernel's letter distinguishes waiting for a processor or the interpreter (R, S) from waiting
+    for a disk (D); the processor time, a thread that computes from one that gets no turn.
     """
     frames = sys._current_frames()  # noqa: SLF001 - documented, and there is no other
     stacks: dict[str, str] = {}

@@ -16,13 +16,13 @@ LONGEST_PAUSE_S: Final = 10.0
 """Shorter than any deadline of the watchdog: a worker that never beats is found standing still."""
 
 STEADY_S: Final = 10.0
-"""So long a failure is told; a worker that ran longer is restarted after the shortest pause."""
+"""So long a failure is reported; a worker that ran longer is restarted after the shortest pause."""
 
 SLOW_S: Final = 5.0
-"""A worker with a deadline that was busy for so long without a beat is told to be slow."""
+"""A worker with a deadline that was busy for so long without a beat is reported as slow."""
 
 _KINDS_OF_ERROR: Final = 16
-"""So many different errors of one worker are told apart in the log."""
+"""So many different errors of one worker are kept apart in the log."""
 
 WorkerState = Literal["running", "pausing", "ended", "failed"]
 """``pausing``: failed and about to be restarted. ``failed``: it will not be restarted."""
@@ -30,7 +30,7 @@ WorkerState = Literal["running", "pausing", "ended", "failed"]
 OnFailure = Literal["stay", "restart", "pass"]
 """What follows a failure that the worker's own code did not catch.
 
-``stay``: the worker is over, and that is told until the daemon ends.
+``stay``: the worker is over, and that is reported until the daemon ends.
 ``restart``: it runs again after a pause.
 ``pass``: it is over and soon forgotten; for short work that somebody tries again.
 """
@@ -49,7 +49,7 @@ class WorkerHealth:
     busy: bool
     """Whether it has anything to do."""
     deadline_s: float | None
-    """How long it may be busy without a beat; None: as long as it takes."""
+    """How long it may be busy without a beat; None: as long as it needs."""
     failures: int
     restarts: int
     problem: str
@@ -108,11 +108,11 @@ class Worker:
 
     @property
     def stopping(self) -> bool:
-        """Whether the worker was told to stop."""
+        """Whether the worker was asked to stop."""
         return self._stopping.is_set()
 
     def wait(self, seconds: float | None = None) -> bool:
-        """Wait in a thread; return at once, and True, when the worker is told to stop."""
+        """Wait in a thread; return at once, and True, when the worker is asked to stop."""
         return self._stopping.wait(seconds)
 
     # --- what its owner says ---------------------------------------------------------------------
@@ -131,7 +131,7 @@ class Worker:
 
     @property
     def over(self) -> bool:
-        """Whether nothing more is to be told of the worker."""
+        """Whether nothing more is to be reported of the worker."""
         passed = self.state == "failed" and self._on_failure == "pass"
         return self.state == "ended" or (passed and self._failed_long_ago)
 

@@ -43,7 +43,7 @@ class Amplifier:
         clock_start: float,
         skip_s: float,
     ) -> None:
-        """Take what it sends and what is wrong with it."""
+        """Keep what it sends and what is wrong with it."""
         self._faults = [f for f in faults if f.concerns(bed, outlet.suffix)]
         gone = [f.argument for f in self._of(FaultKind.MISSING)]
         self._leads = tuple(
@@ -66,7 +66,7 @@ class Amplifier:
 
     @property
     def rate(self) -> int:
-        """True rate in Hz, whatever the header says."""
+        """True rate in Hz, whatever the header has."""
         return self._rate
 
     def _of(self, *kinds: FaultKind) -> list[Fault]:
@@ -107,7 +107,7 @@ class Amplifier:
     # --- time
 
     def sender_clock(self, t: float) -> float:
-        """Return what the sender's clock says ``t`` seconds after the beginning."""
+        """Return the time on the sender's clock ``t`` seconds after the beginning."""
         return float(self._sender_clock(np.array([t]))[0])
 
     def _sender_clock(self, t: FloatArray) -> FloatArray:

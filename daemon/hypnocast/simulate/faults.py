@@ -130,7 +130,7 @@ STATIC = frozenset(
         FaultKind.JITTER,
     }
 )
-"""Kinds that hold from beginning to end and take no time."""
+"""Kinds that hold from beginning to end and have no time."""
 ON_LEADS = frozenset(
     {
         FaultKind.DETACHED,

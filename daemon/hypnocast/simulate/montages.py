@@ -38,7 +38,7 @@ class Outlet:
     rate: int
     leads: tuple[SimulatedLead, ...]
     unit: str | None = "microvolts"
-    """What the metadata says, rightly or not; None where they say nothing."""
+    """What the metadata give, rightly or not; None where they give nothing."""
     per_microvolt: float = 1.0
     """What a microvolt is in the numbers sent."""
 

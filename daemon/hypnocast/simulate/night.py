@@ -38,7 +38,7 @@ class SimulatedNight:
         sleeper: Person | None = None,
         mains_hz: int = 50,
     ) -> None:
-        """Take a seed and a length (8 h where none is given), or the stage of every page."""
+        """Begin with a seed and a length (8 h where none is given), or the stage of every page."""
         if sum(given is not None for given in (hours, pages, stages)) > 1:
             raise ConfigError("a night has one length", remedy="Give hours, pages or stages.")
         self.seed = seed

@@ -33,8 +33,8 @@ def run_outlets(
 ) -> None:
     """Send what a source sends, in real time, until its night is over or ``stop`` is set.
 
-    Blocks. ``opened`` is told of each outlet once it is there. Many beds need more ports than
-    liblsl takes by itself: the range is widened where ``network`` does not say how wide it is.
+    Blocks. ``opened`` is called with each outlet once it is there. Many beds need more ports than
+    liblsl uses by itself: the range is widened where ``network`` does not set it.
     """
     for each in source.faults:
         if each.kind in CLOCK_FAULTS:

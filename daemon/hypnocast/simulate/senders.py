@@ -38,7 +38,7 @@ class Sender(Protocol):
 
     @property
     def header(self) -> StreamHeader:
-        """What the stream says of itself when it first opens."""
+        """The stream's description when it first opens."""
         ...
 
     def begin(self) -> Iterator[Arrival]:
@@ -58,7 +58,7 @@ class SignalSender:
     """Sends one outlet's samples, through whatever happens to them on the way."""
 
     def __init__(self, amplifier: Amplifier, clock_start: float) -> None:
-        """Take the outlet and what the local clock says in the beginning."""
+        """Keep the outlet and the local clock's time in the beginning."""
         self._amplifier = amplifier
         self._key = amplifier.header.key
         self._clock_start = clock_start
@@ -75,7 +75,7 @@ class SignalSender:
 
     @property
     def header(self) -> StreamHeader:
-        """What the stream says of itself when it first opens."""
+        """The stream's description when it first opens."""
         return self._amplifier.header
 
     def begin(self) -> Iterator[Arrival]:
@@ -164,7 +164,7 @@ class Marks:
         clock_start: float,
         marks: Iterable[tuple[float, str]],
     ) -> None:
-        """Take the texts with their times, in order."""
+        """Keep the texts with their times, in order."""
         self._header = header
         self._clock_start = clock_start
         self._marks = iter(marks)
@@ -172,7 +172,7 @@ class Marks:
 
     @property
     def header(self) -> StreamHeader:
-        """What the stream says of itself."""
+        """The stream's description."""
         return self._header
 
     def begin(self) -> Iterator[Arrival]:

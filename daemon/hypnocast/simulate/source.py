@@ -1,6 +1,6 @@
 """Simulated beds as a source of arrivals, at any speed, in the order of time.
 
-Nothing here waits and nothing looks at a clock: time is what the data say. The local LSL clock
+Nothing here waits and nothing looks at a clock: the data carry the time. The local LSL clock
 reads ``clock_start`` when the source begins.
 """
 
@@ -49,7 +49,7 @@ class SimulatedSource:
         mains_hz: int = 50,
         truth: bool = True,
     ) -> None:
-        """Take the beds (a number of them or their names) and what they shall send.
+        """Prepare the beds (a number of them or their names) and what they shall send.
 
         ``pages`` or ``hours`` (8 where neither is given) is how long the source sends;
         ``skip_pages`` begins so much later in the night, which is then as much longer;

@@ -18,7 +18,7 @@ from hypnocast.simulate.scalp import ELECTRODES, SOURCES, Levels, own_share, see
 from hypnocast.simulate.waves import BLOCK, RATE, Wave
 
 _RAMP = 2 * RATE
-"""A page takes over from the one before within 2 s."""
+"""A page replaces the one before within 2 s."""
 _RISE = (np.arange(_RAMP, dtype=np.float32) + np.float32(0.5)) / np.float32(_RAMP)
 _PINK = ("front", "centre", "back")
 
@@ -72,7 +72,7 @@ def synthesise(
     """Return one page of all leads, (samples, leads) in µV.
 
     ``before`` and ``now`` are the levels of the page before and of this one; ``events`` are all
-    that touch the page. The sums are taken in a fixed order, lead by lead.
+    that touch the page. The sums are made in a fixed order, lead by lead.
     """
     sources = _enduring(synthesis, page, before, now, warmth)
     for name, driven in _driven(synthesis, page * BLOCK, events).items():

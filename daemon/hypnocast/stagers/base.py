@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import Protocol
 
-from hypnocast.core.types import FloatArray, Look, Opinion, Stage
+from hypnocast.core.types import FloatArray, Look, Opinion
 from hypnocast.stagers.pace import Pace
 
 
@@ -21,7 +21,7 @@ class ModelOutput:
 
 
 class Stager(Protocol):
-    """Looks at pages, several beds at once, and says what it thinks of each.
+    """Judges looks at pages, several beds at once.
 
     ``judge`` is called from one thread at a time, never from the event loop. It returns one
     opinion for each look, in order, or raises :class:`hypnocast.errors.InferenceError`.
@@ -43,16 +43,4 @@ class Stager(Protocol):
 
     def close(self) -> None:
         """Let go of memory, devices and connections."""
-        ...
-
-
-@runtime_checkable
-class GivesReasons(Protocol):
-    """A stager that can write why a page has a stage, after the stage was published."""
-
-    def reasons(self, look: Look, stage: Stage, go_on: Callable[[], bool]) -> Opinion:
-        """Give the opinion on a look with the reasons for a stage.
-
-        ``go_on`` is asked before each word: once it says no, :class:`TooLateError` is raised.
-        """
         ...

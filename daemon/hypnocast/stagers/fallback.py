@@ -1,4 +1,4 @@
-"""Stagers in order of preference: where one fails, the next takes over, and everyone can see it.
+"""Stagers in order of preference: where one fails, the next goes on, and everyone can see it.
 
     remote ──▶ local ──▶ none (pages are withheld: ``no_model``)
 
@@ -12,9 +12,9 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from hypnocast.core.types import Look, Opinion, Stage
+from hypnocast.core.types import Look, Opinion
 from hypnocast.errors import InferenceError
-from hypnocast.stagers.base import GivesReasons, Stager
+from hypnocast.stagers.base import Stager
 from hypnocast.stagers.onnx.local import LocalStager
 from hypnocast.stagers.pace import Pace
 
@@ -28,7 +28,7 @@ class FallbackStep:
     before: str
     """Provider left; empty before the first page."""
     after: str
-    """Provider taken up; ``none`` where no stager is left."""
+    """Provider in use; ``none`` where no stager is left."""
     why: str
 
 
@@ -42,7 +42,7 @@ class FallbackStager:
         on_step: Callable[[FallbackStep], None],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Take the stagers, the best first; every change between them goes to ``on_step``."""
+        """Keep the stagers, the best first; every change between them goes to ``on_step``."""
         if not stagers:
             msg = "a fallback needs a stager"
             raise ValueError(msg)
@@ -51,7 +51,7 @@ class FallbackStager:
         self._on_step = on_step
         self._clock = clock
         self._provider = ""
-        self._rung = len(stagers) - 1
+        self._level = len(stagers) - 1
 
     @property
     def provider(self) -> str:
@@ -61,7 +61,7 @@ class FallbackStager:
     @property
     def pace(self) -> Pace:
         """Of the stager that is asked now, or was asked last."""
-        return self._stagers[self._rung].pace
+        return self._stagers[self._level].pace
 
     @property
     def degraded(self) -> tuple[str, ...]:
@@ -76,16 +76,16 @@ class FallbackStager:
     def judge(self, looks: Sequence[Look]) -> list[Opinion]:
         """Let the best stager that can judge the looks."""
         why = ""
-        for rung, stager in enumerate(self._stagers):
-            last = rung == len(self._stagers) - 1
-            if self._clock() < self._rest_until[rung] and not last:
+        for level, stager in enumerate(self._stagers):
+            last = level == len(self._stagers) - 1
+            if self._clock() < self._rest_until[level] and not last:
                 continue
-            self._rung = rung
+            self._level = level
             try:
                 opinions = stager.judge(looks)
             except InferenceError as error:
                 why = f"{why}; {error}" if why else str(error)
-                self._rest_until[rung] = self._clock() + RETRY_AFTER_S
+                self._rest_until[level] = self._clock() + RETRY_AFTER_S
                 continue
             self._stand_on(stager.provider, why)
             return opinions
@@ -95,13 +95,6 @@ class FallbackStager:
             where="stagers",
             remedy="Pages are withheld as no_model until one works again.",
         )
-
-    def reasons(self, look: Look, stage: Stage, go_on: Callable[[], bool]) -> Opinion:
-        """Let the stager in use write why a page has a stage, if it can."""
-        stager = self._stagers[self._rung]
-        if not isinstance(stager, GivesReasons):
-            raise InferenceError("gives no reasons", where=stager.provider)
-        return stager.reasons(look, stage, go_on)
 
     def close(self) -> None:
         """Close every stager."""

@@ -14,7 +14,7 @@ class OneNight:
     """Judges the pages of a recording that is there as a whole."""
 
     def __init__(self, stager: Stager, *, carries: bool) -> None:
-        """Take who judges, and whether it carries anything over from page to page."""
+        """Keep who judges, and whether it carries anything over from page to page."""
         self._stager = stager
         self._carries = carries
         self._epoch = 0

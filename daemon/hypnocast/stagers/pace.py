@@ -1,7 +1,7 @@
 """How fast a stager works, and how long it may be silent before it counts as hung.
 
 A slow model is not a hung one. The stager beats after every step it completes (a run of a graph,
-a token, a batch). What the longest step has taken so far says how long the next may take.
+a token, a batch). The longest step so far decides how long the next may last.
 """
 
 from __future__ import annotations
@@ -10,19 +10,13 @@ import time
 from collections.abc import Callable
 
 SLACK = 5.0
-"""A step may take so many times the longest so far: a busy machine is not a hung one."""
-
-NOTICED_S = 1.0
-"""Nobody notices whether a quicker model judges one by one."""
-
-WORTH_A_BATCH = 0.9
-"""A page in a batch has to take less than this much of what it takes alone."""
+"""A step may last so many times the longest so far: a busy machine is not a hung one."""
 
 OPENING_S = 900.0
-"""A model may take so long to open and warm up: gigabytes from a slow disk, on a busy machine."""
+"""A model may need so long to open and warm up: gigabytes from a slow disk, on a busy machine."""
 
 NEWEST = 0.3
-"""Weight of the newest batch in the estimate of what a page takes."""
+"""Weight of the newest batch in the estimate for a page."""
 
 
 class Pace:
@@ -34,16 +28,16 @@ class Pace:
         self.beats = 0
         """Steps completed since the beginning."""
         self.page_s = 0.0
-        """What a page alone takes, by the newest measurements; 0 before the first."""
+        """Seconds a page alone needs, by the newest measurements; 0 before the first."""
         self.each_s = 0.0
-        """What a page takes in a batch; 0 before the first."""
+        """Seconds a page needs in a batch; 0 before the first."""
         self._at = clock()
         self._pages = 1
         self._longest = 0.0
         self._opening = False
 
     def open(self) -> None:
-        """Note that the model is being opened: nothing is known of it, and it may take long."""
+        """Note that the model is being opened: nothing is known of it, and it may be slow."""
         self._opening = True
         self._longest = 0.0
         self.page_s = self.each_s = 0.0
@@ -63,7 +57,7 @@ class Pace:
         self.beats += 1
 
     def measured(self, pages: int, seconds: float) -> None:
-        """Note what a whole batch took."""
+        """Note how long a whole batch lasted."""
         self._opening = False
         if pages == 1:
             self.page_s = _blend(self.page_s, seconds)
@@ -77,22 +71,13 @@ class Pace:
 
     @property
     def may_take_s(self) -> float:
-        """How long the step that runs may take: a whole page may be one step."""
+        """How long the step that runs may last: a whole page may be one step."""
         if self._opening:
             return OPENING_S
         return SLACK * max(self._longest, self.page_s, self.each_s) * self._pages
 
-    @property
-    def gains_by_batches(self) -> bool:
-        """Whether pages judged together take less than one after the other, as far as is known.
-
-        Where they do not, each page gets its stage as soon as it can.
-        """
-        known = self.each_s and self.page_s > NOTICED_S
-        return not known or self.each_s < WORTH_A_BATCH * self.page_s
-
     def batch_s(self, pages: int) -> float:
-        """Estimate what so many pages take together."""
+        """Estimate how long so many pages last together."""
         if pages == 1 or not self.each_s:
             return self.page_s * pages
         return max(self.page_s, self.each_s * pages)

@@ -64,7 +64,7 @@ def with_samples(picture: Picture, page: Page, pack: Pack, mains_hz: int) -> Pic
 
 
 def carries(pack: Pack) -> bool:
-    """Say whether a pack's model hands something over from page to page."""
+    """Return whether a pack's model hands something over from page to page."""
     model = pack.manifest.model
     return isinstance(model, Signals) and model.carries
 

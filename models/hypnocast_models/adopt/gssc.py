@@ -112,7 +112,7 @@ def parity(pack: Pack, python: Path, pages: Sequence[Page], eyes: Sequence[Role]
 
 
 def _own(python: Path, night: dict[Role, FloatArray]) -> tuple[FloatArray, FloatArray]:
-    """Ask GSSC's own code; return the probabilities of the vote that speaks, and the stages."""
+    """Ask GSSC's own code; return the probabilities of the vote that decides, and the stages."""
     names = [role.value for role in night]
     with tempfile.TemporaryDirectory(prefix="hypnocast-gssc-") as scratch:
         given, own = Path(scratch, "pages.npz"), Path(scratch, "told.npz")

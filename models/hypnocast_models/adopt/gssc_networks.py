@@ -1,7 +1,7 @@
 """What is asked of GSSC itself. Run by the Python of the environment that has it.
 
     python gssc_networks.py export FOLDER        its networks as ONNX files, what they are on stdout
-    python gssc_networks.py judge PAGES.npz OUT.npz    what its own real-time code says of pages
+    python gssc_networks.py judge PAGES.npz OUT.npz    what its own real-time code makes of pages
 
 GSSC is under the AGPL and never imported by Hypnocast: this file is a program of its own, which
 needs neither Hypnocast nor anything else that GSSC does not bring along, but ``onnx``.
@@ -37,7 +37,7 @@ class Encoder(torch.nn.Module):  # type: ignore[misc]  # torch comes without typ
         self.mix = net.mix_net[" ".join(names)]
 
     def forward(self, *pages: torch.Tensor) -> torch.Tensor:
-        """Take (pages, 1, samples) of each signal."""
+        """Read (pages, 1, samples) of each signal."""
         read = [one(page).flatten(1) for one, page in zip(self.signals, pages, strict=True)]
         mixed: torch.Tensor = self.mix(torch.cat(read, dim=1)[..., None])
         return mixed[..., 0]
@@ -53,7 +53,7 @@ class ContextNet(torch.nn.Module):  # type: ignore[misc]  # torch comes without 
     def forward(
         self, features: torch.Tensor, state: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Take (rows, features) and (rows, layers, width): each row is a night of its own."""
+        """Read (rows, features) and (rows, layers, width): each row is a night of its own."""
         out, after = self.gru(features[None], state.swapaxes(0, 1).contiguous())
         out = self.fc(self.relu(self.norm(out[0][..., None])[..., 0]))
         return torch.log_softmax(out, dim=-1), after.swapaxes(0, 1)

@@ -61,7 +61,7 @@ def edit(
 ) -> None:
     """Write a pack anew with other words: prompt, answers, licence, roles.
 
-    `hypnocast schema pack` tells every key. Digests are reckoned anew; a `recipe` that ships
+    `hypnocast schema pack` lists every key. Digests are computed anew; a `recipe` that ships
     brings its digest along.
     """
     import msgspec
@@ -92,7 +92,7 @@ def edit(
 
 
 def _set(facts: dict[str, Any], change: str) -> None:
-    """Set one key, told as ``model.prompt="…"``."""
+    """Set one key, given as ``model.prompt="…"``."""
     import msgspec
 
     key, equals, text = change.partition("=")

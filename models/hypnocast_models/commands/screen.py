@@ -1,4 +1,4 @@
-"""What the commands show while they work, and what they say."""
+"""What the commands show while they work, and what they print."""
 
 from __future__ import annotations
 
@@ -35,5 +35,5 @@ def progress_bars() -> Iterator[Progress]:
 
 
 def print_line(line: str) -> None:
-    """Say a line on standard output."""
+    """Print a line on standard output."""
     typer.echo(line)

@@ -99,9 +99,9 @@ def small_train(
         for way in WAYS:
             for pair in combinations(range(FOLDS), 2):
                 trained(pair_folder(runs, way, *pair), pair, way, way.pair_steps, ["rows"])
-        shelf = open_drawn_nights(cache, "rows")
-        last = choose(runs, None, shelf)
-        ways = [choose(runs, fold, shelf).trained for fold in range(FOLDS)]
+        drawn_nights = open_drawn_nights(cache, "rows")
+        last = choose(runs, None, drawn_nights)
+        ways = [choose(runs, fold, drawn_nights).trained for fold in range(FOLDS)]
         for fold in range(FOLDS):
             for way in dict.fromkeys((ways[fold], last.trained)):
                 trained(fold_folder(runs, way, fold), (fold,), way, way.fold_steps)

@@ -84,7 +84,7 @@ class Comparison:
         }
 
     def lines(self) -> Iterator[str]:
-        """Tell it to people."""
+        """Return it in words for people."""
         yield f"{self.other} against {self.reference}"
         yield (
             f"  {len(self.nights)} nights of {len(self.tables)} subjects, {self.pages} pages"

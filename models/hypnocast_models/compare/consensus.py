@@ -1,4 +1,4 @@
-"""Several experts: what most of them say, and how the model's doubt agrees with theirs."""
+"""Several experts: what most of them chose, and how the model's doubt agrees with theirs."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """Figures of agreement, and how sure one may be of them.
 
-A withheld page counts as wrong: it stands as stage −1 and agrees with nothing.
+A withheld page counts as wrong: it is stage −1 and agrees with nothing.
 """
 
 from __future__ import annotations
@@ -126,7 +126,7 @@ def bootstrap(
     tables = _tables(nights)
     value = figure(np.sum(list(tables.values()), axis=0))
     if len(tables) < 2:
-        return Interval(value, float("nan"), float("nan"))  # one subject tells nothing of others
+        return Interval(value, float("nan"), float("nan"))  # one subject shows nothing of others
     drawn = [figure(t) for t in _resampled([list(tables.values())], rounds, seed)[0]]
     low, high = np.percentile(drawn, [2.5, 97.5])
     return Interval(value, float(low), float(high))

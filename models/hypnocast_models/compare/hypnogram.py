@@ -62,14 +62,14 @@ class ScoredHypnogram:
 
 
 def night_name(path: Path) -> str:
-    """Give what a file's night is called: its name without what says it is a hypnogram."""
+    """Return the name of a file's night: its own name without the part for 'hypnogram'."""
     name = _TAILS.sub("", path.stem)
     known = _SLEEP_EDF.match(name)
     return known[1] + known[2] if known is not None else name
 
 
 def subject_name(night: str) -> str:
-    """Whose night it is, as far as the name tells; nights of one person are not independent."""
+    """Whose night it is, as far as the name shows; nights of one person are not independent."""
     found = _SLEEP_EDF.match(night) or _SUBJECT.match(night)
     return found[1] if found is not None else night
 
@@ -135,7 +135,7 @@ def _with_shares(path: Path) -> list[dict[str, str]] | None:
 
 
 def from_journal(night: NightRecord, scorer: str) -> ScoredHypnogram:
-    """Take a journal's night: of each page its terminal verdict."""
+    """Read a journal's night: of each page its terminal verdict."""
     last = {event.epoch: event for event in night.events if event.revision == 1}
     pages = max(last, default=-1) + 1
     probabilities = np.full((pages, len(STAGES)), np.nan)

@@ -160,7 +160,7 @@ def draw_recording(
     seed: int,
     advance: Callable[[int], None] = lambda _: None,
 ) -> dict[str, NDArray[Any]]:
-    """Draw the planned pages of a recording; ``advance`` is told how many were done."""
+    """Draw the planned pages of a recording; ``advance`` is called with how many were done."""
     rng = np.random.default_rng([seed, zlib.crc32(f"{recording.name} {plan.name}".encode())])
     count = len(recording.stages) * plan.variants
     rows = recipe.spectrogram.rows if recipe.spectrogram is not None else 0

@@ -1,7 +1,7 @@
 """Nights that are kept as pictures: pages that a scorer corrected, and pages that ``draw`` drew.
 
 ``hypnocast corrections NIGHT --scorer ID --pages FOLDER`` writes one folder a night, with
-``lesson.npz`` in it; docs/reports.md tells its format. ``hypnocast-models draw`` writes one
+``lesson.npz`` in it; docs/reports.md describes its format. ``hypnocast-models draw`` writes one
 ``.npz`` a night. A night of pictures is half a gigabyte, nearly all of it black: they are kept
 folded and unfolded one by one.
 """
@@ -30,7 +30,7 @@ from hypnocast_models.data.recordings import MOST_PAGES
 LESSON = "lesson.npz"
 FORMAT = "hypnocast.lesson/1"
 UNSCORED = 255
-"""Stands in ``draw``'s files for a page that nobody staged."""
+"""The number in ``draw``'s files for a page that nobody staged."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,7 +83,7 @@ def open_drawn(path: Path, recipe: Recipe) -> PictureNight:
 
 
 def holds_pictures(path: Path) -> bool:
-    """Say whether a file of arrays is of ``draw``'s or ``corrections``' making."""
+    """Return whether a file of arrays is of ``draw``'s or ``corrections``' making."""
     try:
         with zipfile.ZipFile(path) as archive:
             return not {"rgb.npy", "pictures.npy"}.isdisjoint(archive.namelist())

@@ -43,10 +43,10 @@ _NAME = re.compile(r"^(?P<subject>subject\d+)(?:-night(?P<night>\d+))?$")
 
 
 @lru_cache
-def lane_of(channel: str, rate: float) -> Role:
-    """Give the lane in which a single EEG is drawn: the one that the daemon would give it live.
+def role_of(channel: str, rate: float) -> Role:
+    """Return the role in which a single EEG is drawn: the one that the daemon would give it live.
 
-    Training, judging, staging and drawing all ask here. An EEG whose label says nothing is
+    Training, judging, staging and drawing all ask here. An EEG with a meaningless label is
     drawn where a channel called ``EEG`` is.
     """
     for label in (channel, "EEG"):
@@ -80,9 +80,9 @@ class ScoredRecording:
         return f"{self.database}/{self.subject}-night{self.night}"
 
     @property
-    def lane(self) -> Role:
+    def own_role(self) -> Role:
         """The role that its EEG fills."""
-        return lane_of(self.channel, self.rate)
+        return role_of(self.channel, self.rate)
 
     @cached_property
     def row_of_epoch(self) -> dict[int, int]:
@@ -99,7 +99,7 @@ class ScoredRecording:
     ) -> Page:
         """Cut the page of one row as the daemon would, with what is known before and after it.
 
-        ``role`` draws the EEG in another lane than its own.
+        ``role`` draws the EEG in another role than its own.
         """
         epoch = int(self.epochs[row])
         page = round(PAGE_S * self.rate)
@@ -115,8 +115,10 @@ class ScoredRecording:
             first, last = max(0, -start), min(row_samples.size, samples.size - start)
             if first < last:
                 samples[start + first : start + last] = row_samples[first:last]
-        lane = self.lane if role is None else role
-        return page_of({lane: (samples * gain, self.rate, self.channel)}, epoch, context_s, tail_s)
+        drawn_as = self.own_role if role is None else role
+        return page_of(
+            {drawn_as: (samples * gain, self.rate, self.channel)}, epoch, context_s, tail_s
+        )
 
 
 def page_of(

@@ -1,6 +1,6 @@
 """Whole six-channel pages from Hypnocast's own simulator, to show a model what a page can hold.
 
-They teach where the eyes and the chin are drawn and that channels may be missing. They say
+They teach where the eyes and the chin are drawn and that channels may be missing. They show
 nothing about how well a model stages people: a score on them is never called accuracy.
 """
 

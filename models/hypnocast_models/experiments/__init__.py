@@ -1,1 +1,1 @@
-"""Experiments as data: a TOML file says what is varied, one command runs it and writes a report."""
+"""Experiments as data: a TOML file lists what varies, one command runs it and writes a report."""

@@ -100,7 +100,7 @@ class _OfNight:
         return self.path.is_file()
 
     def part(self) -> Part:
-        """Open the night, or simulate it, and take so many pages of it."""
+        """Open the night, or simulate it, and keep so many pages of it."""
         found = self.night
         whole: ScoredNight
         whole = (

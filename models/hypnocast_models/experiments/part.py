@@ -20,7 +20,7 @@ class Part:
 
     @classmethod
     def of(cls, night: ScoredNight, pages: int) -> Part:
-        """Take the stretch with most scored pages, of several the one nearest the middle.
+        """Return the stretch with most scored pages, of several the one nearest the middle.
 
         0 pages are all from the first to the last that was scored.
         """

@@ -25,8 +25,8 @@ class Data(Struct, frozen=True, forbid_unknown_fields=True):
     folder: str = ""
     """Below the folder given on the command line."""
     kind: str = ""
-    """The data set's reader, where the files do not tell; ``simulated``: no files, but as many
-    simulated people as ``subjects`` says."""
+    """The data set's reader, where the files do not show it; ``simulated``: no files, but as many
+    simulated people as ``subjects`` gives."""
     without: tuple[str, ...] = ()
     """Subjects left out."""
     subjects: int = 0

@@ -225,7 +225,7 @@ class _Bench:
         return [TestCondition(), TestCondition("sound-0"), *conditions(self.plan)]
 
     def _data(self, condition: TestCondition) -> Data:
-        """Give how much of a night is taken: of damaged ones less."""
+        """Return how much of a night is used: of damaged ones less."""
         wanted = self.plan.corruption
         if wanted is None or condition.name == SOUND:
             return self.plan.data

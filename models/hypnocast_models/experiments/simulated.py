@@ -1,7 +1,7 @@
 """Simulated people as a data set: whole montages, for what one-channel data cannot show.
 
 How well an arm agrees with the simulator is never to be called accuracy: a simulator is kinder
-than people, and what it puts into a channel is what it was told to.
+than people, and what it puts into a channel is what it was set to.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class SimulatedScoredNight:
     """A night of one simulated person, in which every stage is as likely as another."""
 
     def __init__(self, name: str) -> None:
-        """Take the person's name, which is the seed."""
+        """Keep the person's name, which is the seed."""
         self.name = self.subject = name
         self._night = stretch(int(name.removeprefix("person")), PAGES)
         self.scorings = (ExpertScoring(tuple(self._night.stages), "AASM"),)
@@ -43,7 +43,7 @@ class SimulatedScoredNight:
 
     @property
     def stages(self) -> Stages:
-        """What the simulator was told to do."""
+        """What the simulator was set to do."""
         return self.scorings[0].stages
 
     def page(self, epoch: int, context_s: float, tail_s: float) -> Page:

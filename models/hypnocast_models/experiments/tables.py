@@ -35,7 +35,7 @@ Row = list[object]
 def decided(one: JudgedStretch, look: str) -> NDArray[np.int64]:
     """Give the stages that a way to decide makes of an arm's judgement; −1 where there is none.
 
-    A pack decides itself: what it published stands, whatever the way.
+    A pack decides itself: what it published is kept, whatever the way.
     """
     ahead = LOOKS[look]
     known = ~np.isnan(one.log_probabilities.sum(axis=1))

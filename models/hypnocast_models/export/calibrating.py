@@ -1,7 +1,7 @@
 """Fitting a pack's calibration on nights that its model was not taught on.
 
 Fitted are the temperature, a forward filter with the transitions of those nights, and how much a
-page's own evidence counts in it. What the fit is worth is told by leaving subjects out: everybody
+page's own evidence counts in it. The fit is judged by leaving subjects out: everybody
 is judged by numbers that were fitted on the others.
 """
 

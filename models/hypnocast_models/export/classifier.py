@@ -5,7 +5,7 @@ more, and the five stages are that space's own axes: the cosine of picture and s
 scale, is the logit again. So the daemon needs no family for them.
 
 Models in transformers' layout go through optimum's exporter, which knows every image classifier
-there; what optimum or timm exported itself is taken as it lies.
+there; what optimum or timm exported itself is used as it is.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ class Source:
 
 
 def is_classifier(path: Path) -> bool:
-    """Say whether this is a classifier: an ONNX file, a folder of one, or a transformers one."""
+    """Return whether this is a classifier: an ONNX file, a folder of one, or a transformers one."""
     if path.suffix == ".onnx" or (path / "model.onnx").is_file():
         return True
     config = _json(path / "config.json")
@@ -172,7 +172,7 @@ def _find(path: Path, scratch: Path, labels: Sequence[str]) -> Source:
                 str(path), scratch, task="image-classification", do_validation=False,
                 device="cpu", local_files_only=True,
             )  # fmt: skip
-    except (ValueError, KeyError, RuntimeError) as error:  # what optimum says no with
+    except (ValueError, KeyError, RuntimeError) as error:  # what optimum refuses with
         raise PackError(
             f"optimum cannot export it: {' '.join(str(error).split())[:300]}", where=str(path)
         ) from error
@@ -183,7 +183,7 @@ def _find(path: Path, scratch: Path, labels: Sequence[str]) -> Source:
 
 
 def _own_forward(path: Path) -> Callable[[Sequence[Pixels]], FloatArray]:
-    """Give what the model's own processor and forward say of pages."""
+    """Return what the model's own processor and forward make of pages."""
 
     def logits(pages: Sequence[Pixels]) -> FloatArray:
         import torch

@@ -19,7 +19,7 @@ ENCODER = "image_encoder.onnx"
 
 
 def is_clip(shards: Shards) -> bool:
-    """Tell CLIP from SigLIP by what it has."""
+    """Distinguish CLIP from SigLIP by what it has."""
     return shards.has("vision_model.embeddings.class_embedding")
 
 

@@ -49,7 +49,7 @@ class Parity:
         return f"max |Δlogit| {self.largest:.1e}, {self.tokens} greedy tokens {same}"
 
     def demand(self, bound: float) -> None:
-        """Refuse an export that is further off than ``bound`` or says other tokens."""
+        """Refuse an export that is further off than ``bound`` or chooses other tokens."""
         if self.largest > bound or not self.same_tokens:
             raise PackError(
                 f"it differs from PyTorch: {self}",
@@ -81,7 +81,7 @@ class Shape:
 
 
 def pixel_example(preprocess: Preprocess, pictures: int) -> Tensor:
-    """Give random pixels as the vision graph takes them."""
+    """Return random pixels as the vision graph reads them."""
     size = (preprocess.height, preprocess.width)
     if preprocess.layout == "patches":
         rows, columns = patch_grid(preprocess)

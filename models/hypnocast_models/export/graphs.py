@@ -27,7 +27,7 @@ LARGEST_FILE = 1_800_000_000
 """Bytes of weights above which they are kept beside the graph (protobuf ends at 2 GB)."""
 
 KEEP = "num_logits_to_keep"
-"""The input by which a decoder is told how many last positions need logits."""
+"""The input that tells a decoder how many last positions need logits."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,9 +54,9 @@ def write_graph(
     free: Sequence[Mapping[int, str]],
     traced: bool = False,
 ) -> GraphFile:
-    """Export ``module``; ``free`` says for each named input which dimensions must stay free.
+    """Export ``module``; ``free`` lists for each named input which dimensions must stay free.
 
-    ``traced`` takes the older, tracing exporter, for models whose code asks tensors for
+    ``traced`` uses the older, tracing exporter, for models whose code asks tensors for
     numbers (Qwen2.5-VL's vision tower).
     """
     weights = sum(p.numel() * p.element_size() for p in module.parameters())
@@ -119,7 +119,7 @@ def save_graph(model: Any, path: Path) -> None:
 
 
 def keep_last(path: Path, output: str) -> None:
-    """Let a graph compute ``output`` for its last positions only: as many as a new input says.
+    """Let a graph compute ``output`` for its last positions only: as many as a new input asks for.
 
     ``output`` is a matrix product over a vocabulary. Behind a prompt of a thousand tokens it
     would be computed a thousand times, and used once.

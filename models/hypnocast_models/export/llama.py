@@ -16,7 +16,7 @@ from hypnocast_models.export.shards import Array, Shards
 
 EMBED, DECODER = "embed_tokens.onnx", "decoder_model_merged.onnx"
 KEEP = "num_logits_to_keep"
-"""The input by which a decoder is told how many last positions need logits."""
+"""The input that tells a decoder how many last positions need logits."""
 
 
 _UNSAID = {"hidden_size": 4096, "num_attention_heads": 32, "num_hidden_layers": 32}

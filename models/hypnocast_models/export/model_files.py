@@ -1,4 +1,4 @@
-"""What a model's own files say about how it is fed: pixels, tokens around a picture, its ends."""
+"""What a model's own files give on how it is fed: pixels, tokens around a picture, its ends."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def read_config(folder: Path) -> Config:
 
 @dataclass(frozen=True, slots=True)
 class _Pixels:
-    """What ``preprocessor_config.json`` says, with the family's own where it says nothing."""
+    """The values of ``preprocessor_config.json``, with the family's own where it has none."""
 
     mean: tuple[float, float, float]
     std: tuple[float, float, float]

@@ -43,7 +43,7 @@ class GraphWriter:
     """An ONNX graph under construction, with its weights in a file beside it."""
 
     def __init__(self, path: Path, weights: Weights) -> None:
-        """Take where the graph goes, and how its weights are kept unless said otherwise."""
+        """Keep where the graph goes, and how its weights are kept unless set otherwise."""
         self.path, self.weights = path, weights
         self.float = HALF if weights == "fp16" else FLOAT
         """The type of activations."""
@@ -189,7 +189,7 @@ class GraphWriter:
     def _int8_by_int8(self, x: str, name: str, weight: Array) -> str:
         """Multiply int8 by int8 with a scale for each token.
 
-        The operator takes one scale for a whole call: one outlying token would leave nothing of
+        The operator has one scale for a whole call: one outlying token would leave nothing of
         the others. Tokens are brought to the same size before it and back behind it.
         """
         if x not in self._rows:

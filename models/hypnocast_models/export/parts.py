@@ -125,7 +125,7 @@ class TileVision(nn.Module):  # type: ignore[misc]  # torch is passed over by my
         embeddings = self.tower.embeddings
         side = embeddings.image_size // embeddings.patch_size
         blank = torch.zeros(1, 3, embeddings.image_size, embeddings.image_size)
-        # The position term is taken from the real code: its ids are not simply 0 … n.
+        # The position term comes from the real code: its ids are not simply 0 … n.
         with torch.no_grad():
             placed = embeddings(blank, torch.ones(1, side, side, dtype=torch.bool))
             bare = embeddings.patch_embedding(blank).flatten(2).transpose(1, 2)

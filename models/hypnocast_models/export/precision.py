@@ -25,7 +25,7 @@ _WRITTEN_TOKENS = 8
 
 
 def lower(pack: Pack, precision: str, progress: Callable[[str], None] = lambda _: None) -> Pack:
-    """Rewrite a pack's graphs in place, and say how far its opinions moved.
+    """Rewrite a pack's graphs in place, and report how far its opinions moved.
 
     ``fp16`` and ``int8`` change every graph with weights to multiply; ``int4`` the decoder only.
     Inputs and outputs stay float32.

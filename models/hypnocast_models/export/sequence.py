@@ -142,7 +142,7 @@ def pooled(calibration: Calibration, real: HiddenMarkov, share: float) -> Calibr
     """Pool a logistic that was fitted on sparse pages with a filter, the more so the fuller a page.
 
     On a whole page the filter weighs ``share`` and the logistic the rest, log-linearly; on a page
-    of which next to nothing came the logistic stands alone.
+    of which next to nothing came only the logistic counts.
     """
     logistic = calibration.sequence
     if not isinstance(logistic, Logistic):

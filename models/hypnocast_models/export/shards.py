@@ -62,7 +62,7 @@ class Shards:
         self._updates = {} if adapter is None else self._read_adapter(adapter)
 
     def __contains__(self, name: str) -> bool:
-        """Tell whether there is a tensor of this name."""
+        """Return whether there is a tensor of this name."""
         return name in self._places
 
     def __getitem__(self, name: str) -> Array:
@@ -84,7 +84,7 @@ class Shards:
         return self[name]
 
     def prefix(self, ending: str) -> str:
-        """Return what stands before ``ending`` in the one name that ends with it."""
+        """Return what comes before ``ending`` in the one name that ends with it."""
         found = [name for name in self._places if name.endswith(ending)]
         if len(found) != 1:
             raise PackError(
@@ -95,7 +95,7 @@ class Shards:
         return found[0].removesuffix(ending)
 
     def has(self, ending: str) -> bool:
-        """Tell whether a name ends with ``ending``."""
+        """Return whether a name ends with ``ending``."""
         return any(name.endswith(ending) for name in self._places)
 
     @property

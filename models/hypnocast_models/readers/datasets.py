@@ -1,6 +1,6 @@
 """The data sets: where each keeps its signals and its stages, and what its labels mean.
 
-Where the knowledge of each format comes from stands in docs/research.md.
+Where the knowledge of each format comes from is written in docs/research.md.
 """
 
 from __future__ import annotations

@@ -80,9 +80,9 @@ class EdfNight:
     file: EdfFile
     scorings: tuple[ExpertScoring, ...]
     alias: Mapping[str, str] = field(default_factory=dict)
-    """Label in the file → what the data set's documentation says it is."""
+    """Label in the file → what it is by the data set's documentation."""
     units: Mapping[str, str] = field(default_factory=dict)
-    """Label in the file → unit, where something beside the file tells it (BIDS)."""
+    """Label in the file → unit, where something beside the file gives it (BIDS)."""
 
     @property
     def stages(self) -> Stages:
@@ -96,7 +96,7 @@ class EdfNight:
 
     @cached_property
     def montage(self) -> Montage:
-        """Which derivation takes each role, by the daemon's rules."""
+        """Which derivation fills each role, by the daemon's rules."""
         return choose_montage([header for header, _ in self._streams.values()])
 
     @property
@@ -231,11 +231,11 @@ class ArrayNight:
     @property
     def channels(self) -> Mapping[Role, str]:
         """The one channel."""
-        return {self.recording.lane: self.recording.channel}
+        return {self.recording.own_role: self.recording.channel}
 
     @property
     def oddities(self) -> tuple[str, ...]:
-        """Say how much of a page there is."""
+        """Return how much of a page there is."""
         seconds = self.recording.rows.shape[1] / self.recording.rate
         odd = () if seconds >= PAGE_S else (f"only the first {seconds:g} s of a page",)
         gaps = len(self.stages) - len(self.recording.stages)
@@ -248,7 +248,7 @@ class ArrayNight:
             return self.recording.page(row, context_s, tail_s)
         rate = self.recording.rate
         nothing = np.full(round((context_s + PAGE_S + tail_s) * rate), np.nan)
-        channels = {self.recording.lane: (nothing, rate, self.recording.channel)}
+        channels = {self.recording.own_role: (nothing, rate, self.recording.channel)}
         return page_of(channels, epoch, context_s, tail_s)
 
 
@@ -267,7 +267,7 @@ def amplified(page: Page, gain: float) -> Page:
 
 
 def need(path: Path, what: str) -> Path:
-    """Return a file that belongs to a recording, or say which one is missing."""
+    """Return a file that belongs to a recording; raise where it is missing."""
     if not path.is_file():
         raise TapeError(f"{what} is missing", where=str(path))
     return path

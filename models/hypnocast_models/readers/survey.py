@@ -67,7 +67,7 @@ class ArchiveSurvey:
         }
 
     def lines(self) -> Iterator[str]:
-        """Tell it to people."""
+        """Return it in words for people."""
         yield (
             f"{self.dataset}: {self.nights} nights of {len(self.subjects)} subjects, "
             f"{self.pages * PAGE_S / 3600:.1f} h scored by {' and '.join(self.rules) or 'nobody'}"

@@ -57,7 +57,7 @@ def single_eeg(night: Material) -> ScoredRecording | None:
 
 
 def majority(nights: Sequence[ScoredRecording]) -> list[ScoredPages]:
-    """Say N2 of every page."""
+    """Stage every page N2."""
     chances = np.full(len(STAGES), 0.1)
     chances[MAJORITY] = 1 - chances[0] * (len(STAGES) - 1)
     return [

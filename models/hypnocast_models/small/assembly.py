@@ -109,7 +109,7 @@ def read_on(model: Any, pictures: Tensor) -> Tensor:
 
 
 def tokenizer_json() -> str:
-    """Give ``tokenizer.json``: a word is what stands between spaces."""
+    """Return ``tokenizer.json``: a word is what lies between spaces."""
     from tokenizers import AddedToken, Tokenizer, models, pre_tokenizers
 
     vocabulary = {word: place for place, word in enumerate(WORDS)}

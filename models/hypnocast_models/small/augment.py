@@ -44,7 +44,7 @@ def blank_stretch(
 def keep_stretch(
     ink: Tensor, power: Tensor, share: float, generator: torch.Generator
 ) -> tuple[Tensor, Tensor]:
-    """Of some pages keep only 5 to 25 seconds, so that fullness says nothing of the stage."""
+    """Of some pages keep only 5 to 25 seconds, so that fullness shows nothing of the stage."""
     pages, columns = ink.shape[0], power.shape[3]
     length = (5 + 20 * torch.rand(pages, generator=generator)) / 30 * columns
     start = torch.rand(pages, generator=generator) * (columns - length)

@@ -1,7 +1,7 @@
 """What each fold chooses for itself: how far a gain is trusted, when to stop, what calibrates it.
 
-The rule was fixed before it was run: of all ways that stand a wrong gain, the one that scores
-best at the right gain. "Stands it" is the gain test of the pack's own promises: κ at every gain
+The rule was fixed before it was run: of all ways that bear a wrong gain, the one that scores
+best at the right gain. "Bears it" is the gain test of the pack's own promises: κ at every gain
 within 0.05 of the best. Both are measured on the fold's own training folds, each judged by a
 model that saw neither it nor the fold, after a sequence model that was fitted on the others.
 """
@@ -47,7 +47,7 @@ class FoldChoice(msgspec.Struct, frozen=True, kw_only=True):
         return next(way for way in WAYS if way.name == self.way)
 
 
-def choose(runs: Path, fold: int | None, shelf: DrawnNights) -> FoldChoice:
+def choose(runs: Path, fold: int | None, material: DrawnNights) -> FoldChoice:
     """Choose for a fold by its training folds; for the pack that ships, by all four choices.
 
     A choice is kept, and read back when it is there.
@@ -56,10 +56,12 @@ def choose(runs: Path, fold: int | None, shelf: DrawnNights) -> FoldChoice:
     if kept.exists():
         return msgspec.json.decode(kept.read_bytes(), type=FoldChoice)
     if fold is None:
-        tables = [choose(runs, each, shelf).tried for each in range(FOLDS)]
+        tables = [choose(runs, each, material).tried for each in range(FOLDS)]
         tried = tuple(_mean(same) for same in zip(*tables, strict=True))
     else:
-        tried = tuple(_try(runs, way, fold, shelf, weights) for way in WAYS for weights in WEIGHTS)
+        tried = tuple(
+            _try(runs, way, fold, material, weights) for way in WAYS for weights in WEIGHTS
+        )
     best = pick(tried)
     choice = FoldChoice(way=best.way, weights=best.weights, tried=tried)
     kept.parent.mkdir(parents=True, exist_ok=True)
@@ -68,7 +70,7 @@ def choose(runs: Path, fold: int | None, shelf: DrawnNights) -> FoldChoice:
 
 
 def pick(tried: Sequence[Tried]) -> Tried:
-    """Of those that stand every gain take the best at the nominal one; if none, the steadiest."""
+    """Of those that bear every gain choose the best at the nominal one; if none, the steadiest."""
     nominal = GAINS.index(1.0)
     steady = [one for one in tried if _spread(one.kappa) <= WITHIN]
     if steady:
@@ -80,9 +82,9 @@ def _spread(kappa: Sequence[float]) -> float:
     return max(kappa) - min(kappa)
 
 
-def _try(runs: Path, way: Way, fold: int, shelf: DrawnNights, weights: str) -> Tried:
-    opinions = unseen(runs, way, fold, shelf)
-    prior = prior_without(shelf, (fold,))
+def _try(runs: Path, way: Way, fold: int, material: DrawnNights, weights: str) -> Tried:
+    opinions = unseen(runs, way, fold, material)
+    prior = prior_without(material, (fold,))
     judged: Mapping[float, list[figures.ScoredPages]] = {gain: [] for gain in GAINS}
     for held in opinions:
         nights = [

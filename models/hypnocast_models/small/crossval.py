@@ -2,9 +2,9 @@
 
 Four folds of subjects. For each fold a model trained on the other three judges it. All that is
 chosen or fitted for a fold is so on nights that the models judging them were not trained on, and
-in which the fold has no part: for that, one model is trained without each pair of folds, and what
-it says of the one serves the other. The pack that ships is calibrated on what the four fold
-models say of the folds they have not seen.
+in which the fold has no part: for that, one model is trained without each pair of folds, and its
+opinions of the one serve the other. The pack that ships is calibrated on the four fold
+models' opinions of the folds they have not seen.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from hypnocast_models.small.sources import FOLDS
 from hypnocast_models.small.train import judge
 
 GAINS = (0.4, 1.0, 2.5)
-"""The sequence model must stand other gains than the nominal: it is fitted on these."""
+"""The sequence model must bear other gains than the nominal: it is fitted on these."""
 WEIGHTS: Mapping[str, tuple[float, float, float]] = {
     "even": (1 / 3, 1 / 3, 1 / 3),
     "nominal most": (1 / 4, 1 / 2, 1 / 4),
@@ -55,22 +55,22 @@ def evidence(
     folder: Path,
     without: Sequence[int],
     judged: int,
-    shelf: DrawnNights,
+    material: DrawnNights,
     gains: Sequence[float] = GAINS,
 ) -> ByGain:
-    """Give what a model says, at some gains, of a fold that it was not trained on.
+    """Return a model's opinions, at some gains, of a fold that it was not trained on.
 
     It is kept beside the model, and read back when it is there.
     """
     if judged not in without:
         msg = f"a model may only be calibrated on folds it has not seen, not on fold {judged}"
         raise ValueError(msg)
-    kept = folder / f"said-of-{shelf.name}-{judged}.npz"
-    nights = [int(night) for night in nights_in(shelf, (judged,))]
+    kept = folder / f"said-of-{material.name}-{judged}.npz"
+    nights = [int(night) for night in nights_in(material, (judged,))]
     if not kept.exists():
         model = recall(folder)
         opinions = {
-            f"{gain:g} {night}": judge(model, shelf, night, gain, band=0)
+            f"{gain:g} {night}": judge(model, material, night, gain, band=0)
             for gain in gains
             for night in nights
         }
@@ -78,15 +78,15 @@ def evidence(
         kept.with_suffix(".part.npz").rename(kept)
     with np.load(kept) as opinions:
         return {
-            gain: [_evidence(shelf, night, opinions[f"{gain:g} {night}"]) for night in nights]
+            gain: [_evidence(material, night, opinions[f"{gain:g} {night}"]) for night in nights]
             for gain in gains
         }
 
 
-def unseen(runs: Path, way: Way, fold: int, shelf: DrawnNights) -> dict[int, ByGain]:
-    """Give, for each other fold, what a model said of it that saw neither it nor this fold."""
+def unseen(runs: Path, way: Way, fold: int, material: DrawnNights) -> dict[int, ByGain]:
+    """Return, for each other fold, the opinions of a model that saw neither it nor this fold."""
     return {
-        other: evidence(pair_folder(runs, way, fold, other), (fold, other), other, shelf)
+        other: evidence(pair_folder(runs, way, fold, other), (fold, other), other, material)
         for other in range(FOLDS)
         if other != fold
     }
@@ -103,15 +103,15 @@ def weighed(opinions: ByGain, weights: str) -> list[Evidence]:
 
 
 def calibrate_fold(
-    runs: Path, way: Way, weights: str, fold: int, shelf: DrawnNights
+    runs: Path, way: Way, weights: str, fold: int, material: DrawnNights
 ) -> Calibration:
     """Fit temperature and sequence model for a fold without any use of its subjects."""
     nights = [
         night
-        for opinions in unseen(runs, way, fold, shelf).values()
+        for opinions in unseen(runs, way, fold, material).values()
         for night in weighed(opinions, weights)
     ]
-    return calibration_from(nights, prior_without(shelf, (fold,)))
+    return calibration_from(nights, prior_without(material, (fold,)))
 
 
 def calibrate_final(cache: Path, runs: Path, way: Way, weights: str) -> Calibration:
@@ -160,7 +160,7 @@ def apply(calibration: Calibration, night: Evidence, name: str) -> ScoredPages:
     return ScoredPages(name, night.subject, night.stages[known], ours[known], probabilities[known])
 
 
-def _evidence(shelf: DrawnNights, night: int, opinions: FloatArray) -> Evidence:
-    places = shelf.places(night)
-    stages = np.where(places >= 0, shelf.pages.stage[places], -1).astype(np.int64)
-    return Evidence(shelf.pages.nights[night].rsplit("-", 1)[0], opinions, stages)
+def _evidence(material: DrawnNights, night: int, opinions: FloatArray) -> Evidence:
+    places = material.places(night)
+    stages = np.where(places >= 0, material.pages.stage[places], -1).astype(np.int64)
+    return Evidence(material.pages.nights[night].rsplit("-", 1)[0], opinions, stages)

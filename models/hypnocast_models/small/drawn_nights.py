@@ -20,13 +20,13 @@ _DARKEST = 1 / 255
 class DrawnNights:
     """The pages of a cache by night, epoch and gain.
 
-    A page was drawn at a few gains. Asked for another, the nearest is taken and its
-    spectrogram moved by what is missing, exactly as the recipe's scale says; the trace stays,
+    A page was drawn at a few gains. Asked for another, the nearest is used and its
+    spectrogram moved by what is missing, exactly as the recipe's scale asks; the trace stays,
     so the gains drawn must lie close together. A page drawn at one gain is shown at that one.
     """
 
     def __init__(self, name: str, pages: PageSet, variants: int) -> None:
-        """Take pages in which the ``variants`` of one epoch stand side by side."""
+        """Hold pages in which the ``variants`` of one epoch are side by side."""
         self.name = name
         self.pages = pages
         self.variants = variants

@@ -1,6 +1,6 @@
 """The regimen of the small pack: which pages, how many steps, which folds are left out.
 
-This is the one place where its numbers stand. ``docs/training.md`` gives the commands.
+This is the one place of its numbers. ``docs/training.md`` gives the commands.
 """
 
 from __future__ import annotations
@@ -70,9 +70,9 @@ def open_drawn_nights(cache: Path, kind: str) -> DrawnNights:
     return DrawnNights(kind, read_cache(cache / kind, plan, builtin(RECIPE), SEED), plan.variants)
 
 
-def nights_in(shelf: DrawnNights, folds: Sequence[int]) -> NDArray[np.int64]:
+def nights_in(material: DrawnNights, folds: Sequence[int]) -> NDArray[np.int64]:
     """Give the nights whose subjects belong to some folds."""
-    names = [name.rsplit("-", 1)[0] for name in shelf.pages.nights]
+    names = [name.rsplit("-", 1)[0] for name in material.pages.nights]
     return np.flatnonzero([fold_of(name) in folds for name in names])
 
 
@@ -84,9 +84,9 @@ def recall(folder: Path) -> Any:
     return model.eval()
 
 
-def prior_without(shelf: DrawnNights, without: Sequence[int]) -> FloatArray:
+def prior_without(material: DrawnNights, without: Sequence[int]) -> FloatArray:
     """Give the stage shares that training on all but some folds makes a model see."""
-    return _class_weights(shelf, without)[1]
+    return _class_weights(material, without)[1]
 
 
 def train_without(
@@ -106,13 +106,13 @@ def train_without(
     diets = []
     weights = torch.ones(len(STAGES))
     for kind in kinds:
-        shelf = open_drawn_nights(cache, kind)
+        material = open_drawn_nights(cache, kind)
         if kind == "rows":
-            weights, _ = _class_weights(shelf, without)
+            weights, _ = _class_weights(material, without)
         diets.append(
             Diet(
-                shelf,
-                nights_in(shelf, [fold for fold in range(FOLDS) if fold not in without]),
+                material,
+                nights_in(material, [fold for fold in range(FOLDS) if fold not in without]),
                 batch=_BATCH[kind],
                 share=_SHARE[kind],
                 stages=W_N3 if kind == "whole" else (0, 1, 2, 3, 4),
@@ -124,6 +124,8 @@ def train_without(
     (folder / "checkpoint.pt").unlink()
 
 
-def _class_weights(shelf: DrawnNights, without: Sequence[int]) -> tuple[torch.Tensor, FloatArray]:
-    nights = nights_in(shelf, [fold for fold in range(FOLDS) if fold not in without])
-    return class_weights(shelf.pages.stage[np.isin(shelf.pages.night, nights)])
+def _class_weights(
+    material: DrawnNights, without: Sequence[int]
+) -> tuple[torch.Tensor, FloatArray]:
+    nights = nights_in(material, [fold for fold in range(FOLDS) if fold not in without])
+    return class_weights(material.pages.stage[np.isin(material.pages.night, nights)])

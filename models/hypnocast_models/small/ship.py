@@ -45,7 +45,7 @@ PREPROCESS = Preprocess(dtype="uint8", width=PAGE_PX, height=PAGE_PX)
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Shipment:
-    """What a pack says beside its graphs."""
+    """A pack's texts beside its graphs."""
 
     version: str
     calibration: Calibration
@@ -56,7 +56,7 @@ class Shipment:
 def provenance(
     databases: Sequence[Sequence[ScoredRecording]], commit: str, command: str, notes: str = ""
 ) -> Provenance:
-    """Say where a small model comes from: its nights by database, code and command."""
+    """Return where a small model comes from: its nights by database, code and command."""
     return Provenance(
         base="from scratch",
         sources=tuple(

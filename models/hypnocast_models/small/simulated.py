@@ -1,6 +1,6 @@
 """How the small pack fares on simulated pages as channels come and go.
 
-Agreement with the simulator's own stages, never to be called accuracy: it says that the pack
+Agreement with the simulator's own stages, never to be called accuracy: it shows that the pack
 reads whatever montage it is given, not how well it stages people.
 """
 

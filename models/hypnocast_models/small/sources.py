@@ -32,7 +32,7 @@ FOLDS = 4
 
 
 def fold_of(subject: str) -> int:
-    """Tell which fold a subject is judged in: its number, modulo the folds."""
+    """Return the fold in which a subject is judged: its number, modulo the folds."""
     return int(subject.rsplit("subject", 1)[1]) % FOLDS
 
 

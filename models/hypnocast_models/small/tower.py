@@ -55,7 +55,7 @@ class PageTowerConfig(PretrainedConfig):  # type: ignore[misc]  # transformers i
         image_size: int = PAGE_PX,
         **rest: Any,
     ) -> None:
-        """Take the sizes; the geometry of the page is fixed by its recipe."""
+        """Keep the sizes; the geometry of the page is fixed by its recipe."""
         self.hidden_size = hidden_size
         self.trace_channels = trace_channels
         self.spectrum_channels = spectrum_channels

@@ -30,7 +30,7 @@ W_N3 = (0, 3)
 class Diet:
     """One kind of pages, and how it is fed."""
 
-    shelf: DrawnNights
+    material: DrawnNights
     nights: NDArray[np.int64]
     """Which of the nights may be used."""
     batch: int
@@ -127,20 +127,20 @@ def train(
     return model.eval()
 
 
-def judge(model: Any, shelf: DrawnNights, night: int, gain: float, band: int = 1) -> FloatArray:
+def judge(model: Any, material: DrawnNights, night: int, gain: float, band: int = 1) -> FloatArray:
     """Give log-probabilities (epochs, 5) of a night of one-EEG pages; NaN where no page is.
 
     Each page is judged with the :data:`PAGES_BEFORE` before it, as the pack's prompt has it.
     """
-    places = shelf.places(night)
+    places = material.places(night)
     epochs = len(places)
     with torch.inference_mode():
         seen = []
-        step = 512 * 96 // shelf.pages.ink.shape[3]
+        step = 512 * 96 // material.pages.ink.shape[3]
         blank = torch.zeros(PAGES_BEFORE, dtype=torch.long) - 1
         order = torch.cat([blank, torch.from_numpy(places)]).numpy()
         for start in range(0, len(order), step):
-            ink, power = shelf.take(order[start : start + step], np.full(1, gain))
+            ink, power = material.take(order[start : start + step], np.full(1, gain))
             bands = torch.full(ink.shape[:2], band)
             seen.append(look(model, off_page(ink, bands), power, bands))
         pictures = torch.cat(seen).unfold(0, PICTURES, 1).permute(0, 3, 1, 2)
@@ -164,8 +164,8 @@ def _loss(
     model: Any, diet: Diet, weights: Tensor, plan: TrainPlan, rng: np.random.Generator
 ) -> Tensor:
     generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
-    rows, gains = diet.shelf.stretches(diet.nights, diet.batch, STRETCH, rng, plan.nominal)
-    ink, power = diet.shelf.take(rows.ravel(), np.repeat(gains, STRETCH))
+    rows, gains = diet.material.stretches(diet.nights, diet.batch, STRETCH, rng, plan.nominal)
+    ink, power = diet.material.take(rows.ravel(), np.repeat(gains, STRETCH))
     channels = ink.shape[1]
     if channels == 1:
         bands = torch.from_numpy(np.repeat(rng.choice(EEG_BANDS, diet.batch), STRETCH))[:, None]
@@ -183,7 +183,7 @@ def _loss(
     there = torch.from_numpy(np.flatnonzero(rows.ravel() >= 0))
     if there.numel() == 0:
         return logits.sum() * 0.0
-    stage = torch.from_numpy(diet.shelf.pages.stage[rows.ravel()].astype(np.int64))[there]
+    stage = torch.from_numpy(diet.material.pages.stage[rows.ravel()].astype(np.int64))[there]
     logits = logits[there]
     if len(diet.stages) == len(STAGES):
         return nn.functional.cross_entropy(logits, stage, weights, label_smoothing=plan.smoothing)

@@ -35,10 +35,10 @@ def fold_pack(cache: Path, runs: Path, fold: int, commit: str) -> Pack:
     folder = runs / "packs" / f"fold{fold}"
     if (folder / "pack.toml").exists():
         return load_pack(folder)
-    shelf = open_drawn_nights(cache, "rows")
-    choice = choose(runs, fold, shelf)
+    drawn_nights = open_drawn_nights(cache, "rows")
+    choice = choose(runs, fold, drawn_nights)
     model = recall(fold_folder(runs, choice.trained, fold))
-    calibration = calibrate_fold(runs, choice.trained, choice.weights, fold, shelf)
+    calibration = calibrate_fold(runs, choice.trained, choice.weights, fold, drawn_nights)
     origin = provenance((), commit, f"fold {fold} of the cross-validation: not for use")
     pack, _ = ship(model, Shipment("0.0.0", calibration, origin), folder)
     return pack
@@ -81,7 +81,7 @@ def judge_fold(
 def read_fold_nights(
     runs: Path, nights: Sequence[ScoredRecording], gain: float
 ) -> tuple[list[ScoredPages], list[ScoredPages]]:
-    """Give what the packs said, and what their models alone said without any filter."""
+    """Return the packs' verdicts, and their models' alone without any filter."""
     filtered, alone = [], []
     for night in nights:
         with np.load(_path(runs, night, gain)) as file:

@@ -49,10 +49,10 @@ class ArchivePlan:
     min_coverage: float | None = None
     mains_hz: int = 50
     taught: tuple[str, ...] = ()
-    """Subjects that the pack lists as taught: who compares these nights is told."""
+    """Subjects that the pack lists as taught: shown to who compares these nights."""
 
     def path(self, night: FoundRecording) -> Path:
-        """Tell where a night's result goes."""
+        """Return where a night's result goes."""
         return Path(self.out) / f"{night.name}.{'csv' if self.pack else 'npz'}"
 
 
@@ -68,7 +68,7 @@ class Outcome:
 
 
 class NightError(Exception):
-    """A night that failed, told in one line: what crosses from a worker must be plain."""
+    """A night that failed, in one line: what crosses from a worker must be plain."""
 
 
 def staging_plan(

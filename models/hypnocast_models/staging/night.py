@@ -61,7 +61,7 @@ def pictures_of(
     change: Callable[[Page], Page] = lambda page: page,
     finish: Callable[[Picture, Page], Picture] = lambda picture, _: picture,
 ) -> Iterator[Picture | Reason]:
-    """Draw every page of a night, or say why it is withheld.
+    """Draw every page of a night, or return why it is withheld.
 
     ``change`` is applied to each page before anything looks at it: for experiments. ``finish``
     puts beside the picture what a pack reads besides.
@@ -102,7 +102,7 @@ def stage_night(
     change: Callable[[Page], Page] = lambda page: page,
     advance: Callable[[int], None] = lambda _pages: None,
 ) -> StagedNight:
-    """Stage a night. ``min_coverage`` replaces the pack's own, which is then to be told."""
+    """Stage a night. ``min_coverage`` replaces the pack's own, and is then to be reported."""
     montage = pack.manifest.montage
     drawn = pictures_of(
         night,

@@ -1,4 +1,4 @@
-"""How long a pack takes for a page, as a running night asks it: every look has one new picture."""
+"""How long a pack needs for a page, as a running night asks it: every look has one new picture."""
 
 from __future__ import annotations
 

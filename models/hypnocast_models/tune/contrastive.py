@@ -58,7 +58,7 @@ class ContrastiveStudent(nn.Module):  # type: ignore[misc]  # torch is passed ov
     def forward(
         self, lesson: TrainingPage, labels: Tensor, *, perceiving: bool = False
     ) -> dict[str, Tensor]:
-        """Cross-entropy over the five descriptions, and where it is judged what was said."""
+        """Cross-entropy over the five descriptions, and where it is judged the answers."""
         del perceiving  # the whole eye learns anyway
         scale = self.model.logit_scale.exp()
         cosines = _image_vectors(self.model, self._pixels(lesson.pictures)) @ self.texts().T
@@ -96,7 +96,7 @@ def _image_vectors(model: Any, pixels: Tensor) -> Tensor:
 
 
 def preprocess_of(model: Any) -> Preprocess:
-    """Give the pixels a tower takes."""
+    """Return the pixels a tower reads."""
     side = model.config.vision_config.image_size
     return Preprocess(width=side, height=side, **colours_of(model))
 

@@ -42,7 +42,7 @@ from hypnocast_models.tune.run_folder import provenance_of
 
 @dataclass(frozen=True, slots=True)
 class Label:
-    """What a pack says of itself."""
+    """A pack's own description."""
 
     name: str
     version: str

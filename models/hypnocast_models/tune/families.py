@@ -81,7 +81,7 @@ def describe(model: Any, tokenizer: Any, width: int, height: int) -> Generative:
 
 
 def colours_of(model: Any) -> dict[str, Any]:
-    """Give mean, deviation and resampling of a model's pixels: as its own processor says.
+    """Return mean, deviation and resampling of a model's pixels, as its own processor has them.
 
     Where no ``preprocessor_config.json`` lies beside the weights, those of its tower's family.
     """

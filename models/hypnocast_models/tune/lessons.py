@@ -38,7 +38,7 @@ class TrainingPages:
     """All staged pages of some nights."""
 
     def __init__(self, nights: Sequence[Material], recipe: Recipe, mains_hz: int = 50) -> None:
-        """Take the nights and how a page is drawn."""
+        """Keep the nights and how a page is drawn."""
         self._recipe, self._mains_hz = recipe, mains_hz
         self._index = [
             (night, epoch, STAGES.index(stage))

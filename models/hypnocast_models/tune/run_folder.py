@@ -19,7 +19,7 @@ from hypnocast_models.readers.material import Material
 from hypnocast_models.tune.recipe import Training, training_toml
 
 RUN, RECIPE, TAUGHT = "run.json", "recipe.toml", "hypnocast-training.json"
-"""The last lies beside the weights: an export takes a pack's provenance from it."""
+"""The last lies beside the weights: an export reads a pack's provenance from it."""
 _MAY_DIFFER = ("command", "versions")
 
 

@@ -1,9 +1,9 @@
 """The public SleepVLM weights as a pack: how they were asked when they were trained.
 
-They see the page before, the page and the page after in ``clinical-448x224``, are told the rules
+They see the page before, the page and the page after in ``clinical-448x224``, are given the rules
 in a long system prompt, and answer one JSON object. That prompt comes with their project and is
-read from the user's copy of it; here stand only the marks by which the three pictures are told
-apart, as the weights know them.
+read from the user's copy of it; here are only the marks by which the three pictures are
+distinguished, as the weights know them.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _MOST_TOKENS = 1024
 
 
 def as_sleepvlm(described: Generative, tokenizer: Any, system_prompt: Path) -> AnswerForm:
-    """Ask a Qwen2.5-VL as SleepVLM was asked; the prompt's file says which of its two ways."""
+    """Ask a Qwen2.5-VL as SleepVLM was asked; the prompt's file decides which of its two ways."""
     if described.rope != "mrope" or not {_TURN, _OVER} <= set(tokenizer.get_vocab()):
         raise ConfigError(
             "these weights are no Qwen2.5-VL with its chat tokens",

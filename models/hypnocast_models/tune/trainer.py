@@ -1,6 +1,6 @@
 """Training on transformers' Trainer: resumable to the bit, judged by subject, stopped cleanly.
 
-With ``accelerate launch`` or ``torchrun`` it runs on several GPUs; alone it takes one GPU, or the
+With ``accelerate launch`` or ``torchrun`` it runs on several GPUs; alone it uses one GPU, or the
 CPU. Only what learns is kept in a checkpoint: the adapters, or every weight where all learn.
 """
 
@@ -251,7 +251,7 @@ def train(
     }
     try:
         with warnings.catch_warnings():
-            # Checkpoints that are written at once are told apart by their numbers anyway.
+            # Checkpoints that are written at once are distinguished by their numbers anyway.
             warnings.filterwarnings("ignore", message="mtime may not be reliable")
             trainer.train(resume_from_checkpoint=None if last is None else str(last))
     finally:
@@ -330,7 +330,7 @@ def _note(folder: Path, row: dict[str, Any]) -> None:
 
 
 def _cut_log(folder: Path, step: int) -> None:
-    """Take back what the log says of steps that a killed run did not keep."""
+    """Drop what the log holds of steps that a killed run did not keep."""
     log = folder / LOG
     if log.is_file():
         lines = log.read_text(encoding="utf-8").splitlines()

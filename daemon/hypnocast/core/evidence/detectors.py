@@ -1,6 +1,6 @@
 """Detectors of what a scorer looks for in a page's signals, each by a rule that can be read.
 
-All take a :class:`Stretch` of one or two channels in µV and give times in seconds after the
+Each reads a :class:`Stretch` of one or two channels in µV and gives times in seconds after the
 page's start. Nothing here knows the stage, the model or the night. The rules are those of the
 AASM manual where it gives numbers; thresholds it leaves open are named constants.
 """
@@ -20,7 +20,7 @@ from hypnocast.core.types import PAGE_S, FloatArray, Signal
 MARGIN_S = 4.0
 """What a detector sees before and after the page, as far as the page carries it."""
 LEAST_S = 5.0
-"""With less of the page than this nothing is said."""
+"""With less of the page than this nothing is detected."""
 LEAST_RATE = 40.0
 """Nor with fewer samples a second: nothing would be left of the fastest band looked at."""
 

@@ -1,4 +1,4 @@
-"""Evidence: what is measured on a page's signals, whatever the model says.
+"""Evidence: what is measured on a page's signals, independent of the model.
 
 ``measure`` is a pure function of the page and of the chin tones of the night's earlier pages
 (:func:`chin_tone` gives each page's). ``with_claims`` checks what a rationale claims against it.
@@ -28,7 +28,7 @@ from hypnocast.core.types import Flag, Page, Quality, Role
 from hypnocast.core.wire.payloads import Evidence
 
 TONES_NEEDED = 20
-"""Ten minutes of chin tone before anything is said of where a page's tone lies among them."""
+"""Ten minutes of chin tone before a page's tone is ranked among them."""
 _FRONT = (Role.F4, Role.C4)
 _CENTRE = (Role.C4, Role.F4)
 _BACK = (Role.O2, Role.C4, Role.F4)

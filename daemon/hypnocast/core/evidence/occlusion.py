@@ -3,12 +3,12 @@
 The occlusion analysis of arXiv 2509.22810, on our pictures. Blanked means drawn as if nothing
 had been recorded there, grid and all, which is what a model has seen of missing channels.
 
-Channels of one kind tell the same thing twice (both eyes, three EEGs), so that blanking one of
+Channels of one kind show the same thing twice (both eyes, three EEGs), so that blanking one of
 them alone may cost nothing. A channel's fall is therefore the mean of two: of blanking it on the
 whole page, and of blanking it last of its kind, with the other kinds left as they are.
 
 Whole kinds can stand in for each other too: a model may know R by the eyes or by the EEG. Then
-no channel's fall is large, and what is worth saying is which kind would do alone.
+no channel's fall is large, and what matters is which kind would do alone.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ WORTH_NAMING = 0.1
 """A smaller fall of the probability is not called a reason."""
 
 MOST_NAMED = 3
-"""Whoever names every channel has said nothing."""
+"""An answer that names every channel explains nothing."""
 
 NEARLY = 0.1
 """A kind would do alone that leaves the stage less improbable than by this."""
@@ -92,7 +92,7 @@ class StageBasis:
 
     @property
     def sentence(self) -> str:
-        """Say it in words: ``R rests on E1-M2 and Chin``."""
+        """Return it in words: ``R rests on E1-M2 and Chin``."""
         named = _listed([role.value for role in self.named], "and") or "no single channel"
         others = _listed([f"the {kind}" for kind in self.would_do], "or")
         return f"{self.stage} rests on {named}" + (f"; {others} alone would do" if others else "")
@@ -223,8 +223,8 @@ def _without(
 def _owners(pixels: Pixels, recipe: Recipe) -> NDArray[np.int64]:
     """Return for each pixel of the traces the band whose ink it carries, −1 for none.
 
-    A trace may run far into its neighbours' bands; its colour tells whose it is. Where bands
-    share a colour the nearest is taken.
+    A trace may run far into its neighbours' bands; its colour shows whose it is. Where bands
+    share a colour the nearest is chosen.
     """
     height, bands = recipe.trace.height, recipe.bands
     empty = _empty(recipe)[:height].astype(np.float64)

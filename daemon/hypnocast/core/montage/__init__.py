@@ -1,1 +1,1 @@
-"""Channel labels, units, and which derivation takes which role."""
+"""Channel labels, units, and which derivation fills which role."""

@@ -1,4 +1,4 @@
-"""The montage: which derivation of which stream takes each role, and why.
+"""The montage: which derivation of which stream fills each role, and why.
 
 AASM's recommended derivation comes first, then its mirror image, then what still shows the same
 region, each named as what it is. Electrodes that a stream carries against a common reference are
@@ -54,7 +54,7 @@ class _Channel:
     index: int
     lead: Lead
     by_reference: bool = False
-    """Whether what it is measured against was told by the configuration."""
+    """Whether the configuration gives what it is measured against."""
 
 
 def choose_montage(

@@ -1,7 +1,7 @@
 """Channel labels in the wild, read as what they mean: one electrode against another.
 
 ``EEG F4-A1``, ``F4:M1``, ``F4M1`` are the same derivation; ``F4`` and ``F4-REF`` are an electrode
-against whatever the amplifier took as reference. Electrodes have one name here: A1 is M1, LOC is
+against whatever reference the amplifier uses. Electrodes have one name here: A1 is M1, LOC is
 E1, every chin electrode is ``Chin`` with a letter or number. A label that is not understood is
 not guessed at.
 """
@@ -22,7 +22,7 @@ EOG = "EOG"
 
 @dataclass(frozen=True, slots=True)
 class Lead:
-    """What a label says: an electrode, and what it is measured against."""
+    """What a label means: an electrode, and what it is measured against."""
 
     electrode: str
     against: str | None = None

@@ -1,7 +1,7 @@
 """Which derivation is wanted for which role, best first.
 
 AASM's recommended derivation, its mirror image on the other side, then what still shows the same
-region, and last an electrode of which nobody says what it is measured against.
+region, and last an electrode whose reference nobody knows.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ ANY = "*"
 """In a preference: against whatever the stream gives, as long as it names it."""
 
 Wish = tuple[str, str | None, DerivationKind]
-"""Electrode, what it is against (None: not told), and what to call the result."""
+"""Electrode, its reference (None: unknown), and what to call the result."""
 
 
 def _scalp_wishes(right: str, left: str, others: Sequence[tuple[str, str]]) -> tuple[Wish, ...]:
@@ -38,7 +38,7 @@ def _scalp_wishes(right: str, left: str, others: Sequence[tuple[str, str]]) -> t
 
 
 def _eye_wishes(eye: str) -> tuple[Wish, ...]:
-    # One eye against the other is taken only where the stream has it so: made of two electrodes,
+    # One eye against the other is used only where the stream has it so: made of two electrodes,
     # it would show both eyes as one signal and its negative, and nothing that they share.
     return (
         (eye, "M2", "recommended"),

@@ -1,6 +1,6 @@
 """The night so far, and its statistics by the definitions of the AASM manual.
 
-Lights off and on are taken to the nearest page boundary, so that time in bed is a number of
+Lights off and on are moved to the nearest page boundary, so that time in bed is a number of
 pages and no sum of stages can exceed it. The first lights off counts, and the last lights on
 if no lights off follows: a visit to the bathroom with the lights on does not begin a new night.
 Of the marks before the recording only the newest counts, and only a lights off: what was tried
@@ -56,9 +56,9 @@ class NightTitle:
 
 
 class NightLedger:
-    """Collects a night's events and marks, in any order, and tells the night so far.
+    """Collects a night's events and marks, in any order, and returns the night so far.
 
-    Every event costs constant time; telling a night of 1000 pages takes a few milliseconds.
+    Every event costs constant time; building a night of 1000 pages takes a few milliseconds.
     """
 
     def __init__(self, title: NightTitle) -> None:
@@ -96,13 +96,13 @@ class NightLedger:
             self._review.add(epoch)
 
     def doubt(self, epochs: Iterable[int]) -> bool:
-        """Mark the epochs for review on which a second opinion parts; say if that is new."""
+        """Mark for review where a second opinion parts; return whether that is new."""
         before, self._doubted = self._doubted, frozenset(epochs)
         return before != self._doubted
 
     def mark(self, mark: NightMark) -> None:
-        """Enter a marker, note or notice; of notes and notices the newest are kept."""
-        if mark.kind not in ("note", "notice"):
+        """Enter a marker or note; of those that change no figure the newest are kept."""
+        if mark.kind.startswith("lights_"):
             self._marks.append(mark)
             return
         self._notes.append(mark)
@@ -116,7 +116,7 @@ class NightLedger:
         return tuple(self._stages)
 
     def night(self, *, at: Instant, ended: Instant | None = None) -> Night:
-        """Tell the night as it stands."""
+        """Return the night as it stands."""
         title = self.title
         return Night(
             at=at,
@@ -148,7 +148,7 @@ def build_night(
     ended: Instant | None = None,
     doubted: Iterable[int] = (),
 ) -> Night:
-    """Tell a night from all its events at once; ``doubted`` epochs are for review besides."""
+    """Build a night from all its events at once; ``doubted`` epochs are for review besides."""
     ledger = NightLedger(title)
     for event in events:
         ledger.add(event)

@@ -92,7 +92,7 @@ class StageRuns:
         return tuple(notice for notice in met if notice is not None)
 
     def recall(self, events: Iterable[StageEvent]) -> None:
-        """Follow the events of a night that goes on; what they met has been said before."""
+        """Follow the events of a night that goes on; their notices were published before."""
         for event in events:
             self.take(event)
 

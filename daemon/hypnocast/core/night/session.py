@@ -1,8 +1,8 @@
 """Sessions and their phases: one recording of one person in one bed.
 
-A :class:`SessionKeeper` holds one bed's session. It reads no clock and does nothing: it is told
-what happened and when, and answers what changed. Stages exist only in ``recording``; epoch 0
-begins when that phase is first entered, and from then on the grid never moves.
+A :class:`SessionKeeper` holds one bed's session. It reads no clock and does nothing itself: its
+caller reports what happened and when, and gets what changed. Stages exist only in ``recording``;
+epoch 0 begins when that phase is first entered, and from then on the grid never moves.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ MAX_LIGHTS = 500
 
 _FUTURE_S = 1.0
 _PAST_S = 86400.0
-"""What is told of a night was no longer than this before it: else its date is a slip."""
+"""A time given for a night lies no longer than this before it: else its date is a slip."""
 
 Lights = Literal["on", "off", "unknown"]
 
@@ -52,7 +52,7 @@ class Moment:
 
 @dataclass(frozen=True, slots=True)
 class LightsMark:
-    """Lights went off or on, at a UTC; perhaps told only later."""
+    """Lights went off or on, at a UTC; perhaps reported only later."""
 
     to: Literal["off", "on"]
     at: float
@@ -140,7 +140,7 @@ def session_id(site: str, bed: str, opened_utc: float, source: SourceKind) -> st
 class SessionKeeper:
     """The sessions of one bed, one at a time.
 
-    Every method takes the moment at which something happened and returns what changed, in
+    Every method gets the moment at which something happened and returns what changed, in
     order; most often nothing.
     """
 
@@ -253,9 +253,9 @@ class SessionKeeper:
         return (SessionChange("lights", self._session, f"lights {to}", now, mark),)
 
     def when(self, what: str, now: Moment, at_utc: float | None) -> float:
-        """Return the UTC at which something was that is told, refused where it cannot be.
+        """Return the UTC of something that was reported, refused where it cannot be.
 
-        What has been told of a night cannot be taken back.
+        What was once recorded of a night cannot be undone.
         """
         at = now.utc if at_utc is None else at_utc
         wrong = ""
@@ -271,7 +271,7 @@ class SessionKeeper:
     # --- by the streams ------------------------------------------------------------------------
 
     def data_came(self, now: Moment) -> tuple[SessionChange, ...]:
-        """Take note that samples of the bed's needed channels came."""
+        """Note that samples of the bed's needed channels came."""
         ended = self.tick(now)
         self._last_data = now
         if self._session is None and self._armed:

@@ -56,7 +56,7 @@ class AlignedStreamState:
 
 
 class AlignedStream:
-    """Takes one stream's chunks; keeps its newest samples as derivations in µV.
+    """Keeps one stream's newest samples as derivations in µV.
 
     It waits twice: for the clock to be known, and for the first block of a segment. Values wait
     along with their stamps, in order.
@@ -125,7 +125,7 @@ class AlignedStream:
         return self._mapper.take_decided()
 
     def feed(self, chunk: Chunk) -> FloatArray:
-        """Take a chunk; return the times of the samples stored."""
+        """Add a chunk; return the times of the samples stored."""
         samples, stamps = chunk.samples, chunk.stamps
         usable = np.isfinite(stamps)
         if not usable.all():
@@ -137,14 +137,14 @@ class AlignedStream:
         return self._store(self._mapper.feed(stamps, chunk.arrived))
 
     def read(self, reading: ClockReading) -> FloatArray:
-        """Take a clock reading; return the times of samples that waited for it."""
+        """Add a clock reading; return the times of samples that waited for it."""
         return self._store(self._mapper.read(reading))
 
     def cut(self, *, new_clock: bool = False) -> FloatArray:
         """End the segment: what waited is stored as well as can be.
 
         With ``new_clock`` nothing that was known of the sender's clock holds any longer. A
-        replay cuts where the tape says, not here.
+        replay cuts where the tape does, not here.
         """
         if self._obeys:
             return _NOTHING

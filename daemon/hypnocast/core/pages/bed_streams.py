@@ -29,7 +29,7 @@ Choose = Callable[[Sequence[StreamHeader]], ChosenMontage]
 
 
 class BedStreamSet:
-    """One lane for each stream that fills a role; the montage is chosen at each opening."""
+    """One aligned stream for each stream that fills a role; each opening chooses a montage."""
 
     def __init__(self, roles: Sequence[Role], choose: Choose, script: TapeDecisions | None) -> None:
         """Begin without streams."""
@@ -38,34 +38,34 @@ class BedStreamSet:
         self._script = script
         self._headers: dict[str, StreamHeader] = {}
         self._open: set[str] = set()
-        self._lanes: dict[str, AlignedStream] = {}
+        self._aligned: dict[str, AlignedStream] = {}
         self._unheeded: dict[str, int] = {}
         """Samples of streams that fill no role, counted so that sample numbers hold."""
         self._side_clocks: dict[str, OffsetTracker] = {}
-        """Clocks of streams without a lane: markers have times too."""
+        """Clocks of streams that fill no role: markers have times too."""
         self._time: float | None = None
 
     def __iter__(self) -> Iterator[AlignedStream]:
-        return iter(self._lanes.values())
+        return iter(self._aligned.values())
 
     def get(self, stream: str) -> AlignedStream | None:
-        """Return a stream's lane, if it fills a role."""
-        return self._lanes.get(stream)
+        """Return a stream's aligned stream, if it fills a role."""
+        return self._aligned.get(stream)
 
     @property
     def derivations(self) -> Mapping[Role, Derivation]:
         """The montage in force."""
-        return MappingProxyType({d.role: d for lane in self for d in lane.derivations})
+        return MappingProxyType({d.role: d for aligned in self for d in aligned.derivations})
 
     # --- streams come and go -------------------------------------------------------------------
 
     def is_new_outlet(self, header: StreamHeader) -> bool:
-        """Say whether a stream comes from another outlet than before."""
+        """Return whether a stream comes from another outlet than before."""
         before = self._headers.get(header.key)
         return before is None or before.uid != header.uid
 
     def open(self, header: StreamHeader, at: float) -> None:
-        """Take in a stream and choose the montage anew."""
+        """Add a stream and choose the montage anew."""
         if self.is_new_outlet(header):
             self._side_clocks.pop(header.key, None)
         self._headers[header.key] = header
@@ -76,9 +76,9 @@ class BedStreamSet:
     def lose(self, stream: str, at: float) -> None:
         """Mark a stream as gone; what it filled stays its own until another fills it."""
         self._open.discard(stream)
-        lane = self._lanes.get(stream)
-        if lane is not None:
-            lane.open = False
+        aligned = self._aligned.get(stream)
+        if aligned is not None:
+            aligned.open = False
         self._pass_time(at)
 
     def pass_by(self, stream: str, samples: int) -> None:
@@ -91,18 +91,18 @@ class BedStreamSet:
         for role in self._roles:
             if role in chosen:
                 rows.setdefault(chosen[role].stream, []).append(chosen[role])
-        for key in [key for key in self._lanes if key not in rows]:
-            self._unheeded[key] = self._lanes.pop(key).seen
+        for key in [key for key in self._aligned if key not in rows]:
+            self._unheeded[key] = self._aligned.pop(key).seen
         for key, derivations in rows.items():
-            header, lane = self._headers[key], self._lanes.get(key)
-            if lane is None or lane.header.rate != header.rate:
-                seen = lane.seen if lane is not None else self._unheeded.get(key, 0)
+            header, aligned = self._headers[key], self._aligned.get(key)
+            if aligned is None or aligned.header.rate != header.rate:
+                seen = aligned.seen if aligned is not None else self._unheeded.get(key, 0)
                 obey = self._script.of_stream(key, seen) if self._script is not None else None
-                self._lanes[key] = AlignedStream(header, derivations, count=seen, obey=obey)
+                self._aligned[key] = AlignedStream(header, derivations, count=seen, obey=obey)
                 continue
-            lane.header, lane.open = header, key in self._open
-            if lane.derivations != tuple(derivations):
-                lane.rearrange(derivations)
+            aligned.header, aligned.open = header, key in self._open
+            if aligned.derivations != tuple(derivations):
+                aligned.rearrange(derivations)
 
     def _chosen(self) -> dict[Role, Derivation]:
         """Ask for a montage of the open streams; lost ones keep what no open one fills."""
@@ -120,18 +120,18 @@ class BedStreamSet:
     # --- time ----------------------------------------------------------------------------------
 
     def all_passed(self, time: float) -> bool:
-        """Say whether every channel has come to the last slot before a time."""
-        return bool(self._lanes) and all(
-            lane.latest is not None and lane.latest >= time - 1.0 / lane.header.rate
-            for lane in self
+        """Return whether every channel has come to the last slot before a time."""
+        return bool(self._aligned) and all(
+            aligned.latest is not None and aligned.latest >= time - 1.0 / aligned.header.rate
+            for aligned in self
         )
 
     def watermark(self) -> float | None:
         """Return how far every open stream has come; None before any sample."""
-        latest = [lane.latest for lane in self if lane.latest is not None]
+        latest = [aligned.latest for aligned in self if aligned.latest is not None]
         moving = [
-            -float("inf") if lane.latest is None else lane.latest
-            for key, lane in self._lanes.items()
+            -float("inf") if aligned.latest is None else aligned.latest
+            for key, aligned in self._aligned.items()
             if key in self._open
         ]
         if latest and moving:
@@ -149,7 +149,7 @@ class BedStreamSet:
             self._time = at
 
     def read_side_clock(self, reading: ClockReading) -> None:
-        """Take in a clock reading of a stream without a lane."""
+        """Read the clock of a stream that fills no role."""
         self._side_clocks.setdefault(reading.stream, OffsetTracker(reading.stream)).read(reading)
 
     def time_of(self, mark: Mark) -> float:

@@ -1,8 +1,8 @@
 """Where one bed's streams meet, by time, and become pages.
 
-A :class:`PageBuilder` takes a bed's arrivals in the order in which they come. It gives back one
+A :class:`PageBuilder` gets a bed's arrivals in the order in which they come. It gives back one
 page for each 30 s of the session's grid: never none, never two, whatever the streams did. It does
-no input or output and reads no clock. What it decides about time it tells in ``pop_decisions``,
+no input or output and reads no clock. ``pop_decisions`` returns what it decided about time,
 for the tape; given those decisions again (``obey``) it closes the same pages over the same
 samples.
 """
@@ -72,7 +72,7 @@ class PageBuilder:
         self.needs = needs
         self._grace_s = grace_s
         self._script = TapeDecisions(obey) if obey is not None else None
-        self._lanes = BedStreamSet(needs.roles, choose, self._script)
+        self._streams = BedStreamSet(needs.roles, choose, self._script)
         self._opened = 0
         self._anchor: float | None = None
         self._first_epoch = 0
@@ -103,37 +103,37 @@ class PageBuilder:
     def _open(self, opened: StreamOpened) -> None:
         """Add a stream that was found, or found again, perhaps with other channels."""
         header = opened.header
-        lane = self._lanes.get(header.key)
-        if lane is not None:
-            self._cut(lane, new_clock=self._lanes.is_new_outlet(header))
+        aligned = self._streams.get(header.key)
+        if aligned is not None:
+            self._cut(aligned, new_clock=self._streams.is_new_outlet(header))
         self._opened += 1
-        self._lanes.open(header, opened.at)
+        self._streams.open(header, opened.at)
         self._obey()
 
     def _lose(self, lost: StreamLost) -> None:
         """Close a stream that is gone; its derivations stay, without samples from now on."""
-        lane = self._lanes.get(lost.stream)
-        if lane is not None:
-            self._cut(lane)
-        self._lanes.lose(lost.stream, lost.at)
+        aligned = self._streams.get(lost.stream)
+        if aligned is not None:
+            self._cut(aligned)
+        self._streams.lose(lost.stream, lost.at)
 
     def _add_samples(self, chunk: Chunk) -> None:
-        lane = self._lanes.get(chunk.stream)
-        if lane is None:
-            self._lanes.pass_by(chunk.stream, len(chunk.stamps))
+        aligned = self._streams.get(chunk.stream)
+        if aligned is None:
+            self._streams.pass_by(chunk.stream, len(chunk.stamps))
         else:
-            self._stored(lane, lane.feed(chunk))
+            self._stored(aligned, aligned.feed(chunk))
 
     def _read_clock(self, reading: ClockReading) -> None:
-        lane = self._lanes.get(reading.stream)
-        if lane is None:
-            self._lanes.read_side_clock(reading)
+        aligned = self._streams.get(reading.stream)
+        if aligned is None:
+            self._streams.read_side_clock(reading)
         else:
-            self._stored(lane, lane.read(reading))
+            self._stored(aligned, aligned.read(reading))
 
     def time_of(self, mark: Mark) -> float:
         """Return when a mark was set, on the local clock."""
-        return self._lanes.time_of(mark)
+        return self._streams.time_of(mark)
 
     # --- the grid ------------------------------------------------------------------------------
 
@@ -150,7 +150,7 @@ class PageBuilder:
     def begin(self, anchor: float, *, first_epoch: int = 0) -> None:
         """Begin a grid: epoch 0 starts at ``anchor``, pages come from ``first_epoch`` on.
 
-        What came shortly before serves as context. A replay takes the grids of its tape instead.
+        What came shortly before serves as context. A replay uses the grids of its tape instead.
         """
         if self._script is None:
             self._follow(Anchored(anchor, first_epoch))
@@ -181,9 +181,9 @@ class PageBuilder:
     def watermark(self) -> float | None:
         """The data's own time: how far every open stream has come; None before any sample.
 
-        A stream that lags more than :data:`.lanes.SKEW_S` no longer holds it back.
+        A stream that lags more than :data:`.bed_streams.SKEW_S` no longer holds it back.
         """
-        return self._lanes.watermark()
+        return self._streams.watermark()
 
     # --- what is to be seen --------------------------------------------------------------------
 
@@ -195,30 +195,30 @@ class PageBuilder:
     @property
     def derivations(self) -> Mapping[Role, Derivation]:
         """The montage in force."""
-        return self._lanes.derivations
+        return self._streams.derivations
 
     @property
     def wants_reading(self) -> frozenset[str]:
         """Streams whose samples wait for a clock reading: measure them soon."""
-        return frozenset(lane.header.key for lane in self._lanes if lane.wants_reading)
+        return frozenset(aligned.header.key for aligned in self._streams if aligned.wants_reading)
 
     @property
     def all_since(self) -> float | None:
         """Since when every stream that fills a role has had samples; None before that."""
-        firsts = [lane.store.first for lane in self._lanes if lane.open]
+        firsts = [aligned.store.first for aligned in self._streams if aligned.open]
         begun = [first for first in firsts if first is not None]
         return max(begun) if begun and len(begun) == len(firsts) else None
 
     def passed(self, time: float) -> bool:
-        """Say whether every channel has come so far."""
-        return self._lanes.all_passed(time)
+        """Return whether every channel has come so far."""
+        return self._streams.all_passed(time)
 
     def glance(self, end: float) -> Page:
         """Cut the 30 s before ``end`` as a page is cut; the grid knows nothing of it."""
         needs = self.needs
         signals: dict[Role, Signal] = {}
-        for lane in self._lanes:
-            signals |= lane.signals(
+        for aligned in self._streams:
+            signals |= aligned.signals(
                 anchor=end,
                 start=-PAGE_S - needs.context_s,
                 seconds=needs.context_s + PAGE_S + needs.tail_s,
@@ -228,13 +228,13 @@ class PageBuilder:
 
     def states(self) -> tuple[AlignedStreamState, ...]:
         """Return how each stream fares."""
-        return tuple(lane.state() for lane in self._lanes)
+        return tuple(aligned.state() for aligned in self._streams)
 
     def recent(self, now: float, seconds: float = HEALTH_S) -> dict[Role, Signal]:
         """Return the last seconds of each channel, NaN where nothing came: for its health."""
         recent: dict[Role, Signal] = {}
-        for lane in self._lanes:
-            recent |= lane.signals(anchor=now - seconds, start=0.0, seconds=seconds)
+        for aligned in self._streams:
+            recent |= aligned.signals(anchor=now - seconds, start=0.0, seconds=seconds)
         return recent
 
     def pop_decisions(self) -> list[Decision]:
@@ -244,16 +244,16 @@ class PageBuilder:
 
     # --- within --------------------------------------------------------------------------------
 
-    def _cut(self, lane: AlignedStream, *, new_clock: bool = False) -> None:
-        """End a stream's segment; a replay does so where the tape says."""
+    def _cut(self, aligned: AlignedStream, *, new_clock: bool = False) -> None:
+        """End a stream's segment; a replay does so where the tape does."""
         if self._script is not None:
             return
-        self._stored(lane, lane.cut(new_clock=new_clock))
-        self._decided.append(StreamCut(lane.header.key, lane.mapped))
+        self._stored(aligned, aligned.cut(new_clock=new_clock))
+        self._decided.append(StreamCut(aligned.header.key, aligned.mapped))
 
-    def _stored(self, lane: AlignedStream, times: FloatArray) -> None:
-        """Note what a lane decided and stored; forget what no page will need."""
-        self._decided += lane.take_decided()
+    def _stored(self, aligned: AlignedStream, times: FloatArray) -> None:
+        """Note what a stream decided and stored; forget what no page will need."""
+        self._decided += aligned.take_decided()
         if not len(times):
             return
         if self._anchor is not None:
@@ -261,8 +261,8 @@ class PageBuilder:
             if times[0] < closed:
                 begun = self._anchor + self._first_epoch * PAGE_S
                 self._late += int(times.searchsorted(closed) - times.searchsorted(begun))
-        elif lane.latest is not None and not self._script:
-            lane.store.drop_before(lane.latest - self.needs.context_s - _HISTORY_S)
+        elif aligned.latest is not None and not self._script:
+            aligned.store.drop_before(aligned.latest - self.needs.context_s - _HISTORY_S)
         self._obey()
 
     def _is_due(self, now: float) -> bool:
@@ -273,7 +273,7 @@ class PageBuilder:
         if now >= complete + self._grace_s:
             return True
         # Stamps alone close no page that has not passed: they may lie.
-        return now >= end and self._lanes.all_passed(complete)
+        return now >= end and self._streams.all_passed(complete)
 
     def _close(self, made_it: Mapping[str, int] | None = None) -> Page:
         """Cut the next page from the samples that came, or from those that came in time live."""
@@ -281,19 +281,19 @@ class PageBuilder:
         needs, start = self.needs, self._epoch * PAGE_S
         signals: dict[Role, Signal] = {}
         samples: dict[str, int] = {}
-        for lane in self._lanes:
-            key = lane.header.key
-            samples[key] = lane.store.stored if made_it is None else made_it.get(key, 0)
-            signals |= lane.signals(
+        for aligned in self._streams:
+            key = aligned.header.key
+            samples[key] = aligned.store.stored if made_it is None else made_it.get(key, 0)
+            signals |= aligned.signals(
                 anchor=self._anchor,
                 start=start - needs.context_s,
                 seconds=needs.context_s + PAGE_S + needs.tail_s,
                 stored=samples[key],
             )
             page = self._anchor + start
-            self._late += lane.store.count_after(samples[key], page, page + PAGE_S)
-            kept_s = needs.context_s + needs.spare_s + 2.0 / lane.header.rate
-            lane.store.drop_before(page + PAGE_S - kept_s)
+            self._late += aligned.store.count_after(samples[key], page, page + PAGE_S)
+            kept_s = needs.context_s + needs.spare_s + 2.0 / aligned.header.rate
+            aligned.store.drop_before(page + PAGE_S - kept_s)
         ordered = {role: signals[role] for role in needs.roles if role in signals}
         closed = Page(self._epoch, MappingProxyType(ordered), needs.context_s, needs.tail_s)
         self._decided.append(PageClosed(self._epoch, self._opened, samples))
@@ -301,9 +301,9 @@ class PageBuilder:
         return closed
 
     def _obey(self) -> None:
-        """Do what the tape says was done, as far as the samples for it have come."""
+        """Do what the tape recorded, as far as the samples for it have come."""
         while self._script:
-            stored = {lane.header.key: lane.store.stored for lane in self._lanes}
+            stored = {aligned.header.key: aligned.store.stored for aligned in self._streams}
             decision = self._script.next_due(self._opened, stored)
             if decision is None:
                 return

@@ -1,4 +1,4 @@
-"""What came for a bed lately: enough to go on from there, as if nothing had been before."""
+"""A bed's newest arrivals: enough to go on from there, as if nothing had been before."""
 
 from __future__ import annotations
 

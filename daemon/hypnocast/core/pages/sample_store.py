@@ -1,7 +1,7 @@
 """Samples with their times, and how they come to lie on the session's grid.
 
 Slot *k* of a channel lies at ``anchor + k / rate``, with the channel's own nominal rate. A slot
-takes the sample nearest to it in time if one is within three quarters of an interval, else it
+holds the sample nearest to it in time if one is within three quarters of an interval, else it
 stays NaN: nothing is interpolated, and a clock that runs 200 ppm slow or fast leaves no hole.
 """
 
@@ -40,7 +40,7 @@ class _Block:
         """Whether every value is known."""
 
     def put(self, at: slice, times: FloatArray, values: FloatArray) -> None:
-        """Take in samples, to the last bit."""
+        """Add samples, to the last bit."""
         self.times[at] = times
         steps = values * STEPS_PER_MICROVOLT
         if not np.abs(steps).max(initial=0.0) < -_UNKNOWN:  # nor is NaN less than anything
@@ -135,7 +135,7 @@ class SampleStore:
     ) -> tuple[FloatArray, FloatArray]:
         """Return times and values, (rows, samples), of all samples between two times.
 
-        And of some before and after them, for whole blocks are taken. With ``stored``, of the
+        And of some before and after them, because whole blocks are read. With ``stored``, of the
         first so many samples only.
         """
         left = len(self) if stored is None else self.kept_of(stored)
@@ -178,7 +178,7 @@ def place(
 ) -> FloatArray:
     """Lay samples on slots ``first … first + slots - 1`` of a grid; (rows, slots), NaN elsewhere.
 
-    Of two samples equally near to a slot the earlier is taken. The result depends on the samples
+    Of two samples equally near to a slot the earlier is used. The result depends on the samples
     only, however they came.
     """
     grid = np.full((len(values), slots), np.nan)

@@ -12,7 +12,7 @@ from hypnocast.core.types import PAGE_S, Pixels, Role
 
 _LEFT, _RIGHT, _TOP, _BOTTOM = 148, 14, 26, 22
 _SCALES = 84
-"""Room for a scale and for what stands between it and the name."""
+"""Room for a scale and for what lies between it and the name."""
 _PAPER, _INK = (24, 24, 24), (208, 208, 208)
 _NO_NAMES: Mapping[Role, str] = {}
 

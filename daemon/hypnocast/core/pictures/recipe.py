@@ -1,7 +1,7 @@
 """Recipes: how a page is drawn, as data.
 
-A recipe is a TOML text. Everything that decides a pixel stands in it or in the renderer, so its
-digest, taken over the data and not over the text, says whether two pictures are comparable.
+A recipe is a TOML text. Everything that decides a pixel is in it or in the renderer, so its
+digest, computed over the data and not over the text, shows whether two pictures are comparable.
 """
 
 from __future__ import annotations

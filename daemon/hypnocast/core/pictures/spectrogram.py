@@ -45,7 +45,7 @@ def spectrograms(
         whole = known.all()
         pieces = (cut if whole else np.where(known, cut, 0.0)).take(frames)
         pieces *= taper
-        # Cut before the power is taken: most frequencies are above what is shown.
+        # Cut before the power is computed: most frequencies are above what is shown.
         power = np.abs(np.fft.rfft(pieces, axis=1)[:, lowest : lowest + look.rows]) ** 2
         power *= gain
         if not whole:

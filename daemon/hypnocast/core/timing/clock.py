@@ -1,9 +1,9 @@
 """From a sender's clock to the local LSL clock: measured now and then, smoothed, decided once.
 
 Every few seconds, off the reading path, a port measures how far a sender's clock is from ours.
-:class:`OffsetTracker` makes a smooth line of these readings and says, as a list of
-:class:`ClockSegment`, which line holds from which sample on. What it has said it never takes
-back, so that the mapping of a sample cannot depend on how the samples were chunked, can be
+:class:`OffsetTracker` makes a smooth line of these readings and reports, as a list of
+:class:`ClockSegment`, which line holds from which sample on. It never withdraws a segment,
+so that the mapping of a sample cannot depend on how the samples were chunked, can be
 written to the tape, and can be obeyed in replay.
 
 Only steady clocks appear here. A step of the host's wall clock moves nothing.
@@ -107,7 +107,7 @@ class DriftLine:
         return self.level + self.slope * dt
 
     def advance(self, dt: float, value: float | None) -> None:
-        """Go on by ``dt`` seconds and take in the value seen there (None: nothing usable)."""
+        """Go on by ``dt`` seconds and add the value seen there (None: nothing usable)."""
         forget = 2.0 ** (dt / self._half_life)
         pab = self._pab + dt * self._pbb
         paa = (self._paa + dt * (self._pab + pab)) * forget
@@ -138,7 +138,7 @@ class OffsetTracker:
         self._suspects: list[tuple[float, float]] = []
 
     def read(self, reading: ClockReading, *, expect_step: bool = False) -> ClockSegment | None:
-        """Take a reading; return the segment it decides, if it decides one.
+        """Add a reading; return the segment it decides, if it decides one.
 
         With ``expect_step`` the samples themselves show that the clock was set, and one reading
         off the line is enough.

@@ -1,7 +1,7 @@
 """Sample times from jittery stamps: causal, and blind to how the samples were chunked.
 
-Samples are counted since the segment began and taken in blocks of about a quarter of a second.
-The times of a block are foretold from a line learnt over the blocks before it, so they are known
+Samples are counted since the segment began and handled in blocks of about a quarter of a second.
+The times of a block are predicted from a line learnt over the blocks before it, so they are known
 as soon as a sample comes. Where stamps leave that line for good, samples are missing (or the
 sender's clock moved): a new segment begins there. Counting never bridges a gap; time decides.
 """
@@ -90,9 +90,9 @@ class Dejitter:
         self._start = 0
         """Number of the first sample of the block at hand, in the segment."""
         self._block: FloatArray = _NOTHING
-        """The block at hand, not whole yet: stamps, their times already told."""
+        """The block at hand, not whole yet: stamps whose times are known already."""
         self._held: FloatArray = _NOTHING
-        """Stamps off the line (or before there is one), their times not told yet."""
+        """Stamps off the line (or before there is one), whose times are not known yet."""
         self._holding = True
         self._jitter = _FIRST_JITTER_S
         self._wander = _FIRST_WANDER_S
@@ -121,7 +121,7 @@ class Dejitter:
         return max(JUMP_S, JUMP_INTERVALS * self._interval, JUMP_JITTERS * jitter)
 
     def feed(self, stamps: FloatArray) -> FloatArray:
-        """Take stamps; return the times of the samples that are now known."""
+        """Add stamps; return the times of the samples that are now known."""
         times: list[FloatArray] = []
         while len(stamps):
             if self._holding or self._line is None:
@@ -135,7 +135,7 @@ class Dejitter:
     # --- on the line ---------------------------------------------------------------------------
 
     def _run(self, line: DriftLine, stamps: FloatArray, times: list[FloatArray]) -> FloatArray:
-        """Tell the times of stamps on the line; return those from the first one off it."""
+        """Give the times of stamps on the line; return those from the first one off it."""
         known, length = len(self._block), self._length
         data = np.concatenate((self._block, stamps)) if known else stamps
         count = self._start + np.arange(len(data), dtype=np.float64)

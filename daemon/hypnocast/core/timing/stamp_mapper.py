@@ -3,10 +3,10 @@
 A :class:`StampMapper` follows one stream. It waits for the first clock reading, switches to a
 new segment at the first sample stamped for it, and notices on the samples themselves that their
 sender's clock was set: stamps that fall back, or lie ahead of the time at which they arrived.
-Such samples wait for the next reading, which says where they belong.
+Such samples wait for the next reading, which shows where they belong.
 
 No sample is later than the local clock allows. One that would be is refused: it has no time, it
-moves nothing, and the tape says so by a segment of its own (:data:`.clock.REFUSED`).
+moves nothing, and the tape records so by a segment of its own (:data:`.clock.REFUSED`).
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from hypnocast.core.timing.clock import REFUSED, ClockSegment, OffsetTracker
 from hypnocast.core.types import ClockReading, FloatArray
 
 PATIENCE_S = 12.0
-"""So many seconds of samples wait for a clock reading; then the best guess is taken."""
+"""So many seconds of samples wait for a clock reading; then the best guess is used."""
 
 FIRST_PATIENCE_S = 5.0
 """Likewise for a stream's first reading."""
@@ -109,7 +109,7 @@ class StampMapper:
         return decided
 
     def read(self, reading: ClockReading) -> FloatArray:
-        """Take a clock reading; return the local times of samples that waited for it."""
+        """Add a clock reading; return the local times of samples that waited for it."""
         if self._obeys or (self._segment is not None and self._segment.why == "foreign"):
             return _NOTHING
         held_as_set = self._segment is not None and len(self._waiting) > 0
@@ -121,7 +121,7 @@ class StampMapper:
         return self._advance()
 
     def feed(self, stamps: FloatArray, arrived: float = 0.0) -> FloatArray:
-        """Take stamps; return the local times of the samples that can be mapped now.
+        """Add stamps; return the local times of the samples that can be mapped now.
 
         The time of a sample that was refused is NaN.
         """
@@ -250,7 +250,7 @@ class StampMapper:
             offset = 0.0
         if offset is None:
             return False
-        # Most of a second's stamps tell whether a clock is foreign; one may be wrong.
+        # Most of a second's stamps show whether a clock is foreign; one may be wrong.
         near = np.abs(stamps - np.median(stamps)) < FOREIGN_S
         typical = float(stamps[near][-1]) if near.any() else float(stamps[-1])
         if self._arrived and abs(typical + offset - self._arrived) > FOREIGN_S:
@@ -298,7 +298,7 @@ class StampMapper:
         return segment, first if reached[first] else len(stamps)
 
     def _jumps_by(self, stamps: FloatArray, segment: ClockSegment) -> NDArray[np.bool_]:
-        """Say at which samples the stamps jump by just what the clock was set."""
+        """Return at which samples the stamps jump by just what the clock was set."""
         assert self._segment is not None  # noqa: S101
         stepped = self._segment.at(segment.from_stamp) - segment.offset
         before = self._last if self._last is not None else float(stamps[0])

@@ -37,7 +37,7 @@ class TapeDecisions:
         ]
 
     def next_due(self, opened: int, stored: Mapping[str, int]) -> GridDecision | None:
-        """Take the next decision about the grid, once the samples for it have come."""
+        """Return the next decision about the grid, once the samples for it have come."""
         if not self._grid:
             return None
         first = self._grid[0]
@@ -49,7 +49,7 @@ class TapeDecisions:
         return self._grid.popleft()
 
     def until_end(self) -> list[GridDecision]:
-        """Take what is left of the grid that runs: its samples are not going to come."""
+        """Return what is left of the grid that runs: its samples are not going to come."""
         left: list[GridDecision] = []
         while self._grid and not isinstance(self._grid[0], Anchored):
             left.append(self._grid.popleft())

@@ -1,1 +1,1 @@
-"""From a model's opinions to verdicts: calibration, and what the pages before say."""
+"""From a model's opinions to verdicts: calibration, and what the pages before imply."""

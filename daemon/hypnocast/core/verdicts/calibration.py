@@ -1,4 +1,4 @@
-"""The numbers that lead from what a model says to what Hypnocast says.
+"""The numbers that lead from a model's answers to Hypnocast's verdicts.
 
 They lie in the pack (``[calibration]`` of ``pack.toml``) and are used by :mod:`.decide`. Each
 type refuses numbers that cannot be: the reader of the pack names the path of the fault.
@@ -116,7 +116,7 @@ class Logistic(PackTomlTable, frozen=True, kw_only=True, tag_field="kind", tag="
 class Corrected(PackTomlTable, frozen=True, kw_only=True, tag_field="kind", tag="corrected"):
     """A forward filter and a logistic that corrects it: their logarithms are added.
 
-    The filter knows how nights go on; the logistic knows what this model tends to say.
+    The filter knows how nights go on; the logistic knows how this model tends to err.
     """
 
     filter: HiddenMarkov
@@ -132,14 +132,14 @@ SequenceModel = HiddenMarkov | Logistic | Corrected
 
 
 class Calibration(PackTomlTable, frozen=True, kw_only=True):
-    """From what the model says to what Hypnocast says."""
+    """From a model's answers to Hypnocast's verdicts."""
 
     temperature: Positive = 1.0
     """The model's log-probabilities are divided by it, then normalised again."""
     prior: StageVector
     """Stage shares that the model's training weighed in, so that they can be divided out."""
     sequence: SequenceModel | None = None
-    """What the pages before say of this one; None: each page stands for itself."""
+    """What the pages before imply for this one; None: each page is judged alone."""
     review_below: Share = 0.5
     """Default confidence under which a page is marked for review."""
 

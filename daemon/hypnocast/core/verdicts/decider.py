@@ -1,7 +1,7 @@
 """From opinions to verdicts: calibration, the pages before, provisional and terminal.
 
 A :class:`Decider` holds a pack's numbers and nothing else. What it knows of a night is a
-frozen :class:`NightState` that every call takes and gives back, so a state may be kept,
+frozen :class:`NightState` that every call gets and gives back, so a state may be kept,
 compared, thrown away or rebuilt from the journal at any time.
 
 The protocol of one page, where the pack looks at the page after it:
@@ -45,7 +45,7 @@ class NightState:
 
     @property
     def newest(self) -> int:
-        """The first epoch of which nothing has been said yet."""
+        """The first epoch without any verdict yet."""
         return self.pending[-1].epoch + 1 if self.pending else self.next_epoch
 
 
@@ -58,7 +58,7 @@ class Decider:
     """Whether the pack looks at the page after, so that first opinions are provisional."""
 
     def step(self, state: NightState, opinion: Opinion) -> tuple[NightState, Staged]:
-        """Take an opinion: the first of a new page, or the second of the oldest provisional one.
+        """Add an opinion: the first of a new page, or the second of the oldest provisional one.
 
         Epochs passed over between the newest page and a new one carry no evidence.
         """
@@ -100,7 +100,7 @@ class Decider:
         return NightState(next_epoch=epoch + 1, memory=memory), tuple(settled)
 
     def rebuild(self, past: Iterable[tuple[int, Opinion | None]]) -> NightState:
-        """Follow a night again from its terminal pages: what was said of each, None if withheld."""
+        """Follow a night again from its terminal pages: the opinion of each, None if withheld."""
         state = NightState()
         for epoch, opinion in past:
             if opinion is None:

@@ -1,9 +1,9 @@
-"""What the pages before say of a page: small causal filters over a night's log-probabilities.
+"""What the pages before imply for a page: small causal filters over a night's log-probabilities.
 
-A filter is a pure function with a frozen memory: ``follow`` takes the memory and one page's
+A filter is a pure function with a frozen memory: ``follow`` gets the memory and one page's
 calibrated log-probabilities and gives the stage probabilities and the next memory; ``skip``
 does the same for a page without evidence. Ten pages in a row without evidence clear the
-memory: after five minutes nobody knows any more what the sleeper did.
+memory: after five minutes the sleeper may be in any stage.
 
 Everything is float64 and in log-space, and the same numbers in give the same numbers out.
 """
@@ -71,9 +71,9 @@ def follow(
     evidence: FloatArray,
     coverage: float = 1.0,
 ) -> tuple[FilterMemory, FloatArray]:
-    """Take in one page; return what is known now, and the page's log-probabilities.
+    """Add one page; return what is known now, and the page's log-probabilities.
 
-    ``coverage`` is the share of the page that came: less of it says less.
+    ``coverage`` is the share of the page that came: the less, the less it counts.
     """
     match model:
         case None:

@@ -27,7 +27,7 @@ _WORD: Final = re.compile(r"[A-Z][a-z]{2,}")
 
 
 def why_personal(code: str) -> str | None:
-    """Say what a code looks like, if it looks like a person; it is never more than a guess."""
+    """Return what a code looks like, if it looks like a person; it is never more than a guess."""
     if any(date.search(code) for date in _DATES):
         return "a date, perhaps of birth"
     words = [word for word in _WORD.findall(code) if word.casefold() not in _HARMLESS]

@@ -8,7 +8,7 @@ from typing import Any, Final, Literal
 
 import msgspec
 
-from hypnocast.core.wire import commands, notices, payloads
+from hypnocast.core.wire import commands, notices, payloads, traces
 from hypnocast.core.wire.topics import Topics
 
 Json = dict[str, Any]
@@ -111,6 +111,16 @@ def _payloads() -> tuple[_Payload, ...]:
             "send",
             retained=False,
             summary="Verdicts on the last 30 s between page closes, if switched on.",
+            qos=0,
+        ),
+        _Payload(
+            "traces",
+            "traces",
+            topics.traces(bed),
+            traces.Traces,
+            "send",
+            retained=False,
+            summary="The newest second of every channel, if switched on: for people's eyes.",
             qos=0,
         ),
         _Payload(

@@ -55,19 +55,23 @@ class Topics:
         return f"{self.prefix}/bed/{bed}/rolling"
 
     def notice(self, bed: str) -> str:
-        """Return the topic on which it is said that a rule of the lab's own was met."""
+        """Return the topic of notices: a rule of the lab's own was met."""
         return f"{self.prefix}/bed/{bed}/notice"
+
+    def traces(self, bed: str) -> str:
+        """Return the topic of the signals themselves, second by second."""
+        return f"{self.prefix}/bed/{bed}/traces"
 
     def explanation(self, bed: str) -> str:
         """Return the topic of what the newest explained page's stage rests on: retained."""
         return f"{self.prefix}/bed/{bed}/explanation"
 
     def beside(self, bed: str) -> str:
-        """Return the topic of what the packs beside say of the night: retained."""
+        """Return the topic of the opinions of packs beside: retained."""
         return f"{self.prefix}/bed/{bed}/beside"
 
     def command(self, bed: str) -> str:
-        """Return the topic on which commands are taken."""
+        """Return the topic on which commands come in."""
         return f"{self.prefix}/bed/{bed}/command"
 
     def reply(self, bed: str) -> str:

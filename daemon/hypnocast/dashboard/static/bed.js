@@ -7,6 +7,7 @@ import { listen, prepare } from "./live.js";
 import { showBeside } from "./beside.js";
 import { legend, nightCharts, table } from "./night.js";
 import { pagePanel, showShares } from "./page.js";
+import { movingTraces } from "./traces.js";
 import { LEVELS, bedName, hm, lasting, metWords, percent } from "./words.js";
 
 const bed = decodeURIComponent(location.pathname.split("/").at(-1));
@@ -27,8 +28,10 @@ actions(bed, () => room);
 prepare(() => charts.repaint());
 const live = listen(`/api/bed/${encodeURIComponent(bed)}/live`, {
   room: show,
+  traces: (seconds) => traces.add(seconds),
   gone: () => say(by("empty"), `The broker tells nothing of ${bedName(bed)}.`),
 });
+const traces = movingTraces(() => live.now());
 setInterval(() => room && second(room.card), 1000);
 
 function show(next) {

@@ -10,12 +10,13 @@ from collections.abc import Callable, Iterable, Sequence
 
 from hypnocast.core.montage.choice import Montage
 from hypnocast.core.night.session import SessionKeeper
+from hypnocast.core.pages.moving_traces import MovingTraces
 from hypnocast.core.pages.page_builder import PageBuilder
 from hypnocast.core.timing.decisions import Decision
 from hypnocast.core.types import Arrival, Mark, StreamHeader
 from hypnocast.live.bed.bed_sessions import BedSessions
-from hypnocast.live.bed.bed_updates import Item
-from hypnocast.live.bed.page_drawing import PageTrace
+from hypnocast.live.bed.bed_updates import Item, TracesSeen
+from hypnocast.live.bed.page_drawing import DrawingSettings
 from hypnocast.live.bed.page_sender import PageSender
 from hypnocast.live.bed.signal_health import HealthReports
 from hypnocast.live.bed.stream_intake import ChangeTape, Decided, StreamIntake
@@ -30,7 +31,7 @@ class BedPipeline:
     def __init__(
         self,
         keeper: SessionKeeper,
-        tracing: PageTrace,
+        drawing: DrawingSettings,
         choose: Callable[[Sequence[StreamHeader]], Montage],
         send: Callable[[Item], None],
         *,
@@ -41,23 +42,25 @@ class BedPipeline:
         obey: Iterable[Decision] | None = None,
         heeds: Callable[[StreamHeader], bool] = lambda _: True,
     ) -> None:
-        """Take the session keeper, how pages are drawn, and where items go.
+        """Keep the session keeper, how pages are drawn, and where items go.
 
         ``decided`` gets what is decided about time, for the tape; ``change_tape`` begins a new
         one with what came lately. ``obey`` are the decisions of a tape that is replayed. Markers
         begin, change and end a night only where ``heeds`` allows it to their stream.
         """
         script = list(obey) if obey is not None else None
-        self._tracing = tracing
+        self._drawing = drawing
+        self._send = send
         self._auto = auto
         self._intake = StreamIntake(
-            tracing, choose, decided=decided, change_tape=change_tape, obey=script
+            drawing, choose, decided=decided, change_tape=change_tape, obey=script
         )
-        self._pages = PageSender(tracing, send)
+        self._pages = PageSender(drawing, send)
         self.sessions = BedSessions(
             keeper, self._intake, self._pages, send, utc_of=utc_of, heeds=heeds, script=script
         )
-        self._health = HealthReports(tracing.needed, tracing.mains_hz, send)
+        self._traces = MovingTraces() if drawing.traces else None
+        self._health = HealthReports(drawing.needed, drawing.mains_hz, send)
         self._flowing_since: float | None = None
         self._last_activity = float("-inf")
         self._now = 0.0
@@ -97,6 +100,8 @@ class BedPipeline:
         self._pages.send_glimpse(
             self._builder, self.sessions.running, now, lambda at: self.sessions.moment(at).utc
         )
+        if self._traces is not None and (cut := self._traces.cut(self._builder, now)):
+            self._send(TracesSeen(self.sessions.moment(cut[0]).utc, cut[1]))
         self._intake.write_decisions()
         if self._health.due(now):
             at_utc, also = self.sessions.moment(now).utc, self.sessions.marker_problems(now)
@@ -134,7 +139,7 @@ class BedPipeline:
         filled = self._builder.derivations
         streams = {
             filled[role].stream
-            for group in self._tracing.needed
+            for group in self._drawing.needed
             for role in group
             if role in filled
         }

@@ -38,7 +38,7 @@ class BedSessions:
         heeds: Callable[[StreamHeader], bool],
         script: Sequence[Decision] | None,
     ) -> None:
-        """Take what to work with; ``script`` are the decisions of a tape that is replayed."""
+        """Keep what to work with; ``script`` are the decisions of a tape that is replayed."""
         self._keeper = keeper
         self._intake = intake
         self._pages = pages
@@ -144,7 +144,7 @@ class BedSessions:
             self._marks.refused(error, now)
 
     def marker_problems(self, now: float) -> tuple[str, ...]:
-        """Return what went wrong lately with markers."""
+        """Return what went wrong recently with markers."""
         return self._marks.problems(now)
 
     def _act(self, meaning: MarkMeaning, at: Moment, now: float) -> None:
@@ -180,6 +180,9 @@ class BedSessions:
         if session.reanchored:
             why = "after a reboot the grid was found again by UTC"
             self._send(Changed(SessionChange("reanchored", session, why, moment)))
+        if resumed.missed:
+            text = f"the daemon was down: pages {resumed.missed[0]} to {resumed.missed[-1]}"
+            self._send(Noted(session, session.start_of(resumed.missed[0]), text, "gap"))
         for epoch in resumed.missed:
             self._pages.send_missed(session, epoch)
         if session.phase is Phase.ENDED:

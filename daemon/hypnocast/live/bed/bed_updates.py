@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Literal
 
 from hypnocast.core.night.session import Session, SessionChange
 from hypnocast.core.pages.aligned_stream import AlignedStreamState
+from hypnocast.core.pages.moving_traces import Envelope
 from hypnocast.core.types import Derivation, Flag, Gap, Page, Picture, Role, StreamHeader
 from hypnocast.core.wire.payloads import Evidence
 
@@ -22,7 +24,7 @@ class Timings:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class TracedPage:
+class ClosedPage:
     """A page of a recording session, drawn, or a gap."""
 
     session: Session
@@ -48,11 +50,13 @@ class Changed:
 
 @dataclass(frozen=True, slots=True)
 class Noted:
-    """A text from a marker stream that asks for nothing."""
+    """Something to remember of the night that changes nothing."""
 
     session: Session
     at_utc: float
     text: str
+    kind: Literal["note", "gap"] = "note"
+    """A gap: pages over which nobody watched."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,4 +95,12 @@ class Glimpsed:
     """Milliseconds from the window's end until it was drawn."""
 
 
-Item = TracedPage | Changed | Noted | SignalsSeen | Glimpsed
+@dataclass(frozen=True, slots=True, eq=False)
+class TracesSeen:
+    """The newest second of every channel, for screens that show them moving."""
+
+    start_utc: float
+    channels: Mapping[Role, Envelope]
+
+
+Item = ClosedPage | Changed | Noted | SignalsSeen | Glimpsed | TracesSeen

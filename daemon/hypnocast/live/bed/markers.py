@@ -20,14 +20,14 @@ BURST, PER_SECOND = 20.0, 2.0
 """As many as commands may come."""
 
 SHOWN_S = 60.0
-"""So long after it happened a problem is told."""
+"""So long after it happened a problem is shown."""
 
 
 class Markers:
     """Decides about the markers of one bed, one after the other."""
 
     def __init__(self, heeds: Callable[[StreamHeader], bool]) -> None:
-        """Take which streams the configuration names: only their markers act."""
+        """Keep which streams the configuration names: only their markers act."""
         self._heeds = heeds
         self._notes = Budget(BURST, PER_SECOND)
         self._acts = Budget(BURST, PER_SECOND)
@@ -56,11 +56,11 @@ class Markers:
         return plain(mark.text.strip(), NOTE_CHARS)
 
     def refused(self, error: CommandError, now: float) -> None:
-        """Take note that what a marker asked for cannot be."""
+        """Note that what a marker asked for cannot be."""
         self._wrong["refused"] = (f"a marker is not obeyed: {error}", now)
 
     def problems(self, now: float) -> tuple[str, ...]:
-        """Return what went wrong lately."""
+        """Return what went wrong recently."""
         return tuple(text for text, at in self._wrong.values() if now - at < SHOWN_S)
 
     def _within(self, budget: Budget, mark: Mark) -> bool:
@@ -69,7 +69,7 @@ class Markers:
         self._left_out += 1
         if (self._left_out - 1).bit_length() == self._left_out.bit_length():
             self._wrong["rate"] = (self._wrong["rate"][0], mark.arrived)
-            return False  # told anew at each power of two: a flood fills no log
+            return False  # logged anew at each power of two: a flood fills no log
         text = (
             f"{self._left_out} markers came faster than {PER_SECOND:g} a second: not in the notes"
         )

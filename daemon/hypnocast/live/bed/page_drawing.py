@@ -15,8 +15,8 @@ from hypnocast.core.wire.payloads import Evidence
 
 
 @dataclass(frozen=True, slots=True)
-class PageTrace:
-    """How every bed is traced."""
+class DrawingSettings:
+    """How every bed's pages are drawn."""
 
     recipe: Recipe
     needed: tuple[tuple[Role, ...], ...]
@@ -25,6 +25,8 @@ class PageTrace:
     grace_s: float
     hop_s: float | None = None
     """Between two glimpses of the last 30 s; None: there are none."""
+    traces: bool = False
+    """Whether the signals themselves are shown, second by second."""
     measure: bool = False
     """Whether evidence is measured on every page."""
     samples: SampleRecipe | None = None
@@ -46,22 +48,22 @@ class PageTrace:
         return PageNeeds(roles, self.recipe.context_s, self.recipe.tail_s, spare_s)
 
 
-def load_libraries(tracing: PageTrace) -> None:
+def load_libraries(settings: DrawingSettings) -> None:
     """Load what drawing, keeping and measuring need, before threads compete for the interpreter."""
     from PIL import Image
 
     Image.preinit()
     load_filters()
-    if tracing.measure:
+    if settings.measure:
         import hypnocast.core.evidence.measures  # noqa: F401 - that it is loaded is all
 
 
 class PageDrawing:
     """Draws the pages of one bed."""
 
-    def __init__(self, tracing: PageTrace) -> None:
-        """Take how pages are traced."""
-        self._tracing = tracing
+    def __init__(self, settings: DrawingSettings) -> None:
+        """Keep how pages are drawn."""
+        self._settings = settings
         self._tones: list[float] = []
 
     def begin(self) -> None:
@@ -70,21 +72,21 @@ class PageDrawing:
 
     def draw(self, page: Page, against: Reason | None = None) -> Picture | Gap:
         """Draw a page, unless there is something against it."""
-        tracing = self._tracing
-        roles = tracing.own_roles
-        quality = assess(page, roles, tracing.mains_hz)
+        settings = self._settings
+        roles = settings.own_roles
+        quality = assess(page, roles, settings.mains_hz)
         channels = {role: name for role, name in page.channels.items() if role in roles}
-        reason = against or verdict_on(quality, tracing.needed, tracing.min_coverage)
+        reason = against or verdict_on(quality, settings.needed, settings.min_coverage)
         if reason is not None:
             return Gap(page.epoch, reason, quality, channels)
-        picture = draw_page(page, tracing.recipe, tracing.mains_hz, quality, channels)
-        if tracing.samples is None:
+        picture = draw_page(page, settings.recipe, settings.mains_hz, quality, channels)
+        if settings.samples is None:
             return picture
-        return replace(picture, samples=sample(page, tracing.samples, tracing.mains_hz))
+        return replace(picture, samples=sample(page, settings.samples, settings.mains_hz))
 
     def measure(self, page: Page, drawn: Picture | Gap) -> Evidence | None:
         """Measure the evidence on a page that was drawn, if that is wanted."""
-        if not self._tracing.measure or isinstance(drawn, Gap):
+        if not self._settings.measure or isinstance(drawn, Gap):
             return None
         from hypnocast.core.evidence.measures import chin_tone, measure
 

@@ -9,8 +9,8 @@ from hypnocast.core.night.session import Session
 from hypnocast.core.pages.page_builder import PageBuilder
 from hypnocast.core.pages.rolling_windows import RollingWindows
 from hypnocast.core.types import PAGE_S, Gap, Page, Reason
-from hypnocast.live.bed.bed_updates import Glimpsed, Item, Timings, TracedPage
-from hypnocast.live.bed.page_drawing import PageDrawing, PageTrace
+from hypnocast.live.bed.bed_updates import ClosedPage, Glimpsed, Item, Timings
+from hypnocast.live.bed.page_drawing import DrawingSettings, PageDrawing
 
 _BY_ABSENCE = (Reason.LOW_COVERAGE, Reason.MISSING_CHANNEL)
 """Why a page is a gap that the daemon itself missed for the most part."""
@@ -19,12 +19,12 @@ _BY_ABSENCE = (Reason.LOW_COVERAGE, Reason.MISSING_CHANNEL)
 class PageSender:
     """Draws and sends the pages of one bed."""
 
-    def __init__(self, tracing: PageTrace, send: Callable[[Item], None]) -> None:
-        """Take how pages are drawn, and where they go."""
-        self._tracing = tracing
+    def __init__(self, settings: DrawingSettings, send: Callable[[Item], None]) -> None:
+        """Keep how pages are drawn, and where they go."""
+        self._settings = settings
         self._send = send
-        self._drawing = PageDrawing(tracing)
-        self._windows = RollingWindows(tracing.hop_s) if tracing.hop_s is not None else None
+        self._drawing = PageDrawing(settings)
+        self._windows = RollingWindows(settings.hop_s) if settings.hop_s is not None else None
         self._resumed_at: tuple[str, int] | None = None
         """The session that was resumed, and the page in which that was."""
 
@@ -38,7 +38,7 @@ class PageSender:
 
     def send_missed(self, session: Session, epoch: int) -> None:
         """Send a page that passed while the daemon was down."""
-        self._send(TracedPage(session, Gap(epoch, Reason.DAEMON_DOWN), Timings()))
+        self._send(ClosedPage(session, Gap(epoch, Reason.DAEMON_DOWN), Timings()))
 
     def send_page(self, page: Page, session: Session, now: float, *, over: bool) -> None:
         """Draw a page, or find why not; ``over``: the session ended in the middle of it."""
@@ -53,8 +53,8 @@ class PageSender:
             closed = max(0.0, now - session.anchor_lsl - (page.epoch + 1) * PAGE_S) * 1000.0
         timings = Timings(closed, None if closed is None else closed + drawn_ms)
         evidence = self._drawing.measure(page, outcome)
-        goes_on = page if self._tracing.beside else None
-        self._send(TracedPage(session, outcome, timings, evidence, goes_on))
+        goes_on = page if self._settings.beside else None
+        self._send(ClosedPage(session, outcome, timings, evidence, goes_on))
 
     def send_glimpse(
         self,
@@ -66,7 +66,7 @@ class PageSender:
         """Draw the last 30 s, where a rolling verdict is due."""
         if self._windows is None or session is None or builder.anchor is None:
             return
-        tail_s, grace_s = builder.needs.tail_s, self._tracing.grace_s
+        tail_s, grace_s = builder.needs.tail_s, self._settings.grace_s
         end = self._windows.due(
             builder.anchor,
             now - tail_s,

@@ -22,7 +22,7 @@ class HealthReports:
     """Reports now and then how the signals of one bed do."""
 
     def __init__(self, needed: Needed, mains_hz: int, send: Callable[[Item], None]) -> None:
-        """Take the roles that are needed, and where reports go."""
+        """Keep the roles that are needed, and where reports go."""
         self._needed = needed
         self._mains_hz = mains_hz
         self._send = send

@@ -15,7 +15,7 @@ from concurrent.futures import Future
 from typing import TypeVar
 
 from hypnocast.live.bed.bed_pipeline import BedPipeline
-from hypnocast.live.bed.bed_updates import Item, TracedPage
+from hypnocast.live.bed.bed_updates import ClosedPage, Item
 from hypnocast.live.bed.sources import ArrivalSource
 from hypnocast.ports.supervision import Supervisor
 from hypnocast.ports.worker import Worker
@@ -43,7 +43,7 @@ class SignalThread:
     def __init__(
         self, source: ArrivalSource, make: MakePipeline, deliver: Deliver, supervisor: Supervisor
     ) -> None:
-        """Take the source, how to make a pipeline, and who gets items, on the event loop."""
+        """Keep the source, how to make a pipeline, and who gets items, on the event loop."""
         self._source = source
         self._make = make
         self._deliver = deliver
@@ -62,7 +62,7 @@ class SignalThread:
         """When time is next let pass at every bed, on the source's clock."""
         self._ticks = 0
         self.beats = 0
-        """Counts turns of the loop: a thread that stands still does not count."""
+        """Counts turns of the loop: a thread that hangs does not count."""
         self.pages: Counter[str] = Counter()
         """Pages handed over, bed by bed."""
 
@@ -117,7 +117,7 @@ class SignalThread:
 
     def _hand_over(self, bed: str, item: Item) -> None:
         """Hand an item to the event loop; a recorded source waits for the journal first."""
-        if isinstance(item, TracedPage):
+        if isinstance(item, ClosedPage):
             self.pages[bed] += 1
             if not self._live and not self._stopping.is_set():
                 self._room.acquire()

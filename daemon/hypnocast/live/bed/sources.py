@@ -29,7 +29,7 @@ class ArrivalSource(Protocol):
 
     @property
     def kind(self) -> SourceName:
-        """What events say of where their samples came from."""
+        """The source that events name for their samples."""
         ...
 
     def utc_of(self, local: float) -> float:
@@ -37,7 +37,7 @@ class ArrivalSource(Protocol):
         ...
 
     def now(self) -> float | None:
-        """Return the local LSL clock; None where the data tell the time."""
+        """Return the local LSL clock; None where the data carry the time."""
         ...
 
     def arrivals(self) -> Iterator[tuple[str, Arrival] | None]:
@@ -59,7 +59,7 @@ class RecordedSource:
     def __init__(
         self, arrivals: Iterable[tuple[str, Arrival]], anchor: UtcAnchor, kind: SourceName
     ) -> None:
-        """Take what to hand over, and when it was."""
+        """Keep what to hand over, and when it was."""
         self.kind: SourceName = kind
         self._arrivals = arrivals
         self._anchor = anchor
@@ -70,11 +70,11 @@ class RecordedSource:
         return self._anchor.utc(local)
 
     def now(self) -> None:
-        """Tell no time: the data do."""
+        """Return no time: the data carry it."""
         return
 
     def arrivals(self) -> Iterator[tuple[str, Arrival] | None]:
-        """Give what was recorded, as fast as it is taken."""
+        """Give what was recorded, as fast as it is asked for."""
         for bed_and_arrival in self._arrivals:
             if self._stopped:
                 return
@@ -99,7 +99,7 @@ class LiveSource:
         clock: Callable[[], float],
         record: Callable[[str, Arrival], None] | None,
     ) -> None:
-        """Take the supervisor of the streams, the local LSL clock, and the tape."""
+        """Keep the supervisor of the streams, the local LSL clock, and the tape."""
         self._lsl = lsl
         self._clock = clock
         self._record = record
@@ -114,7 +114,7 @@ class LiveSource:
         return self._waiting.qsize()
 
     def utc_of(self, local: float) -> float:
-        """Return what the host's clock says of that time, as it is set now."""
+        """Return that time by the host's clock, as it is set now."""
         return time.time() + (local - self._clock())
 
     def now(self) -> float:

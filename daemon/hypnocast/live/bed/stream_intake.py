@@ -13,7 +13,7 @@ from hypnocast.core.types import (
     StreamHeader,
     StreamOpened,
 )
-from hypnocast.live.bed.page_drawing import PageTrace
+from hypnocast.live.bed.page_drawing import DrawingSettings
 
 BEFORE_CONTEXT_S = 60.0
 """What a night's tape holds before its first page's context: clocks settle, jitter is learnt."""
@@ -27,21 +27,21 @@ class StreamIntake:
 
     def __init__(
         self,
-        tracing: PageTrace,
+        settings: DrawingSettings,
         choose: Callable[[Sequence[StreamHeader]], Montage],
         *,
         decided: Decided | None = None,
         change_tape: ChangeTape | None = None,
         obey: Iterable[Decision] | None = None,
     ) -> None:
-        """Take what :class:`~.bed_pipeline.BedPipeline` was given."""
-        self._tracing = tracing
+        """Keep what :class:`~.bed_pipeline.BedPipeline` was given."""
+        self._settings = settings
         self._choose = choose
         self._decided = decided
         self._change_tape = change_tape
         self._recently: RecentArrivals | None = None
         if change_tape is not None:
-            self._recently = RecentArrivals(tracing.needs.context_s + BEFORE_CONTEXT_S)
+            self._recently = RecentArrivals(settings.needs.context_s + BEFORE_CONTEXT_S)
         self.builder = self._new_builder(obey)
         self.headers: dict[str, StreamHeader] = {}
         self.montage: Montage | None = None
@@ -81,9 +81,9 @@ class StreamIntake:
         self.builder.add(arrival)
 
     def _new_builder(self, obey: Iterable[Decision] | None = None) -> PageBuilder:
-        tracing = self._tracing
+        settings = self._settings
         return PageBuilder(
-            tracing.needs, choose=self._montage_for, grace_s=tracing.grace_s, obey=obey
+            settings.needs, choose=self._montage_for, grace_s=settings.grace_s, obey=obey
         )
 
     def _montage_for(self, headers: Sequence[StreamHeader]) -> Montage:

@@ -8,7 +8,7 @@ from hypnocast.config.tables import Config
 from hypnocast.core.types import Picture, Stage
 from hypnocast.core.wire import commands, payloads
 from hypnocast.errors import CommandError
-from hypnocast.live.bed.bed_updates import Item, TracedPage
+from hypnocast.live.bed.bed_updates import ClosedPage, Item
 from hypnocast.live.explaining.explanations import Depth, explain, explanation
 from hypnocast.live.explaining.picture_store import PictureStore
 from hypnocast.live.staging.judging import Judge
@@ -34,7 +34,7 @@ class PastPages:
         *,
         depth: Depth,
     ) -> None:
-        """Take where pictures are kept, who explains, and how deep explanations go."""
+        """Keep where pictures are, who explains, and how deep explanations go."""
         self._picture_store = picture_store
         self._judge = judge
         self._journal = journal
@@ -43,7 +43,7 @@ class PastPages:
 
     def keep(self, item: Item) -> None:
         """Keep the picture of a page that closed; never waits."""
-        if isinstance(item, TracedPage) and isinstance(item.outcome, Picture):
+        if isinstance(item, ClosedPage) and isinstance(item.outcome, Picture):
             self._picture_store.keep(item.session.id, item.outcome)
 
     async def answer(
@@ -68,7 +68,7 @@ class PastPages:
         return _reply(command, explanation=explained)
 
     async def explain(self, event: payloads.StageEvent) -> payloads.Explanation:
-        """Say what an event's stage rests on."""
+        """Return what an event's stage rests on."""
         if isinstance(self._pack.manifest.model, Signals):
             raise CommandError(
                 f"{self._pack.manifest.name} reads signals: nothing on its picture can be covered",

@@ -12,7 +12,6 @@ import hashlib
 import io
 import re
 import threading
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import MappingProxyType
 
@@ -22,12 +21,16 @@ import structlog
 from hypnocast.core.pictures.render import picture_digest
 from hypnocast.core.types import Look, Picture, Role
 from hypnocast.live.publishing.bed_publisher import png
+from hypnocast.ports.supervision import Supervisor
 
 PAGES = "pages"
 """Where pictures lie in the state folder."""
 
 KEEP_BYTES = 1_000_000_000
 """About a dozen nights of a ward of ten beds."""
+
+DEADLINE_S = 120.0
+"""A disk that takes so long over one picture has stopped; it is told to be slow long before."""
 
 _MOST_WAITING = 64
 _FORGET_EVERY = 200
@@ -62,19 +65,29 @@ def kept_png(folder: Path, recipe: str, session: str, epoch: int) -> bytes | Non
 class PictureStore:
     """Keeps pictures by session and epoch; written on a thread of its own."""
 
-    def __init__(self, folder: Path, recipe: str, *, keep_bytes: int = KEEP_BYTES) -> None:
-        """Take where pictures lie, the digest of the recipe that draws them, how much to keep."""
+    def __init__(
+        self,
+        folder: Path,
+        recipe: str,
+        *,
+        keep_bytes: int = KEEP_BYTES,
+        supervisor: Supervisor | None = None,
+    ) -> None:
+        """Take where pictures lie, the digest of the recipe that draws them, how much to keep.
+
+        The thread that writes them is watched by ``supervisor``.
+        """
         self._folder = folder
         self._recipe = recipe
         self._keep_bytes = keep_bytes
-        self._writer = ThreadPoolExecutor(1, thread_name_prefix="pictures")
+        self._writer = (supervisor or Supervisor()).pool("pictures", 1, deadline_s=DEADLINE_S)
         self._room = threading.BoundedSemaphore(_MOST_WAITING)
         self._written = 0
 
     def keep(self, session: str, picture: Picture) -> None:
         """Keep a picture; never waits, and gives up where the disk is far behind."""
         if self._room.acquire(blocking=False):
-            self._writer.submit(self._write, session, picture)
+            self._writer.forget(self._write, session, picture)
 
     def close(self) -> None:
         """Write what waits."""

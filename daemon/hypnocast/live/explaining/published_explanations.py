@@ -21,7 +21,7 @@ _log = structlog.get_logger("explanations")
 
 
 class Explains(Protocol):
-    """Says what a stage rests on: :class:`~hypnocast.live.explaining.past_pages.PastPages`."""
+    """Explains a stage: :class:`~hypnocast.live.explaining.past_pages.PastPages`."""
 
     async def explain(self, event: payloads.StageEvent) -> payloads.Explanation:
         """Explain an event's stage."""
@@ -29,7 +29,7 @@ class Explains(Protocol):
 
 
 class Shows(Protocol):
-    """Shows a bed's explanations: :class:`~hypnocast.live.publishing.bed_publisher.Board`."""
+    """Shows a bed's explanations: its publisher does."""
 
     def explained(self, explanation: payloads.Explained | None) -> None:
         """Show an explanation; None: one was left out."""
@@ -40,14 +40,14 @@ class PublishedExplanations:
     """Explains every page that gets a stage (a :class:`~hypnocast.live.service.ward.Watcher`)."""
 
     def __init__(self, past: Explains) -> None:
-        """Take who explains pages."""
+        """Keep who explains pages."""
         self._past = past
         self._newest: dict[str, payloads.StageEvent] = {}
         self._woken = asyncio.Event()
         self._left_out: list[str] = []
 
     def event(self, event: payloads.StageEvent) -> None:
-        """Take note of a terminal stage; a page of the same bed that still waits gives way."""
+        """Queue a terminal stage; a page of the same bed that still waits gives way."""
         if event.status != "final":
             return
         if event.bed in self._newest:

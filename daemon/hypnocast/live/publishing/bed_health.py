@@ -1,14 +1,18 @@
-"""How a bed's streams and channels do, as its status says it."""
+"""How a bed's streams and channels do, as its status shows it."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
 
 from hypnocast.core.pages.aligned_stream import AlignedStreamState
 from hypnocast.core.types import Flag, StreamHeader
 from hypnocast.core.wire import payloads
 from hypnocast.live.bed.bed_updates import ChannelSeen, SignalsSeen
+from hypnocast.ports.lsl.problems import REFUSED, StreamProblem
 
-STALE_S = 10.0
-"""A session whose needed channels have been silent for so long is ``stale``."""
+STALE_S: Final = 10.0
+"""So long without a sample, a stream is silent, and a bed whose needed channels are so is stale."""
 
 _WORDS = {
     Flag.MISSING: "no signal",
@@ -28,33 +32,50 @@ def silence_of(seen: SignalsSeen) -> float:
 
 
 def stream_health(
-    seen: SignalsSeen, header: StreamHeader, state: AlignedStreamState | None
+    seen: SignalsSeen, problems: Sequence[StreamProblem]
+) -> tuple[payloads.StreamHealth, ...]:
+    """Return how each stream does, with what is known to be wrong with it."""
+    return tuple(_stream(seen, header, state, problems) for header, state in seen.streams)
+
+
+def channel_health(seen: SignalsSeen) -> dict[str, payloads.ChannelHealth]:
+    """Return how the channel of each role does."""
+    return {role.value: _channel(channel) for role, channel in seen.channels.items()}
+
+
+def _stream(
+    seen: SignalsSeen,
+    header: StreamHeader,
+    state: AlignedStreamState | None,
+    problems: Sequence[StreamProblem],
 ) -> payloads.StreamHealth:
-    """Say how one stream of a bed does."""
     age = None
     if state is not None and state.latest is not None:
         age = max(0.0, round(seen.local - state.latest, 1))
+    mine = [problem for problem in problems if problem.stream == header.key]
     return payloads.StreamHealth(
         name=header.name,
         source_id=header.source_id,
         host=header.host,
         rate=header.rate,
-        state=_stream_state(state, age),
+        state=_stream_state(state, age, mine),
         age_s=age,
-        problem=None,
+        problem="; ".join(problem.words for problem in mine) or None,
     )
 
 
-def _stream_state(state: AlignedStreamState | None, age: float | None) -> payloads.StreamState:
+def _stream_state(
+    state: AlignedStreamState | None, age: float | None, problems: Sequence[StreamProblem]
+) -> payloads.StreamState:
+    if state is not None and not state.open:
+        refused = any(problem.kind in REFUSED for problem in problems)
+        return "refused" if refused else "lost"
     if state is None:
         return "live"
-    if not state.open:
-        return "lost"
     return "silent" if age is None or age >= STALE_S else "live"
 
 
-def channel_health(seen: ChannelSeen) -> payloads.ChannelHealth:
-    """Say how one channel of a bed does."""
+def _channel(seen: ChannelSeen) -> payloads.ChannelHealth:
     words = ", ".join(_WORDS[flag] for flag in sorted(seen.flags)) or "good"
     return payloads.ChannelHealth(
         derivation=seen.derivation.name,

@@ -1,4 +1,4 @@
-"""What the daemon's log says of one bed: sessions, first stages, what is wrong; once each."""
+"""What the daemon logs of one bed: sessions, first stages, what is wrong; once each."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ class BedLog:
     """Logs what an engineer looks for in the morning, and nothing twice."""
 
     def __init__(self, bed: str) -> None:
-        """Take the bed."""
+        """Begin with nothing logged."""
         self._log = _log.bind(bed=bed)
         self._problems: frozenset[str] = frozenset()
         self._begun: str | None = None
         self._logged: set[str] = set()
-        """What was told of the session that runs."""
+        """What was logged of the session that runs."""
 
     def begins(self, session: Session) -> None:
         """Log that a session begins, or enters another phase."""

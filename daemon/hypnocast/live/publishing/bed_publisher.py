@@ -17,17 +17,20 @@ import msgspec
 from hypnocast.core.night.ledger import NightLedger, NightTitle
 from hypnocast.core.night.rules import mark_of
 from hypnocast.core.night.session import Session
+from hypnocast.core.pages.moving_traces import WINDOW_S
 from hypnocast.core.timing.utc import instant, seconds_of
 from hypnocast.core.types import Pixels
 from hypnocast.core.wire import payloads
 from hypnocast.core.wire.notices import Notice
 from hypnocast.core.wire.topics import Topics
-from hypnocast.live.bed.bed_updates import SignalsSeen
+from hypnocast.core.wire.traces import TraceColumns, Traces
+from hypnocast.live.bed.bed_updates import SignalsSeen, TracesSeen
 from hypnocast.live.publishing.bed_health import STALE_S, channel_health, silence_of, stream_health
 from hypnocast.live.publishing.bed_log import BedLog
 from hypnocast.live.staging.bed_stager import StagedEvent
 from hypnocast.ports.journal.reader import NightRecord
 from hypnocast.ports.journal.records import Committed, StoredEvent
+from hypnocast.ports.lsl.problems import StreamProblem
 from hypnocast.ports.mqtt.link import MqttLink
 
 NIGHT_EVERY_S = 1.0
@@ -61,8 +64,8 @@ class SiteStates:
     show_pages: bool
     done: Callable[[payloads.StageEvent], None]
     """Told of every event that has become durable."""
-    problems: Callable[[str], tuple[str, ...]]
-    """What else is wrong with a bed, beyond what its signals show."""
+    problems: Callable[[str], tuple[StreamProblem, ...]]
+    """What is wrong with a bed's streams, beyond what its signals show."""
     lsl: LslStages | None = None
     """None: nothing is sent over LSL."""
 
@@ -71,7 +74,7 @@ class BedPublisher:
     """Shows one bed."""
 
     def __init__(self, bed: str, site_states: SiteStates, link: MqttLink) -> None:
-        """Take the bed, what the site's beds have in common, and the link to the broker."""
+        """Keep the bed, what the site's beds have in common, and the link to the broker."""
         self.bed = bed
         self._log = BedLog(bed)
         self._site = site_states
@@ -84,7 +87,7 @@ class BedPublisher:
         self._night_due = False
         self._night_at = float("-inf")
         self._shown: payloads.BedStatus | None = None
-        self._problems: tuple[str, ...] = ()
+        self._problems: tuple[StreamProblem, ...] = ()
         """What the source knew to be wrong when the status was made."""
         self._last: payloads.StageEvent | None = None
         self._provider: str | None = None
@@ -122,7 +125,7 @@ class BedPublisher:
         self.refresh()
 
     def recall(self, night: NightRecord) -> None:
-        """Take over what the journal has of the session."""
+        """Restore what the journal has of the session."""
         if self._ledger is None:
             return
         for event in night.events:
@@ -162,10 +165,25 @@ class BedPublisher:
 
     def roll(self, verdict: payloads.Rolling) -> None:
         """Send a verdict between page closes."""
-        self._link.rolling(verdict)
+        self._link.send_now(self._site.topics.rolling(self.bed), verdict)
         at = self._lsl_of(verdict.end)
         if self._site.lsl is not None and at is not None:
             self._site.lsl.rolling(verdict, at)
+
+    def traces(self, seen: TracesSeen) -> None:
+        """Send the newest second of every channel."""
+        second = Traces(
+            source=self._site.source,
+            site=self._site.topics.site,
+            bed=self.bed,
+            start=instant(seen.start_utc),
+            seconds=WINDOW_S,
+            channels={
+                role.value: TraceColumns(low=one.low, high=one.high)
+                for role, one in seen.channels.items()
+            },
+        )
+        self._link.send_now(self._site.topics.traces(self.bed), second)
 
     def _lsl_of(self, at: str) -> float | None:
         """Return the local LSL time of a moment of the session, by the session's one mapping."""
@@ -176,7 +194,7 @@ class BedPublisher:
 
     @property
     def stages(self) -> Sequence[payloads.StageName | None]:
-        """What has been said of each epoch of the night."""
+        """The verdict on each epoch of the night."""
         return () if self._ledger is None else self._ledger.stages
 
     def beside(self, message: payloads.Beside, parted: Sequence[int]) -> None:
@@ -206,7 +224,7 @@ class BedPublisher:
 
     def notice(self, notice: Notice) -> None:
         """Say that a rule of the lab's own was met, now and in the night."""
-        self._link.notice(notice)
+        self._link.send_now(self._site.topics.notice(self.bed), notice, qos=1)
         self.mark(mark_of(notice))
 
     def end(self, session: Session) -> None:
@@ -235,9 +253,9 @@ class BedPublisher:
             self._show_night()
 
     def tick(self) -> None:
-        """Publish what no happening at the bed publishes: the night, and what the source found.
+        """Publish what no event at the bed publishes: the night, and what the source found.
 
-        Asked of every bed every second, so a status is only made where it would say something.
+        Called for every bed every second, so a status is only made where it would be new.
         """
         if self._night_due or self._site.problems(self.bed) != self._problems:
             self.refresh()
@@ -266,11 +284,11 @@ class BedPublisher:
     # --- the status ----------------------------------------------------------------------------
 
     def status(self) -> payloads.BedStatus:
-        """Return the bed's status as it stands."""
+        """Return the bed's status as it is."""
         session, seen, last = self._session, self.signals, self._last
         anchored = session is not None and session.anchor_utc is not None
         self._problems = self._site.problems(self.bed)
-        problems = (*(seen.problems if seen else ()), *self._problems)
+        problems = (*(seen.problems if seen else ()), *map(str, self._problems))
         return payloads.BedStatus(
             at=instant(time.time()),
             site=self._site.topics.site,
@@ -284,12 +302,8 @@ class BedPublisher:
             since=instant(session.start_of(0)) if session is not None and anchored else None,
             epoch=last.epoch if last is not None else None,
             lights=self._lights(),
-            streams=tuple(stream_health(seen, header, state) for header, state in seen.streams)
-            if seen
-            else (),
-            channels={role.value: channel_health(one) for role, one in seen.channels.items()}
-            if seen
-            else {},
+            streams=stream_health(seen, self._problems) if seen else (),
+            channels=channel_health(seen) if seen else {},
             problems=tuple(dict.fromkeys(problems)),
             latency_ms=last.timing.journaled if last is not None else None,
             provider=self._provider,
@@ -314,7 +328,7 @@ class BedPublisher:
         return session.lights[-1].to
 
     def lights(self, session: Session) -> None:
-        """Take over a session whose lights were marked."""
+        """Adopt a session whose lights were marked."""
         self._session = session
 
 
@@ -342,7 +356,7 @@ def png(pixels: Pixels) -> bytes:
 
 
 def _differ(new: payloads.BedStatus, shown: payloads.BedStatus) -> bool:
-    """Tell whether a status says something new, the passing of time aside."""
+    """Return whether a status is new, the passing of time aside."""
     at = shown.at
     aged = tuple(msgspec.structs.replace(stream, age_s=None) for stream in shown.streams)
     fresh = tuple(msgspec.structs.replace(stream, age_s=None) for stream in new.streams)

@@ -20,7 +20,15 @@ from hypnocast.core.timing.utc import instant
 from hypnocast.core.types import ChannelQuality, FloatArray, Opinion, Role
 from hypnocast.core.verdicts.decider import Decider, NightState
 from hypnocast.core.wire import payloads
-from hypnocast.live.bed.bed_updates import Changed, Glimpsed, Item, Noted, SignalsSeen, TracedPage
+from hypnocast.live.bed.bed_updates import (
+    Changed,
+    ClosedPage,
+    Glimpsed,
+    Item,
+    Noted,
+    SignalsSeen,
+    TracesSeen,
+)
 from hypnocast.live.bed.signal_health import Needed
 from hypnocast.live.publishing.bed_publisher import BedPublisher
 from hypnocast.live.publishing.second_opinions import SecondOpinions
@@ -73,10 +81,10 @@ class BedParts:
     decider: Decider
     context: Context
     needed: Needed
-    """Which channels the pack needs: how much of a page came is told by them."""
+    """Which channels the pack needs: they decide how much of a page came."""
     stamp: EventOrigin
     deadline_s: float | None
-    """How long after its close a page may wait for an opinion; None: as long as it takes."""
+    """How long after its close a page may wait for an opinion; None: without limit."""
     carries: bool = False
     """Whether the model hands something over from page to page."""
     beside: tuple[BesidePack, ...] = ()
@@ -99,14 +107,14 @@ class KnownNight:
 
 
 _Work = AskedPage | Changed | Noted | asyncio.Future[None]
-"""What waits its turn; a future is told when its turn has come and all before it is durable."""
+"""What waits its turn; a future is done when its turn has come and all before it is durable."""
 
 
 class BedWorker:
     """Works off what happens at one bed."""
 
     def __init__(self, parts: BedParts, publisher: BedPublisher) -> None:
-        """Take what to work with, and the publisher that shows the bed."""
+        """Keep what to work with, and the publisher that shows the bed."""
         self._parts = parts
         self._publisher = publisher
         self._committer = EventCommitter(parts.journal, parts.stamp.pack_digest, self._durable)
@@ -142,10 +150,12 @@ class BedWorker:
     def add(self, item: Item) -> None:
         """Queue what the signal thread hands over, or show it at once."""
         match item:
-            case TracedPage():
+            case ClosedPage():
                 self._work.put_nowait(self._scorer.ask(item))
             case SignalsSeen():
                 self._publisher.seen(item)
+            case TracesSeen():
+                self._publisher.traces(item)
             case Glimpsed():
                 self._rolling.take(item)
             case Changed() | Noted():
@@ -162,7 +172,7 @@ class BedWorker:
                     self.done += 1
                 await self._committer.finish()
         except ExceptionGroup as failed:
-            # What went wrong can be told in a line; a group of what went wrong cannot.
+            # What went wrong fits into a line; a group of what went wrong does not.
             raise failed.exceptions[0] from failed
         finally:
             self._beside.stop()
@@ -198,7 +208,7 @@ class BedWorker:
     async def _settle(
         self, event: payloads.StageEvent, log_probabilities: FloatArray | None, state: NightState
     ) -> NightState:
-        """Make a page terminal that was provisional when the daemon went down, as it was told."""
+        """Make a page terminal, as published, that was provisional when the daemon went down."""
         if log_probabilities is None:
             return state
         opinion = self._opinion(event, log_probabilities)
@@ -212,7 +222,7 @@ class BedWorker:
         return state
 
     def _opinion(self, event: payloads.StageEvent, log_probabilities: FloatArray) -> Opinion:
-        """Return what was said of a page, as it was before the daemon went down."""
+        """Return the opinion of a page as it was before the daemon went down."""
         quality = {
             Role(role): ChannelQuality(report.coverage) for role, report in event.quality.items()
         }
@@ -227,13 +237,13 @@ class BedWorker:
         match item:
             case AskedPage():
                 await self._scorer.score(item)
-                self._beside.take(item.traced)
+                self._beside.take(item.closed)
                 await self._beside.caught_up()
             case Changed():
                 await self._change(item.change)
                 self._beside.take(item)
             case Noted():
-                await self._note(item.session.id, item.at_utc, item.text)
+                await self._mark(item.session.id, item.at_utc, item.kind, item.text)
             case asyncio.Future():
                 await self._committer.reach(item)
 
@@ -244,21 +254,22 @@ class BedWorker:
                 await self._committer.session(session, lambda: publisher.begin(session))
                 if session.phase is Phase.RECORDING:
                     self._scorer.begin(self._parts.stamp.origin(session), NightState())
+                if change.change == "phase":
+                    await self._mark(session.id, change.at.utc, "phase", session.phase.value)
             case "lights" if (lights := change.lights) is not None:
                 await self._committer.session(session, lambda: publisher.lights(session))
                 kind: payloads.MarkKind = "lights_off" if lights.to == "off" else "lights_on"
-                mark = payloads.NightMark(at=instant(lights.at), kind=kind, text=change.why)
-                await self._committer.mark(session.id, mark, lambda: publisher.mark(mark))
+                await self._mark(session.id, lights.at, kind, change.why)
             case "reanchored":
                 _log.warning(change.why, bed=session.bed, session=session.id)
                 await self._committer.session(session)
-                await self._note(session.id, change.at.utc, change.why)
+                await self._mark(session.id, change.at.utc, "note", change.why)
             case "ended":
                 await self._scorer.end()
                 await self._committer.session(session, lambda: publisher.end(session))
 
-    async def _note(self, session: str, at_utc: float, text: str) -> None:
-        mark = payloads.NightMark(at=instant(at_utc), kind="note", text=text)
+    async def _mark(self, session: str, at_utc: float, kind: payloads.MarkKind, text: str) -> None:
+        mark = payloads.NightMark(at=instant(at_utc), kind=kind, text=text)
         await self._committer.mark(session, mark, lambda: self._publisher.mark(mark))
 
     async def _emit(self, scored: StagedEvent) -> None:

@@ -1,6 +1,6 @@
 """Home Assistant's device discovery: one device per bed, read-only, made of the public topics.
 
-The document says which topics hold what; Home Assistant reads those itself. Nothing is offered
+The document names which topics hold what; Home Assistant reads those itself. Nothing is offered
 that would start or end a night: whoever builds that wants the commands, with their session.
 """
 

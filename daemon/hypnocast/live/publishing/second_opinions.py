@@ -1,4 +1,4 @@
-"""What the packs beside say of one bed's night: journaled, compared, published."""
+"""The opinions of the packs beside on one bed's night: journaled, compared, published."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from hypnocast.core.timing.utc import instant
 from hypnocast.core.types import STAGES, FloatArray
 from hypnocast.core.wire import payloads
 from hypnocast.core.wire.payloads import StageName
-from hypnocast.live.bed.bed_updates import Changed, TracedPage
+from hypnocast.live.bed.bed_updates import Changed, ClosedPage
 from hypnocast.live.staging.bed_stager import StagedEvent
 from hypnocast.live.staging.carrying import Carried
 from hypnocast.live.staging.judging import Judge
@@ -78,7 +78,7 @@ class SecondOpinions:
         shown: Shown,
         live: bool,
     ) -> None:
-        """Take the packs, the judge that goes first, the journal, and where they are shown."""
+        """Keep the packs, the judge that goes first, the journal, and where they are shown."""
         self._bed = bed
         self._journal = journal
         self._shown = shown
@@ -112,7 +112,7 @@ class SecondOpinions:
         ):
             self._show()
 
-    def take(self, item: TracedPage | Changed) -> None:
+    def take(self, item: ClosedPage | Changed) -> None:
         """Hand a page, or what became of the session, to every pack."""
         if isinstance(item, Changed):
             self._begin(item.change.session)

@@ -27,7 +27,7 @@ from hypnocast.core.verdicts.decider import Decider
 from hypnocast.errors import ConfigError
 from hypnocast.live.bed.bed_pipeline import BedPipeline
 from hypnocast.live.bed.bed_updates import Item
-from hypnocast.live.bed.page_drawing import PageTrace, load_libraries
+from hypnocast.live.bed.page_drawing import DrawingSettings, load_libraries
 from hypnocast.live.bed.signal_thread import MakePipeline
 from hypnocast.live.bed.sources import ArrivalSource
 from hypnocast.live.publishing.bed_worker import BedParts, EventOrigin
@@ -41,7 +41,7 @@ from hypnocast.stagers.fallback import FallbackStager, FallbackStep
 from hypnocast.stagers.onnx.local import LocalStager
 from hypnocast.stagers.onnx.vision_encoder import SEEN_AT_ONCE
 from hypnocast.stagers.packs.catalogue import resolve_pack
-from hypnocast.stagers.packs.manifest import Generative, Signals
+from hypnocast.stagers.packs.manifest import Signals
 from hypnocast.stagers.packs.pack import Pack, load_pack
 from hypnocast.stagers.remote.open_inference import RemoteStager
 from hypnocast.stagers.signal import carries, sample_recipe
@@ -99,12 +99,6 @@ def broker_settings(broker: BrokerTable) -> BrokerSettings:
     )
 
 
-def local_stager(table: PackTable, pack: Pack) -> LocalStager:
-    """Open a pack on this machine; a model of language gets every core if nothing else is said."""
-    alone = 1 if not isinstance(pack.manifest.model, Generative) else None
-    return LocalStager(pack, table.provider, table.threads or alone)
-
-
 def stager_builder(
     config: Config, pack: Pack, on_step: Callable[[FallbackStep], None]
 ) -> Callable[[], Stager]:
@@ -113,7 +107,8 @@ def stager_builder(
     def build() -> Stager:
         ca_file = credential(config.pack.remote_ca_file)
         remote = [RemoteStager(pack, server, ca_file=ca_file) for server in config.pack.remote]
-        return FallbackStager([*remote, local_stager(config.pack, pack)], on_step=on_step)
+        local = LocalStager(pack, config.pack.provider, config.pack.threads)
+        return FallbackStager([*remote, local], on_step=on_step)
 
     return build
 
@@ -174,7 +169,7 @@ def _beside_pack(
         judge=Judge(stager_builder(own, pack, on_step), gather=1 if live else SEEN_AT_ONCE),
         decider=Decider(manifest.calibration, context_after=manifest.context.after > 0),
         context=manifest.context,
-        trace=tracing_for(own, pack),
+        trace=drawing_settings(own, pack),
         origin=stamp.origin,
         carries=carries(pack),
     )
@@ -203,14 +198,14 @@ def _beside_roles(config: Config, pack: Pack) -> tuple[Role, ...]:
             where=f"pack.beside[{place}]",
             remedy="Name another pack.",
         )
-    own = [tracing_for(config, other).own_roles for other in packs]
+    own = [drawing_settings(config, other).own_roles for other in packs]
     return tuple(dict.fromkeys(role for roles in own for role in roles))
 
 
-def tracing_for(config: Config, pack: Pack, *, rolling: bool = False) -> PageTrace:
-    """Return how pages are traced for a pack; ``rolling``: with what is configured of it."""
+def drawing_settings(config: Config, pack: Pack, *, rolling: bool = False) -> DrawingSettings:
+    """Return how pages are drawn for a pack; ``rolling``: with what is configured of it."""
     montage, model = pack.manifest.montage, pack.manifest.model
-    return PageTrace(
+    return DrawingSettings(
         recipe=pack.recipe,
         needed=tuple(tuple(Role(role) for role in group) for group in montage.needed),
         min_coverage=montage.min_coverage,
@@ -218,6 +213,7 @@ def tracing_for(config: Config, pack: Pack, *, rolling: bool = False) -> PageTra
         grace_s=config.signal.grace_s,
         measure=config.publish.evidence,
         hop_s=config.publish.hop_s if rolling else None,
+        traces=config.publish.traces and rolling,
         samples=sample_recipe(model) if isinstance(model, Signals) else None,
     )
 
@@ -234,12 +230,12 @@ def pipeline_maker(
     change_tape: ChangeTape | None = None,
     script: WardDecisions | None = None,
 ) -> MakePipeline:
-    """Return what makes the pipeline of a bed when it is first heard of."""
-    tracing = replace(
-        tracing_for(config, pack, rolling=source.kind != "replay"),
+    """Return what makes the pipeline of a bed when it first appears."""
+    settings = replace(
+        drawing_settings(config, pack, rolling=source.kind != "replay"),
         beside=_beside_roles(config, pack),
     )
-    load_libraries(tracing)
+    load_libraries(settings)
     beds = {bed.id: bed for bed in config.bed}
 
     def make(bed: str, send: Callable[[Item], None]) -> BedPipeline:
@@ -255,7 +251,7 @@ def pipeline_maker(
         change = None if change_tape is None else lambda arrivals: change_tape(bed, arrivals)
         return BedPipeline(
             keeper,
-            tracing,
+            settings,
             chooser(beds.get(bed)),
             send,
             utc_of=source.utc_of,
@@ -291,9 +287,9 @@ def topic_word(name: str) -> str:
 
 @functools.cache
 def boot_id() -> str:
-    """Return what tells this boot of the host from any other.
+    """Return what distinguishes this boot of the host from any other.
 
-    Where the host does not tell, every start counts as a boot: a grid found again by UTC is
+    Where the host has no such id, every start counts as a boot: a grid found again by UTC is
     good, one that follows a clock which began anew is not.
     """
     try:

@@ -1,4 +1,4 @@
-"""What people tell the beds to do: done, and durable before it is answered."""
+"""What people ask of the beds: done, and durable before it is answered."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class CommandHandler:
     def __init__(
         self, signal_thread: SignalThread, durable: Durable, known: Known, past: PastPages | None
     ) -> None:
-        """Take who does it, who knows when it is durable, and who answers of past pages."""
+        """Keep who does it, who knows when it is durable, and who answers of past pages."""
         self._signal_thread = signal_thread
         self._durable = durable
         self._known = known

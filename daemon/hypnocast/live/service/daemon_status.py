@@ -1,4 +1,4 @@
-"""What ``daemon/state`` says: how the daemon does, and what is not as it should be."""
+"""What ``daemon/state`` shows: how the daemon does, and what is not as it should be."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from hypnocast.live.service.ward import Ward, WardParts
 
 SILENT_S: Final = 5.0
-"""A bed in a session without samples for so long is told in the daemon's state."""
+"""A bed in a session without samples for so long is named in the daemon's state."""
 
 
 def degraded_of(ward: Ward, more: tuple[str, ...]) -> tuple[str, ...]:
@@ -43,7 +43,7 @@ def degraded_of(ward: Ward, more: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def state_of(ward: Ward, plan: WardParts, *, uptime_s: float) -> payloads.DaemonState:
-    """Return the daemon's state; waits for nothing, so that it can be told at any time."""
+    """Return the daemon's state; waits for nothing, so that it can be read at any time."""
     return payloads.DaemonState(
         at=instant(time.time()),
         site=plan.topics.site,

@@ -134,7 +134,7 @@ async def run_demo(
 async def _open_dashboard(
     settings: DemoSettings, address: DemoAddress, stack: contextlib.AsyncExitStack
 ) -> DemoAddress:
-    """Serve the ward page beside the demo, and tell where."""
+    """Serve the ward page beside the demo, and print where."""
     if settings.dashboard_port is None:
         return address
     from hypnocast.dashboard.server import serve

@@ -19,12 +19,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Deadlines:
-    """How long each part may stand still while it has something to do, in seconds."""
+    """How long each part may make no progress while it has something to do, in seconds."""
 
     turn: float = 20.0
     """Loops that turn many times a second."""
-    disk: float = 30.0
-    """A disk may take its time over a sync."""
     judge: float = 60.0
     """The judge's own deadline is 25 s, unless its model's steps were measured to be slower."""
     bed_worker: float = 90.0
@@ -48,7 +46,7 @@ class HealthReport:
         closing_s: float,
         deadlines: Deadlines | None = None,
     ) -> None:
-        """Take the ward, how often its streams were looked at, and ``tail_s`` + ``grace_s``."""
+        """Keep the ward, how often its streams were looked at, and ``tail_s`` + ``grace_s``."""
         self._may = deadlines or Deadlines()
         self._ward = ward
         self._reading = reading
@@ -56,16 +54,16 @@ class HealthReport:
         self._readings: tuple[MetricValue, ...] = ()
 
     def refresh(self) -> None:
-        """Take the numbers down as they are now."""
+        """Read the numbers as they are now."""
         self._readings = tuple(numbers_of(self._ward))
 
     # --- pulses --------------------------------------------------------------------------------
 
     def pulses(self) -> list[Pulse]:
-        """Return the pulse of every part: reading, closing, drawing, judging, journal, outbox."""
+        """Return the pulse of every part: reading, closing, judging, beds, outbox, workers."""
         ward, may = self._ward, self._may
         judge, journal, link = ward.judge.state(), ward.journal, ward.link
-        # A broker that is away, or forbids a topic, is a known outage and said so.
+        # A broker that is away, or forbids a topic, is a known outage and reported as such.
         known = isinstance(link.state, Waiting | RefusedByBroker) or bool(link.problems)
         return [
             Pulse("reading", self._reading(), busy=True, deadline_s=may.turn),
@@ -85,7 +83,6 @@ class HealthReport:
                 )
                 for bed, bed_worker in ward.workers.items()
             ),
-            Pulse("journal", journal.rounds, busy=True, deadline_s=may.disk),
             Pulse(
                 "outbox",
                 journal.sent + link.connections,
@@ -112,7 +109,7 @@ class HealthReport:
     # --- words ---------------------------------------------------------------------------------
 
     def words(self) -> str:
-        """Say in a line what goes on."""
+        """Return in a line what goes on."""
         ward = self._ward
         judge, condition = ward.judge.state(), ward.journal.condition
         recording = sum(publisher.session is not None for publisher in ward.publishers.values())

@@ -1,4 +1,4 @@
-"""What a configuration says of Lab Streaming Layer."""
+"""The configuration of Lab Streaming Layer."""
 
 from __future__ import annotations
 

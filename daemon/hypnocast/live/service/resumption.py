@@ -29,7 +29,7 @@ def known_night(reader: JournalReader, session: str) -> KnownNight:
 
 
 def session_of(night: NightRecord, boot_id: str) -> Session:
-    """Return a session as it stood in the journal, on the grid of this boot if it has one."""
+    """Return a session as the journal has it, on the grid of this boot if it has one."""
     record = night.session
     anchor = night.anchors[-1] if night.anchors else None
     anchor = next((each for each in night.anchors if each.boot_id == boot_id), anchor)
@@ -54,7 +54,7 @@ def session_of(night: NightRecord, boot_id: str) -> Session:
 
 
 def log_failure(taken_up: Future[None]) -> None:
-    """Log why a session could not be taken up again."""
+    """Log why a session could not be resumed."""
     error = taken_up.exception()
     if isinstance(error, HypnocastError):
         _log.error("a session cannot be taken up again", error=str(error))

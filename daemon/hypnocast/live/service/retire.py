@@ -1,4 +1,4 @@
-"""``hypnocast retire``: takes a bed that nobody serves any more off every screen.
+"""``hypnocast retire``: removes a bed that no daemon serves any more from every screen.
 
 What is retained of a bed outlives it on the broker. Clearing it makes every dashboard forget the
 bed. The journal and the tapes keep its nights.
@@ -6,9 +6,6 @@ bed. The journal and the tapes keep its nights.
 
 from __future__ import annotations
 
-import asyncio
-
-import aiomqtt
 import msgspec
 
 from hypnocast.core.wire.payloads import BedStatus
@@ -17,20 +14,18 @@ from hypnocast.errors import BrokerError
 from hypnocast.live.publishing.home_assistant import discovery_topic
 from hypnocast.ports.mqtt.client import Client
 from hypnocast.ports.mqtt.connector import Connector
+from hypnocast.ports.mqtt.probe import retained
 from hypnocast.ports.mqtt.settings import BrokerSettings
-
-LISTEN_S = 1.0
-"""Retained messages follow the subscription at once."""
 
 
 async def retire(settings: BrokerSettings, topics: Topics, bed: str) -> tuple[str, ...]:
     """Clear what is retained of a bed; return the topics that were cleared."""
     client = await Connector(settings, lambda: f"hypnocast-retire-{bed}").connect()
     try:
-        retained = await _retained(client, topics, bed)
-        _refuse_served(retained, topics, bed, settings.where)
+        kept = await _kept(client, topics, bed)
+        _refuse_served(kept, topics, bed, settings.where)
         daemons = f"{topics.prefix}/daemon/"
-        own = tuple(topic for topic in retained if not topic.startswith(daemons))
+        own = tuple(topic for topic in kept if not topic.startswith(daemons))
         for topic in own:
             await client.send(topic, b"", retain=True)
     finally:
@@ -38,26 +33,10 @@ async def retire(settings: BrokerSettings, topics: Topics, bed: str) -> tuple[st
     return own
 
 
-async def _retained(client: Client, topics: Topics, bed: str) -> dict[str, bytes]:
+async def _kept(client: Client, topics: Topics, bed: str) -> dict[str, bytes]:
     """Return what the broker keeps of a bed, and of the daemons of its site."""
-    discovered = discovery_topic(topics, bed)
-    for wanted in (f"{topics.prefix}/bed/{bed}/#", topics.available("+"), discovered):
-        await client.listen(wanted)
-    kept: dict[str, bytes] = {}
-
-    async def listen() -> None:
-        async for message in client.messages:
-            if message.retain and isinstance(message.payload, bytes):
-                kept[str(message.topic)] = message.payload
-
-    try:
-        async with asyncio.timeout(LISTEN_S):
-            await listen()
-    except TimeoutError:
-        pass
-    except aiomqtt.MqttError as error:
-        raise BrokerError(f"the connection broke: {error}", where=f"bed {bed}") from error
-    return kept
+    own, discovered = f"{topics.prefix}/bed/{bed}/#", discovery_topic(topics, bed)
+    return await retained(client, (own, topics.available("+"), discovered), f"bed {bed}")
 
 
 def _refuse_served(kept: dict[str, bytes], topics: Topics, bed: str, where: str) -> None:

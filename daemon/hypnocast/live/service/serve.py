@@ -1,4 +1,4 @@
-"""``hypnocast run``: the daemon in earnest, from a configuration, until it is told to end."""
+"""``hypnocast run``: the daemon in earnest, from a configuration, until it is asked to end."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ async def serve(
     supervisor = supervise()
     async with contextlib.AsyncExitStack() as stack:
         stack.callback(notifier.close)
-        journal = await stack.enter_async_context(Journal.open(state_dir / JOURNAL))
+        journal = await stack.enter_async_context(Journal.open(state_dir / JOURNAL, supervisor))
         _log_condition(journal)
         keeping = supervisor.task(
             "keeping",
@@ -74,7 +74,7 @@ async def serve(
         )
         stack.push_async_callback(_cancel, keeping)
         clock = pylsl.local_clock
-        tapes = _tape_deck(config, clock) if config.tape.enabled else None
+        tapes = _tape_recorder(config, clock, supervisor) if config.tape.enabled else None
         if tapes is not None:
             stack.callback(tapes.close)
         lsl = LslSource(beds_of(config), supervisor=supervisor)
@@ -86,7 +86,7 @@ async def serve(
                     tapes.note(bed, decision_to_json(decision), clock())
 
         parts = make_parts(config, pack, journal, live=True, on_step=_log_step)
-        picture_store = PictureStore(state_dir / PAGES, pack.recipe.digest)
+        picture_store = PictureStore(state_dir / PAGES, pack.recipe.digest, supervisor=supervisor)
         stack.callback(picture_store.close)
         past = PastPages(picture_store, parts.judge, journal, pack, depth=depth_of(config))
         explanations_out = PublishedExplanations(past) if config.pack.explain != "off" else None
@@ -116,7 +116,7 @@ async def serve(
                 home_assistant=config.publish.home_assistant,
                 boot_id=boot_id(),
                 problems=lambda bed: tuple(
-                    str(problem) for problem in lsl.problems() if problem.bed == bed
+                    problem for problem in lsl.problems() if problem.bed == bed
                 ),
                 watchers=everyone if explanations_out is None else (*everyone, explanations_out),
                 past=past,
@@ -143,7 +143,9 @@ async def serve(
             )
             stack.push_async_callback(_cancel, explaining)
         if config.dashboard.enabled:
-            page = supervisor.task("ward page", lambda _: _dashboard(config), on_failure="restart")
+            page = supervisor.task(
+                "ward page", lambda _: _dashboard(config, supervisor), on_failure="restart"
+            )
             stack.push_async_callback(_cancel, page)
         report = HealthReport(
             ward,
@@ -186,9 +188,9 @@ def supervise() -> Supervisor:
 
 
 def reload(config: Config, path: Path | None, link: MqttLink) -> None:
-    """Take up what can change while beds are served: credentials and certificates.
+    """Apply what can change while beds are served: credentials and certificates.
 
-    Whatever else changed in the file is named, and takes effect at the next start: a night goes
+    Whatever else changed in the file is named, and applies at the next start: a night goes
     on under the configuration it began with.
     """
     try:
@@ -214,7 +216,7 @@ async def forget_old_nights(journal: Journal, keep_days: int, *, every_s: float 
         await asyncio.sleep(every_s)
 
 
-async def _dashboard(config: Config) -> None:
+async def _dashboard(config: Config, supervisor: Supervisor) -> None:
     """Serve the ward page; without it the night goes on."""
     from hypnocast.dashboard.server import serve as serve_page
     from hypnocast.dashboard.settings import DashboardSettings
@@ -223,7 +225,9 @@ async def _dashboard(config: Config) -> None:
         DashboardSettings.of(config, broker_settings(config.broker)),
         token=kept_word(config.state_dir, WARD_TOKEN, 16),
     )
-    await serve_page(settings, started=lambda at: _log.info("ward page", address=at))
+    await serve_page(
+        settings, started=lambda at: _log.info("ward page", address=at), supervisor=supervisor
+    )
 
 
 async def _cancel(task: asyncio.Task[None]) -> None:
@@ -232,14 +236,18 @@ async def _cancel(task: asyncio.Task[None]) -> None:
         await task
 
 
-def _tape_deck(config: Config, clock: Callable[[], float]) -> TapeRecorder:
+def _tape_recorder(
+    config: Config, clock: Callable[[], float], supervisor: Supervisor
+) -> TapeRecorder:
     limits = TapeLimits(
         part_bytes=config.tape.part_mb * 1_000_000,
         keep_days=config.tape.keep_days,
         keep_bytes=int(config.tape.keep_gb * 1e9),
     )
     facts = {"site": config.site.id, "node": config.daemon.node, "boot_id": boot_id()}
-    return TapeRecorder(config.tape_dir, limits=limits, facts=facts, clock=clock)
+    return TapeRecorder(
+        config.tape_dir, limits=limits, facts=facts, clock=clock, supervisor=supervisor
+    )
 
 
 def _log_step(step: FallbackStep) -> None:

@@ -1,7 +1,7 @@
-"""``hypnocast streams --toml``: what was found, as a configuration that ``run`` takes.
+"""``hypnocast streams --toml``: what was found, as a configuration that ``run`` accepts.
 
-What the streams say of themselves is left to them. What they leave out and is known of such gear
-is filled in; what nobody can know but the lab is left to be filled in, and said so.
+What the streams give of themselves is left to them. What they leave out and is known of such gear
+is filled in; what only the lab can know is left to be filled in, and marked so.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _HEAD = (
 
 @dataclass(frozen=True, slots=True)
 class _Gear:
-    """What is known of gear that says too little of itself."""
+    """What is known of gear that describes itself too little."""
 
     name: str
     pattern: str
@@ -73,7 +73,7 @@ def _chosen(montage: Montage) -> Iterator[str]:
 
 
 def _bed_wide(streams: list[FoundStream]) -> Iterator[str]:
-    """Return the units that the streams do not say."""
+    """Return the units that the streams do not give."""
     units: dict[str, str] = {}
     unknown: list[str] = []
     for stream in streams:

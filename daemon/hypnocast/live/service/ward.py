@@ -29,6 +29,7 @@ from hypnocast.live.service.resumption import known_night, log_failure, session_
 from hypnocast.live.staging.second_opinion import BesideJudges
 from hypnocast.ports.host_clock import HostClock
 from hypnocast.ports.journal.reader import JournalReader
+from hypnocast.ports.lsl.problems import StreamProblem
 from hypnocast.ports.metrics import MetricValue
 from hypnocast.ports.mqtt.link import Connected, MqttLink
 from hypnocast.ports.mqtt.settings import BrokerSettings
@@ -43,7 +44,7 @@ STATUS_S = 0.5
 STATUS_DEADLINE_S = 20.0
 """Nothing it does waits for a disk, a model or a broker."""
 COUNT_DEADLINE_S = 30.0
-"""A disk may take its time over a question."""
+"""A disk may be slow over a question."""
 DRAIN_S = 10.0
 """How long a daemon that ends waits for the broker to acknowledge what is still to be sent."""
 
@@ -54,7 +55,7 @@ class Watcher(Protocol):
     """Wants to know of everything that becomes durable: a terminal view, metrics, a test."""
 
     def event(self, event: payloads.StageEvent) -> None:
-        """Take note of an event."""
+        """Handle an event."""
         ...
 
 
@@ -68,16 +69,16 @@ class WardParts:
     topics: Topics
     node: str
     broker: BrokerSettings | None
-    """None: nobody is told; what there is lies in the journal."""
+    """None: nothing is published; everything is in the journal."""
     make_pipeline: MakePipeline
     beds: tuple[str, ...] = ()
-    """Shown from the beginning, whether anything is heard of them or not."""
+    """Shown from the beginning, whether they appear or not."""
     show_pages: bool = False
     lsl_stages: LslStages | None = None
     """Who sends stages over LSL."""
     boot_id: str = ""
     """Of this boot: sessions that run are taken up on the grid they had in it."""
-    problems: Callable[[str], tuple[str, ...]] = lambda _: ()
+    problems: Callable[[str], tuple[StreamProblem, ...]] = lambda _: ()
     """What the source knows to be wrong with a bed."""
     watchers: tuple[Watcher, ...] = ()
     home_assistant: bool = False
@@ -157,7 +158,7 @@ class Ward:
         care = self.supervisor.task("model care", self._care_for_model)
         others = [care, self._again("outbox count", self._count_outbox_again, COUNT_DEADLINE_S)]
         try:
-            # Samples are read, and taped, while the model warms up: it may take its time.
+            # Samples are read, and taped, while the model warms up: it may be slow.
             self.signal_thread.start()
             await self.judge.start(self.supervisor)
             self._log_capacity()
@@ -209,9 +210,8 @@ class Ward:
             self._stop.set()
 
     def _log_capacity(self) -> None:
-        """Say what the warm model takes, and which beds are too many for it."""
-        plan = self._plan
-        capacity = self.judge.capacity(plan.pack.manifest.context)
+        """Log how long the warm model needs, and which beds are too many for it."""
+        capacity, plan = self.judge.capacity, self._plan
         if capacity is None:
             return
         _log.info("the model is warm", model=plan.pack.manifest.name, takes=capacity.line())
@@ -223,7 +223,7 @@ class Ward:
         await asyncio.sleep(0)
         for bed_worker in self.workers.values():
             bed_worker.finish()
-        # A recording that was read to its end has all its pages judged, however long that takes.
+        # A recording that was read to its end has all its pages judged, however long that lasts.
         whole = self._plan.source.kind != "live" and self.signal_thread.ended.done()
         until = time.monotonic() + DRAIN_S
         left: set[asyncio.Task[None]] = {*self._bed_tasks.values()}
@@ -295,7 +295,7 @@ class Ward:
         self.worker_of(bed).add(item)
 
     def worker_of(self, bed: str) -> BedWorker:
-        """Return a bed's worker, set up when the bed is first heard of."""
+        """Return a bed's worker, set up when the bed first appears."""
         bed_worker = self.workers.get(bed)
         if bed_worker is None:
             publisher = BedPublisher(bed, self._site, self.link)
@@ -331,7 +331,7 @@ class Ward:
     # --- after a restart -----------------------------------------------------------------------
 
     async def _resume(self) -> None:
-        """Take up the sessions that ran when the daemon went down."""
+        """Resume the sessions that ran when the daemon went down."""
         if self._plan.source.kind != "live":
             return
         for record in await self.journal.read(JournalReader.open_sessions):
@@ -362,5 +362,5 @@ class Ward:
         return degraded_of(self, more)
 
     def state(self) -> payloads.DaemonState:
-        """Return how the daemon does; waits for nothing, so that it can be told at any time."""
+        """Return how the daemon does; waits for nothing, so that it can be read at any time."""
         return state_of(self, self._plan, uptime_s=time.monotonic() - self._began)

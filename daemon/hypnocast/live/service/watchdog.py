@@ -3,7 +3,7 @@
 Every part of the daemon shows a pulse: what it has done, and whether it has anything to do. A
 part that has something to do and does nothing of it for longer than its deadline is stuck. The
 service manager gets its heartbeat only while nothing is stuck; a part that stays stuck ends the
-process, so that it is started anew and takes the nights up where they are.
+process, so that it is started anew and resumes the nights.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ from hypnocast.ports.thread_stacks import thread_stacks
 LOOK_EVERY_S: Final = 1.0
 LONGEST_LOOK_S: Final = 5.0
 """A longer pause between two looks was the whole process's, which was stopped or got no
-processor: it counts as so much, for no part of it stood still alone."""
+processor: it counts as so much, for no part of it hung alone."""
 
 PATIENCE_S: Final = 30.0
 """So long a part may stay stuck beyond its deadline, while whatever can restart it does."""
 
 ORDERLY_S: Final = 20.0
-"""How long an end in good order may take when something is stuck."""
+"""How long an end in good order may last when something is stuck."""
 
 STUCK_EXIT: Final = 1
 
@@ -37,7 +37,7 @@ _log = structlog.get_logger("watchdog")
 
 
 class StuckError(HypnocastError):
-    """A part of the daemon stands still, and nothing brought it back."""
+    """A part of the daemon makes no progress, and nothing brought it back."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +58,7 @@ class Stuck:
 
     part: str
     for_s: float
-    """How long it has stood still."""
+    """How long it has made no progress."""
     over_s: float
     """How far beyond its deadline that is."""
 
@@ -67,7 +67,7 @@ class WatchedPart(Protocol):
     """What the watchdog looks at."""
 
     def refresh(self) -> None:
-        """Take the numbers down."""
+        """Read the numbers."""
         ...
 
     def pulses(self) -> Sequence[Pulse]:
@@ -75,7 +75,7 @@ class WatchedPart(Protocol):
         ...
 
     def words(self) -> str:
-        """Say in a line what goes on."""
+        """Return in a line what goes on."""
         ...
 
 
@@ -97,7 +97,7 @@ class Watchdog:
         every_s: float = LOOK_EVERY_S,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Take whom to watch and whom to tell."""
+        """Keep whom to watch and whom to notify."""
         self._patient = patient
         self._notifier = notifier
         self._patience_s = patience_s
@@ -142,7 +142,7 @@ class Watchdog:
         self.stuck = stuck
 
     async def run(self, ready: asyncio.Event) -> None:
-        """Say when the daemon is ready, then keep watch; :class:`StuckError` when that is over."""
+        """Report when the daemon is ready, then watch; :class:`StuckError` ends it."""
         self._notifier.status("warming up")
         await ready.wait()
         self._notifier.ready()

@@ -30,7 +30,7 @@ from hypnocast.core.verdicts.decider import Decider, NightState
 from hypnocast.core.wire import payloads
 from hypnocast.core.wire.notices import Notice
 from hypnocast.errors import HypnocastError, TooLateError
-from hypnocast.live.bed.bed_updates import Timings, TracedPage
+from hypnocast.live.bed.bed_updates import ClosedPage, Timings
 from hypnocast.live.staging.carrying import Carried, CarriedState
 from hypnocast.live.staging.judging import Judge
 from hypnocast.live.staging.stage_events import Origin, stage_event
@@ -62,9 +62,9 @@ class StagedEvent:
 
 @dataclass(slots=True, eq=False)
 class AskedPage:
-    """A page on its way: what was traced, what was asked, until when an answer counts."""
+    """A page on its way: the drawn page, what was asked, until when an answer counts."""
 
-    traced: TracedPage
+    closed: ClosedPage
     first: asyncio.Future[Opinion] | None
     second_of_previous: asyncio.Future[Opinion] | None
     deadline: float
@@ -90,7 +90,7 @@ class BedStager:
         deadline_s: float | None,
         carries: bool = False,
     ) -> None:
-        """Take who judges, how to decide, and where events go; no deadline in replay.
+        """Keep who judges, how to decide, and where events go; no deadline in replay.
 
         ``carries``: the model hands something over from page to page.
         """
@@ -104,33 +104,32 @@ class BedStager:
         self._provisional: _Provisional | None = None
         self._recent: deque[Picture | None] = deque(maxlen=context.before + 1)
         self._last_asked: int | None = None
-        self._last_withheld: int | None = None
         self._carried = CarriedState(judge) if carries else None
         self._folding = False
         """Whether pictures are to be folded soon."""
 
-    def ask(self, traced: TracedPage) -> AskedPage:
+    def ask(self, closed: ClosedPage) -> AskedPage:
         """Ask what there is to ask of a page, the moment it is there."""
         now = time.monotonic()
         deadline = now + self._deadline_s if self._deadline_s is not None else float("inf")
-        picture = traced.outcome if isinstance(traced.outcome, Picture) else None
-        if self._last_asked is not None and traced.epoch != self._last_asked + 1:
+        picture = closed.outcome if isinstance(closed.outcome, Picture) else None
+        if self._last_asked is not None and closed.epoch != self._last_asked + 1:
             self._recent.clear()
         second = self._ask_second(picture, deadline)
-        self._last_asked = traced.epoch
+        self._last_asked = closed.epoch
         self._recent.append(picture)
         if self._context.before > 1 and not self._folding:
             self._folding = True
-            asyncio.get_running_loop().call_later(FOLD_AFTER_S, self._fold, traced.epoch)
+            asyncio.get_running_loop().call_later(FOLD_AFTER_S, self._fold, closed.epoch)
         first = None
         if picture is not None:
             after = (None,) * self._context.after
             look = self._look(after)
             if self._carried is not None:
-                first = self._carried.ask(traced.session.id, look, until=deadline)
+                first = self._carried.ask(closed.session.id, look, until=deadline)
             else:
                 first = self._judge.ask(look, urgent=self._context.after == 0, until=deadline)
-        return AskedPage(traced, first, second, deadline, now)
+        return AskedPage(closed, first, second, deadline, now)
 
     def _fold(self, asked: int) -> None:
         """Keep what the next pages look back at in less memory; a fast replay is past it."""
@@ -147,9 +146,7 @@ class BedStager:
         waits_for_this = bool(self._context.after and self._recent and self._recent[-1])
         if picture is None or not waits_for_this:
             return None
-        if self._last_withheld == self._last_asked:
-            return None  # it was judged too late, or not at all: there is nothing to conclude
-        return self._judge.ask(self._look((picture,)), until=deadline, second=True)
+        return self._judge.ask(self._look((picture,)), until=deadline)
 
     def _look(self, after: tuple[Picture | None, ...]) -> Look:
         missing = self._context.before + 1 - len(self._recent)
@@ -181,14 +178,13 @@ class BedStager:
         """Begin a session, or go on with one from what was rebuilt for it."""
         self._origin = origin
         self._state = state
-        self._last_withheld = None
         if self._carried is not None and carried is not None:
             self._carried.resume(carried)
         self._provisional = None
 
     async def score(self, asked: AskedPage) -> None:
         """Wait for the opinions on a page and emit the verdicts that follow."""
-        outcome = asked.traced.outcome
+        outcome = asked.closed.outcome
         if isinstance(outcome, Gap):
             await self._withhold(asked, outcome.reason)
             return
@@ -230,8 +226,7 @@ class BedStager:
 
     async def _withhold(self, asked: AskedPage, reason: Reason) -> None:
         await self._settle()
-        epoch = asked.traced.epoch
-        self._last_withheld = epoch
+        epoch = asked.closed.epoch
         self._state, _ = self._decider.withhold(self._state, epoch)
         await self._publish(Withheld(epoch, reason), asked, None)
 
@@ -250,16 +245,16 @@ class BedStager:
             return Reason.NO_MODEL
 
     async def _publish(self, verdict: Verdict, asked: AskedPage, opinion: Opinion | None) -> None:
-        origin, traced = self._origin, asked.traced
-        if origin is None or origin.session != traced.session.id:
-            msg = f"page {traced.epoch} of {traced.session.id} belongs to no session that runs"
+        origin, closed = self._origin, asked.closed
+        if origin is None or origin.session != closed.session.id:
+            msg = f"page {closed.epoch} of {closed.session.id} belongs to no session that runs"
             raise RuntimeError(msg)
-        outcome = traced.outcome
-        clock = _clock(traced.timings, asked.arrived)
+        outcome = closed.outcome
+        clock = _clock(closed.timings, asked.arrived)
         judged = clock() if opinion is not None and clock is not None else None
-        lights = traced.session.lights_at(traced.session.start_of(traced.epoch))
-        timings = replace(traced.timings, judged=judged)
-        event = stage_event(origin, verdict, outcome, timings, lights, evidence=traced.evidence)
+        lights = closed.session.lights_at(closed.session.start_of(closed.epoch))
+        timings = replace(closed.timings, judged=judged)
+        event = stage_event(origin, verdict, outcome, timings, lights, evidence=closed.evidence)
         kept = opinion.log_probabilities if opinion is not None else None
         picture = outcome if isinstance(outcome, Picture) else None
         carried = opinion.carried if opinion is not None else None
@@ -267,9 +262,9 @@ class BedStager:
         await self._emit(StagedEvent(event, kept, picture, clock, carried, coverage))
 
 
-def _clock(traced: Timings, arrived: float) -> Callable[[], float] | None:
-    """Return what tells the milliseconds since the page's end, from now on."""
-    base = traced.drawn
+def _clock(closed: Timings, arrived: float) -> Callable[[], float] | None:
+    """Return what counts the milliseconds since the page's end, from now on."""
+    base = closed.drawn
     if base is None:
         return None
     return lambda: round(base + (time.monotonic() - arrived) * 1000.0, 1)

@@ -27,7 +27,7 @@ class CarriedState:
     """Hands the state of a recurrent model from one page of a bed to the next."""
 
     def __init__(self, judge: Judge) -> None:
-        """Take who judges."""
+        """Keep who judges."""
         self._judge = judge
         self._known: Carried | None = None
         self._turn = asyncio.Lock()

@@ -40,10 +40,10 @@ class _Waiting:
 
 
 class EventCommitter:
-    """Hands one bed's batches to the journal in order and tells when each is durable."""
+    """Hands one bed's batches to the journal in order and calls back when each is durable."""
 
     def __init__(self, journal: Journal, pack_digest: str, durable: Durable) -> None:
-        """Take the journal, and who is told of what has become durable."""
+        """Keep the journal, and what to call when an event has become durable."""
         self._journal = journal
         self._pack = pack_digest
         self._durable = durable
@@ -52,7 +52,7 @@ class EventCommitter:
         )
 
     async def run(self) -> None:
-        """Tell of durable batches, in order, until :meth:`finish`."""
+        """Call back for durable batches, in order, until :meth:`finish`."""
         while (waiting := await self._waiting.get()) is not None:
             if isinstance(waiting, asyncio.Future):
                 if not waiting.done():
@@ -64,7 +64,7 @@ class EventCommitter:
             del waiting, committed  # a page's picture would stay until the next page comes
 
     async def reach(self, reached: asyncio.Future[None]) -> None:
-        """Tell a future once everything handed over so far is durable."""
+        """Set a future once everything handed over so far is durable."""
         await self._waiting.put(reached)
 
     async def finish(self) -> None:
@@ -105,7 +105,7 @@ class EventCommitter:
         await self.commit(batch, lambda committed: self._durable(scored, committed))
 
     async def session(self, session: Session, then: Callable[[], None] | None = None) -> None:
-        """Write a session as it stands, with its anchor; ``then`` follows once it is durable."""
+        """Write a session as it is, with its anchor; ``then`` follows once it is durable."""
         anchors: tuple[ClockAnchor, ...] = ()
         if session.anchor_lsl is not None and session.anchor_utc is not None:
             anchor = ClockAnchor(

@@ -32,7 +32,7 @@ class RollingStager:
     def __init__(
         self, judge: Judge, decider: Decider, scorer: BedStager, send: Send, counts: Counter[str]
     ) -> None:
-        """Take who judges and decides, the scorer that knows the night, and where verdicts go."""
+        """Keep who judges and decides, the stager that knows the night, and where verdicts go."""
         self._judge = judge
         self._decider = decider
         self._scorer = scorer

@@ -16,8 +16,8 @@ from hypnocast.core.night.session import Phase, Session, SessionChange
 from hypnocast.core.types import Gap, Opinion, Reason
 from hypnocast.core.verdicts.decider import Decider, NightState
 from hypnocast.errors import InferenceError
-from hypnocast.live.bed.bed_updates import Changed, TracedPage
-from hypnocast.live.bed.page_drawing import PageDrawing, PageTrace
+from hypnocast.live.bed.bed_updates import Changed, ClosedPage
+from hypnocast.live.bed.page_drawing import DrawingSettings, PageDrawing
 from hypnocast.live.staging.bed_stager import BedStager, StagedEvent
 from hypnocast.live.staging.carrying import Carried
 from hypnocast.live.staging.judging import Judge
@@ -43,7 +43,7 @@ class BesidePack:
     judge: Judge
     decider: Decider
     context: Context
-    trace: PageTrace
+    trace: DrawingSettings
     origin: Callable[[Session], Origin]
     carries: bool
 
@@ -52,7 +52,7 @@ class BesideJudges:
     """The models of all packs beside: opened late, cared for, and never the end of a night."""
 
     def __init__(self, packs: Sequence[BesidePack], supervisor: Supervisor) -> None:
-        """Take the packs, and who supervises their threads."""
+        """Keep the packs, and who supervises their threads."""
         self._judges = {pack.name: pack.judge for pack in packs}
         self._supervisor = supervisor
 
@@ -70,7 +70,7 @@ class BesideJudges:
     async def rebuild_if_stuck(self) -> None:
         """Build a model that hangs anew, where there is room for another."""
         for judge in self._judges.values():
-            with contextlib.suppress(InferenceError):  # it stays degraded, and says so
+            with contextlib.suppress(InferenceError):  # it stays degraded, and shows so
                 await judge.rebuild_if_stuck()
 
     def stop(self) -> None:
@@ -90,7 +90,7 @@ class BesideStager:
         *,
         live: bool,
     ) -> None:
-        """Take the pack, the judge that goes first, and where verdicts go.
+        """Keep the pack, the judge that goes first, and where verdicts go.
 
         Unless ``live``, no page is left out: a recording waits.
         """
@@ -101,17 +101,17 @@ class BesideStager:
         self._stager = BedStager(
             pack.judge, pack.decider, pack.context, emit, deadline_s=None, carries=pack.carries
         )
-        self._waiting: deque[TracedPage | SessionChange] = deque()
+        self._waiting: deque[ClosedPage | SessionChange] = deque()
         self._come = asyncio.Event()
         self._done = asyncio.Event()
         self._done.set()
         self.shed = 0
         """Pages left out."""
 
-    def take(self, item: TracedPage | Changed) -> None:
-        """Take a page, or what became of the session; never waits."""
+    def take(self, item: ClosedPage | Changed) -> None:
+        """Queue a page, or what became of the session; never waits."""
         self._waiting.append(item.change if isinstance(item, Changed) else item)
-        pages = [one for one in self._waiting if isinstance(one, TracedPage)]
+        pages = [one for one in self._waiting if isinstance(one, ClosedPage)]
         if self._live and len(pages) > MOST_WAITING:
             self._waiting.remove(pages[0])
             self.shed += 1
@@ -142,7 +142,7 @@ class BesideStager:
                 await self._come.wait()
             await self._quiet()
             item = self._waiting.popleft()
-            if isinstance(item, TracedPage):
+            if isinstance(item, ClosedPage):
                 await self._judge(item)
             else:
                 await self._change(item)
@@ -153,14 +153,14 @@ class BesideStager:
                 return
             await asyncio.sleep(QUIET_S)
 
-    async def _judge(self, traced: TracedPage) -> None:
-        if self._stager.origin is None or self._stager.origin.session != traced.session.id:
+    async def _judge(self, closed: ClosedPage) -> None:
+        if self._stager.origin is None or self._stager.origin.session != closed.session.id:
             return  # its beginning was before this daemon's, and is not known
-        outcome, page = traced.outcome, traced.page
+        outcome, page = closed.outcome, closed.page
         ended = isinstance(outcome, Gap) and outcome.reason is Reason.SESSION_END
         if page is not None and not ended:
             outcome = await asyncio.to_thread(self._drawing.draw, page)
-        asked = self._stager.ask(TracedPage(traced.session, outcome, traced.timings))
+        asked = self._stager.ask(ClosedPage(closed.session, outcome, closed.timings))
         await self._stager.score(asked)
 
     async def _change(self, change: SessionChange) -> None:

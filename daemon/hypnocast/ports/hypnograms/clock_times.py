@@ -48,7 +48,7 @@ def read_clock(text: str, *, day_first: bool = True) -> ClockTime | None:
         return None
     day = None
     if found["date"]:
-        # A clock of twelve hours stands beside dates that begin with the month.
+        # A clock of twelve hours goes with dates that begin with the month.
         day = read_date(found["date"], day_first=day_first and not half)
         if day is None:
             return None
@@ -56,7 +56,7 @@ def read_clock(text: str, *, day_first: bool = True) -> ClockTime | None:
 
 
 def read_date(text: str, *, day_first: bool = True) -> date | None:
-    """Read a date: year first, or day and month in the order told, unless only one can be."""
+    """Read a date: year first, or day and month in the given order, unless only one can be."""
     found = _DATE.fullmatch(text.strip())
     if found is None:
         return None
@@ -78,7 +78,7 @@ class RunningClock:
     """Turns times of day into seconds since the first of them, over midnight."""
 
     def __init__(self, day: date | None = None) -> None:
-        """Begin; ``day`` is the date of the first time where the file tells it elsewhere."""
+        """Begin; ``day`` is the date of the first time where the file gives it elsewhere."""
         self._day = day
         self._first: ClockTime | None = None
         self._last = 0.0

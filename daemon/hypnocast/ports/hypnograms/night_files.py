@@ -2,7 +2,7 @@
 
 EDF+ with the standard texts, with or without signals; the NSRR's two XML files, Profusion's page by
 page and the NSRR's own event by event; BIDS ``events.tsv`` with its side-car. Each writer takes
-the same :class:`NightHypnogram`, so that none can say anything else than the others.
+the same :class:`NightHypnogram`, so that none can differ from the others.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ _BIDS_LEVELS = MappingProxyType(
 
 @dataclass(frozen=True, slots=True)
 class NightHypnogram:
-    """What every file says."""
+    """What every file holds."""
 
     start: datetime
     """When epoch 0 began, in UTC."""
@@ -134,7 +134,7 @@ def write_edf(night: NightHypnogram, path: Path, signals: Sequence[NightSignal] 
         patient=Patient(code=_word(night.subject)),
         recording=Recording(
             startdate=began.date() if dated else None,
-            # Its end tells nights apart: the bed's and the time.
+            # Its end distinguishes nights: the bed's and the time.
             hospital_administration_code=_word(night.session)[-_EDF_ID:],
             equipment_code="hypnocast",
         ),
@@ -232,7 +232,7 @@ def bids_sidecar(night: NightHypnogram, generated_by: str) -> str:
 def bids_stem(night: NightHypnogram) -> str:
     """Return what BIDS has the files' names begin with.
 
-    Whole ids tell nights apart: two beds may begin in one second, and have no subject code.
+    Whole ids distinguish nights: two beds may begin in one second, and have no subject code.
     """
     subject, session = (
         re.sub(r"[^A-Za-z0-9]", "", word or "") for word in (night.subject, night.session)

@@ -1,6 +1,6 @@
 """Scored nights, read by what is in the file and not by its name.
 
-Which formats are read, and where the knowledge of each comes from, stands in
+Which formats are read, and where the knowledge of each comes from, is written in
 docs/scored-files.md.
 """
 
@@ -27,7 +27,7 @@ _SHOWN = 5
 
 
 def read_scoring(path: Path, *, scheme: str | None = None) -> Scoring:
-    """Read a scored night; ``scheme`` says whose numbers bare digits are."""
+    """Read a scored night; ``scheme`` names the scheme of bare digits."""
     try:
         with path.open("rb") as file:
             begin = file.read(256)

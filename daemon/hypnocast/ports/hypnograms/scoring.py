@@ -33,7 +33,7 @@ class ScoredSpan:
 
 @dataclass(frozen=True, slots=True)
 class Scoring:
-    """A scored night as its file tells it."""
+    """A scored night as its file gives it."""
 
     format: str
     """Whose file it is, in words."""
@@ -41,14 +41,14 @@ class Scoring:
     """In the order of the file."""
     rules: Rules = "AASM"
     start: datetime | None = None
-    """When the file's time 0 was, local and zoneless; None where the file does not say."""
+    """When the file's time 0 was, local and zoneless; None where the file gives none."""
     clock_s: float | None = None
-    """The time of day of time 0, in seconds, where the file tells no date."""
+    """The time of day of time 0, in seconds, where the file gives no date."""
     lights_off: float | None = None
     """Seconds after the file's time 0."""
     lights_on: float | None = None
     notes: tuple[str, ...] = ()
-    """What a reader should know: how page numbers were taken, which scorer was."""
+    """What a reader should know: how page numbers were read, which scorer was."""
 
     @property
     def anchor(self) -> float:
@@ -71,7 +71,7 @@ class Scoring:
     def behind(self, local: datetime) -> float | None:
         """Return by how many seconds a local time is later than time 0; None where it is unknown.
 
-        A time of day without a date is taken for the one next to ``local``.
+        A time of day without a date is understood as the one next to ``local``.
         """
         if self.start is not None:
             return (local - self.start).total_seconds()
@@ -85,7 +85,7 @@ class Scoring:
 def laid(spans: Iterable[ScoredSpan], *, anchor: float, epochs: int) -> tuple[Stage | None, ...]:
     """Give each page of a grid the stage in force at its middle; later spans go first.
 
-    What was scored as no stage takes nothing from a stage beside it.
+    What was scored as no stage removes nothing from a stage beside it.
     """
     pages: list[Stage | None] = [None] * epochs
     for span in spans:

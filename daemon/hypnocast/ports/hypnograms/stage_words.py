@@ -123,7 +123,7 @@ def digit_scheme(
 ) -> Mapping[str, Stage | None]:
     """Return what the numbers of a file mean.
 
-    Without a scheme they are read where every scheme says the same, and refused elsewhere: a 4 is
+    Without a scheme they are read where every scheme agrees, and refused elsewhere: a 4 is
     REM to one program and deep sleep to another.
     """
     if scheme is not None:

@@ -76,7 +76,7 @@ def words_of(cells: Sequence[str], scheme: str | None, where: str) -> Words:
     """Return how a column's words are read."""
     scored = [one for one in cells if (w := read_word(one)) is None or w.stage is not None]
     bare = [one for one in scored if is_digit(one)]
-    # A word among the digits (W 1 2 3 R) says that they are the numbers of R&K's stages.
+    # A word among the digits (W 1 2 3 R) shows that they are the numbers of R&K's stages.
     numbers = bool(bare) and not any(
         read_word(one) is not None for one in scored if not is_digit(one)
     )
@@ -94,14 +94,14 @@ def words_of(cells: Sequence[str], scheme: str | None, where: str) -> Words:
 
 
 def read_cell(text: str) -> StageWord | None:
-    """Read a word that stands among other words."""
+    """Read a word among other words."""
     if text.strip() in _RK_NUMBERS:
         return StageWord(_RK_NUMBERS[text.strip()], rk=True)
     return read_word(text)
 
 
 def not_a_stage(text: str) -> str:
-    """Say of a word that it scores nothing."""
+    """Return whether a word scores nothing."""
     return f"{text.strip()[:_SHOWN]!r} is no sleep stage"
 
 
@@ -111,6 +111,6 @@ def cell_at(row: Sequence[str], column: int) -> str:
 
 
 def moment(text: str) -> str | None:
-    """Return what a cell tells of the lights; None where it tells nothing of them."""
+    """Return what a cell means for the lights; None where it does not concern them."""
     words = text.partition("@@")[0].strip().casefold().replace("_", " ")
     return words if words in MOMENTS else None

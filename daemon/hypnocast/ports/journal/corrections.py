@@ -1,7 +1,7 @@
 """Scorers' corrections, written beside a daemon that may be running.
 
 The daemon holds the journal's lock all day, and corrections come in the morning. They touch a
-table of their own, in one short transaction, which SQLite lets two processes take turns at.
+table of their own, in one short transaction; SQLite lets two processes write in turn.
 """
 
 from __future__ import annotations

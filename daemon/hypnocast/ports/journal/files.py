@@ -59,7 +59,7 @@ class JournalFiles:
 
     def _refuse_if_others_write(self, path: Path) -> None:
         mode = path.stat().st_mode
-        # A sticky bit keeps others from taking files away, not from planting links.
+        # A sticky bit keeps others from removing files, not from planting links.
         if mode & (stat.S_IWGRP | stat.S_IWOTH):
             raise JournalError(
                 f"others may write it (mode {stat.S_IMODE(mode):o})",
@@ -90,7 +90,7 @@ class JournalFiles:
         os.close(self._lock)
 
     def open_store(self) -> tuple[Store, Path | None]:
-        """Open the tables; set a damaged file aside, begin a new one, and say where it went."""
+        """Open the tables; set a damaged file aside, begin a new one, and return where it went."""
         try:
             return self._open_checked(), self._orphan
         except JournalError:

@@ -1,8 +1,8 @@
-"""What the journal holds in memory while the disk takes nothing.
+"""What the journal holds in memory while the disk refuses.
 
 The memory is bounded. When it is full, the oldest batch is given up for each that comes: first
 those whose events the broker has acknowledged, then the oldest of all. So the night goes on, what
-is newest goes out and is kept, and what will never be on the disk is counted, told and written
+is newest goes out and is kept, and what will never be on the disk is counted, reported and written
 into the night as a note once the disk is back. Sessions, anchors and marks are never given up.
 """
 
@@ -196,7 +196,7 @@ class Held:
         lost += [note for one in refused for note in one.notes(self.delivered)]
         for session, words in lost:
             mark = MarkRecord(session, payloads.NightMark(at=at, kind="note", text=words))
-            # A night that is not in the tables can take no note.
+            # A night that is not in the tables can hold no note.
             with suppress(*REFUSALS), store.savepoint():
                 store.apply(Batch(marks=(mark,)))
         return tuple(refused)
@@ -204,13 +204,13 @@ class Held:
 
 @dataclass(frozen=True, slots=True)
 class Refused:
-    """A batch that the database takes never, whatever the disk does."""
+    """A batch that the database always refuses, whatever the disk does."""
 
     batch: Batch
     why: str
 
     def notes(self, delivered: set[tuple[str, int]]) -> list[tuple[str, str]]:
-        """Say what is lost, by session."""
+        """Return what is lost, by session."""
         lost: dict[str, GivenUp] = {}
         for draft in self.batch.events:
             event = draft.event

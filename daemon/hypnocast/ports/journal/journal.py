@@ -1,4 +1,4 @@
-"""The journal: everything Hypnocast must not lose, durable before anybody is told.
+"""The journal: everything Hypnocast must not lose, durable before it is published.
 
 One thread writes; batches that wait together share one fsync. Another reads, so that a reader
 never waits for the disk. An event enters the outbox in the transaction that makes it durable,
@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Self, TypeVar
@@ -22,7 +21,8 @@ from hypnocast.ports.journal.files import JournalFiles
 from hypnocast.ports.journal.reader import JournalReader
 from hypnocast.ports.journal.records import Batch, Committed, StoredEvent, StoredReply
 from hypnocast.ports.journal.storage import Condition
-from hypnocast.ports.journal.writer import JournalWriter
+from hypnocast.ports.journal.writer import DEADLINE_S, JournalWriter
+from hypnocast.ports.supervision import Supervisor
 
 T = TypeVar("T")
 News = Callable[[tuple[StoredEvent, ...]], None]
@@ -31,31 +31,32 @@ News = Callable[[tuple[StoredEvent, ...]], None]
 class Journal:
     """The daemon's face of the journal: asynchronous, for one event loop."""
 
-    def __init__(self, files: JournalFiles) -> None:
+    def __init__(self, files: JournalFiles, supervisor: Supervisor) -> None:
         """Use :meth:`open`."""
         self._files = files
         self._stale = False
-        """Whether a new file has taken the place of the one that is read."""
+        """Whether a new file has replaced the one that is read."""
         self._writer = JournalWriter(files, on_anew=self._begun_anew)
         try:
             self._reader = JournalReader(files.path)
         except BaseException:
             self._writer.storage.store.close()
             raise
-        self._reader_thread = ThreadPoolExecutor(1, thread_name_prefix="journal-reader")
+        self._reader_thread = supervisor.pool("journal-reader", 1, deadline_s=DEADLINE_S)
         self._news: list[News] = []
         self._sent = 0
-        self._writer.start()
+        self._writer.start(supervisor)
 
     @classmethod
-    def open(cls, path: Path) -> Self:
+    def open(cls, path: Path, supervisor: Supervisor | None = None) -> Self:
         """Open the journal, or begin one; :class:`JournalError` where that cannot be.
 
-        A damaged one is set aside and a new one begun: ``condition.set_aside`` says where.
+        A damaged one is set aside and a new one begun: ``condition.set_aside`` is its place.
+        Its threads are watched by ``supervisor``.
         """
         files = JournalFiles(path)
         try:
-            return cls(files)
+            return cls(files, supervisor or Supervisor())
         except BaseException as error:
             files.release()
             if isinstance(error, OSError | sqlite3.Error):
@@ -92,18 +93,13 @@ class Journal:
 
     @property
     def generation(self) -> str:
-        """Tell this journal from one that was there before it."""
+        """An id that distinguishes this journal from one that was there before it."""
         return self._writer.storage.generation
 
     @property
     def condition(self) -> Condition:
         """Whether what is committed is durable, and if not, why."""
         return self._writer.storage.condition
-
-    @property
-    def rounds(self) -> int:
-        """Turns of the writing thread: a thread that hangs on the disk does not count."""
-        return self._writer.rounds
 
     @property
     def sent(self) -> int:
@@ -135,7 +131,7 @@ class Journal:
         return lambda: self._news.remove(news)
 
     def acknowledge(self, bed: str, sequence: int) -> None:
-        """Take an event out of the outbox: the broker has it."""
+        """Remove an event from the outbox: the broker has it."""
         self._sent += 1
         self._writer.delivered(bed, sequence)
 

@@ -1,7 +1,7 @@
 """The write-ahead log, written anew: what a failed sync may have cost is never trusted.
 
-After a sync that failed, Linux takes the pages it could not write for written: they are in memory,
-not on the disk, and the next sync says that all is well. What is committed then lies behind a hole,
+After a sync that failed, Linux treats the pages it could not write as written: they are in memory,
+not on the disk, and the next sync reports success. What is committed then lies behind a hole,
 and after a power cut SQLite stops reading at the hole. So before anything is called durable again,
 the log is written once more, byte for byte, and synced; and the pages that were folded out of it
 into the file are written once more too, since the sync of the file may be the one that failed.
@@ -34,7 +34,7 @@ class Folded:
     """How far SQLite had folded the log into the file when it was last asked."""
 
     salts: bytes
-    """Tell one run of the log from the next, which begins at the start of the same file."""
+    """What distinguishes one run of the log from the next, at the start of the same file."""
     frames: int
     """Pages in the log then."""
     folded: int
@@ -47,7 +47,7 @@ def log_of(journal: Path) -> Path:
 
 
 def log_bytes(journal: Path) -> int:
-    """Return how long the log is; 0 where there is none, or the disk does not say."""
+    """Return how long the log is; 0 where there is none, or the disk does not answer."""
     try:
         return log_of(journal).stat().st_size
     except OSError:
@@ -55,7 +55,7 @@ def log_bytes(journal: Path) -> int:
 
 
 def folded_now(journal: Path, answer: tuple[int, int, int]) -> Folded | None:
-    """Keep what ``PRAGMA wal_checkpoint`` answered, with the run of the log it speaks of."""
+    """Keep what ``PRAGMA wal_checkpoint`` answered, with the run of the log it answered for."""
     _, frames, folded = answer
     try:
         with log_of(journal).open("rb") as file:
@@ -68,7 +68,7 @@ def write_anew(journal: Path, descriptor: int, known: Folded | None) -> None:
     """Write the log, and what was folded out of it, once more and sync both.
 
     The caller holds the write lock. ``descriptor`` is the journal's file, kept open by the caller:
-    closing it would take away the locks that SQLite holds on it. Raise ``OSError`` where the disk
+    closing it would release the locks that SQLite holds on it. Raise ``OSError`` where the disk
     refuses, ``sqlite3.DatabaseError`` where the log can no longer be read as it was written.
     """
     log = log_of(journal)

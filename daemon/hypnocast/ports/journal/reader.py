@@ -38,7 +38,7 @@ class NightRecord:
     anchors: tuple[ClockAnchor, ...]
     corrections: tuple[Correction, ...]
     beside: tuple[BesideRecord, ...] = ()
-    """What packs beside said, pack by pack, by epoch."""
+    """The opinions of packs beside, pack by pack, by epoch."""
 
 
 class JournalReader:
@@ -217,7 +217,7 @@ class JournalReader:
         return tuple(CarriedRecord(*row) for row in rows)
 
     def beside(self, session: str) -> tuple[BesideRecord, ...]:
-        """Return what packs beside said of a night, pack by pack, by epoch."""
+        """Return the opinions of packs beside on a night, pack by pack, by epoch."""
         if not self._has_table("beside"):
             return ()
         rows = self._rows("SELECT * FROM beside WHERE session = ? ORDER BY pack, epoch", session)
@@ -229,7 +229,7 @@ class JournalReader:
         )
 
     def _has_table(self, name: str) -> bool:
-        """Say whether the journal's version had a table that came later."""
+        """Return whether the journal's version had a table that came later."""
         return bool(self._rows("SELECT 1 FROM sqlite_schema WHERE name = ?", name))
 
     # --- events -------------------------------------------------------------------------------

@@ -62,7 +62,7 @@ class PageRecord:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class OpinionRecord:
-    """What the model said, before calibration and filtering: the decider is rebuilt from it."""
+    """The model's answer, before calibration and filtering: the decider is rebuilt from it."""
 
     session: str
     epoch: int
@@ -85,7 +85,7 @@ class CarriedRecord:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class BesideRecord:
-    """What a pack beside the one that speaks said of a page: its second opinion."""
+    """The answer of a pack beside for a page: its second opinion."""
 
     session: str
     epoch: int
@@ -130,14 +130,14 @@ class StoredReply:
     bed: str
     request: str
     command_digest: str
-    """SHA-256 of the command's bytes, to tell a repeat from a request id used twice."""
+    """SHA-256 of the command's bytes, to distinguish a repeat from a request id used twice."""
     payload: bytes
     created: str
 
 
 @dataclass(frozen=True, slots=True)
 class Correction:
-    """A scorer's own stage for a page. It stands beside the event, which never changes."""
+    """A scorer's own stage for a page. It is kept beside the event, which never changes."""
 
     session: str
     epoch: int
@@ -195,7 +195,7 @@ class Committed:
 
     events: tuple[StageEvent, ...]
     """The batch's events with their sequence numbers. Where the journal already held an event
-    with that id, the one it held: what was said once is never said differently."""
+    with that id, the one it held: an event once published never changes."""
     stored: tuple[StoredEvent, ...]
     """Only those that are new, as they go to the outbox."""
     durable: bool

@@ -26,7 +26,7 @@ from hypnocast.ports.journal.store import REFUSALS, Store
 _log = structlog.get_logger(__name__)
 
 _RETRY_S: Final = 1.0
-"""How often a disk that took nothing is tried again."""
+"""How often a disk that refused is tried again."""
 
 _LOG_BYTES: Final = 16 * 1024 * 1024
 """A write-ahead log of this size is folded in without waiting for a quiet moment."""
@@ -48,17 +48,17 @@ class Condition:
     set_aside: Path | None = None
     """Where a damaged journal was moved, if one was."""
     lost: str = ""
-    """What was given up for good: the disk took nothing for too long, or the database refuses it.
+    """What was given up for good: the disk refused for too long, or the database refuses it.
     Stays until the end."""
     refused: int = 0
-    """Batches that the database refused after they had been taken into memory."""
+    """Batches that the database refused after they had been kept in memory."""
 
 
 class JournalStorage:
     """The tables, and the memory before them. Used by one thread."""
 
     def __init__(self, files: JournalFiles, *, on_anew: Callable[[], None]) -> None:
-        """Open the tables; ``on_anew`` is called when a new file has taken the old one's place."""
+        """Open the tables; ``on_anew`` is called when a new file has replaced the old one."""
         self._files = files
         self._on_anew = on_anew
         self.store, aside = files.open_store()
@@ -232,7 +232,7 @@ class JournalStorage:
                 try:
                     known = self.store.event_by_id(name)
                 except sqlite3.Error:
-                    # A disk that cannot be read either: the database tells them apart on return.
+                    # A disk that cannot be read either: the database distinguishes them on return.
                     return found
                 if known is not None:
                     found[name] = known
@@ -279,7 +279,7 @@ class JournalStorage:
             self.fold()
 
     def fold(self) -> None:
-        """Fold the log into the file. A sync that fails here is told as any other is."""
+        """Fold the log into the file. A sync that fails here is reported as any other is."""
         if self.held is not None:
             return
         try:
@@ -297,7 +297,7 @@ class JournalStorage:
             self.condition = replace(self.condition, health="durable", why="")
 
     def close(self) -> None:
-        """Write what is held if the disk takes it, fold the log, let go of the file."""
+        """Write what is held if the disk allows it, fold the log, close the file."""
         self.return_to_disk(at_once=True)
         if self.held is not None:
             _log.error("events are lost: the disk took nothing", batches=len(self.held.batches))
@@ -313,6 +313,6 @@ def _is_full(error: BaseException) -> bool:
 
 
 def _is_damage(error: BaseException) -> bool:
-    """Tell a file that is not as it was written from a disk that refuses."""
+    """Distinguish a file that is not as it was written from a disk that refuses."""
     ours = type(error) is sqlite3.DatabaseError and not _code(error)
     return ours or _code(error) in _DAMAGE

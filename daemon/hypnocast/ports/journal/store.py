@@ -173,7 +173,7 @@ class Store:
 
     @property
     def generation(self) -> str:
-        """Tell this file from any that was there before."""
+        """Return an id that distinguishes this file from any that was there before."""
         row = self.connection.execute("SELECT value FROM meta WHERE key = 'generation'").fetchone()
         return str(row[0])
 
@@ -331,7 +331,7 @@ class Store:
         return decode_event(row[0]) if row else None
 
     def delivered(self, places: Iterable[tuple[str, int]]) -> None:
-        """Take events out of the outbox: the broker has acknowledged them."""
+        """Remove events from the outbox: the broker has acknowledged them."""
         self.connection.executemany("DELETE FROM outbox WHERE bed = ? AND sequence = ?", places)
 
     def fold(self) -> tuple[int, int, int]:

@@ -9,21 +9,22 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Final
 
-import structlog
-
 from hypnocast.errors import JournalError
 from hypnocast.ports.journal.files import JournalFiles
 from hypnocast.ports.journal.records import Batch, Committed
 from hypnocast.ports.journal.storage import JournalStorage
 from hypnocast.ports.journal.store import Store
-
-_log = structlog.get_logger(__name__)
+from hypnocast.ports.supervision import Supervisor
+from hypnocast.ports.worker import Worker
 
 _IDLE_S: Final = 2.0
 """After so long without work the write-ahead log is folded into the file."""
 
 _HELD_S: Final = 1.0
 """The same while events are held in memory: the disk is tried again."""
+
+DEADLINE_S: Final = 30.0
+"""A disk may take its time over a sync."""
 
 _GROUP: Final = 256
 """At most so many batches share one fsync, so that none waits for a crowd."""
@@ -43,12 +44,11 @@ class _Chore:
     future: Future[int]
 
 
-class JournalWriter(threading.Thread):
-    """Takes what waits, has it written in one transaction, answers everyone. Never dies."""
+class JournalWriter:
+    """Has what waits written in one transaction, and answers everyone. Never dies."""
 
     def __init__(self, files: JournalFiles, *, on_anew: Callable[[], None]) -> None:
-        """Open the tables; ``on_anew`` is called when a new file has taken the old one's place."""
-        super().__init__(name="journal", daemon=True)
+        """Open the tables; ``on_anew`` is called when a new file has replaced the old one."""
         self._where = str(files.path)
         self.storage = JournalStorage(files, on_anew=on_anew)
         self._changed = threading.Condition()
@@ -56,12 +56,15 @@ class JournalWriter(threading.Thread):
         self._chores: list[_Chore] = []
         self._delivered: list[tuple[str, int]] = []
         self._closing = False
-        self.rounds = 0
-        """Counts turns of the thread, at least one in 2 s; one that hangs does not count."""
-        self.failures = 0
-        """Turns that ended in an error nobody had foreseen."""
+        self._worker: Worker | None = None
 
     # --- called from other threads ------------------------------------------------------------
+
+    def start(self, supervisor: Supervisor) -> None:
+        """Begin to write, on a thread that is watched."""
+        self._worker = supervisor.thread(
+            "journal", self._run, deadline_s=DEADLINE_S, on_failure="restart"
+        )
 
     def submit(self, batch: Batch) -> Future[Committed]:
         """Queue a batch; the future resolves once it is durable, or held."""
@@ -92,7 +95,8 @@ class JournalWriter(threading.Thread):
         with self._changed:
             self._closing = True
             self._changed.notify()
-        self.join()
+        if self._worker is not None and self._worker.thread is not None:
+            self._worker.thread.join()
 
     def _refuse_if_closed(self) -> None:
         if self._closing:
@@ -100,34 +104,36 @@ class JournalWriter(threading.Thread):
 
     # --- the thread ---------------------------------------------------------------------------
 
-    def run(self) -> None:
+    def _run(self, worker: Worker) -> None:
         """Write until closed."""
-        while self._round():
-            self.rounds += 1
-        with self._guarded():
+        while self._round(worker):
+            pass
+        with self._guarded(worker):
             self.storage.close()
 
-    def _round(self) -> bool:
+    def _round(self, worker: Worker) -> bool:
         storage = self.storage
         with self._changed:
             pause = _IDLE_S if storage.held is None else _HELD_S
+            worker.idle()
             self._changed.wait_for(self._has_work, timeout=pause)
+            worker.beat()
             jobs, self._jobs = self._jobs[:_GROUP], self._jobs[_GROUP:]
             chores, self._chores = self._chores, []
             delivered, self._delivered = self._delivered, []
             if self._closing and not jobs and not chores and not delivered:
                 return False
         jobs = [job for job in jobs if job.future.set_running_or_notify_cancel()]
-        with self._guarded():
+        with self._guarded(worker):
             storage.return_to_disk()
         if jobs or delivered:
-            with self._guarded(*jobs):
+            with self._guarded(worker, *jobs):
                 self._write(jobs, delivered)
         for chore in chores:
             if chore.future.set_running_or_notify_cancel():
-                with self._guarded(chore):
+                with self._guarded(worker, chore):
                     chore.future.set_result(storage.work(chore.work))
-        with self._guarded():
+        with self._guarded(worker):
             if jobs:
                 storage.fold_if_long()
             else:
@@ -146,14 +152,13 @@ class JournalWriter(threading.Thread):
                 job.future.set_exception(outcome)
 
     @contextmanager
-    def _guarded(self, *waiting: _Job | _Chore) -> Iterator[None]:
+    def _guarded(self, worker: Worker, *waiting: _Job | _Chore) -> Iterator[None]:
         """Whatever goes wrong within: who waits gets an answer, and the thread goes on."""
         try:
             yield
         except Exception as error:  # noqa: BLE001 - without this thread no event is ever written
             if not isinstance(error, JournalError):
-                self.failures += 1
-                _log.exception("journal turn failed", journal=self._where)
+                worker.failed(error, doing=f"a turn of {self._where}")
                 error = JournalError(f"failed: {error}", where=self._where)
             for one in waiting:
                 if not one.future.done():

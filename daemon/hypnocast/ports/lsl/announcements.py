@@ -35,7 +35,7 @@ class Network:
         self._pylsl = load_pylsl()
         self._format_names: list[str] = list(self._pylsl.lib.fmt2string)
         self._known: dict[str, tuple[AnnouncedStream, float]] = {}
-        """What each announced stream says, and since when it is there."""
+        """Each announced stream, and since when it is there."""
         self._room = (ctypes.c_void_p * MAX_ANNOUNCED)()
         self.crowded = False
         """Whether there were more announcements than are looked at: some streams are not seen."""
@@ -55,7 +55,7 @@ class Network:
             uid = info.uid()
             seen, since = known[uid] = self._known.get(uid) or (self._describe(info, uid), now)
             if seen.source_id.startswith(OWN_SOURCE):
-                continue  # what Hypnocast says is no input, whichever daemon says it
+                continue  # what Hypnocast sends is no input, whichever daemon sends it
             found[uid] = Announced(seen, info, since)
         self._known = known
         self.crowded = count >= MAX_ANNOUNCED

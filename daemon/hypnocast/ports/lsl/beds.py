@@ -95,7 +95,7 @@ class AnnouncedStream:
 
     @property
     def is_psg(self) -> bool:
-        """Whether its type says that it carries sleep signals."""
+        """Whether its type is one of sleep signals."""
         return not is_marker(self) and self.type.lower() in PSG_TYPES
 
 
@@ -116,14 +116,14 @@ class StreamDescription(Protocol):
 
 
 def is_marker(stream: StreamDescription) -> bool:
-    """Tell whether a stream carries texts or codes at irregular times."""
+    """Return whether a stream carries texts or codes at irregular times."""
     return stream.format == "string" or (stream.rate == 0 and stream.type.lower() in MARKER_TYPES)
 
 
 def matches(
     selector: Selector, seen: AnnouncedStream, by_predicate: Mapping[str, frozenset[str]]
 ) -> bool:
-    """Tell whether a stream fits; ``by_predicate`` has the uids that fit each predicate."""
+    """Return whether a stream fits; ``by_predicate`` has the uids that fit each predicate."""
     return (
         selector.source_id in (None, seen.source_id)
         and selector.name in (None, seen.name)
@@ -177,7 +177,7 @@ def claimed_twice(
 
 
 def eeg_like(labels: Iterable[str]) -> bool:
-    """Tell whether at least two labels read like those of a polysomnogram."""
+    """Return whether at least two labels read like those of a polysomnogram."""
     return sum(1 for label in labels if _EEG_LABEL.search(label.strip())) >= 2
 
 

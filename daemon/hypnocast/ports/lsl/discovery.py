@@ -40,7 +40,7 @@ class FoundStream:
     header: StreamHeader | None
     """None where the stream did not answer."""
     bed: str | None
-    """The bed that reads it; None where it is nobody's."""
+    """The bed that reads it; None where no bed does."""
     problems: tuple[StreamProblem, ...]
 
 
@@ -140,7 +140,7 @@ def _with_markers(found: list[tuple[FoundStream, Selector]]) -> list[tuple[Found
 
 
 def _with_rivals(found: list[tuple[FoundStream, Selector]]) -> list[FoundStream]:
-    """Tell of streams that one selector of one bed fits alike."""
+    """Name the streams that one selector of one bed fits alike."""
     places = Counter((one.bed, selector) for one, selector in found)
     judged = []
     for one, selector in found:

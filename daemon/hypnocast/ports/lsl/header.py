@@ -2,8 +2,8 @@
 
 liblsl reads a description to its end, whatever its length. The question is one line over TCP
 (``LSL:fullinfo``, liblsl's own protocol since 1.0), the answer is XML until the sender closes.
-liblsl does not tell where a sender is; so it is asked where this process is connected to for its
-samples.
+liblsl does not give a sender's address; so the address is read from this process's own
+connections for its samples.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ def fetch_header(info: Any, seen: AnnouncedStream, *, timeout_s: float) -> Parse
 
 
 def _compare(seen: AnnouncedStream, described: ParsedHeader) -> None:
-    """Refuse a stream whose description says other things than its announcement did."""
+    """Refuse a stream whose description contradicts its announcement."""
     header = described.header
     for what, announced, declared in (
         ("channel_count", seen.channel_count, len(header.channels)),

@@ -21,7 +21,7 @@ from hypnocast.ports.lsl.limits import MAX_MARK_CHARS, buffer_s
 MAX_SAMPLES = 4096
 MAX_PULLED_TEXTS = 256
 MAX_PULLED_VALUES = 524_288
-"""Values of all channels that one look takes; pylsl makes room for as many."""
+"""Values of all channels that one look reads; pylsl makes room for as many."""
 
 
 class Clock(Enum):
@@ -41,7 +41,7 @@ class Inlet:
     """An open stream. ``open`` blocks and runs on a thread of its own; ``pull`` never waits."""
 
     def __init__(self, info: Any, seen: AnnouncedStream, *, keep_s: int) -> None:
-        """Take an announced stream that costs no more than it may; nothing is asked of it yet."""
+        """Prepare an announced stream of bounded cost; nothing is asked of it yet."""
         self._pylsl = load_pylsl()
         self.uid = seen.uid
         most = MAX_PULLED_TEXTS if seen.format == "string" else MAX_SAMPLES
@@ -70,7 +70,7 @@ class Inlet:
             raise StreamError(f"broke off while it was opened ({error})") from error
 
     def measure(self, *, timeout_s: float) -> float | None:
-        """Ask the sender's clock; None where it does not answer. The first time takes ≈ 0.6 s."""
+        """Ask the sender's clock; None where it does not answer. The first time lasts ≈ 0.6 s."""
         inlet = self._inlet
         if inlet is None:
             return None
@@ -107,7 +107,7 @@ class Inlet:
         return [Chunk(stream=header.key, samples=samples, stamps=stamps, arrived=arrived)]
 
     def close(self) -> None:
-        """Let go of the stream; liblsl's threads for it end. May take a moment."""
+        """Close the stream; liblsl's threads for it end. May last a moment."""
         self._inlet = None
 
 

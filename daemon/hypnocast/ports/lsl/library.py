@@ -1,8 +1,8 @@
-"""liblsl: loading it, and telling it how to search the network.
+"""liblsl: loading it, and setting how it searches the network.
 
 :mod:`pylsl` raises at import where its wheel came without a liblsl; everything in Hypnocast
 that needs LSL therefore asks :func:`load_pylsl` for it and gets either the module or an
-:class:`~hypnocast.errors.InstallError` that says what to do.
+:class:`~hypnocast.errors.InstallError` with the remedy.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class LslNetwork:
     """How far multicast goes; ``machine`` stays on this computer."""
     base_port: int | None = None
     port_range: int | None = None
-    """How many ports from ``base_port`` on; every outlet of a host takes two."""
+    """How many ports from ``base_port`` on; every outlet of a host uses two."""
     multicast_port: int | None = None
     ipv6: bool | None = None
     session_id: str | None = None
@@ -54,7 +54,7 @@ class LslNetwork:
     def content(self, own: str = "") -> str:
         """Write it as liblsl's configuration file has it; empty where nothing was set.
 
-        ``own`` is the text of the file that this host has: what it says and this does not is kept.
+        ``own`` is the text of the file that this host has: what it sets and this does not is kept.
         """
         ports = {
             "BasePort": self.base_port,
@@ -121,7 +121,7 @@ def _text_of(path: Path) -> str:
 
 
 def load_pylsl() -> Any:
-    """Return :mod:`pylsl`, or say why there is none and what to do."""
+    """Return :mod:`pylsl`; raise where there is none, with the remedy."""
     try:
         return importlib.import_module("pylsl")
     except (ImportError, OSError, RuntimeError) as error:
@@ -137,12 +137,12 @@ def load_pylsl() -> Any:
 
 
 def configure_lsl(network: LslNetwork) -> None:
-    """Tell liblsl how to search, before anything else uses it in this process.
+    """Set how liblsl searches, before anything else uses it in this process.
 
     liblsl reads its configuration once, at its first use, and ignores what comes later. Where
     ``network`` sets nothing, liblsl's own file (``LSLAPICFG``, ``lsl_api.cfg``) stays in force;
-    where it sets anything, that goes before what the file says, and the rest of the file is kept.
-    Where there is neither, liblsl is told to search often and to keep its chatter to itself.
+    where it sets anything, that goes before the file, and the rest of the file is kept.
+    Where there is neither, liblsl is set to search often and to log nothing.
     """
     own = _own_file()
     given = network.content("" if own is None else _text_of(own))

@@ -1,7 +1,7 @@
 """What streams may cost, looked at in the announcement, before anything is allocated for them.
 
 liblsl makes room for a minute of samples as soon as a stream is opened, whatever its announcement
-says, and reads whatever description it is sent. So both are bounded here. The numbers stand in
+is, and reads whatever description it is sent. So both are bounded here. The numbers are in
 ``docs/security.md#limits``.
 """
 
@@ -38,7 +38,7 @@ MAX_MARK_CHARS: Final = 4096
 
 MARK_BURST: Final = 200.0
 MARKS_PER_S: Final = 20.0
-"""So many markers of one stream are read; what is beyond is counted and told."""
+"""So many markers of one stream are read; what is beyond is counted and reported."""
 
 MARK_BUFFER_S: Final = 1
 """For markers liblsl counts hundreds of texts, not seconds, and has no limit on a text."""
@@ -58,7 +58,7 @@ _SIZES: Final = {
 
 
 def too_costly(seen: AnnouncedStream) -> str:
-    """Say why a stream is not to be opened, going by its announcement; empty where it may be."""
+    """Return why a stream is not to be opened, by its announcement; empty where it may be."""
     if seen.format not in FORMATS:
         return f"announces the channel format {seen.format!r}, which is none of LSL's"
     if not 1 <= seen.channel_count <= MAX_CHANNELS:

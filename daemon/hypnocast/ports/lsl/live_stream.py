@@ -6,7 +6,7 @@ never has to guess whether a stream is there.
 
 A stream whose clock is foreign, or cannot be asked, gets readings all the same: the least
 distance between its stamps and their arrival, renewed every few seconds. Its samples stay as
-they came; only the readings say where they belong. One wrong stamp makes no clock foreign: all
+they came; only the readings place them. One wrong stamp makes no clock foreign: all
 samples of a second must be on another.
 """
 
@@ -38,11 +38,11 @@ from hypnocast.ports.lsl.problems import ProblemKind
 FOREIGN_AFTER_S = 10.0
 """Samples whose corrected stamps lie further from their arrival are on a foreign clock."""
 FOREIGN_MARK_AFTER_S = 86_400.0
-"""Marks may be back-dated, so only a day's distance tells their clock to be foreign."""
+"""Marks may be back-dated, so only a day's distance makes their clock foreign."""
 FIRST_WINDOW_S = 1.0
 """So long arrivals are watched before a clock is called foreign and samples are placed by them."""
 SHOWN_S = 60.0
-"""So long after it was seen last a problem that passes is told."""
+"""So long after it was seen last a problem that passes is shown."""
 JUDGE_S = 1.0
 """Stamps are compared with the nominal rate over this many seconds of samples."""
 
@@ -82,7 +82,7 @@ class LiveStream:
         report: Callable[[ProblemKind, str], None],
         clear: Callable[[ProblemKind], None],
     ) -> None:
-        """Take an opened inlet; ``offset`` is the first clock measurement, or None."""
+        """Begin with an opened inlet; ``offset`` is the first clock measurement, or None."""
         self.bed = bed
         self.header = header
         self.inlet = inlet
@@ -115,7 +115,7 @@ class LiveStream:
             )
 
     def note_reading(self, reading: ClockReading) -> None:
-        """Take a later measurement of the sender's clock; from any thread."""
+        """Add a later measurement of the sender's clock; from any thread."""
         self._measured.append(reading)
 
     def poll(self, now: float) -> list[Arrival]:
@@ -162,7 +162,7 @@ class LiveStream:
         self.last_arrival = now
 
     def _may_mark(self, mark: Mark) -> bool:
-        """Say whether a marker is read; whoever sends too many is told of it."""
+        """Return whether a marker is read; a sender of too many becomes a problem."""
         if self._marks.spend(mark.arrived):
             return True
         self._marks_left_out += 1
@@ -221,7 +221,7 @@ class LiveStream:
         self._window.append(distance)
 
     def _note_ahead(self, item: Chunk | Mark) -> None:
-        """Tell of samples that claim to be later than this host's clock; they find no place."""
+        """Report samples that claim to be later than this host's clock; they find no place."""
         if self._offset is None or not isinstance(item, Chunk):
             return
         ahead = item.stamps + (self._offset - item.arrived)
@@ -262,7 +262,7 @@ class LiveStream:
         return [ClockReading(stream=key, at=now, offset=offset)]
 
     def _is_off(self, item: Chunk | Mark, stamp: float) -> bool:
-        """Tell whether a stamp is too far from its arrival to be on the clock that was measured."""
+        """Return whether a stamp is too far from its arrival to be on the measured clock."""
         if self._offset is None or not np.isfinite(stamp):
             return False
         ahead = stamp + self._offset - item.arrived
@@ -289,11 +289,11 @@ class LiveStream:
             return False
         self._unjudged = None
         steps = np.diff(stamps)
-        # A few wrong stamps say nothing of the others' pace.
+        # A few wrong stamps do not show the others' pace.
         pace = float(steps[np.abs(steps) < FOREIGN_AFTER_S].sum()) / expected
         return not (pace > 0.2) or float(np.median(steps)) * self.header.rate > 5.0
 
 
 def _is_worth_telling(before: int, count: int) -> bool:
-    """Say whether a count has passed a power of two: a flood is told, and fills no log."""
+    """Return whether a count has passed a power of two: a flood is logged, and fills no log."""
     return before.bit_length() != count.bit_length()

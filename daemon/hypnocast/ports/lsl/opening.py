@@ -49,7 +49,7 @@ class Openers:
     """Opens, asks and closes streams on threads of its own, never more than so many at once."""
 
     def __init__(self, supervisor: Supervisor, wake: Callable[[], None]) -> None:
-        """Take who watches the threads, and whom to wake when an attempt has come to an end."""
+        """Keep who watches the threads, and whom to wake when an attempt has come to an end."""
         self._supervisor = supervisor
         self._wake = wake
         self._running: set[Opening] = set()
@@ -137,7 +137,7 @@ class Openers:
 
 
 def effective_header(described: ParsedHeader, selector: Selector, key: str) -> StreamHeader:
-    """Return the header as it counts: what the config says goes before what the stream says."""
+    """Return the header as it counts: the configuration goes before the stream's own."""
     header = relabel(described.header, labels=selector.labels, rate=selector.rate)
     return replace(header, key=key)
 

@@ -22,7 +22,7 @@ _CLOSERS = 16
 
 
 class SignalOutlets:
-    """Outlets that are opened, fed and closed as arrivals say. One thread may use it."""
+    """Outlets that are opened, fed and closed by arrivals. One thread may use it."""
 
     def __init__(
         self,
@@ -31,10 +31,10 @@ class SignalOutlets:
         shift: float = 0.0,
         opened: Callable[[StreamHeader], None] | None = None,
     ) -> None:
-        """Take what the streams say of their maker.
+        """Keep what the streams name as their maker.
 
-        ``shift`` is added to every stamp, to come to the local LSL clock; ``opened`` is told of
-        each outlet once it is there.
+        ``shift`` is added to every stamp, to come to the local LSL clock; ``opened`` is called
+        with each outlet once it is there.
         """
         self._pylsl = load_pylsl()
         self._model = model
@@ -43,10 +43,10 @@ class SignalOutlets:
         self._open: dict[str, tuple[StreamHeader, Any]] = {}
 
     def send(self, arrival: Arrival) -> None:
-        """Do over LSL what an arrival says. Receivers read this host's clock themselves.
+        """Do over LSL what an arrival means. Receivers read this host's clock themselves.
 
         A stream that opens again and describes itself as before keeps its outlet, so that those
-        who listen need not look for it again.
+        who receive it need not search for it again.
         """
         match arrival:
             case Chunk():
@@ -74,7 +74,7 @@ class SignalOutlets:
         return any(outlet.have_consumers() for _, outlet in self._open.values())
 
     def close(self) -> None:
-        """Close every outlet; liblsl takes its time for each, so several at once."""
+        """Close every outlet, several at once: liblsl is slow to close each."""
         with ThreadPoolExecutor(_CLOSERS) as pool:
             for key in list(self._open):
                 pool.submit(self._open.__delitem__, key)

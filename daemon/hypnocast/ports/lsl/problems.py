@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Final
 
 
 class ProblemKind(StrEnum):
-    """A closed list; the comment after each says what Hypnocast does about it."""
+    """A closed list; the comment after each is what Hypnocast does about it."""
 
     NOT_FOUND = "not_found"
     """Nothing on the network matches; the search goes on."""
@@ -30,7 +31,7 @@ class ProblemKind(StrEnum):
     LABELS_DISAGREE = "labels_disagree"
     """The header names more or fewer channels than there are; no label is believed."""
     NO_UNIT = "no_unit"
-    """Some channels do not say their unit; their bed is withheld unless the config says it."""
+    """Some channels give no unit; their bed is withheld unless the configuration gives it."""
     NO_RATE = "no_rate"
     """Signals without a nominal rate; not read unless the config gives the rate."""
     FOREIGN_CLOCK = "foreign_clock"
@@ -45,6 +46,17 @@ class ProblemKind(StrEnum):
     """Stamps do not advance with the samples; the stream is refused."""
 
 
+REFUSED: Final = (
+    ProblemKind.AMBIGUOUS,
+    ProblemKind.CLAIMED_TWICE,
+    ProblemKind.BAD_METADATA,
+    ProblemKind.TOO_COSTLY,
+    ProblemKind.NO_RATE,
+    ProblemKind.STAMPS_STUCK,
+)
+"""With one of these a stream that is there is not read."""
+
+
 @dataclass(frozen=True, slots=True)
 class StreamProblem:
     """One thing that is wrong with one stream of one bed, for people to read."""
@@ -56,6 +68,10 @@ class StreamProblem:
     text: str
     remedy: str = ""
 
+    @property
+    def words(self) -> str:
+        """What is wrong and what to do, for who knows which stream it is."""
+        return f"{self.text}. {self.remedy}" if self.remedy else self.text
+
     def __str__(self) -> str:
-        remedy = f". {self.remedy}" if self.remedy else ""
-        return f"bed {self.bed}, stream {self.stream}: {self.text}{remedy}"
+        return f"bed {self.bed}, stream {self.stream}: {self.words}"

@@ -14,7 +14,7 @@ from hypnocast.ports.supervision import Supervisor
 from hypnocast.ports.worker import Worker
 
 Sink = Callable[[str, Arrival], None]
-"""Takes a bed's name and what arrived. Called by the reading thread only; must not wait."""
+"""Gets a bed's name and what arrived. Called by the reading thread only; must not wait."""
 
 STILL_AFTER_S = 20.0
 """The reader turns many times a second."""
@@ -35,7 +35,7 @@ class ReaderThread:
     def __init__(
         self, sink: Sink, *, clock: Callable[[], float], every_s: float, wake: Callable[[], None]
     ) -> None:
-        """Take the sink, the local LSL clock, and whom to wake when a stream has ended."""
+        """Keep the sink, the local LSL clock, and whom to wake when a stream has ended."""
         self._sink = sink
         self._clock = clock
         self._every = every_s
@@ -104,7 +104,7 @@ class ReaderThread:
                 self._lives.append(swap.new)
 
     def _poll(self, live: LiveStream) -> bool:
-        """Read one stream; tell whether it has just ended."""
+        """Read one stream; return whether it has just ended."""
         if live.state in (StreamState.LOST, StreamState.REFUSED):
             return False
         for arrival in live.poll(self._clock()):

@@ -7,7 +7,7 @@ Three kinds of threads share the work, so that none waits for another's stream:
 - a few short-lived *openers*, one per stream that is being opened, because a stream that has just
   died may let its opener wait for seconds.
 
-All of them are supervised: one that fails is told, counted and started anew.
+All of them are supervised: one that fails is reported, counted and started anew.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ class LslSource:
         timing: LslTimings | None = None,
         supervisor: Supervisor | None = None,
     ) -> None:
-        """Take what to read, and who watches the threads; nothing is opened before the start."""
+        """Keep what to read, and who watches the threads; nothing is opened before the start."""
         self._pylsl = load_pylsl()
         self._timing = timing or LslTimings()
         self._auto = beds is None
@@ -148,7 +148,7 @@ class LslSource:
 
     @property
     def sink_errors(self) -> int:
-        """How often the sink raised instead of taking an arrival."""
+        """How often the sink raised."""
         return 0 if self._reader is None else self._reader.sink_errors
 
     # -- what slots need (lsl_slot.Bench) --------------------------------------------------------
@@ -277,7 +277,7 @@ class LslSource:
                     self._slots.append(StreamSlot(*place, timing=self._timing, now=now))
 
     def _is_psg(self, entry: Announced, now: float) -> bool:
-        """Tell by its type or its labels, of a stream that answers; that takes a moment."""
+        """Decide by its type or its labels, of a stream that answers; that lasts a moment."""
         if entry.seen.rate == 0:
             return False
         described = self._probed(entry, now)
@@ -287,7 +287,7 @@ class LslSource:
         return entry.seen.is_psg or eeg_like(labels)
 
     def _probed(self, entry: Announced, now: float) -> ParsedHeader | None:
-        """Return what a stream says of itself, once it was asked."""
+        """Return a stream's own description, once it was asked."""
         uid = entry.seen.uid
         probe = self._probes.get(uid)
         if probe is not None and probe.done.is_set():

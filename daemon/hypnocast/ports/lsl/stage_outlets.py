@@ -26,7 +26,7 @@ class StageOutlets:
     """The outlets of all beds of one daemon."""
 
     def __init__(self, site: str, node: str, *, rolling: bool) -> None:
-        """Take where this is, and whether there are verdicts between page closes."""
+        """Keep where this is, and whether there are verdicts between page closes."""
         self._pylsl = load_pylsl()
         self._site = site
         self._node = node

@@ -24,14 +24,14 @@ from hypnocast.ports.stream_xml import ParsedHeader
 SUSPECT_S = FORGET_AFTER_S + 1.0
 """How long a stream that broke off may still be announced though it is gone."""
 STALE_S = 1.0
-"""No sample for this long and no longer announced: its successor may take over."""
+"""No sample for this long and no longer announced: its successor may replace it."""
 SETTLE_S = 1.0
 """Streams answer one after the other; so long a new one waits for another that fits as well."""
 NOT_FOUND_AFTER_S = 5.0
 REOPEN_AFTER_S = 10.0
 MAX_PAUSE_S = 60.0
 MUTE_FOR_S = 30.0
-"""An announcement that nobody stands behind counts as no rival for so long."""
+"""An announcement without an outlet behind it counts as no rival for so long."""
 RIVALS_NAMED = 4
 MAX_REMEMBERED = 1024
 """Streams of which one place remembers that they failed or were refused."""
@@ -161,7 +161,7 @@ class StreamSlot:
         bench: SlotShared,
         now: float,
     ) -> None:
-        """Do what the moment asks for: bury the lost, take in the opened, open what fits.
+        """Do what the moment asks for: close the lost, read the opened, open what fits.
 
         ``fitting`` are the announced streams that fit the selector, ``contested`` those that
         other beds' selectors fit as well, ``taken`` what this bed reads through other selectors.
@@ -197,7 +197,7 @@ class StreamSlot:
     # -- what to open ----------------------------------------------------------------------------
 
     def _affordable(self, fitting: list[AnnouncedStream]) -> list[AnnouncedStream]:
-        """Return what may be opened, going by what is announced; tell of what may not."""
+        """Return what may be opened, by what is announced; report what may not."""
         cheap: list[AnnouncedStream] = []
         costly = ""
         for seen in fitting:
@@ -227,7 +227,7 @@ class StreamSlot:
                     self._probes[seen.uid] = probe
 
     def _is_mute(self, uid: str) -> bool:
-        """Tell whether nobody stood behind an announcement when it was asked a moment ago."""
+        """Return whether an announcement had no outlet behind it a moment ago."""
         probe = self._probes.get(uid)
         return probe is not None and probe.done.is_set() and probe.described is None
 

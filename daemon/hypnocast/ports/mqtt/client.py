@@ -30,23 +30,23 @@ IN_FLIGHT: Final = 20
 
 _VERSIONS = {"5": aiomqtt.ProtocolVersion.V5, "3.1.1": aiomqtt.ProtocolVersion.V311}
 
-# Everything aiomqtt has to say reaches us as an exception; its log would say it twice.
+# Everything aiomqtt reports reaches us as an exception; its log would repeat it.
 _silent = logging.getLogger("hypnocast.aiomqtt")
 _silent.addHandler(logging.NullHandler())
 _silent.propagate = False
 
 
 class BrokerRefused(BrokerError):  # noqa: N818 - it is what the broker did
-    """The broker answered, and said no: waiting alone will not help."""
+    """The broker answered with a refusal: waiting alone will not help."""
 
     def __init__(self, what: str, *, code: int, where: str = "", remedy: str = "") -> None:
-        """Take the reason code too."""
+        """Keep the reason code too."""
         super().__init__(what, where=where, remedy=remedy)
         self.code = code
 
 
 class BrokerSilent(BrokerError):  # noqa: N818 - it is what the broker did
-    """Something listens there and takes what we send, but does not answer."""
+    """Something listens there and accepts what we send, but does not answer."""
 
 
 class Client(aiomqtt.Client):
@@ -68,7 +68,7 @@ class Client(aiomqtt.Client):
     ) -> None:
         """Read the credentials and prepare; nothing is sent yet.
 
-        The broker is told to send nothing larger than ``incoming_bytes``; of what it sends,
+        The broker is asked to send nothing larger than ``incoming_bytes``; of what it sends,
         ``most_waiting`` messages may lie unread.
         """
         self.dropped = 0
@@ -100,7 +100,7 @@ class Client(aiomqtt.Client):
         self.taken_over = False
         """Whether the broker ended the connection because another client took our id."""
         self.most_bytes: int | None = None
-        """The largest message the broker takes, where it said so."""
+        """The largest message the broker accepts, where it gave one."""
         self._settings = settings
         self._unanswered: dict[int, tuple[asyncio.Future[None], float]] = {}
 
@@ -231,10 +231,10 @@ class Client(aiomqtt.Client):
         userdata: Any,  # noqa: ARG002 - paho's signature
         sock: PahoSocket,
     ) -> None:
-        """Write as soon as the socket takes it, where it still is one when the loop comes to it.
+        """Write as soon as the socket allows it, where it still is one when the loop comes to it.
 
-        aiomqtt would watch its number a turn later, whatever came between: an acknowledgement lets
-        a next message go, behind it lies the end, and the number is nobody's by then, or another's.
+        aiomqtt would watch its descriptor a turn later. Meanwhile an acknowledgement may let the
+        next message go, the connection may end, and the descriptor may have been reused.
         """
 
         def write() -> None:
@@ -260,7 +260,7 @@ class Client(aiomqtt.Client):
         return self._loop.time() - oldest[1]
 
     async def listen(self, topic: str) -> None:
-        """Subscribe, and take the broker's no for a no."""
+        """Subscribe; a refusal by the broker is raised."""
         for code in await self.subscribe(topic, qos=1):
             if _code(code) >= 128:
                 raise BrokerRefused(

@@ -23,7 +23,7 @@ from hypnocast.ports.journal.store import decode_event
 log = structlog.get_logger(__name__)
 
 Handle = Callable[[str, Command], Awaitable[Reply]]
-"""Obeys a command at a bed. What it cannot obey it says by a :class:`HypnocastError`."""
+"""Obeys a command at a bed. What it cannot obey it raises as a :class:`HypnocastError`."""
 
 SendReply = Callable[[str, bytes], None]
 
@@ -48,17 +48,17 @@ _QUESTIONS = (CatchUp, Explain, PageCommand)
 
 
 class CommandInbox:
-    """Takes the commands of all beds. A bed's commands are obeyed one after the other."""
+    """Accepts the commands of all beds. A bed's commands are obeyed one after the other."""
 
     def __init__(self, journal: Journal, handle: Handle, send_reply: SendReply) -> None:
-        """Take who obeys, and who carries the replies away."""
+        """Keep who obeys, and who sends the replies."""
         self._journal = journal
         self._handle = handle
         self._send_reply = send_reply
-        self._lanes: dict[tuple[str, bool], asyncio.Queue[bytes]] = {}
+        self._queues: dict[tuple[str, bool], asyncio.Queue[bytes]] = {}
         self._read: dict[str, Budget] = {}
         self._budgets: dict[tuple[str, bool], Budget] = {}
-        self._new_lanes: asyncio.Queue[tuple[str, asyncio.Queue[bytes]]] = asyncio.Queue()
+        self._new_queues: asyncio.Queue[tuple[str, asyncio.Queue[bytes]]] = asyncio.Queue()
         self.refused = 0
         """Commands that had no room."""
         self.ignored: dict[str, int] = {}
@@ -88,9 +88,9 @@ class CommandInbox:
         if not budget.spend(now):
             self._ignore(bed, "too_many")
             return
-        lane = self._lane(bed, question=question)
+        queue = self._queue(bed, question=question)
         try:
-            lane.put_nowait(payload)
+            queue.put_nowait(payload)
         except asyncio.QueueFull:
             self.refused += 1
             name = commands.command_name(command)
@@ -99,7 +99,7 @@ class CommandInbox:
     @property
     def waiting(self) -> int:
         """Commands that wait for those before them."""
-        return sum(lane.qsize() for lane in self._lanes.values())
+        return sum(queue.qsize() for queue in self._queues.values())
 
     def _ignore(self, bed: str, why: str) -> None:
         times = self.ignored[why] = self.ignored.get(why, 0) + 1
@@ -111,24 +111,24 @@ class CommandInbox:
         reply = Reply(request=request, command=command, ok=False, error=why)
         self._send_reply(bed, payloads.encode(reply))
 
-    def _lane(self, bed: str, *, question: bool) -> asyncio.Queue[bytes]:
-        """Give questions a lane of their own: a slow answer must not hold up ``lights_off``."""
+    def _queue(self, bed: str, *, question: bool) -> asyncio.Queue[bytes]:
+        """Give questions a queue of their own: a slow answer must not hold up ``lights_off``."""
         key = (bed, question)
-        if key not in self._lanes:
-            self._lanes[key] = asyncio.Queue(_QUEUE)
-            self._new_lanes.put_nowait((bed, self._lanes[key]))
-        return self._lanes[key]
+        if key not in self._queues:
+            self._queues[key] = asyncio.Queue(_QUEUE)
+            self._new_queues.put_nowait((bed, self._queues[key]))
+        return self._queues[key]
 
     async def run(self) -> None:
         """Obey, whether there is a connection or not, until cancelled."""
         async with asyncio.TaskGroup() as group:
             while True:
-                bed, lane = await self._new_lanes.get()
-                group.create_task(self._work(bed, lane))
+                bed, queue = await self._new_queues.get()
+                group.create_task(self._work(bed, queue))
 
-    async def _work(self, bed: str, lane: asyncio.Queue[bytes]) -> None:
+    async def _work(self, bed: str, queue: asyncio.Queue[bytes]) -> None:
         while True:
-            payload = await lane.get()
+            payload = await queue.get()
             command = commands.decode_command(payload)
             try:
                 answer = await self._answer(bed, command, payload)
@@ -189,7 +189,7 @@ class CommandInbox:
 
 
 def command_digest(payload: bytes) -> str:
-    """Return what tells a repeated command from another with the same request id."""
+    """Return what distinguishes a repeated command from another with the same request id."""
     command = commands.decode_command(payload)
     return hashlib.sha256(msgspec.json.encode(command)).hexdigest()
 

@@ -29,7 +29,7 @@ STEADY_S: Final = 10.0
 """A connection that lasted so long starts the pauses anew."""
 
 WRONG_VERSION: Final = frozenset({1, 132})
-"""What a broker that speaks 3.1.1 only may answer to version 5: the code of either version."""
+"""What a broker with 3.1.1 only may answer to version 5: the code of either version."""
 
 _log = structlog.get_logger("mqtt")
 
@@ -47,7 +47,7 @@ class Connector:
         most_waiting: int = 64,
         longest_pause_s: float = LONGEST_PAUSE_S,
     ) -> None:
-        """Take the broker, and who we are to it; nothing is sent yet."""
+        """Keep the broker, and who we are to it; nothing is sent yet."""
         self._settings = settings
         self._identifier = identifier
         self._will = will

@@ -1,6 +1,6 @@
 """An MQTT broker inside the process, on loopback: for the demo, and where there is no mosquitto.
 
-It speaks MQTT 3.1.1, keeps nothing on disk and lets everyone on this host in.
+It uses MQTT 3.1.1, keeps nothing on disk and lets everyone on this host in.
 """
 
 from __future__ import annotations

@@ -16,13 +16,12 @@ import secrets
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Literal
 
 import aiomqtt
 import structlog
 
 from hypnocast.core.wire import payloads
-from hypnocast.core.wire.notices import Notice
 from hypnocast.core.wire.topics import HOME_ASSISTANT_ROOT, Topics
 from hypnocast.errors import BrokerError
 from hypnocast.ports.journal.journal import Journal
@@ -42,7 +41,10 @@ log = structlog.get_logger(__name__)
 _WATCH_S: Final = 0.5
 
 SHOWN_S: Final = 600.0
-"""So long it is told that another client took our place."""
+"""So long it is reported that another client took our place."""
+
+BEHIND_S: Final = 2.0
+"""A broker that has acknowledged nothing for so long is behind."""
 
 SHORT_S: Final = 10.0
 SHORT_IN_A_ROW: Final = 3
@@ -67,7 +69,7 @@ class Connected:
 
 @dataclass(frozen=True, slots=True)
 class RefusedByBroker:
-    """The broker answered, and said no; tried again after ``seconds``."""
+    """The broker answered with a refusal; tried again after ``seconds``."""
 
     why: str
     seconds: float
@@ -103,9 +105,9 @@ class MqttLink:
         supervisor: Supervisor | None = None,
         on_state: Callable[[LinkState], None] | None = None,
     ) -> None:
-        """Take whom to reach, as whom, and who obeys commands.
+        """Keep whom to reach, as whom, and who obeys commands.
 
-        Without a broker nobody is told, and every event counts as sent: a replay's own journal.
+        Without a broker nothing is published, and every event counts as sent, as for a replay.
         """
         self._alone = settings is None
         self._settings = settings = settings or BrokerSettings()
@@ -139,7 +141,7 @@ class MqttLink:
     # --- what the daemon says -----------------------------------------------------------------
 
     def serve(self, bed: str) -> None:
-        """Take commands for this bed from now on."""
+        """Accept commands for this bed from now on."""
         self._listening.serve(bed)
 
     def stage(self, stored: StoredEvent) -> None:
@@ -170,19 +172,16 @@ class MqttLink:
         """Clear what must not outlive a night."""
         self.clear(self._topics.stage(bed), self._topics.page(bed), self._topics.explanation(bed))
 
-    def rolling(self, message: payloads.Rolling) -> None:
-        """Send a verdict between page closes; without a connection it is forgotten."""
-        if self._client is not None:
-            with contextlib.suppress(aiomqtt.MqttError):
-                self._client.send(
-                    self._topics.rolling(message.bed), payloads.encode(message), qos=0
-                )
+    def send_now(self, topic: str, message: payloads.Message, *, qos: Literal[0, 1] = 0) -> None:
+        """Send what is worth nothing later; without a connection it is forgotten.
 
-    def notice(self, message: Notice) -> None:
-        """Say that a rule was met; without a connection it is forgotten: nobody acts on it late."""
-        if self._client is not None:
-            with contextlib.suppress(aiomqtt.MqttError):
-                self._client.send(self._topics.notice(message.bed), payloads.encode(message))
+        A broker that falls behind gets none of it at QoS 0, so that nothing piles up.
+        """
+        client = self._client
+        if client is None or (qos == 0 and client.silence_s > BEHIND_S):
+            return
+        with contextlib.suppress(aiomqtt.MqttError):
+            client.send(topic, payloads.encode(message), qos=qos)
 
     def _reply(self, bed: str, payload: bytes) -> None:
         # Whoever asked and was cut off asks again with the same request id.
@@ -229,7 +228,7 @@ class MqttLink:
     # --- the outer loop -----------------------------------------------------------------------
 
     def stop(self) -> None:
-        """Say ``offline``, disconnect and end."""
+        """Publish ``offline``, disconnect and end."""
         self._stop.set()
 
     def reconnect(self) -> None:
@@ -381,7 +380,7 @@ async def _end(tasks: Iterable[asyncio.Future[object]]) -> None:
             task.cancel()
         _, left = await asyncio.wait(left, timeout=0.1)
     for task in tasks:
-        # Where one part has told why the connection ended, the others need not say it again.
+        # Where one part has logged why the connection ended, the others need not repeat it.
         error = None if task.cancelled() else _innermost(task.exception())
         if error is not None and not isinstance(error, aiomqtt.MqttError | OSError):
             log.error("a part of the link failed", error=repr(error))

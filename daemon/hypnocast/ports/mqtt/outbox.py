@@ -28,7 +28,7 @@ _REFUSED_S: Final = 5.0
 
 
 class Outbox:
-    """Sends what the journal has in its outbox, and tells the journal what has arrived."""
+    """Sends what the journal has in its outbox, and marks there what has arrived."""
 
     def __init__(self, journal: Journal, topics: Topics) -> None:
         """Follow the journal's news."""
@@ -38,7 +38,7 @@ class Outbox:
         self._grown = asyncio.Event()
         self._unsubscribe: Callable[[], None] = journal.subscribe(self._news)
         self.refused: dict[str, str] = {}
-        """Topic → why the broker did not take an event."""
+        """Topic → why the broker refused an event."""
 
     def close(self) -> None:
         """Follow no longer."""

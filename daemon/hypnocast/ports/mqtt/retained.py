@@ -38,13 +38,13 @@ class RetainedStates:
     """
 
     def __init__(self) -> None:
-        """Begin with nothing to say."""
+        """Begin with nothing to publish."""
         self._states: dict[str, Retained] = {}
         self._due: dict[str, None] = {}
         self._under_way: set[str] = set()
         self._changed = asyncio.Event()
         self.refused: dict[str, str] = {}
-        """Topic → why the broker did not take it."""
+        """Topic → why the broker refused it."""
         self._most_bytes = MAX_STATE_BYTES
 
     def put(self, state: Retained) -> None:

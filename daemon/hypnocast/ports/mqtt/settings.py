@@ -31,7 +31,7 @@ class BrokerSettings:
     client_word: str = ""
     """The part of the daemon's client id that nobody can guess; empty: another at each start."""
     answer_s: float = 10.0
-    """A broker that acknowledges nothing for so long is taken for gone."""
+    """A broker that acknowledges nothing for so long counts as gone."""
 
     @property
     def where(self) -> str:

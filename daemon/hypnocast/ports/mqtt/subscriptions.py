@@ -11,13 +11,13 @@ from hypnocast.ports.mqtt.retained import RetainedStates
 
 
 class Subscriptions:
-    """Subscribes to what there is to hear, and hands it to whom it is meant for.
+    """Subscribes to what concerns the daemon, and hands each message to its consumer.
 
     Which topics these are grows while a connection lasts; each connection begins with all.
     """
 
     def __init__(self, topics: Topics, inbox: CommandInbox, states: RetainedStates) -> None:
-        """Take who obeys commands, and what is said again to a Home Assistant that is born."""
+        """Keep who obeys commands, and what is published again to a Home Assistant that is born."""
         self._topics = topics
         self._inbox = inbox
         self._states = states
@@ -27,12 +27,12 @@ class Subscriptions:
         self._more = asyncio.Event()
 
     def serve(self, bed: str) -> None:
-        """Take commands for this bed from now on."""
+        """Accept commands for this bed from now on."""
         self._beds[self._topics.command(bed)] = bed
         self._more.set()
 
     def look_again(self) -> None:
-        """Take note that there may be more to listen to."""
+        """Note that there may be more to subscribe to."""
         self._more.set()
 
     async def begin(self, client: Client) -> None:

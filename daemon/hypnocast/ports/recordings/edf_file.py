@@ -112,7 +112,7 @@ class EdfFile:
             check_duration(self.records * self.record_s, path)
         self._begins = self._first_onset()
         self.start = _later(begun, self._begins)
-        """When the first sample was taken, local and zoneless; None where the file is silent."""
+        """When the first sample was recorded, local and zoneless; None where it is not given."""
 
     def read(self, first: int, count: int) -> tuple[list[float], list[FloatArray]]:
         """Return the onsets (s) of some records, and each signal's values, a row for each."""

@@ -34,7 +34,7 @@ _END = "end of the recording"
 def open_recording(path: Path, *, timezone: str = "UTC", pseudonym_key: bytes = b"") -> Recording:
     """Open a recording by what is in it, not by its name.
 
-    ``timezone`` tells where the clock hung that the file's zoneless times were read from.
+    ``timezone`` names the zone of the clock that the file's zoneless times were read from.
     """
     try:
         with path.open("rb") as file:

@@ -1,6 +1,6 @@
 """What a recording may cost, looked at where its bytes come in, before anything is allocated.
 
-No night comes near these. The numbers stand in ``docs/security.md#limits``.
+No night comes near these. The numbers are in ``docs/security.md#limits``.
 """
 
 from __future__ import annotations

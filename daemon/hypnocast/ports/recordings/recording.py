@@ -34,7 +34,7 @@ class Recording:
     subject: str
     """A pseudonym; no part of it is made of a name or a date of birth in clear."""
     start: datetime | None
-    """UTC of ``t0``; None where the file does not say."""
+    """UTC of ``t0``; None where the file gives none."""
     t0: float
     """The local clock at the beginning."""
     duration_s: float

@@ -123,7 +123,7 @@ def tape_parts(path: Path) -> tuple[Path, ...]:
 
 
 def is_tape(path: Path) -> bool:
-    """Tell whether an XDF file is a tape of Hypnocast's rather than another recorder's."""
+    """Return whether an XDF file is a tape of Hypnocast's rather than another recorder's."""
     with open_xdf(path) as file:
         for event in read_events(file, name=str(path)):
             if isinstance(event, Header):
@@ -134,7 +134,7 @@ def is_tape(path: Path) -> bool:
 
 
 def tape_facts(path: Path) -> dict[str, str]:
-    """Return what the tape says of itself: bed, site, when and where it was made."""
+    """Return a tape's own facts: bed, site, when and where it was made."""
     with open_xdf(path) as file:
         for event in read_events(file, name=str(path)):
             return file_facts(event.xml) if isinstance(event, FileHeader) else {}
@@ -157,7 +157,7 @@ def read_tape(
 ) -> Iterator[Arrival | TapeDecision]:
     """Read a tape and the parts that follow it; without ``signals`` chunks come empty, and soon.
 
-    Damage is stepped over and told to ``on_damage``; the tail that a crash cut off is damage
+    Damage is stepped over and reported to ``on_damage``; the tail that a crash cut off is damage
     too. Raise :class:`TapeError` where there is no tape at all.
     """
     for index, part in enumerate(tape_parts(path)):
@@ -199,7 +199,7 @@ class _Player:
         """Of the block that was announced; None on tapes of versions that wrote none."""
 
     def is_whole(self, event: Event) -> bool:
-        """Tell whether a block is as it was announced; a hole in a file may read as zeros."""
+        """Return whether a block is as it was announced; a hole in a file may read as zeros."""
         expected, self._checksum = self._checksum, None
         if isinstance(event, FileHeader | Header | Footer | Damage):
             return True
@@ -237,7 +237,7 @@ class _Player:
         return ()
 
     def forget(self) -> None:
-        """Take note of damage: what was announced before it does not belong to what follows."""
+        """Note damage: what was announced before it does not belong to what follows."""
         self._next = None
 
     def _note(self, text: str, at: float) -> Iterator[Arrival | TapeDecision]:

@@ -1,10 +1,10 @@
 """The tapes of all beds: one running tape each, kept safe on disk, and kept from filling it.
 
 A tape must never be the reason that a sample is not read: what the disk refuses is counted and
-told, and a new tape is tried a little later. It begins with all that is not safely on the one
+reported, and a new tape is tried a little later. It begins with all that is not safely on the one
 before, as far as that is still in memory.
 
-A tape whose sync failed is given up too: Linux takes the pages for written, and no later sync
+A tape whose sync failed is given up too: Linux treats the pages as written, and no later sync
 writes them.
 """
 
@@ -28,10 +28,15 @@ from hypnocast.errors import TapeError
 from hypnocast.ports.durable_files import sync_folder
 from hypnocast.ports.recordings.tape import Tape
 from hypnocast.ports.recordings.tape_retention import forget_expired
+from hypnocast.ports.supervision import Supervisor
+from hypnocast.ports.worker import Worker
 
 _log = structlog.get_logger("tape")
 
 RETRY_AFTER_S = 30.0
+
+SYNC_DEADLINE_S = 120.0
+"""A disk that takes so long over one sync has stopped; it is told to be slow long before."""
 
 BEHIND_S = 90.0
 """So much of each bed is remembered: for whoever changes its tape and is behind what is being
@@ -57,7 +62,7 @@ class TapeStatistics:
     """Beds whose tape is being written."""
     bytes_written: int
     arrivals_lost: int
-    """Arrivals that no tape took, because the disk refused."""
+    """Arrivals that are on no tape, because the disk refused."""
     last_error: str = ""
     problem: str = ""
     """What is wrong now; empty where every bed's tape is written and synced."""
@@ -76,7 +81,7 @@ class _BedTape:
     safe: Arrival | None = None
     """The last arrival that survives a power cut."""
     missed: int = 0
-    """Arrivals since then that no tape took."""
+    """Arrivals since then that are on no tape."""
     doubtful: bool = False
     """Whether a sync of the running tape has failed: no later sync of it means anything."""
     failures: int = 0
@@ -95,10 +100,12 @@ class TapeRecorder:
         facts: Mapping[str, str] | None = None,
         now: Callable[[], float] = time.time,
         clock: Callable[[], float] | None = None,
+        supervisor: Supervisor | None = None,
     ) -> None:
-        """Take the folder; it is made at the first arrival.
+        """Keep the folder; it is made at the first arrival.
 
-        With ``clock``, the local LSL clock, each tape says which UTC its times stand for.
+        With ``clock``, the local LSL clock, each tape notes which UTC its times stand for. The
+        thread that syncs is watched by ``supervisor``.
         """
         self._folder = folder
         self._limits = limits or TapeLimits()
@@ -113,9 +120,9 @@ class TapeRecorder:
         self._given_up = 0
         self._named: set[Path] = set()
         """Tapes whose names survive a power cut."""
-        self._stopping = threading.Event()
-        self._syncer = threading.Thread(target=self._keep_safe, name="tape-sync", daemon=True)
-        self._syncer.start()
+        self._syncer = (supervisor or Supervisor()).thread(
+            "tape-sync", self._keep_safe, deadline_s=SYNC_DEADLINE_S, on_failure="restart"
+        )
 
     def write(self, bed: str, arrival: Arrival) -> None:
         """Append what arrived for a bed; never raises, never waits for the disk to settle."""
@@ -148,7 +155,7 @@ class TapeRecorder:
     def change(self, bed: str, arrivals: Sequence[Arrival]) -> bool:
         """End the bed's tape and begin a new one, which can be read without it.
 
-        It begins with ``told``, whose last arrival is the newest that was taken in; what was
+        It begins with ``arrivals``, whose last is the newest that was read; what was
         written after that follows. Return False where that one is not remembered, or the disk
         refuses.
         """
@@ -186,12 +193,11 @@ class TapeRecorder:
 
     def close(self) -> None:
         """End all tapes properly."""
-        self._stopping.set()
-        self._syncer.join()
+        self._syncer.stop()
         with self._lock:
             for bed, bed_tape in self._bed_tapes.items():
                 if bed_tape.tape is None and bed_tape.missed:
-                    self._replace(bed, bed_tape)  # what no tape took is in memory still
+                    self._replace(bed, bed_tape)  # what is on no tape is in memory still
                 self._end(bed_tape)
 
     # -- one bed -----------------------------------------------------------------------------
@@ -270,17 +276,20 @@ class TapeRecorder:
 
     # -- on its own thread -------------------------------------------------------------------
 
-    def _keep_safe(self) -> None:
+    def _keep_safe(self, worker: Worker) -> None:
         self._retain()
         rounds = 0
-        while not self._stopping.wait(self._limits.sync_every_s):
+        worker.idle()
+        while not worker.wait(self._limits.sync_every_s):
             with self._lock:
                 beds = list(self._bed_tapes.items())
             for bed, bed_tape in beds:
+                worker.beat()
                 self._make_safe(bed, bed_tape)
             rounds += 1
             if rounds % max(1, round(60.0 / self._limits.sync_every_s)) == 0:
                 self._retain()
+            worker.idle()
 
     def _make_safe(self, bed: str, bed_tape: _BedTape) -> None:
         """Sync a bed's tape, unlocked; where that fails, give it up and begin another."""

@@ -1,7 +1,7 @@
 """The clock of one stream in an XDF file, which may have been set while the file was written.
 
 A sender that was restarted in the night, or whose clock was set, goes on in the same stream with
-stamps of another clock. The clock readings say so: they fall back, or their offset leaps. Each
+stamps of another clock. The clock readings show it: they fall back, or their offset leaps. Each
 stretch between two such leaps is a segment with an offset of its own.
 """
 

@@ -40,7 +40,7 @@ MAX_STREAMS = 4096
 
 @dataclass(frozen=True, slots=True)
 class FileHeader:
-    """What the file says of itself, as XML."""
+    """The file's own description, as XML."""
 
     xml: str
 
@@ -252,7 +252,7 @@ def _varint(body: bytes, at: int) -> tuple[int, int]:
 
 
 def _is_regular(body: bytes, at: int, count: int, width: int) -> bool:
-    """Say whether every sample has a stamp, or the first one alone: the shapes of our tapes."""
+    """Return whether every sample has a stamp, or the first one alone: the shapes of our tapes."""
     if len(body) == at + count * (9 + width):
         return body[at :: 9 + width].count(8) == count
     behind = body[at + 9 + width :: 1 + width]

@@ -108,7 +108,7 @@ def open_foreign_xdf(path: Path) -> Recording:
 
 
 def _scan_file(path: Path) -> tuple[dict[int, _Scanned], dict[str, str], list[str]]:
-    """Read a file once: its streams without their values, what it says of itself, its damage."""
+    """Read a file once: its streams without their values, its own facts, its damage."""
     facts: dict[str, str] = {}
     streams: dict[int, _Scanned] = {}
     problems: list[str] = []

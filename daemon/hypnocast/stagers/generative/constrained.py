@@ -1,6 +1,6 @@
 """A model that writes its answer: greedily, within the answer's JSON Schema, within limits.
 
-The stage is not taken from the text alone: once the answer stands, the likelihoods of all five
+The stage is not read from the text alone: once the answer is written, the likelihoods of all five
 stages are read at the place where the stage is written. An answer that runs into a limit is
 closed there, and the stage is read behind what was written so far.
 """
@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,7 +22,7 @@ from hypnocast.stagers.base import ModelOutput
 from hypnocast.stagers.generative.answers import AnswerTree
 from hypnocast.stagers.generative.decoder import Decoder, KeyValues
 from hypnocast.stagers.generative.prompt import token_id
-from hypnocast.stagers.generative.unfinished_json import finished_json, lead_to
+from hypnocast.stagers.generative.unfinished_json import lead_to
 from hypnocast.stagers.packs.manifest import Generative
 from hypnocast.stagers.packs.pack import Pack
 
@@ -33,7 +32,7 @@ if TYPE_CHECKING:
 
 
 _BLANKS = r"[ \n]{0,8}"
-"""What may stand between the parts of an answer: without a bound a model can write nothing else."""
+"""What is allowed between the parts of an answer; unbounded, a model may write nothing else."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -49,7 +48,7 @@ class AnswerOpening:
 
 
 class ConstrainedAnswer:
-    """Takes down the answers of one pack's model."""
+    """Writes the answers of one pack's model."""
 
     def __init__(
         self, pack: Pack, model: Generative, decoder: Decoder, tokenizer: Tokenizer
@@ -67,52 +66,13 @@ class ConstrainedAnswer:
         self._guide: LLTokenizer | None = None
 
     def read(self, logits: NDArray[Any], memory: KeyValues, position: int) -> list[ModelOutput]:
-        """Take down one answer for each bed after a prompt, and read the stages in it."""
+        """Write one answer for each bed after a prompt, and read the stages in it."""
         opening = AnswerOpening(logits, memory.length, position)
+        written: list[list[int]] = [[] for _ in logits]
         matchers = [self._matcher(logits.shape[-1]) for _ in logits]
-        written, memory = self._write(matchers, opening, memory, self._model.max_tokens)
-        return [self._conclude(tokens, bed, memory, opening) for bed, tokens in enumerate(written)]
-
-    def go_on(
-        self,
-        begun: Sequence[int],
-        row: FloatArray,
-        opening: AnswerOpening,
-        memory: KeyValues,
-        wanted: Callable[[], bool],
-    ) -> ModelOutput | None:
-        """Write an answer on from where its stage stands; None where it is wanted no more.
-
-        ``begun``: the tokens up to there; ``row``: how likely each stage is.
-        """
-        matcher = self._matcher(opening.logits.shape[-1])
-        if not matcher.consume_tokens(list(begun)):
-            raise InferenceError(
-                "the answer's schema does not begin with the stage",
-                where=str(self._model.schema),
-                remedy="Let answer_key be the first of its properties.",
-            )
-        room = self._model.max_tokens - len(begun)
-        written, _ = self._write([matcher], opening, memory, room, wanted)
-        if not wanted():
-            return None
-        guide = self._guide_for(opening.logits.shape[-1])
-        return self._output(row, finished_json(guide.decode_bytes([*begun, *written[0]])))
-
-    def _write(
-        self,
-        matchers: Sequence[LLMatcher],
-        opening: AnswerOpening,
-        memory: KeyValues,
-        most: int,
-        wanted: Callable[[], bool] = lambda: True,
-    ) -> tuple[list[list[int]], KeyValues]:
-        """Write at most so many tokens for each bed, the likeliest that its grammar allows."""
-        logits, position = opening.logits, opening.position
-        written: list[list[int]] = [[] for _ in matchers]
-        finished = [matcher.is_stopped() for matcher in matchers]
+        finished = [False] * len(matchers)
         deadline = time.monotonic() + self._model.max_seconds
-        for count in range(most):
+        for count in range(self._model.max_tokens):
             tokens = [
                 self._eos if done else self._choose(matcher, row)
                 for done, matcher, row in zip(finished, matchers, logits, strict=True)
@@ -121,13 +81,13 @@ class ConstrainedAnswer:
                 if not finished[bed] and token != self._eos:
                     written[bed].append(token)
                 finished[bed] = finished[bed] or token == self._eos or matchers[bed].is_stopped()
-            if all(finished) or time.monotonic() > deadline or not wanted():
+            if all(finished) or time.monotonic() > deadline:
                 break
             embeds = self._decoder.embed(np.asarray(tokens, dtype=np.int64)[:, None])
             places = self._decoder.positions_from(position + count, 1)
             steps, memory = self._decoder.read(embeds, places, memory)
             logits = steps[:, -1]
-        return written, memory
+        return [self._conclude(tokens, bed, memory, opening) for bed, tokens in enumerate(written)]
 
     def _conclude(
         self, tokens: list[int], bed: int, memory: KeyValues, opening: AnswerOpening
@@ -159,11 +119,8 @@ class ConstrainedAnswer:
             answer = json.loads(text)
         except ValueError:
             answer = json.loads(lead + best + b'"}')
-        return self._output(row, answer)
-
-    def _output(self, row: FloatArray, answer: Mapping[str, Any]) -> ModelOutput:
-        rationale = answer.get(self._model.rationale_key or "")
-        rules = answer.get(self._model.rules_key or "")
+        rationale = answer.get(self._model.rationale_key)
+        rules = answer.get(self._model.rules_key)
         listed = rules if isinstance(rules, list) else [rules]
         return ModelOutput(
             row,
@@ -176,7 +133,7 @@ class ConstrainedAnswer:
         return ids
 
     def _choose(self, matcher: LLMatcher, logits: NDArray[Any]) -> int:
-        """Take the likeliest token that the schema allows here."""
+        """Choose the likeliest token that the schema allows here."""
         bits = np.unpackbits(np.frombuffer(matcher.compute_bitmask(), np.uint8), bitorder="little")[
             : len(logits)
         ]
@@ -235,7 +192,7 @@ def _grammar(path: Path, model: Generative) -> str:
 
 
 def _plain(value: object) -> str:
-    """Give what a model wrote as text that any encoder takes: no half characters."""
+    """Give what a model wrote as text that any encoder accepts: no half characters."""
     return str(value).encode("utf-8", "replace").decode()
 
 

@@ -46,28 +46,11 @@ class KeyValues:
         return KeyValues(picked, length)
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Prompts:
-    """Prompts of some beds, behind what every prompt begins with."""
-
-    embeds: NDArray[Any]
-    """(beds, tokens, numbers)"""
-    positions: NDArray[np.int64]
-    pictures: Sequence[tuple[str, ...]]
-    """Digests of each bed's pictures, in the order of the prompt."""
-    starts: tuple[int, ...]
-    """Where each picture's features begin."""
-    expected_s: Sequence[float]
-    """Of each bed: for how many seconds a prompt may come that begins with the same pictures."""
-    keep: int
-    """Last positions that need logits."""
-
-
 class Decoder:
     """``embed_tokens`` and ``decoder_model_merged`` of one pack."""
 
     def __init__(self, pack: Pack, model: Generative, engine: Engine) -> None:
-        """Open both graphs and check that they are what the manifest says."""
+        """Open both graphs and check them against the manifest."""
         self._embed = engine.open(pack, model.embed_tokens)
         self._graph = engine.open(pack, model.decoder)
         self._pairs = tuple(
@@ -133,7 +116,7 @@ class Decoder:
     def _feeds(
         self, embeds: NDArray[Any], positions: NDArray[np.int64], length: int, keep: int
     ) -> dict[str, NDArray[Any]]:
-        """Return what the graph takes but for the past."""
+        """Return the graph's inputs but for the past."""
         beds = len(embeds)
         feeds: dict[str, NDArray[Any]] = {
             "inputs_embeds": np.ascontiguousarray(embeds),
@@ -160,13 +143,9 @@ class Decoder:
         return KeyValues(placed, repeated.length, repeated.beds)
 
     def positions_from(self, start: int, count: int) -> NDArray[np.int64]:
-        """Give the positions of text that stands from ``start`` on."""
+        """Give the positions of text from ``start`` on."""
         places = np.arange(start, start + count, dtype=np.int64)
         return np.repeat(places[None], 3, axis=0) if self._mrope else places
-
-    def read_prompts(self, prompts: Prompts, lead: KeyValues) -> tuple[NDArray[Any], KeyValues]:
-        """Read whole prompts behind their lead, all beds in one run."""
-        return self.read(prompts.embeds, prompts.positions, lead, keep=prompts.keep)
 
     def read_paths(
         self, memory: KeyValues, start: int, paths: Sequence[Path]
@@ -199,7 +178,7 @@ class Decoder:
         }
 
     def _read_path(self, memory: KeyValues, start: int, path: Path) -> dict[Path, NDArray[Any]]:
-        """Read one beginning: such a graph takes several tokens for one sequence at a time."""
+        """Read one beginning: such a graph reads several tokens for one sequence at a time."""
         embeds = self.embed(np.asarray([path], dtype=np.int64))
         places = self.positions_from(start, len(path))
         logits, _ = self.read(embeds, places, memory, keep=len(path))

@@ -1,7 +1,7 @@
 """The prompt as tokens: which are text, which are places for picture features, and where.
 
 Text is tokenised in one piece with the places of the pictures in it, as the training code did
-it: a tokenizer may join what stands side by side.
+it: a tokenizer may join what is side by side.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class Prompt:
     """The whole prompt of a pack, pictures in their places."""
 
     ids: Ids
-    """(tokens,); at the places of features stands the image token."""
+    """(tokens,); at the places of features is the image token."""
     slots: Ids
     """(pictures × tokens per picture,): where the features go, in the order of the look."""
     positions: Ids
@@ -94,9 +94,9 @@ def build_prompt(tokenizer: Tokenizer, model: Generative) -> Prompt:
 
 
 def encode_answers(tokenizer: Tokenizer, model: Generative) -> list[tuple[int, ...]]:
-    """Tokenise the answers as they stand behind the prompt.
+    """Tokenise the answers as they come behind the prompt.
 
-    Where one begins with another, ``eos_token`` ends each, so that they can be told apart.
+    Where one begins with another, ``eos_token`` ends each, so that they can be distinguished.
     """
     text = prompt_text(model)
     before = _encode(tokenizer, model, text)

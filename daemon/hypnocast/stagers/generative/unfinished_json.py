@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
-import json
 import re
-from typing import Any
 
 _TOKEN = re.compile(rb'"(?:[^"\\]|\\.)*("?)|[][{}:,]', re.DOTALL)
 
 
 def lead_to(text: bytes, key: str) -> tuple[int, bytes]:
-    """Tell how to get from an answer to the place where the string value of ``key`` begins.
+    """Return how to get from an answer to the place where the string value of ``key`` begins.
 
     Returns how much of the text to keep and what to write behind it. Where the key is there,
     that is all up to its value. Where the text breaks off before, an open string is closed, a
@@ -27,17 +24,8 @@ def lead_to(text: bytes, key: str) -> tuple[int, bytes]:
     return keep, closing + opening + comma + b'"' + key.encode() + b'": "'
 
 
-def finished_json(text: bytes) -> dict[str, Any]:
-    """Read an object that may break off: what stands as whole members, and a string cut short."""
-    for end in (b"", b"]}", b'"]}'):
-        with contextlib.suppress(ValueError):
-            return dict(json.loads(text + end))
-    keep, closing = _closing(text)
-    return dict(json.loads(text[:keep].rstrip(b", \n") + closing + b"}"))
-
-
 def _closing(text: bytes) -> tuple[int, bytes]:
-    """Tell how much of an unfinished object stands as whole members, and what closes it."""
+    """Return how much of an unfinished object is whole members, and what closes it."""
     depth, whole, in_value = 0, 0, False
     for token in _TOKEN.finditer(text):
         match token[0][:1]:

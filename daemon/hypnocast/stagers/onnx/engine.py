@@ -53,7 +53,7 @@ _DTYPES: Mapping[str, type[np.generic]] = {
 
 
 def installed_runtime() -> Literal["cpu", "gpu"]:
-    """Tell which ONNX Runtime is installed; neither or both is an :class:`InstallError`."""
+    """Return which ONNX Runtime is installed; neither or both is an :class:`InstallError`."""
     there = []
     for name in ("onnxruntime", "onnxruntime-gpu"):
         try:
@@ -80,7 +80,7 @@ def installed_runtime() -> Literal["cpu", "gpu"]:
 @cache
 def _onnxruntime() -> ModuleType:
     kind = installed_runtime()
-    # From 1.31 on its Linux wheels report to their maker; what a bedside runs is nobody's business.
+    # From 1.31 on its Linux wheels report to their maker; what a bedside runs is private.
     os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
     try:
         onnxruntime = importlib.import_module("onnxruntime")
@@ -128,7 +128,7 @@ class Graph:
         device: str | None = None,
         beat: Callable[[], None] = lambda: None,
     ) -> None:
-        """Take an open session; with a ``device``, outputs may stay there between runs.
+        """Wrap an open session; with a ``device``, outputs may stay there between runs.
 
         ``beat`` is called after every run.
         """
@@ -216,7 +216,7 @@ class Engine:
     """Opens graphs on the provider that was asked for, as far as there is one."""
 
     def __init__(self, provider: Provider = "auto", threads: int | None = None) -> None:
-        """Choose a provider; ``auto`` takes CUDA where the GPU build and a GPU are there."""
+        """Choose a provider; ``auto`` chooses CUDA where the GPU build and a GPU are there."""
         self._runtime = _onnxruntime()
         self._auto = provider == "auto"
         self._threads = threads or min(4, usable_cores())
@@ -273,7 +273,7 @@ class Engine:
         return session
 
     def on_cpu(self) -> Engine:
-        """Make the engine that takes over when this one fails."""
+        """Make the engine that goes on when this one fails."""
         return Engine("cpu", self._threads)
 
 

@@ -1,4 +1,4 @@
-"""From the pixels of a page to the numbers a vision tower takes."""
+"""From the pixels of a page to the numbers a vision tower reads."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def _resize(rgb: Pixels, width: int, height: int, how: Image.Resampling) -> Pixe
 
 
 def _flatten(planes: NDArray[Any], how: Preprocess) -> NDArray[Any]:
-    """Order patches window by window, each repeated in time, as Qwen2.5-VL takes them."""
+    """Order patches window by window, each repeated in time, as Qwen2.5-VL reads them."""
     patch, merge, times = how.patch_size, how.merge_size, how.temporal_patch_size
     rows, columns = patch_grid(how)
     windows = planes.reshape(-1, 3, rows, merge, patch, columns, merge, patch)

@@ -27,7 +27,7 @@ REMEMBERED = 4096
 """Pictures whose features are kept at most: nine for each of some hundred beds."""
 
 SEEN_AT_ONCE = 8
-"""Pictures in one run: more take memory in proportion, and no less time each."""
+"""Pictures in one run: more need memory in proportion, and no less time each."""
 
 
 class VisionEncoder:

@@ -1,4 +1,4 @@
-"""Where packs lie, and what there is to say about each: ``hypnocast pack list|show|verify``.
+"""Where packs lie, and what is shown of each: ``hypnocast pack list|show|verify``.
 
 Packs are looked for in the folders of ``HYPNOCAST_PACKS``, in the user's data folder, and in
 the one that ships with Hypnocast, in this order; the first of a name counts.
@@ -32,7 +32,7 @@ class CataloguedPack:
     folder: str
     origin: Origin
     fault: str | None = None
-    """Why its ``pack.toml`` cannot be read; the other fields then say little."""
+    """Why its ``pack.toml`` cannot be read; the other fields then mean little."""
 
 
 def pack_folders(environment: Mapping[str, str] = os.environ) -> list[tuple[Origin, Path]]:
@@ -75,7 +75,7 @@ def resolve_pack(wanted: str | Path, environment: Mapping[str, str] = os.environ
 
 
 def show_pack(path: str | Path) -> dict[str, Any]:
-    """Load and verify a pack, and tell all that stands in its ``pack.toml``, as plain data."""
+    """Load and verify a pack, and return its whole ``pack.toml`` as plain data."""
     pack = load_pack(path)
     sizes = {name: (pack.folder / name).stat().st_size for name in pack.manifest.files}
     facts: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(pack.manifest))
@@ -88,7 +88,7 @@ def show_pack(path: str | Path) -> dict[str, Any]:
 
 
 def check_pack(path: str | Path) -> dict[str, Any]:
-    """Verify a pack, and tell every fault, as plain data."""
+    """Verify a pack, and return every fault as plain data."""
     faults = [str(fault) for fault in verify_pack(path)]
     facts: dict[str, Any] = {"folder": str(Path(path).resolve()), "sound": not faults}
     if not faults:

@@ -76,7 +76,7 @@ def find_faults(
 ) -> Iterator[PackError]:
     """Yield every fault of a pack's files; no file is opened before it is accounted for.
 
-    ``stamps`` takes what each file was before it was looked into.
+    ``stamps`` collects what each file was before it was read.
     """
     yield from _writable_faults(folder)
     lying: dict[str, int] = {}

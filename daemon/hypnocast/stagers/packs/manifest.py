@@ -1,7 +1,7 @@
 """``pack.toml``: everything that is needed to run a model and to judge it.
 
 These types are the pack format. They are strict: an unknown key is refused, and the message
-names its path. What each key means for a researcher is told in ``docs/packs.md``.
+names its path. What each key means for a researcher is written in ``docs/packs.md``.
 """
 
 from __future__ import annotations
@@ -93,7 +93,7 @@ class Preprocess(PackTomlTable, frozen=True, kw_only=True):
     layout: Literal["nchw", "tiles", "patches"] = "nchw"
     """``nchw`` (pictures, 3, height, width); ``tiles`` cuts each picture into tiles of that size
     and gives (pictures × tiles, 3, height, width); ``patches`` flattens one picture into the
-    patches that Qwen2.5-VL takes."""
+    patches that Qwen2.5-VL reads."""
     dtype: Literal["float32", "float16", "uint8"] = "float32"
     width: Annotated[int, Meta(ge=14, le=4096)]
     height: Annotated[int, Meta(ge=14, le=4096)]
@@ -142,7 +142,7 @@ class Contrastive(PackTomlTable, frozen=True, kw_only=True, tag_field="family", 
     dimensions: Annotated[int, Meta(ge=1, le=16384)]
     logit_scale: float
     """What the cosine of picture and prompt is multiplied with (already exponentiated). A
-    stage with several prompts takes the mean of theirs. A SigLIP's bias falls out."""
+    stage with several prompts has the mean of theirs. A SigLIP's bias falls out."""
 
     def __post_init__(self) -> None:
         """Refuse a stage without a prompt."""
@@ -163,17 +163,17 @@ class Generative(PackTomlTable, frozen=True, kw_only=True, tag_field="family", t
     tokenizer: str
     preprocess: Preprocess
     prompt: Text
-    """The whole text around the pictures, ``bos`` excepted; each picture stands as
+    """The whole text around the pictures, ``bos`` excepted; each picture is written as
     ``<|picture|>``, in the order before, page, after. A neighbour that does not exist is a
     black picture."""
     picture_prompt: Text = TILE_MARK
-    """What stands for one picture: the features of each tile go where ``<|tile|>`` is."""
+    """The text of one picture: the features of each tile go where ``<|tile|>`` is."""
     answers: tuple[str, str, str, str, str]
     """What the model writes for W, N1, N2, N3, R (``prefill``), or the value of
     ``answer_key`` in its JSON answer (``generate``). Prompt and answer are tokenised together."""
     scoring: Literal["prefill", "generate", "stage-first"]
     image_token: Token
-    """The token that stands for one visual feature vector."""
+    """The token of one visual feature vector."""
     tokens_per_picture: Annotated[int, Meta(ge=1, le=16384)]
     layers: Annotated[int, Meta(ge=1, le=256)]
     kv_heads: Annotated[int, Meta(ge=1, le=256)]
@@ -254,7 +254,7 @@ class Signals(PackTomlTable, frozen=True, kw_only=True, tag_field="family", tag=
     votes: Annotated[tuple[Vote, ...], Meta(min_length=1, max_length=64)]
     """A vote whose inputs are not all there is left out of the page."""
     voting: Literal["loudest", "mean"] = "loudest"
-    """``loudest``: the vote that is surest of its stage speaks for all."""
+    """``loudest``: the vote that is surest of its stage counts for all."""
     recurrent: str | None = None
     """The graph that follows the votes' features from page to page: ``features`` and ``state``
     in, ``log_probabilities`` and ``next_state`` out, one row for each vote of each page."""

@@ -62,7 +62,7 @@ def _changed(path: Path) -> PackError:
 
 
 def read_manifest(path: str | Path) -> Manifest:
-    """Read what a pack says of itself; nothing of it is verified."""
+    """Read a pack's own description; nothing of it is verified."""
     folder = Path(path).resolve()
     return _parse(_read_manifest(folder), folder)
 

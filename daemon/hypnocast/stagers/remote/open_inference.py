@@ -37,7 +37,7 @@ TERMINAL, PROVISIONAL = 1, 2
 """Priorities: lower is sooner."""
 
 DEADLINE_S = 5.0
-"""A server that has not answered by then is taken for gone; the next rung judges the pages."""
+"""A server that has not answered by then counts as gone; the next stager judges the pages."""
 
 PACKED_BYTES = 32_000_000
 """PNGs kept for pages that come again as neighbours."""
@@ -78,7 +78,7 @@ class RemoteStager:
         ca_file: Path | None = None,
         deadline_s: float = DEADLINE_S,
     ) -> None:
-        """Take the pack and the server (``grpc://host:port`` or ``grpcs://``); connects later.
+        """Keep the pack and the server (``grpc://host:port`` or ``grpcs://``); connects later.
 
         ``ca_file`` holds the certificates of who signs servers; None: those gRPC comes with.
         """

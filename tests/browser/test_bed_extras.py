@@ -1,0 +1,94 @@
+"""What a bed's page shows where the lab wants it: notices, and the signals themselves."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator
+
+import msgspec
+import pytest
+from playwright.sync_api import Page, expect
+
+from browser.conftest import Stand
+from browser.serving import until
+from browser.test_ward_page import open_bed, open_ward, serious
+from browser.ward_topics import PREFIX, ROLES, instant
+from hypnocast.core.pages.moving_traces import COLUMNS
+from hypnocast.core.wire.payloads import NightMark, encode
+from hypnocast.core.wire.traces import TraceColumns, Traces
+
+BED = "5"
+
+
+def second(start: float) -> Traces:
+    """Return a second of six channels with an offset each, as a recorder might have it."""
+    channels = {}
+    for place, role in enumerate(ROLES):
+        wave = [
+            10 * (5000 * place + 40 * math.sin(2 * math.pi * (place + 1) * (start + n / COLUMNS)))
+            for n in range(COLUMNS)
+        ]
+        low, high = (tuple(round(value + by) for value in wave) for by in (-60, 60))
+        channels[role.value] = TraceColumns(low=low, high=high)
+    return Traces(
+        source="live", site="lab", bed=BED, start=instant(start), seconds=1.0, channels=channels
+    )
+
+
+@pytest.fixture
+def met(stand: Stand) -> Iterator[NightMark]:
+    """A rule of the lab's own was met two minutes ago."""
+    scene = stand.publisher.scenes[BED]
+    mark = NightMark(at=instant(scene.now - 120), kind="notice", text="three pages of N2")
+    night = scene.night()
+    topic = f"{PREFIX}/bed/{BED}/night"
+    with_notice = msgspec.structs.replace(night, marks=(*night.marks, mark))
+    stand.publisher.publish(topic, encode(with_notice))
+    yield mark
+    stand.publisher.publish(topic, encode(night))
+
+
+def test_a_notice_is_on_the_ward_and_at_the_bed_and_makes_no_sound(
+    tab: Page, stand: Stand, met: NightMark
+) -> None:
+    open_ward(tab, stand)
+    expect(tab.locator(f'[data-bed="{BED}"] .met')).to_contain_text(met.text)
+    expect(tab.locator(".met:visible")).to_have_count(1)
+    assert tab.locator("audio, video").count() == 0
+    open_bed(tab, stand, BED)
+    expect(tab.locator("#met")).to_contain_text(met.text)
+    expect(tab.locator("#marks")).to_contain_text("⚑ Notice")
+    assert serious(tab) == []
+
+
+def test_signals_move_and_say_when_nothing_comes(tab: Page, stand: Stand) -> None:
+    topic = f"{PREFIX}/bed/{BED}/traces"
+    open_bed(tab, stand, BED)
+    expect(tab.locator("#traces-panel")).to_be_hidden()
+    now = math.floor(time.time())
+    for ago in range(40, 1, -1):
+        stand.publisher.publish(topic, encode(second(now - ago)), retained=False)
+    expect(tab.locator("#traces-panel")).to_be_visible()
+    expect(tab.locator("#trace-names span")).to_have_text([role.value for role in ROLES])
+    shown = "() => document.getElementById('traces').toDataURL()"
+    first = tab.evaluate(shown)
+    stand.publisher.publish(topic, encode(second(now - 1)), retained=False)
+    until(lambda: tab.evaluate(shown) != first, "the traces move")
+    assert serious(tab) == []
+    # Whoever comes later sees the 30 s there are, and no more wait for anybody.
+    tab.reload()
+    expect(tab.locator("#traces-panel")).to_be_visible()
+    columns = int(tab.locator("#traces").get_attribute("data-columns", timeout=15_000) or 0)
+    assert 28 * COLUMNS <= columns <= 33 * COLUMNS
+    expect(tab.locator("#traces-age")).to_contain_text("Nothing has come for")
+
+
+def test_a_second_that_breaks_the_contract_is_named_and_not_drawn(tab: Page, stand: Stand) -> None:
+    topic = f"{PREFIX}/bed/3/traces"
+    open_bed(tab, stand, "3")
+    wrong = encode(second(0.0)).replace(b'"low":[', b'"low":["x",', 1)
+    for payload in (wrong, b"x" * 40_000, b"{}"):
+        stand.publisher.publish(topic, payload, retained=False)
+    expect(tab.locator("#alerts")).to_contain_text("messages broke the contract")
+    expect(tab.locator("#traces-panel")).to_be_hidden()

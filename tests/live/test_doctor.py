@@ -1,0 +1,54 @@
+"""``doctor`` shows the numbers of the daemon that runs, by what it keeps on the broker."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+from hypnocast.config.file import parse_config
+from hypnocast.config.tables import Config
+from hypnocast.live.service.check import installation
+from hypnocast.live.service.running_daemon import running_daemon
+from hypnocast.simulate import SimulatedSource
+from support.brokers import Mosquitto, free_port
+from support.mqtt_lab import listening, until
+from support.ward_lab import HandDriven, night, running_ward
+
+BED = "bed-01"
+
+
+def config_of(port: int, pack: Path | None = None) -> Config:
+    text = f'[site]\nid = "lab"\n[daemon]\nnode = "node1"\n[broker]\nport = {port}\n'
+    return parse_config(text + (f'[pack]\nname = "{pack}"\n' if pack else ""))
+
+
+async def test_doctor_shows_a_running_daemons_numbers_and_that_it_is_gone(
+    tmp_path: Path, pack: Path, broker: Mosquitto
+) -> None:
+    config = config_of(broker.port)
+    coming = night(SimulatedSource([BED], seed=7, pages=3, skip_pages=60, truth=False))
+    state = "hypnocast/lab/daemon/node1/state"
+    async with (
+        listening(broker.port) as listener,
+        running_ward(tmp_path, pack, HandDriven(coming), broker.port) as running,
+    ):
+        await running.go_to(1000.0 + 2.5 * 30.0, BED, 2)
+        now = running.ward.state()
+        running.ward.link.retain(state, now)
+        await until(lambda: listener.json_of(state)[-1]["at"] == now.at, "its state")
+        told = await asyncio.to_thread(running_daemon, config)
+        assert told["daemon"].startswith("online, version ")
+        assert told["daemon beds"] == BED
+        assert told["degraded"] == ("; ".join(now.degraded) or "nothing")
+        assert "final 2" in told["counters"]
+        assert "judge 0 of 512" in told["queues"]
+        assert "events wait" in told["outbox"]
+    gone = await asyncio.to_thread(running_daemon, config)
+    assert gone["daemon"].startswith("OFFLINE, ")
+
+
+def test_without_a_broker_doctor_says_so_and_all_else(pack: Path) -> None:
+    told = installation(config_of(free_port(), pack))
+    assert told["daemon"].startswith("not seen: ")
+    assert told["hypnocast"]
+    assert "FAULT" not in told["pack"]
