@@ -33,7 +33,7 @@ NOTE = {"command": "note", "request": "r1", "session": "s", "text": "x"}
 
 
 @dataclass(frozen=True)
-class Ward:
+class ServedWard:
     page: Served
     users: Path
     cert: Path
@@ -67,7 +67,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def ward(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Ward]:
+def ward(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ServedWard]:
     """The page as it is opened to a network: TLS and a login, here on loopback."""
     monkeypatch.setattr(PatientProtocol, "head_s", 1.0)
     settings = DashboardSettings(
@@ -79,7 +79,7 @@ def ward(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Ward]:
         patience_s=1.0,
     )
     with served(settings) as page:
-        yield Ward(page, folder / "users.json", folder / "cert.pem")
+        yield ServedWard(page, folder / "users.json", folder / "cert.pem")
 
 
 @pytest.fixture
@@ -120,7 +120,7 @@ def test_the_network_gets_nothing_without_tls_and_login(host: str, others: dict[
         DashboardSettings(host=host, **others)  # type: ignore[arg-type] # names of the settings
 
 
-def test_nothing_is_shown_without_a_login(ward: Ward) -> None:
+def test_nothing_is_shown_without_a_login(ward: ServedWard) -> None:
     with ward.client() as stranger:
         for path in ("/api/session", "/api/ward/live", "/api/bed/1/live", "/api/bed/1/page",
                      "/api/bed/1/page/3?session=s&request=r"):  # fmt: skip
@@ -151,7 +151,7 @@ def test_the_address_that_is_told_lets_a_browser_in_for_good(local: Served) -> N
             assert told.status_code == 401
 
 
-def test_a_login_gives_a_guarded_cookie_and_a_logout_ends_it(ward: Ward) -> None:
+def test_a_login_gives_a_guarded_cookie_and_a_logout_ends_it(ward: ServedWard) -> None:
     with ward.client() as client:
         answer = client.post("/api/login", json={"user": USER, "password": PASSWORD})
         cookie = answer.headers["set-cookie"]
@@ -168,7 +168,7 @@ def test_a_login_gives_a_guarded_cookie_and_a_logout_ends_it(ward: Ward) -> None
         assert thief.get("/api/session").status_code == 401
 
 
-def test_wrong_passwords_are_refused_alike_and_then_slowed_down(ward: Ward) -> None:
+def test_wrong_passwords_are_refused_alike_and_then_slowed_down(ward: ServedWard) -> None:
     with ward.client() as guesser:
         answers = [
             guesser.post("/api/login", json={"user": user, "password": "guess" * 3})
@@ -181,7 +181,7 @@ def test_wrong_passwords_are_refused_alike_and_then_slowed_down(ward: Ward) -> N
         assert int(slowed.headers["retry-after"]) >= 1
 
 
-def test_forged_and_outdated_cookies_are_worth_nothing(ward: Ward, folder: Path) -> None:
+def test_forged_and_outdated_cookies_are_worth_nothing(ward: ServedWard, folder: Path) -> None:
     with ward.visitor() as client:
         name, value = next(iter(client.cookies.items()))
     words, mark = value.split(".")
@@ -252,7 +252,7 @@ def test_a_certificate_that_cannot_be_read_is_reported_before_any_address(
 # --- forged requests -------------------------------------------------------------------------
 
 
-def test_a_command_needs_the_token_of_its_own_session(ward: Ward) -> None:
+def test_a_command_needs_the_token_of_its_own_session(ward: ServedWard) -> None:
     with ward.visitor() as client, ward.visitor() as other:
         theirs = other.get("/api/session").json()["csrf"]
         mine = client.get("/api/session").json()["csrf"]

@@ -17,14 +17,22 @@ from hypnocast.core.wire.payloads import Evidence
 from hypnocast.simulate.events import EventKind
 from hypnocast_models.data.recordings import page_of
 from hypnocast_models.data.simulated import ROLES
-from support.detection import CONTEXT_S, RATE, TAIL_S, Trial, balanced_night, page_with_noise, trial
+from support.detection import (
+    CONTEXT_S,
+    RATE,
+    TAIL_S,
+    DetectionTrial,
+    balanced_night,
+    page_with_noise,
+    trial,
+)
 
 UNSEEN = range(100, 104)
 """People on whom no threshold was tried (those were 0 to 7)."""
 
 
 @pytest.fixture(scope="module")
-def found() -> Trial:
+def found() -> DetectionTrial:
     return trial(UNSEEN)
 
 
@@ -38,7 +46,7 @@ def found() -> Trial:
     ],
 )
 def test_what_the_simulator_lists_is_found(
-    found: Trial, kind: EventKind, recall: float, precision: float
+    found: DetectionTrial, kind: EventKind, recall: float, precision: float
 ) -> None:
     tally = found.tallies[kind]
     assert tally.events > 20
@@ -46,13 +54,13 @@ def test_what_the_simulator_lists_is_found(
     assert tally.precision >= precision
 
 
-def test_the_share_of_slow_waves_follows_the_truth(found: Trial) -> None:
+def test_the_share_of_slow_waves_follows_the_truth(found: DetectionTrial) -> None:
     listed, measured = np.array(found.slow_wave_shares).T
     assert np.corrcoef(listed, measured)[0, 1] > 0.6
     assert abs(float(np.mean(measured - listed))) < 0.1
 
 
-def test_each_sign_is_strongest_in_the_stage_it_stands_for(found: Trial) -> None:
+def test_each_sign_is_strongest_in_the_stage_it_stands_for(found: DetectionTrial) -> None:
     def of(stage: Stage, name: str) -> float:
         values = [getattr(evidence, name) for evidence, _ in found.by_stage[stage]]
         return mean(len(v) if isinstance(v, tuple) else v for v in values)

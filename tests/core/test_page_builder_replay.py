@@ -31,7 +31,7 @@ START = 1000.0
 
 
 @dataclass
-class Night:
+class ReplayableNight:
     """What a live night left: its pages, and its tape."""
 
     pages: list[Page] = field(default_factory=list)
@@ -81,8 +81,8 @@ def arrivals(
         first = last
 
 
-def live(rng: np.random.Generator, restart: str) -> Night:
-    night = Night()
+def live(rng: np.random.Generator, restart: str) -> ReplayableNight:
+    night = ReplayableNight()
     builder = PageBuilder(bed.NEEDS, choose=bed.choose)
     events = sorted(
         [

@@ -55,7 +55,7 @@ def opinion(page: Page, after: Page | None = None) -> Opinion:
     return Opinion(page.epoch, log_normalise(3.0 * scores), provider="stand-in")
 
 
-class Bedside:
+class StagedBed:
     """One bed as the daemon runs it live: pages close as things arrive, verdicts follow."""
 
     def __init__(self, *, look_ahead: bool) -> None:
@@ -95,7 +95,7 @@ def staged(events: list[Timed], pages: int, *, look_ahead: bool) -> Verdicts:
     """Run a night."""
     builder = PageBuilder(NEEDS, choose=bed.choose)
     builder.begin(START)
-    beside, now = Bedside(look_ahead=look_ahead), START
+    beside, now = StagedBed(look_ahead=look_ahead), START
     for now, event in events:
         # The clock ticks between arrivals too: pages whose grace is over close by themselves.
         closed = builder.close_due(now)

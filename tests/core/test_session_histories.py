@@ -31,7 +31,7 @@ HISTORIES = int(os.environ.get("HYPNOCAST_HISTORIES", "100"))
 
 
 @dataclass
-class Model:
+class KeeperModel:
     """What must be true of the bed, whatever the keeper does inside."""
 
     running: str | None = None
@@ -50,7 +50,7 @@ class SessionHistories(RuleBasedStateMachine):
         self.lsl = 5_000.0
         self.utc = 1_763_676_000.0
         self.boot = 1
-        self.model = Model()
+        self.model = KeeperModel()
         self.next_epoch = 0
         self.keeper = self.a_keeper()
 

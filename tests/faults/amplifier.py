@@ -57,7 +57,7 @@ def carried(labels: tuple[str, ...], first: int, count: int) -> NDArray[np.float
 
 
 @dataclass
-class Amplifier:
+class FaultyAmplifier:
     """One outlet."""
 
     name: str
@@ -108,7 +108,7 @@ def main() -> None:
     die_with_parent()
     assert sys.stdin.readline() == "go\n"
     amplifiers = [
-        Amplifier(one["name"], one["source_id"], tuple(one["labels"]))
+        FaultyAmplifier(one["name"], one["source_id"], tuple(one["labels"]))
         for one in json.loads(sys.argv[1])
     ]
 

@@ -45,7 +45,7 @@ class Truth:
 
 
 @dataclass
-class Finding:
+class NightCheck:
     """What was found of one bed's night."""
 
     expected: int = 0
@@ -65,9 +65,9 @@ class Finding:
 
 def check_night(
     journals: Sequence[Path], result: Iterable[bytes] | None, bed: str, truth: Truth
-) -> Finding:
+) -> NightCheck:
     """Check one bed's night: its journals (more than one after damage) and the broker's traffic."""
-    found = Finding()
+    found = NightCheck()
     written = [event for path in journals for event in _journal(path, bed)]
     _check_terminals(found, written, truth)
     if result is not None:
@@ -93,7 +93,7 @@ def _utc(instant: str) -> float:
     return datetime.fromisoformat(instant).timestamp()
 
 
-def _check_terminals(found: Finding, written: Sequence[dict[str, Any]], truth: Truth) -> None:
+def _check_terminals(found: NightCheck, written: Sequence[dict[str, Any]], truth: Truth) -> None:
     sessions = {event["session"] for event in written}
     if len(sessions) != 1:
         found.wrong.append(f"{len(sessions)} sessions instead of one")
@@ -119,7 +119,7 @@ def _check_terminals(found: Finding, written: Sequence[dict[str, Any]], truth: T
                 found.wrongly_staged.append(epoch)
 
 
-def _check_event(found: Finding, event: dict[str, Any], anchor: float) -> None:
+def _check_event(found: NightCheck, event: dict[str, Any], anchor: float) -> None:
     epoch, name = event["epoch"], event["id"]
     if abs(_utc(event["start"]) - anchor - PAGE_S * epoch) > 0.002:
         found.wrong.append(f"{name} is off the grid")
@@ -136,7 +136,7 @@ def _share_of_good(start: float, truth: Truth, steps: int = 60) -> float:
 
 
 def _check_traffic(
-    found: Finding, written: Sequence[dict[str, Any]], received: Sequence[dict[str, Any]]
+    found: NightCheck, written: Sequence[dict[str, Any]], received: Sequence[dict[str, Any]]
 ) -> None:
     """Compare what a subscriber got with what is durable."""
     durable = {event["sequence"]: event for event in written}

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from faults.afterwards import send_the_rest
-from faults.checker import Finding, Truth, check_night
+from faults.checker import NightCheck, Truth, check_night
 from faults.life import ORIGIN, UTC0, Orders, TimeFile, is_bad
 from faults.nursery import Nursery
 from faults.witness import FaultProxy, fault_proxy, until, witness
@@ -18,7 +18,7 @@ EVERY_S = 0.25
 
 
 @dataclass(frozen=True)
-class Size:
+class Footprint:
     """How big a process is at one moment."""
 
     hours: float
@@ -31,8 +31,8 @@ class Size:
 class Endured:
     """What was measured, and whether the night is whole."""
 
-    sizes: list[Size]
-    findings: dict[str, Finding]
+    sizes: list[Footprint]
+    findings: dict[str, NightCheck]
     cuts: int
     seconds: float
 
@@ -47,13 +47,13 @@ class Endured:
         return median(end - 0.1, end) / median(begin, begin + 0.1) - 1.0
 
 
-def size_of(process: int, hours: float) -> Size:
+def size_of(process: int, hours: float) -> Footprint:
     """Ask the kernel."""
     numbers = dict(
         line.split(":", 1) for line in Path(f"/proc/{process}/status").read_text().splitlines()
     )
     descriptors = len(list(Path(f"/proc/{process}/fd").iterdir()))
-    return Size(hours, int(numbers["VmRSS"].split()[0]), descriptors, int(numbers["Threads"]))
+    return Footprint(hours, int(numbers["VmRSS"].split()[0]), descriptors, int(numbers["Threads"]))
 
 
 def endure(folder: Path, port: int, pack: Path, *, hours: float, seed: int) -> Endured:
@@ -65,7 +65,7 @@ def endure(folder: Path, port: int, pack: Path, *, hours: float, seed: int) -> E
         for _ in range(round(3 * hours))
     )
     beds = ("bed1", "bed2")
-    sizes: list[Size] = []
+    sizes: list[Footprint] = []
     clock = TimeFile(folder / "clock")
     begun = time.monotonic()
     with (

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from faults.afterwards import send_the_rest
-from faults.checker import Finding, Truth, check_night
+from faults.checker import NightCheck, Truth, check_night
 from faults.life import CHUNK_S, ORIGIN, RATE, UTC0, Orders, TimeFile, is_bad, made_up
 from faults.nursery import Nursery
 from faults.points import MOST_HITS, POINTS
@@ -26,10 +26,10 @@ PATIENCE_S = 12.0
 
 
 @dataclass
-class Night:
+class KilledNight:
     """What became of it."""
 
-    finding: Finding
+    finding: NightCheck
     kills: Counter[str] = field(default_factory=Counter)
     """Point → how often the daemon died there."""
     outside: int = 0
@@ -62,12 +62,12 @@ def one_night(
     seed: int,
     *,
     cuts: bool = False,
-) -> Night:
+) -> KilledNight:
     """Kill by plan, let the last life end its night, and check everything."""
     chance = random.Random(seed)
     clock = folder / "clock"
     time_file = TimeFile(clock)
-    night = Night(Finding())
+    night = KilledNight(NightCheck())
     orders = Orders(
         state=str(folder / "state"), pack=str(pack), port=port, begins=ORIGIN,
         clock=str(clock), tape=True,
@@ -104,7 +104,7 @@ def one_night(
     return night
 
 
-def _check_tapes(paths: list[Path], night: Night) -> None:
+def _check_tapes(paths: list[Path], night: KilledNight) -> None:
     """Compare what every killed daemon left on tape with what its source sent."""
     reached: dict[float, float] = {}
     for path in paths:
@@ -134,7 +134,7 @@ def _some_cut(proxy: FaultProxy, chance: random.Random) -> None:
     setattr(proxy, kind, chance.randint(1, 8))
 
 
-def _one_life(nursery: Nursery, orders: Orders, night: Night) -> None:
+def _one_life(nursery: Nursery, orders: Orders, night: KilledNight) -> None:
     process = nursery.begin(orders)
     ended = threading.Event()
 

@@ -16,7 +16,7 @@ from typing import Any, Self
 
 import pylsl
 
-from faults.checker import Finding, Truth, check_night
+from faults.checker import NightCheck, Truth, check_night
 from faults.witness import Witness, witness
 from support.brokers import running_mosquitto
 from support.daemons import Daemon, daemon
@@ -142,7 +142,7 @@ class LiveNight:
         start = datetime.fromisoformat(event["start"]).timestamp() - self.utc_at_0
         return sum(self.is_good(bed, start + (n + 0.5) / 10.0) for n in range(300)) / 300.0
 
-    def finding(self, bed: str) -> Finding:
+    def finding(self, bed: str) -> NightCheck:
         """Let the checker decide about a bed."""
         began = datetime.fromisoformat(self.events(bed)[0]["start"]).timestamp()
         truth = Truth(

@@ -15,9 +15,9 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from faults import test_broker
-from faults.checker import Finding
+from faults.checker import NightCheck
 from faults.endurance import Endured, endure
-from faults.kills import Night, one_night, plan_of
+from faults.kills import KilledNight, one_night, plan_of
 from faults.life import ORIGIN, Orders, a_ward
 from faults.points import POINTS
 from faults.witness import fault_proxy, witness
@@ -31,7 +31,7 @@ EACH = 8
 HOURS = 8.0
 
 
-def row(fault: str, tries: int, findings: Iterable[Finding]) -> str:
+def row(fault: str, tries: int, findings: Iterable[NightCheck]) -> str:
     """Return a line of the table."""
     found = list(findings)
     numbers = [
@@ -45,7 +45,7 @@ def row(fault: str, tries: int, findings: Iterable[Finding]) -> str:
     return f"| {fault} | {tries} | {' | '.join(map(str, numbers))} | {amiss} |"
 
 
-def kills(folder: Path, pack: Path, *, cuts: bool) -> Night:
+def kills(folder: Path, pack: Path, *, cuts: bool) -> KilledNight:
     """Kill the daemon at every named point, several times."""
     folder.mkdir()
     with running_mosquitto(folder) as broker:

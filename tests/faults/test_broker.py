@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from faults.checker import Finding, Truth, check_night
+from faults.checker import NightCheck, Truth, check_night
 from faults.life import ORIGIN, UTC0, Alive, Orders, a_ward, is_bad
 from faults.witness import FaultProxy, Witness, fault_proxy, witness
 from hypnocast.ports.mqtt.link import Connected
@@ -22,7 +22,7 @@ from support.mqtt_lab import until
 
 
 @dataclass(frozen=True)
-class Scene:
+class BrokerScene:
     """Everything a fault can be done to."""
 
     alive: Alive
@@ -49,11 +49,11 @@ PAGES_AFTER = 20
 async def the_night(
     folder: Path,
     pack: Path,
-    fault: Callable[[Scene], object],
+    fault: Callable[[BrokerScene], object],
     *,
     pace_s: float = 0.004,
     old: bool = False,
-) -> Finding:
+) -> NightCheck:
     """Run a night through the fault and check it whole; ``old``: the broker knows no MQTT 5."""
     with (
         running_mosquitto(folder) as broker,
@@ -71,7 +71,7 @@ async def the_night(
         )
         async with a_ward(orders, version="auto") as alive:
             ward = asyncio.create_task(alive.ward.run())
-            scene = Scene(alive, proxy, broker, listener)
+            scene = BrokerScene(alive, proxy, broker, listener)
             await scene.connected()
             done = fault(scene)
             if asyncio.iscoroutine(done):
@@ -111,19 +111,19 @@ def _left(folder: Path) -> int:
     return count
 
 
-async def cut_before_publish(scene: Scene) -> None:
+async def cut_before_publish(scene: BrokerScene) -> None:
     await _cut(scene, "cut_before_publish", 3)
 
 
-async def cut_before_puback(scene: Scene) -> None:
+async def cut_before_puback(scene: BrokerScene) -> None:
     await _cut(scene, "cut_before_puback", 4)
 
 
-async def cut_after_puback(scene: Scene) -> None:
+async def cut_after_puback(scene: BrokerScene) -> None:
     await _cut(scene, "cut_after_puback", 4)
 
 
-async def _cut(scene: Scene, where: str, packets: int) -> None:
+async def _cut(scene: BrokerScene, where: str, packets: int) -> None:
     """Let the connection be cut in some place after so many packets, again and again."""
     for _ in range(3):
         setattr(scene.proxy, where, packets)
@@ -132,14 +132,14 @@ async def _cut(scene: Scene, where: str, packets: int) -> None:
         await scene.more(3)
 
 
-async def refused(scene: Scene) -> None:
+async def refused(scene: BrokerScene) -> None:
     scene.proxy.refuse = True
     scene.proxy.cut()
     await until(lambda: not isinstance(scene.alive.ward.link.state, Connected))
     scene.proxy.refuse = False
 
 
-async def silent(scene: Scene) -> None:
+async def silent(scene: BrokerScene) -> None:
     connections = scene.alive.ward.link.connections
     scene.proxy.silent = True
     await until(lambda: not isinstance(scene.alive.ward.link.state, Connected), "given up")
@@ -147,7 +147,7 @@ async def silent(scene: Scene) -> None:
     await until(lambda: scene.alive.ward.link.connections > connections, "connected anew")
 
 
-async def slow(scene: Scene) -> None:
+async def slow(scene: BrokerScene) -> None:
     scene.proxy.slow_s = 0.05
     await scene.more(10)
     scene.proxy.slow_s = 0.0
@@ -159,12 +159,12 @@ async def slow(scene: Scene) -> None:
     "fault", [cut_before_publish, cut_before_puback, cut_after_puback, refused, silent, slow]
 )
 async def test_every_event_arrives_in_order_and_once_by_its_id(
-    tmp_path: Path, pack: Path, fault: Callable[[Scene], object]
+    tmp_path: Path, pack: Path, fault: Callable[[BrokerScene], object]
 ) -> None:
     await the_night(tmp_path, pack, fault)
 
 
-async def knows_311_only(scene: Scene) -> None:
+async def knows_311_only(scene: BrokerScene) -> None:
     assert scene.proxy.protocols == [5, 4]
     await cut_before_puback(scene)
     assert scene.proxy.protocols.count(4) >= 4
@@ -229,7 +229,7 @@ async def test_after_an_hour_without_a_broker_the_backlog_comes_in_order_beside_
 async def test_a_broker_that_forgot_everything_gets_all_states_again(
     tmp_path: Path, pack: Path
 ) -> None:
-    async def restarted(scene: Scene) -> None:
+    async def restarted(scene: BrokerScene) -> None:
         await scene.more(5)
         # Keeps nothing on disk: a restart is the loss of every retained topic and session.
         await asyncio.to_thread(scene.broker.restart)
@@ -249,7 +249,7 @@ async def test_a_broker_that_forgot_everything_gets_all_states_again(
         async with a_ward(orders) as alive:
             ward = asyncio.create_task(alive.ward.run())
             with witness(broker.port) as listener:
-                scene = Scene(alive, proxy, broker, listener)
+                scene = BrokerScene(alive, proxy, broker, listener)
                 await scene.connected()
                 await restarted(scene)
             alive.ward.stop()

@@ -84,7 +84,7 @@ async def kept_watch(alive: Alive, orders: Orders, *, watchdog_s: float) -> Asyn
             await asyncio.gather(ward, watch, return_exceptions=True)
 
 
-def command_handler_for(folder: Path, pack: Path, manager: Manager, **more: object) -> Orders:
+def orders_for(folder: Path, pack: Path, manager: Manager, **more: object) -> Orders:
     fields = {"state": str(folder / "state"), "pack": str(pack), "port": 1, "begins": ORIGIN}
     return Orders(**(fields | {"notify": str(manager.path), "pace_s": 0.01} | more))  # type: ignore[arg-type]
 
@@ -97,7 +97,7 @@ async def test_ready_is_sent_only_once_the_model_is_warm(tmp_path: Path, pack: P
         return LocalStager(load_pack(pack), "cpu", 1)
 
     with listening(tmp_path) as manager:
-        orders = command_handler_for(tmp_path, pack, manager)
+        orders = orders_for(tmp_path, pack, manager)
         async with (
             a_ward(orders, build=build) as alive,
             kept_watch(alive, orders, watchdog_s=0.4),
@@ -114,22 +114,20 @@ async def test_ready_is_sent_only_once_the_model_is_warm(tmp_path: Path, pack: P
 
 
 @pytest.mark.promise(7)
-@pytest.mark.parametrize("part", ["judge", "journal", "tracer"])
+@pytest.mark.parametrize("part", ["judge", "journal", "drawing"])
 def test_a_part_that_stays_stuck_ends_the_process_for_a_new_start(
     tmp_path: Path, pack: Path, part: str
 ) -> None:
     with listening(tmp_path) as manager, Nursery(tmp_path / "log") as nursery:
-        orders = command_handler_for(
+        orders = orders_for(
             tmp_path, pack, manager, hang=part, patience_s=1.0, stuck_after_s=3600.0
         )
         nursery.begin(orders)
         assert nursery.ended() == 1, (tmp_path / "log").read_text()[-3000:]
         last_beat = manager.times("WATCHDOG=1")[-1]
-        names = {"judge": "judging", "journal": "journal", "tracer": "drawing"}
+        name = {"judge": "judging"}.get(part, part)
         stuck = [
-            at
-            for at, text in manager.messages
-            if text.startswith("STATUS=STUCK") and names[part] in text
+            at for at, text in manager.messages if text.startswith("STATUS=STUCK") and name in text
         ]
         assert stuck, manager.messages[-5:]
         assert last_beat <= stuck[-1]  # on a busy machine others may hang for a moment
@@ -143,7 +141,7 @@ def test_with_the_judges_own_deadline_off_the_watchdog_ends_it_and_the_night_goe
     """The inference thread waits for ever; nobody but the stand-in for the manager acts."""
     clock = TimeFile(tmp_path / "clock")
     with listening(tmp_path) as manager, Nursery(tmp_path / "log") as nursery:
-        orders = command_handler_for(
+        orders = orders_for(
             *(tmp_path, pack, manager),
             hang="judge",
             stuck_after_s=3600.0,
@@ -173,7 +171,7 @@ def test_with_the_judges_own_deadline_off_the_watchdog_ends_it_and_the_night_goe
 
 def test_a_blocked_event_loop_beats_no_more(tmp_path: Path, pack: Path) -> None:
     with listening(tmp_path) as manager, Nursery(tmp_path / "log") as nursery:
-        process = nursery.begin(command_handler_for(tmp_path, pack, manager, hang="loop"))
+        process = nursery.begin(orders_for(tmp_path, pack, manager, hang="loop"))
         until(lambda: manager.times("WATCHDOG=1"), "a first beat")
         until(
             lambda: time.monotonic() - manager.times("WATCHDOG=1")[-1] > 2.0,
@@ -198,7 +196,7 @@ async def test_a_model_that_hangs_is_rebuilt_by_its_own_deadline_while_the_heart
         return stager
 
     with listening(tmp_path) as manager:
-        orders = command_handler_for(tmp_path, pack, manager, stuck_after_s=0.5, deadline_s=20.0)
+        orders = orders_for(tmp_path, pack, manager, stuck_after_s=0.5, deadline_s=20.0)
         async with a_ward(orders, build=build) as alive:
             async with kept_watch(alive, orders, watchdog_s=2.0):
                 await until_async(lambda: built == 2, "the model is built anew")
@@ -225,7 +223,7 @@ async def test_pages_are_withheld_while_a_model_cannot_be_rebuilt_and_the_night_
         return stager
 
     with listening(tmp_path) as manager:
-        orders = command_handler_for(tmp_path, pack, manager, stuck_after_s=0.3)
+        orders = orders_for(tmp_path, pack, manager, stuck_after_s=0.3)
         async with a_ward(orders, build=build) as alive:
             ward = asyncio.create_task(alive.ward.run())
             await until_async(
@@ -250,7 +248,7 @@ async def test_metrics_are_served_on_loopback_as_prometheus_reads_them(
     from prometheus_client.parser import text_string_to_metric_families
 
     with listening(tmp_path) as manager:
-        orders = command_handler_for(tmp_path, pack, manager, until=ORIGIN + 300.0)
+        orders = orders_for(tmp_path, pack, manager, until=ORIGIN + 300.0)
         async with a_ward(orders) as alive:
             rounds = health_report_of(alive, orders)
             await alive.ward.run()

@@ -69,7 +69,7 @@ def stand_still(part: str, alive: Alive) -> None:
             model.judge = wait  # type: ignore[method-assign]
         case "journal":
             Store.transaction = wait  # type: ignore[method-assign]
-        case "tracer":
+        case "drawing":
             alive.source.hang = wait
         case "loop":
             time.sleep(3600)

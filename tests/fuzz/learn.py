@@ -20,7 +20,7 @@ from typing import Any
 
 from fuzz.mutate import mutated
 from fuzz.run import Fed, _one
-from fuzz.targets import Target, targets
+from fuzz.targets import FuzzTarget, targets
 
 CORPUS = Path(__file__).parent / "corpus"
 LARGEST = 16 * 1024
@@ -44,7 +44,7 @@ def corpus(name: str) -> list[bytes]:
     return [path.read_bytes() for path in sorted((CORPUS / _folder(name)).glob("*.bin"))]
 
 
-def learn(target: Target, seconds: float, seed: int = 0) -> Learnt:
+def learn(target: FuzzTarget, seconds: float, seed: int = 0) -> Learnt:
     """Feed changed inputs for so long; keep those that take a new way."""
     chance = random.Random(f"{target.name} {seed}")
     learnt = Learnt(Fed(target.name))
@@ -63,7 +63,7 @@ def learn(target: Target, seconds: float, seed: int = 0) -> Learnt:
     return learnt
 
 
-def ways_of(target: Target, data: bytes, fed: Fed) -> set[Way]:
+def ways_of(target: FuzzTarget, data: bytes, fed: Fed) -> set[Way]:
     """Feed one input and return which ways it took."""
     ways: set[Way] = set()
 

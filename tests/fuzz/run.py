@@ -19,7 +19,7 @@ from types import FrameType
 import structlog
 
 from fuzz.mutate import mutated
-from fuzz.targets import Target, targets
+from fuzz.targets import FuzzTarget, targets
 from hypnocast.errors import HypnocastError
 
 HANGS_AFTER_S = 5.0
@@ -47,7 +47,7 @@ def _alarm(number: int, frame: FrameType | None) -> None:
     raise _Hangs(f"not read after {HANGS_AFTER_S:g} s (signal {number}, {frame})")
 
 
-def feed(target: Target, inputs: int, seed: int = SEED) -> Fed:
+def feed(target: FuzzTarget, inputs: int, seed: int = SEED) -> Fed:
     """Feed so many bad inputs to one parser."""
     chance = random.Random(f"{target.name} {seed}")
     fed = Fed(target.name)
@@ -65,7 +65,7 @@ def feed(target: Target, inputs: int, seed: int = SEED) -> Fed:
     return fed
 
 
-def _one(target: Target, data: bytes, fed: Fed) -> None:
+def _one(target: FuzzTarget, data: bytes, fed: Fed) -> None:
     begun = time.perf_counter()
     signal.setitimer(signal.ITIMER_REAL, HANGS_AFTER_S)
     try:

@@ -42,7 +42,7 @@ MOST_ARRIVALS = 2000
 
 
 @dataclass(frozen=True)
-class Target:
+class FuzzTarget:
     """One parser."""
 
     name: str
@@ -53,7 +53,7 @@ class Target:
     """More to make bad inputs of; these need not be good themselves."""
 
 
-def targets(folder: Path) -> list[Target]:
+def targets(folder: Path) -> list[FuzzTarget]:
     """Return all of them; ``folder`` is for files."""
     return [
         header_target(),
@@ -69,7 +69,7 @@ def targets(folder: Path) -> list[Target]:
     ]
 
 
-def viewer_target() -> Target:
+def viewer_target() -> FuzzTarget:
     """Return what viewers make of a message: a topic, a line's end, a payload."""
     calm = WardView()
     for leaf, payload in (("status", a_status("calm")), ("stage", a_stage("calm"))):
@@ -92,10 +92,10 @@ def viewer_target() -> Target:
     seeds = tuple(
         topic.encode() + b"\n" + payload for topic, payload in found if len(payload) < 16_000
     )
-    return Target("messages to viewers", seeds, read)
+    return FuzzTarget("messages to viewers", seeds, read)
 
 
-def _scored(folder: Path) -> Target:
+def _scored(folder: Path) -> FuzzTarget:
     """Return the reading of a scored file, with a sample of every format."""
     path = folder / "scored"
 
@@ -105,7 +105,7 @@ def _scored(folder: Path) -> Target:
 
     samples = Path(__file__).resolve().parents[1] / "ports" / "scored"
     seeds = [one.read_bytes() for one in sorted(samples.iterdir()) if one.suffix != ".md"]
-    return Target("scored file", tuple(seeds), read)
+    return FuzzTarget("scored file", tuple(seeds), read)
 
 
 # --- texts --------------------------------------------------------------------------------------
@@ -116,7 +116,7 @@ def _header(labels: tuple[str, ...] = ("F4-M1", "C4", "M1", "Chin1-Chin2")) -> S
     return StreamHeader("eeg", "eeg", "EEG", "amp-1", "uid-1", "host", 256.0, channels)
 
 
-def header_target() -> Target:
+def header_target() -> FuzzTarget:
     """Return the reading of a stream's header, and what is made of it."""
 
     def read(data: bytes) -> object:
@@ -124,10 +124,10 @@ def header_target() -> Target:
         return choose_montage([described.header]), write_header(described.header)
 
     seeds = (write_header(_header()), write_header(_header(("EEG F4-A1", "LOC", "EOG Left"))))
-    return Target("LSL metadata", tuple(seed.encode() for seed in seeds), read)
+    return FuzzTarget("LSL metadata", tuple(seed.encode() for seed in seeds), read)
 
 
-def command_target() -> Target:
+def command_target() -> FuzzTarget:
     """Return the reading of a command, up to where it would be obeyed."""
     replies: list[bytes] = []
     nothing: Any = None
@@ -154,10 +154,10 @@ def command_target() -> Target:
         {"command": "explain", "request": "r5", "session": "bed1-1", "epoch": 3},
         {"command": "catch_up", "request": "r6", "since": 12, "limit": 100},
     ]
-    return Target("MQTT command", tuple(json.dumps(one).encode() for one in commands), read)
+    return FuzzTarget("MQTT command", tuple(json.dumps(one).encode() for one in commands), read)
 
 
-def _config(folder: Path) -> Target:
+def _config(folder: Path) -> FuzzTarget:
     path = folder / "hypnocast.toml"
 
     def read(data: bytes) -> object:
@@ -168,10 +168,10 @@ def _config(folder: Path) -> Target:
     small = (
         b'[broker]\nhost = "127.0.0.1"\nport = 1883\n[[bed]]\nid = "b"\nstreams = [{name = "x"}]\n'
     )
-    return Target("configuration", (whole, small, small), read)
+    return FuzzTarget("configuration", (whole, small, small), read)
 
 
-def _manifest(folder: Path) -> Target:
+def _manifest(folder: Path) -> FuzzTarget:
     pack = make_tiny_pack(folder / "manifest", family="contrastive")
     other = make_tiny_pack(folder / "generative")
     seeds = ((pack / "pack.toml").read_bytes(), (other / "pack.toml").read_bytes())
@@ -180,10 +180,10 @@ def _manifest(folder: Path) -> Target:
         (pack / "pack.toml").write_bytes(data)
         return verify_pack(pack)
 
-    return Target("pack.toml", seeds, read)
+    return FuzzTarget("pack.toml", seeds, read)
 
 
-def _onnx(folder: Path) -> Target:
+def _onnx(folder: Path) -> FuzzTarget:
     pack = make_tiny_pack(folder / "graphs")
     path = folder / "model.onnx"
     seeds = tuple((pack / f"{name}.onnx").read_bytes() for name in ("embed_tokens",))
@@ -194,7 +194,7 @@ def _onnx(folder: Path) -> Target:
         return inspect_onnx(path, "model.onnx")
 
     # Most of a decoder are numbers; its graph lies in the first kilobytes.
-    return Target("ONNX", seeds, read, spoiled=(decoder[:20_000], decoder))
+    return FuzzTarget("ONNX", seeds, read, spoiled=(decoder[:20_000], decoder))
 
 
 # --- recordings -----------------------------------------------------------------------------------
@@ -209,7 +209,7 @@ def _recording(path: Path) -> Callable[[bytes], object]:
     return read
 
 
-def _edf(folder: Path) -> Target:
+def _edf(folder: Path) -> FuzzTarget:
     noise = np.random.default_rng(1)
     seeds: list[bytes] = []
     make: Any
@@ -224,10 +224,10 @@ def _edf(folder: Path) -> Target:
         seeds.append(path.read_bytes())
         make(signals, annotations=[edfio.EdfAnnotation(1.0, 1.0, "Lights off")]).write(path)
         seeds.append(path.read_bytes())
-    return Target("EDF", tuple(seeds), _recording(folder / "night.edf"))
+    return FuzzTarget("EDF", tuple(seeds), _recording(folder / "night.edf"))
 
 
-def _xdf(folder: Path) -> Target:
+def _xdf(folder: Path) -> FuzzTarget:
     header = write_header(_header())
     stamps = np.arange(50) / 256.0
     values = np.random.default_rng(2).normal(0, 30, (50, 4)).astype(np.float32)
@@ -243,10 +243,10 @@ def _xdf(folder: Path) -> Target:
             xdf.samples(1, values, stamps + 1.0, interval=1 / 256.0),
         )
     )
-    return Target("XDF", (whole,), _recording(folder / "night.xdf"))
+    return FuzzTarget("XDF", (whole,), _recording(folder / "night.xdf"))
 
 
-def _tape(folder: Path) -> Target:
+def _tape(folder: Path) -> FuzzTarget:
     tape = Tape(folder, "seed", facts={"bed": "bed1", "lsl_time": "0.0", "utc_time": "1.8e9"})
     stamps = np.arange(50) / 256.0
     values = np.random.default_rng(3).normal(0, 30, (50, 4)).astype(np.float32)
@@ -261,4 +261,4 @@ def _tape(folder: Path) -> Target:
     tape.write(StreamLost("eeg", 0.5))
     path = tape.path
     tape.close()
-    return Target("tape", (path.read_bytes(),), _recording(folder / "tape_001.xdf"))
+    return FuzzTarget("tape", (path.read_bytes(),), _recording(folder / "tape_001.xdf"))

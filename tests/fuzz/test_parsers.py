@@ -11,7 +11,7 @@ import pytest
 
 from fuzz.learn import corpus, learn
 from fuzz.run import Fed, _one, feed
-from fuzz.targets import Target, targets
+from fuzz.targets import FuzzTarget, targets
 
 INPUTS = 300
 SPOKEN = {"MQTT command", "messages to viewers", "pack.toml"}
@@ -19,7 +19,7 @@ SPOKEN = {"MQTT command", "messages to viewers", "pack.toml"}
 
 
 @pytest.fixture(scope="module")
-def all_targets(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Target]:
+def all_targets(tmp_path_factory: pytest.TempPathFactory) -> dict[str, FuzzTarget]:
     folder: Path = tmp_path_factory.mktemp("fuzz")
     return {target.name: target for target in targets(folder)}
 
@@ -31,7 +31,7 @@ def all_targets(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Target]:
         *("ONNX", "EDF", "XDF", "tape", "scored file"),
     ],
 )
-def test_a_bad_input_is_refused_in_words(all_targets: dict[str, Target], name: str) -> None:
+def test_a_bad_input_is_refused_in_words(all_targets: dict[str, FuzzTarget], name: str) -> None:
     fed = feed(all_targets[name], INPUTS)
     assert not fed.failures, fed.failures[0]
     assert fed.refused + fed.read == INPUTS
@@ -39,7 +39,9 @@ def test_a_bad_input_is_refused_in_words(all_targets: dict[str, Target], name: s
 
 
 @pytest.mark.parametrize("name", ["ONNX", "EDF", "XDF", "scored file"])
-def test_what_fuzzing_learnt_is_read_or_refused(all_targets: dict[str, Target], name: str) -> None:
+def test_what_fuzzing_learnt_is_read_or_refused(
+    all_targets: dict[str, FuzzTarget], name: str
+) -> None:
     kept, fed = corpus(name), Fed(name)
     assert kept
     for data in kept:
@@ -49,6 +51,8 @@ def test_what_fuzzing_learnt_is_read_or_refused(all_targets: dict[str, Target], 
 
 @pytest.mark.long
 @pytest.mark.parametrize("name", ["ONNX", "EDF", "XDF", "scored file"])
-def test_ten_minutes_of_learning_find_no_fault(all_targets: dict[str, Target], name: str) -> None:
+def test_ten_minutes_of_learning_find_no_fault(
+    all_targets: dict[str, FuzzTarget], name: str
+) -> None:
     learnt = learn(all_targets[name], 600.0)
     assert not learnt.fed.failures, learnt.fed.failures[0]

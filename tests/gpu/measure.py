@@ -26,7 +26,7 @@ BUDGET_S = 600.0
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class GpuRow:
     """One thing that was tried."""
 
     what: str
@@ -52,7 +52,7 @@ def main() -> int:
         rows += _step(f"{size}: weights", partial(_weights, size, source, asked.layers))
         for precision in asked.precisions:
             if time.monotonic() - began > BUDGET_S:
-                rows.append(Row(f"{size} {precision}", asked.provider, None, "", "no time left"))
+                rows.append(GpuRow(f"{size} {precision}", asked.provider, None, "", "no time left"))
                 continue
             pack = asked.folder / f"{size}-{precision}"
             name = f"{size} {precision}"
@@ -66,7 +66,7 @@ def main() -> int:
     return int(any(row.value is None for row in rows))
 
 
-def table(rows: list[Row]) -> Iterator[str]:
+def table(rows: list[GpuRow]) -> Iterator[str]:
     """Give the rows as docs/performance.md has them."""
     yield "| what | on | value | unit | note |"
     yield "|---|---|---|---|---|"
@@ -75,24 +75,24 @@ def table(rows: list[Row]) -> Iterator[str]:
         yield f"| {row.what} | {row.provider} | {value} | {row.unit} | {row.note} |"
 
 
-def _step(what: str, act: Callable[[], Iterable[Row]]) -> list[Row]:
+def _step(what: str, act: Callable[[], Iterable[GpuRow]]) -> list[GpuRow]:
     print(f"… {what}", file=sys.stderr, flush=True)
     try:
         return list(act())
     except Exception as error:  # noqa: BLE001 - every other step is still worth its minute
-        return [Row(what, "", None, "", f"{type(error).__name__}: {str(error)[:200]}")]
+        return [GpuRow(what, "", None, "", f"{type(error).__name__}: {str(error)[:200]}")]
 
 
-def _found(provider: str) -> Iterator[Row]:
+def _found(provider: str) -> Iterator[GpuRow]:
     import onnxruntime
 
     offered = onnxruntime.get_available_providers()
     there = any(provider in name.lower() for name in offered)
-    yield Row(f"provider found ({onnxruntime.__version__})", provider, float(there), "0/1")
+    yield GpuRow(f"provider found ({onnxruntime.__version__})", provider, float(there), "0/1")
     if provider == "cuda":
         asked = ["nvidia-smi", "--query-gpu=name,memory.total,driver_version", "--format=csv"]
         outcome = subprocess.run(asked, capture_output=True, text=True, check=False)
-        yield Row("card", provider, 1.0, "", " ".join(outcome.stdout.split("\n")[1:2]))
+        yield GpuRow("card", provider, 1.0, "", " ".join(outcome.stdout.split("\n")[1:2]))
 
 
 def _models(*arguments: str) -> float:
@@ -104,22 +104,22 @@ def _models(*arguments: str) -> float:
     return time.monotonic() - began
 
 
-def _weights(size: str, folder: Path, layers: int | None) -> list[Row]:
+def _weights(size: str, folder: Path, layers: int | None) -> list[GpuRow]:
     more = [] if layers is None else ["--layers", str(layers)]
     took = _models("weights", "random", size, str(folder), *more)
-    return [Row(f"{size}: random weights", "cpu", took, "s")]
+    return [GpuRow(f"{size}: random weights", "cpu", took, "s")]
 
 
-def _pack(source: Path, pack: Path, precision: str) -> list[Row]:
+def _pack(source: Path, pack: Path, precision: str) -> list[GpuRow]:
     took = _models(
         *("weights", "convert", str(source), str(pack), "--name", pack.name.lower()),
         *("--precision", precision, "--stage-first"),
     )
     size = sum(path.stat().st_size for path in pack.iterdir()) / 1e9
-    return [Row(f"{pack.name}: pack", "cpu", took, "s", f"{size:.2f} GB")]
+    return [GpuRow(f"{pack.name}: pack", "cpu", took, "s", f"{size:.2f} GB")]
 
 
-def _judged(folder: Path, name: str, provider: Any) -> Iterator[Row]:
+def _judged(folder: Path, name: str, provider: Any) -> Iterator[GpuRow]:
     """Judge pages by the daemon's own stager, alone and sixteen at once."""
     from hypnocast.bench.pages import looks_of_a_night, simulated_pictures
     from hypnocast.stagers.onnx.local import LocalStager
@@ -128,7 +128,7 @@ def _judged(folder: Path, name: str, provider: Any) -> Iterator[Row]:
     pack = load_pack(folder)
     began = time.monotonic()
     stager = LocalStager(pack, provider)
-    yield Row(f"{name}: warm", stager.provider, time.monotonic() - began, "s")
+    yield GpuRow(f"{name}: warm", stager.provider, time.monotonic() - began, "s")
     pictures = simulated_pictures(pack.recipe, 8)
     for beds in (1, 4, 16):
         times = []
@@ -138,11 +138,11 @@ def _judged(folder: Path, name: str, provider: Any) -> Iterator[Row]:
             times.append(time.monotonic() - began)
         best = min(times[1:])
         note = f"{beds / best / YARDSTICK_PAGES_S:.2f} of SleepVLM's published {YARDSTICK_PAGES_S}"
-        yield Row(f"{name}: {beds} at once", stager.provider, beds / best, "pages/s", note)
+        yield GpuRow(f"{name}: {beds} at once", stager.provider, beds / best, "pages/s", note)
     stager.close()
 
 
-def _fault(folder: Path, name: str, provider: Any) -> Iterator[Row]:
+def _fault(folder: Path, name: str, provider: Any) -> Iterator[GpuRow]:
     """Let the provider fail in mid-night: the same pages come from the CPU, and it is reported."""
     import numpy as np
 
@@ -156,7 +156,7 @@ def _fault(folder: Path, name: str, provider: Any) -> Iterator[Row]:
     looks = next(looks_of_a_night(pack, simulated_pictures(pack.recipe, 4), 1, 1))
     before = stager.judge(looks)[0]
     if stager.provider == "cpu":
-        yield Row(f"{name}: fault", "cpu", 0.0, "", "nothing to fall back from")
+        yield GpuRow(f"{name}: fault", "cpu", 0.0, "", "nothing to fall back from")
         return
     model = stager._model
     assert model is not None
@@ -169,7 +169,9 @@ def _fault(folder: Path, name: str, provider: Any) -> Iterator[Row]:
     after = stager.judge(looks)[0]
     moved = float(np.abs(np.exp(after.log_probabilities) - np.exp(before.log_probabilities)).max())
     note = f"now on {stager.provider}; probabilities moved by {moved:.3f}"
-    yield Row(f"{name}: back after a fault", stager.provider, time.monotonic() - began, "s", note)
+    yield GpuRow(
+        f"{name}: back after a fault", stager.provider, time.monotonic() - began, "s", note
+    )
 
 
 if __name__ == "__main__":

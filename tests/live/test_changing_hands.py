@@ -46,7 +46,7 @@ def coming() -> list[Coming]:
 
 
 @dataclass(frozen=True)
-class Room:
+class LabRoom:
     """A ward with one bed, and somebody with plain paho beside it."""
 
     running: Running
@@ -83,12 +83,12 @@ class Room:
 
 
 @asynccontextmanager
-async def room(folder: Path, pack: Path, port: int, coming: list[Coming]) -> AsyncIterator[Room]:
+async def room(folder: Path, pack: Path, port: int, coming: list[Coming]) -> AsyncIterator[LabRoom]:
     async with (
         listening(port) as listener,
         running_ward(folder, pack, HandDriven(coming), port) as running,
     ):
-        yield Room(running, listener, port)
+        yield LabRoom(running, listener, port)
 
 
 async def test_the_next_start_ends_the_night_and_clears_what_was_retained(

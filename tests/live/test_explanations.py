@@ -72,7 +72,7 @@ async def test_an_explanation_does_not_outlive_its_night(
         await running.until(lambda: listener.of(TOPIC)[-1] == b"", "the cleared topic")
 
 
-class Slow:
+class SlowExplainer:
     """Explains a page when it may, and remembers which."""
 
     def __init__(self) -> None:
@@ -95,7 +95,7 @@ class Slow:
         )
 
 
-class Shown:
+class ShownExplanations:
     """A bed's publisher, as far as explanations go."""
 
     def __init__(self) -> None:
@@ -106,8 +106,8 @@ class Shown:
 
 
 async def test_of_each_bed_only_the_newest_page_waits_and_what_gives_way_is_counted() -> None:
-    slow = Slow()
-    publishers = {"1": Shown(), "2": Shown()}
+    slow = SlowExplainer()
+    publishers = {"1": ShownExplanations(), "2": ShownExplanations()}
     explanations_out = PublishedExplanations(slow)
     running = asyncio.create_task(explanations_out.run(publishers))
     scenes = {bed: Scene(bed, 11, 9, 0.0) for bed in publishers}

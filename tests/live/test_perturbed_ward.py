@@ -75,7 +75,7 @@ class Ticking(HandDriven):
 
 
 @dataclass(frozen=True)
-class Night:
+class PerturbedNight:
     """One night with two futures, at two beds."""
 
     seed: int
@@ -83,7 +83,7 @@ class Night:
     start: float
 
     @classmethod
-    def of(cls, seed: int) -> Night:
+    def of(cls, seed: int) -> PerturbedNight:
         rng = np.random.default_rng([seed, 99])
         pages = int(rng.integers(20, 61))
         return cls(seed, pages, UNTIL - float(rng.uniform(2.0, pages - 3)) * PAGE_S)
@@ -148,7 +148,7 @@ async def _come_true(what: Callable[[], bool]) -> None:
         await asyncio.sleep(0.01)
 
 
-async def _ward(folder: Path, pack: Path, nights: list[Night]) -> list[tuple[int, bool]]:
+async def _ward(folder: Path, pack: Path, nights: list[PerturbedNight]) -> list[tuple[int, bool]]:
     """Run nights with both their futures; return of each how much was terminal, and differed."""
     coming = sorted(
         (one for night in nights for future in (0, 1) for one in night.coming(future)),
@@ -174,7 +174,7 @@ async def _ward(folder: Path, pack: Path, nights: list[Night]) -> list[tuple[int
 
 
 def _compared(
-    night: Night,
+    night: PerturbedNight,
     before: dict[str, dict[int, payloads.StageEvent]],
     after: dict[str, dict[int, payloads.StageEvent]],
 ) -> tuple[int, bool]:
@@ -204,7 +204,7 @@ async def check_nights(folder: Path, count: int, *, at_once: int) -> None:
             files={"small.toml": SMALL},
             context=Context(after=after),
         )
-        nights = [Night.of(seed) for seed in range(first, min(first + at_once, count))]
+        nights = [PerturbedNight.of(seed) for seed in range(first, min(first + at_once, count))]
         found += await _ward(folder / f"ward-{number}", pack, nights)
     terminal, differs = zip(*found, strict=True)
     assert sum(terminal) > 12 * count

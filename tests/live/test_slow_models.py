@@ -34,7 +34,7 @@ from support.packs import tiny_picture
 GB = 1_000_000_000
 
 
-class Slow(LocalStager):
+class SlowStager(LocalStager):
     """A real stager with slow pages."""
 
     page_s = 0.3
@@ -74,9 +74,9 @@ def _recording(path: Path, pages: int) -> Path:
 async def _replay_slowly(
     folder: Path, pack: Path, monkeypatch: pytest.MonkeyPatch, *, page_s: float, pages: int
 ) -> tuple[Replayed, int]:
-    built: list[Slow] = []
+    built: list[SlowStager] = []
 
-    class Noted(Slow):
+    class Noted(SlowStager):
         def __init__(self, *given: object, **more: object) -> None:
             built.append(self)
             super().__init__(*given, **more)  # type: ignore[arg-type]

@@ -81,14 +81,14 @@ class Asking:
 
 
 @dataclass
-class Night:
+class RedrawnNight:
     taped: Taped
     view: NightView
     asking: Asking
 
 
 @pytest.fixture(scope="module")
-def night(tmp_path_factory: pytest.TempPathFactory) -> Night:
+def night(tmp_path_factory: pytest.TempPathFactory) -> RedrawnNight:
     folder = tmp_path_factory.mktemp("state")
     pack = make_tiny_pack(tmp_path_factory.mktemp("pack") / "tiny", seed=3)
     stages = [S.W, S.W, S.N1, S.N2, S.N2, S.N2, S.N3, S.N3, S.R, S.R]
@@ -102,10 +102,10 @@ def night(tmp_path_factory: pytest.TempPathFactory) -> Night:
         folder, pack, sim, port=free_port(), watchers=[asking], started=started, hold=asking.hold
     )
     taped = asyncio.run(run)
-    return Night(taped, open_night(taped.config, "lab.bed-01"), asking)
+    return RedrawnNight(taped, open_night(taped.config, "lab.bed-01"), asking)
 
 
-def test_every_page_is_drawn_again_as_the_model_saw_it(night: Night) -> None:
+def test_every_page_is_drawn_again_as_the_model_saw_it(night: RedrawnNight) -> None:
     same = []
     for epoch in range(night.view.night.epochs):
         found = answer(night.taped.config, night.view, epoch, depth="off")
@@ -116,7 +116,7 @@ def test_every_page_is_drawn_again_as_the_model_saw_it(night: Night) -> None:
     assert 1 <= sum(withheld) <= 3
 
 
-def test_a_page_drawn_otherwise_is_reported_to_differ(night: Night) -> None:
+def test_a_page_drawn_otherwise_is_reported_to_differ(night: RedrawnNight) -> None:
     config = msgspec.structs.replace(night.taped.config, signal=SignalTable(mains_hz=60))
     found = answer(config, night.view, ASKED, depth="off")
     assert found.same is False
@@ -126,7 +126,7 @@ def test_a_page_drawn_otherwise_is_reported_to_differ(night: Night) -> None:
     assert "ANOTHER RECIPE" in why_sheet(older, ZoneInfo("UTC"))
 
 
-def test_a_page_no_tape_has_is_refused(night: Night, tmp_path: Path) -> None:
+def test_a_page_no_tape_has_is_refused(night: RedrawnNight, tmp_path: Path) -> None:
     with pytest.raises(CommandError, match="no page 99"):
         answer(night.taped.config, night.view, 99)
     other = next(night.taped.config.tape_dir.glob("bed-02_*"))
@@ -141,7 +141,7 @@ def test_a_page_no_tape_has_is_refused(night: Night, tmp_path: Path) -> None:
     assert answer(elsewhere, view, 3, depth="off", tape=other).same is False
 
 
-def test_the_daemon_gives_and_explains_a_past_page(night: Night) -> None:
+def test_the_daemon_gives_and_explains_a_past_page(night: RedrawnNight) -> None:
     event = night.view.page(ASKED)
     page, explained = night.asking.page, night.asking.explained
     assert page is not None
@@ -156,7 +156,7 @@ def test_the_daemon_gives_and_explains_a_past_page(night: Night) -> None:
     assert "not kept" in night.asking.refused[1]
 
 
-def test_the_morning_explains_as_the_night_did(night: Night) -> None:
+def test_the_morning_explains_as_the_night_did(night: RedrawnNight) -> None:
     asked = night.asking.explained
     assert asked is not None
     found = answer(night.taped.config, night.view, ASKED)
@@ -171,7 +171,7 @@ def test_the_morning_explains_as_the_night_did(night: Night) -> None:
     assert np.abs(patches - again).max() < 1e-4
 
 
-def test_the_sheet_needs_nothing_else(night: Night) -> None:
+def test_the_sheet_needs_nothing_else(night: RedrawnNight) -> None:
     sheet = why_sheet(answer(night.taped.config, night.view, ASKED), ZoneInfo("Europe/Berlin"))
     event = night.view.page(ASKED)
     assert not re.search(r"""(src|href)=["'](?!data:)|<script|url\((?!#)|@import""", sheet)
@@ -182,7 +182,7 @@ def test_the_sheet_needs_nothing_else(night: Night) -> None:
 
 
 def test_the_command_says_whether_the_page_is_the_same(
-    night: Night, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    night: RedrawnNight, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     file = tmp_path / "hypnocast.toml"
     wanted = night.taped.config

@@ -36,7 +36,7 @@ MEMORY = Path("/dev/shm")  # noqa: S108 - a disk that syncs at once, where there
 
 
 @dataclass
-class Model:
+class JournalModel:
     """A journal: per bed a list that only grows, what of it waits, what of it is not durable."""
 
     events: dict[str, list[StageEvent]] = field(default_factory=lambda: {bed: [] for bed in BEDS})
@@ -75,7 +75,7 @@ class Histories(RuleBasedStateMachine):
         self.loop = asyncio.new_event_loop()
         self.folder = Path(tempfile.mkdtemp(dir=MEMORY if MEMORY.is_dir() else None))
         self.lives = 0
-        self.model = Model()
+        self.model = JournalModel()
         self.refuses = False
         self._before = {name: vars(storage)[name] for name in ("_RETRY_S", "write_anew")}
         vars(storage).update(_RETRY_S=0.0, write_anew=self._written_anew)

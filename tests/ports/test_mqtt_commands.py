@@ -42,7 +42,7 @@ async def journal(tmp_path: Path) -> AsyncIterator[Journal]:
         yield opened
 
 
-class Bedside:
+class CommandedBed:
     """Obeys, and remembers its commands."""
 
     def __init__(self) -> None:
@@ -69,7 +69,7 @@ async def _replies(listener: Listener, count: int) -> list[Any]:
 async def test_a_repeated_command_is_obeyed_once_and_answered_each_time(
     broker: Mosquitto, journal: Journal, listener: Listener
 ) -> None:
-    pipeline = Bedside()
+    pipeline = CommandedBed()
     async with linked(BrokerSettings(port=broker.port), journal, pipeline):
         for _ in range(3):
             listener.publish(COMMAND, NOTE)
@@ -87,7 +87,7 @@ async def test_a_repeated_command_is_obeyed_once_and_answered_each_time(
 async def test_what_cannot_be_obeyed_is_answered_and_may_be_tried_again(
     broker: Mosquitto, journal: Journal, listener: Listener
 ) -> None:
-    pipeline = Bedside()
+    pipeline = CommandedBed()
     async with linked(BrokerSettings(port=broker.port), journal, pipeline):
         end = {"command": "end_session", "request": "e1", "session": "old"}
         listener.publish(COMMAND, end)
@@ -119,7 +119,7 @@ async def test_what_cannot_be_obeyed_is_answered_and_may_be_tried_again(
 async def test_what_is_no_command_is_refused_in_words(
     broker: Mosquitto, journal: Journal, listener: Listener, payload: bytes, words: str
 ) -> None:
-    pipeline = Bedside()
+    pipeline = CommandedBed()
     async with linked(BrokerSettings(port=broker.port), journal, pipeline):
         listener.publish(COMMAND, payload)
         (reply,) = await _replies(listener, 1)
@@ -135,7 +135,7 @@ async def test_a_retained_command_is_ignored(
 ) -> None:
     listener.publish(COMMAND, NOTE, retain=True)
     await until(lambda: listener.of(COMMAND))
-    pipeline = Bedside()
+    pipeline = CommandedBed()
     async with linked(BrokerSettings(port=broker.port), journal, pipeline) as link:
         await until(lambda: link._inbox.ignored)
         listener.publish(COMMAND, {**NOTE, "request": "n2"})

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from power.recording import Done, Kind
+from power.recording import CallKind, Done
 
 Way = Literal["nothing", "everything", "beginning", "torn512", "torn4096", "names", "lost"]
 WAYS: tuple[Way, ...] = (
@@ -66,25 +66,25 @@ class Disk:
     def take(self, number: int, done: Done) -> None:
         """Take in what was done next."""
         match done.kind:
-            case Kind.FOLDER:
+            case CallKind.FOLDER:
                 self._names(done.text).now[done.text] = _FOLDER
-            case Kind.MADE:
+            case CallKind.MADE:
                 self._by_inode[done.file] = len(self._files)
                 self._files.append(_File())
                 self._names(done.text).now[done.text] = self._by_inode[done.file]
-            case Kind.WRITE | Kind.CUT:
+            case CallKind.WRITE | CallKind.CUT:
                 self._file(done).ops.append(_Op(number, done))
-            case Kind.SYNC:
+            case CallKind.SYNC:
                 for op in self._file(done).ops:
                     if op.state == "pending":
                         op.state = "abandoned" if done.failed else "safe"
-            case Kind.FOLDER_SYNC if not done.failed:
+            case CallKind.FOLDER_SYNC if not done.failed:
                 names = self._folders.setdefault(done.text, _Names())
                 names.safe = dict(names.now)
-            case Kind.RENAME:
+            case CallKind.RENAME:
                 old, new = done.text.split("\n")
                 self._names(new).now[new] = self._names(old).now.pop(old)
-            case Kind.REMOVE:
+            case CallKind.REMOVE:
                 self._names(done.text).now.pop(done.text, None)
             case _:
                 pass
@@ -138,7 +138,7 @@ def _is_left(op: _Op, way: Way, until: int) -> bool:
 
 
 def _apply(content: bytearray, done: Done) -> None:
-    if done.kind is Kind.CUT:
+    if done.kind is CallKind.CUT:
         if done.at < len(content):
             del content[done.at :]
         else:
@@ -156,7 +156,7 @@ def _put(content: bytearray, at: int, data: bytes) -> None:
 def _apply_torn(content: bytearray, done: Done, sector: int, chance: random.Random) -> None:
     """Write each sector, or do not: a coin for each, biased by a coin for the whole."""
     share = chance.choice([0.1, 0.5, 0.9])
-    if done.kind is Kind.CUT:
+    if done.kind is CallKind.CUT:
         if chance.random() < share:
             _apply(content, done)
         return

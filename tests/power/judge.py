@@ -14,7 +14,7 @@ from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from power.recording import Done, Kind
+from power.recording import CallKind, Done
 
 Kept = dict[str, tuple[str, int, str]]
 """Id → bed, sequence, digest of the bytes."""
@@ -38,9 +38,9 @@ class Promises:
         promises = cls()
         streams: dict[int, bytes] = {}
         for done in record:
-            if done.kind is Kind.NOTE:
+            if done.kind is CallKind.NOTE:
                 promises._note(done.text.split())
-            elif done.kind is Kind.SEND:
+            elif done.kind is CallKind.SEND:
                 streams[done.file] = streams.get(done.file, b"") + done.data
         for stream in streams.values():
             for event in _events(stream):

@@ -16,7 +16,7 @@ SOURCE = Path(__file__).with_name("disk_shim.c")
 _HEAD = struct.Struct("<IIQQQI")
 
 
-class Kind(enum.IntEnum):
+class CallKind(enum.IntEnum):
     """As the shim numbers them."""
 
     MADE = 1
@@ -48,7 +48,7 @@ class Calls(enum.IntFlag):
 class Done:
     """One thing that was done."""
 
-    kind: Kind
+    kind: CallKind
     failed: bool
     file: int
     """Inode, or a socket's."""
@@ -81,7 +81,7 @@ def _records(raw: bytes) -> Iterator[Done]:
     while at + _HEAD.size <= len(raw):
         kind, failed, file, offset, time, length = _HEAD.unpack_from(raw, at)
         at += _HEAD.size
-        yield Done(Kind(kind), bool(failed), file, offset, time / 1e9, raw[at : at + length])
+        yield Done(CallKind(kind), bool(failed), file, offset, time / 1e9, raw[at : at + length])
         at += length
 
 

@@ -27,7 +27,7 @@ COUNTS = (1, 2, 3, 5, 10)
 
 
 @dataclass(frozen=True)
-class Row:
+class PowerRow:
     """One kind of power cut: its words, and the lives to be lived and cut."""
 
     words: str
@@ -36,7 +36,7 @@ class Row:
     """Per life."""
 
 
-def rows(one: Lives, folder: Path, port: int, *, scale: int) -> Iterator[Row]:
+def rows(one: Lives, folder: Path, port: int, *, scale: int) -> Iterator[PowerRow]:
     """Give the rows of the table; ``scale`` 1 is the short form."""
     long = scale > 1
     life = Life("")
@@ -44,39 +44,39 @@ def rows(one: Lives, folder: Path, port: int, *, scale: int) -> Iterator[Row]:
         replace(life, beds=1 + number % 4, pages=4 + number % 5, closes=number % 3 == 2)
         for number in range(4 * scale)
     ]
-    yield Row("every sync works", alone, 35)
+    yield PowerRow("every sync works", alone, 35)
     values = [replace(life, port=port, beds=1 + number % 2, pages=8) for number in range(2 * scale)]
-    yield Row("every sync works, a broker listens", values, 35)
+    yield PowerRow("every sync works, a broker listens", values, 35)
     for only, words in FILES.items():
         places = syncs_of(one, folder, life, only)
         for count in COUNTS if long else COUNTS[::2]:
             some = range(1, places + 1, 1 if long or (only and count == 1) else 5)
             failing = replace(life, calls=int(Calls.SYNC), only=only, count=count)
-            yield Row(
+            yield PowerRow(
                 f"{count} syncs of {words} fail, at each of {places} places",
                 [replace(failing, first=first) for first in some],
                 28 if long else 3,
             )
     taped = replace(life, tapes=True, pages=8)
-    yield Row("tapes, every sync works", [taped] * (2 * scale), 35 if long else 14)
+    yield PowerRow("tapes, every sync works", [taped] * (2 * scale), 35 if long else 14)
     for count in COUNTS if long else (1,):
         failing = replace(taped, calls=int(Calls.SYNC), only=".xdf", count=count)
         some = range(1, 25, 1 if long else 4)
-        yield Row(
+        yield PowerRow(
             f"{count} syncs of tapes fail, at each of {len(some)} places",
             [replace(failing, first=first) for first in some],
             14 if long else 7,
         )
     failing = replace(life, port=port, pages=5, calls=int(Calls.SYNC), only="-wal", count=2)
     some = range(1, syncs_of(one, folder, failing, "-wal") + 1, 1 if long else 6)
-    yield Row(
+    yield PowerRow(
         "2 syncs of the log fail, a broker listens",
         [replace(failing, first=first) for first in some],
         14 if long else 3,
     )
 
 
-def judged(one: Lives, folder: Path, row: Row) -> Tally:
+def judged(one: Lives, folder: Path, row: PowerRow) -> Tally:
     """Live, cut and judge all of a row."""
     tally = Tally()
     for number, life in enumerate(row.lives):

@@ -21,7 +21,7 @@ from hypnocast.ports.recordings.tape_reader import read_tape
 from power.crash_states import Disk, Way, cuts_of
 from power.judge import Promises, violations
 from power.life import Life, Lives, chunk_of
-from power.recording import Calls, Done, Kind, read_record
+from power.recording import CallKind, Calls, Done, read_record
 
 MEMORY = Path("/dev/shm")  # noqa: S108 - a disk that syncs at once, where there is one
 
@@ -109,7 +109,7 @@ def tapes_amiss(folder: Path, record: Sequence[Done]) -> list[str]:
     found: list[str] = []
     safe: dict[str, int] = {}
     for done in record:
-        if done.kind is Kind.NOTE and done.text.startswith("safe "):
+        if done.kind is CallKind.NOTE and done.text.startswith("safe "):
             _, bed, newest = done.text.split()
             safe[bed] = int(newest)
     for bed, last in safe.items():

@@ -12,7 +12,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from soak.amplifiers import Amplifiers
+from soak.amplifiers import SoakAmplifiers
 from soak.checker import (
     Verdict,
     check_events,
@@ -23,8 +23,8 @@ from soak.checker import (
 )
 from soak.consumer import Consumer
 from soak.disk import FailingDisk, MemoryGroup
-from soak.faults import Injected, Injector, Scene
-from soak.manager import Life, ServiceManager
+from soak.faults import Injected, Injector, SoakScene
+from soak.manager import DaemonLife, ServiceManager
 from soak.proxy import FailingProxy
 from support.brokers import running_mosquitto
 
@@ -95,10 +95,10 @@ def soak(folder: Path, seconds: float, beds: tuple[str, ...], seed: int) -> dict
             text = CONFIG.format(state=disk.path, port=proxy.port, lsl=LSL_PORT)
             config.write_text(text + "".join(BED.format(bed=bed) for bed in beds))
             consumer = Consumer(mosquitto.port, "hypnocast/soak")
-            amplifiers = Amplifiers(beds, api, chance)
+            amplifiers = SoakAmplifiers(beds, api, chance)
             surroundings = disk.environment() | {"LSLAPICFG": str(api)}
             manager = ServiceManager(config, folder / "daemon.log", surroundings, memory.take_in)
-            scene = Scene(manager, mosquitto, proxy, disk, memory, amplifiers, chance)
+            scene = SoakScene(manager, mosquitto, proxy, disk, memory, amplifiers, chance)
             began = time.time()
             _first_pages(consumer, beds)
             injector = Injector(scene.kinds(), seed)
@@ -153,7 +153,7 @@ def _settle(consumer: Consumer) -> None:
 
 
 def _quiet(
-    injected: list[Injected], lives: list[Life], span: tuple[float, float]
+    injected: list[Injected], lives: list[DaemonLife], span: tuple[float, float]
 ) -> list[tuple[float, float]]:
     """Return the stretches in which nothing failed and nothing recovered."""
     busy = sorted(
@@ -173,7 +173,7 @@ def _judge(
     injected: list[Injected],
     consumer: Consumer,
     manager: ServiceManager,
-    amplifiers: Amplifiers,
+    amplifiers: SoakAmplifiers,
     *,
     code: int,
     span: tuple[float, float],

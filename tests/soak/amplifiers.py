@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 
 
-class Amplifiers:
+class SoakAmplifiers:
     """Keeps one process per bed, and remembers when it was there."""
 
     def __init__(self, beds: tuple[str, ...], api: Path, chance: random.Random) -> None:

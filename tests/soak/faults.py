@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from soak.amplifiers import Amplifiers
+    from soak.amplifiers import SoakAmplifiers
     from soak.disk import FailingDisk, MemoryGroup
     from soak.manager import ServiceManager
     from soak.proxy import FailingProxy
@@ -21,7 +21,7 @@ NAMED_WITHIN_S = 10.0
 
 
 @dataclass(frozen=True)
-class Kind:
+class Failure:
     """One way to fail."""
 
     name: str
@@ -46,7 +46,7 @@ class Injected:
 
 
 @dataclass(frozen=True, eq=False)
-class Scene:
+class SoakScene:
     """The parts that can fail."""
 
     manager: ServiceManager
@@ -54,38 +54,38 @@ class Scene:
     proxy: FailingProxy
     disk: FailingDisk
     memory: MemoryGroup
-    amplifiers: Amplifiers
+    amplifiers: SoakAmplifiers
     chance: random.Random
 
-    def kinds(self) -> list[Kind]:
+    def kinds(self) -> list[Failure]:
         """Return every way to fail."""
         disk, proxy = self.disk, self.proxy
         broker = r"broker|connection|[Rr]efused|reached|acknowledged"
         return [
-            Kind("kill -9", 110.0, (0.0, 0.0), self.manager.kill),
-            Kind("broker cut", 100.0, (0.0, 0.0), proxy.cut),
-            Kind("broker gone", 120.0, (5.0, 25.0), self._refuse, self._pass, broker),
-            Kind("broker silent", 150.0, (15.0, 35.0), self._swallow, self._pass, broker),
-            Kind("broker killed", 140.0, (1.0, 6.0), self._kill_broker, self._start_broker),
-            Kind("broker 3.1.1", 160.0, (30.0, 60.0), self._become_old, self._become_new),
-            Kind("disk full", 130.0, (12.0, 30.0), disk.fill, disk.make_room, r"full|space|refuse"),
-            Kind(
+            Failure("kill -9", 110.0, (0.0, 0.0), self.manager.kill),
+            Failure("broker cut", 100.0, (0.0, 0.0), proxy.cut),
+            Failure("broker gone", 120.0, (5.0, 25.0), self._refuse, self._pass, broker),
+            Failure("broker silent", 150.0, (15.0, 35.0), self._swallow, self._pass, broker),
+            Failure("broker killed", 140.0, (1.0, 6.0), self._kill_broker, self._start_broker),
+            Failure("broker 3.1.1", 160.0, (30.0, 60.0), self._become_old, self._become_new),
+            Failure("disk full", 130.0, (12.0, 30.0), disk.fill, disk.make_room, r"full|space|refuse"),
+            Failure(
                 "disk read-only", 150.0, (12.0, 25.0),
                 lambda: disk.refuse_writes(errno.EROFS), lambda: disk.refuse_writes(0),
                 r"[Rr]ead-only|readonly|disk|journal|tape",
             ),
-            Kind(
+            Failure(
                 "sync EIO", 150.0, (12.0, 25.0),
                 lambda: disk.fail_syncs(errno.EIO), lambda: disk.fail_syncs(0),
                 r"I/O|sync|disk|journal|tape",
             ),
-            Kind(
+            Failure(
                 "slow disk", 150.0, (15.0, 30.0),
                 lambda: disk.slow_syncs(1500), lambda: disk.slow_syncs(0),
             ),
-            Kind("memory", 170.0, (10.0, 20.0), self._squeeze, self._release),
-            Kind("clock step", 120.0, (0.0, 0.0), self._step_clock),
-            Kind("amplifier off", 60.0, (3.0, 40.0), self.amplifiers.off, self.amplifiers.on),
+            Failure("memory", 170.0, (10.0, 20.0), self._squeeze, self._release),
+            Failure("clock step", 120.0, (0.0, 0.0), self._step_clock),
+            Failure("amplifier off", 60.0, (3.0, 40.0), self.amplifiers.off, self.amplifiers.on),
         ]  # fmt: skip
 
     def _refuse(self) -> None:
@@ -126,7 +126,7 @@ class Scene:
 class Injector:
     """Lets every kind come and go on a thread of its own, until stopped."""
 
-    def __init__(self, kinds: list[Kind], seed: int) -> None:
+    def __init__(self, kinds: list[Failure], seed: int) -> None:
         """Begin with all kinds at once."""
         self._stopping = threading.Event()
         self._lock = threading.Lock()
@@ -144,7 +144,7 @@ class Injector:
         for thread in self._threads:
             thread.join()
 
-    def _run(self, kind: Kind, chance: random.Random) -> None:
+    def _run(self, kind: Failure, chance: random.Random) -> None:
         wait = chance.uniform(0.1, 1.0) * kind.every_s
         while not self._stopping.wait(wait):
             began = time.time()

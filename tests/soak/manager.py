@@ -18,7 +18,7 @@ RESTART_S = 1.0
 
 
 @dataclass(frozen=True)
-class Life:
+class DaemonLife:
     """One run of the daemon."""
 
     began: float
@@ -69,7 +69,7 @@ class ServiceManager:
         self.process: subprocess.Popen[bytes] | None = None
         self.statuses: list[tuple[float, str]] = []
         self.ready: list[float] = []
-        self.lives: list[Life] = []
+        self.lives: list[DaemonLife] = []
         self.sizes: list[ProcessSize] = []
         self._threads = [
             threading.Thread(target=run, daemon=True)
@@ -118,7 +118,7 @@ class ServiceManager:
                     process.send_signal(signal.SIGABRT)
                     process.wait()
                 time.sleep(0.1)
-            self.lives.append(Life(self._began, time.time(), process.returncode, silent))
+            self.lives.append(DaemonLife(self._began, time.time(), process.returncode, silent))
             if not self._stopping:
                 time.sleep(RESTART_S)
 

@@ -31,7 +31,7 @@ KINDS = {
 
 
 @dataclass
-class Tally:
+class DetectionTally:
     """Counts of one kind of event."""
 
     events: int = 0
@@ -49,10 +49,12 @@ class Tally:
 
 
 @dataclass
-class Trial:
+class DetectionTrial:
     """What came out of some nights."""
 
-    tallies: dict[EventKind, Tally] = field(default_factory=lambda: {k: Tally() for k in KINDS})
+    tallies: dict[EventKind, DetectionTally] = field(
+        default_factory=lambda: {k: DetectionTally() for k in KINDS}
+    )
     slow_wave_shares: list[tuple[float, float]] = field(default_factory=list)
     """(listed, measured) on pages of N3."""
     by_stage: dict[Stage, list[tuple[Evidence, float]]] = field(
@@ -82,9 +84,9 @@ def page_with_noise(
     return page_of(channels, epoch, CONTEXT_S, TAIL_S)
 
 
-def trial(seeds: Iterable[int], pages: int = 40, noise_uv: float = 0.0) -> Trial:
+def trial(seeds: Iterable[int], pages: int = 40, noise_uv: float = 0.0) -> DetectionTrial:
     """Measure nights and compare with their truth."""
-    tally = Trial()
+    tally = DetectionTrial()
     for seed in seeds:
         night = balanced_night(seed, pages)
         for epoch in range(pages):
@@ -104,7 +106,9 @@ def trial(seeds: Iterable[int], pages: int = 40, noise_uv: float = 0.0) -> Trial
     return tally
 
 
-def _count(tally: Tally, truth: list[Event], evidence: Evidence, name: str, start: float) -> None:
+def _count(
+    tally: DetectionTally, truth: list[Event], evidence: Evidence, name: str, start: float
+) -> None:
     times = getattr(evidence, name)
     spans = [(event.start - start, event.end - start) for event in truth]
     # What begins within half a second of the page's ends may count for the neighbour.

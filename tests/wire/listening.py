@@ -10,7 +10,7 @@ from paho.mqtt.enums import CallbackAPIVersion
 DEADLINE_S = 30.0
 
 
-class Listener:
+class PlainListener:
     """Receives everything, as any client of the broker may."""
 
     def __init__(self, port: int) -> None:

@@ -20,7 +20,7 @@ from support.brokers import Mosquitto, running_mosquitto
 from support.needs import need_module
 from support.packs import make_tiny_pack
 from support.taped_nights import tape_nights
-from wire.listening import Listener
+from wire.listening import PlainListener
 
 TOPICS = Topics("lab")
 PAGES = 6
@@ -33,12 +33,14 @@ def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mosquitto]:
 
 
 @pytest.fixture(scope="module")
-def listener(broker: Mosquitto, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Listener]:
+def listener(
+    broker: Mosquitto, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[PlainListener]:
     """A night with Home Assistant at the broker, which is born again in the middle of it."""
     folder = tmp_path_factory.mktemp("night")
     pack = make_tiny_pack(folder / "tiny")
     sim = SimulatedSource(2, seed=1, stages=[Stage.N2] * PAGES)
-    ears = Listener(broker.port)
+    ears = PlainListener(broker.port)
     born = threading.Event()
 
     def hold(data_s: float) -> None:
@@ -56,12 +58,14 @@ def listener(broker: Mosquitto, tmp_path_factory: pytest.TempPathFactory) -> Ite
     ears.close()
 
 
-def document(listener: Listener, bed: str = "bed-01") -> dict[str, Any]:
+def document(listener: PlainListener, bed: str = "bed-01") -> dict[str, Any]:
     fields: dict[str, Any] = json.loads(listener.payloads(discovery_topic(TOPICS, bed))[-1])
     return fields
 
 
-def test_every_bed_is_a_device_and_is_announced_again_after_a_birth(listener: Listener) -> None:
+def test_every_bed_is_a_device_and_is_announced_again_after_a_birth(
+    listener: PlainListener,
+) -> None:
     ids = set()
     for bed in ("bed-01", "bed-02"):
         found = listener.payloads(discovery_topic(TOPICS, bed))
@@ -79,7 +83,7 @@ def test_every_bed_is_a_device_and_is_announced_again_after_a_birth(listener: Li
     assert len(ids) == 2 * len(document(listener)["components"])
 
 
-def test_every_topic_of_the_document_is_published(listener: Listener) -> None:
+def test_every_topic_of_the_document_is_published(listener: PlainListener) -> None:
     whole = document(listener)
     topics = {value for component in whole["components"].values()
               for key, value in component.items() if key.endswith("topic")}  # fmt: skip
@@ -103,7 +107,7 @@ def rendered(template: str, payload: bytes) -> str:
     return str(ImmutableSandboxedEnvironment().from_string(template).render(known)).strip()
 
 
-def test_the_templates_give_what_the_topics_say(listener: Listener) -> None:
+def test_the_templates_give_what_the_topics_say(listener: PlainListener) -> None:
     components = document(listener)["components"]
     stages = listener.payloads(TOPICS.stage("bed-01"))
     assert stages[-1] == b"", "retained stage is cleared at the night's end"
@@ -134,7 +138,7 @@ def test_the_templates_give_what_the_topics_say(listener: Listener) -> None:
         assert efficiency == ("None" if expected is None else str(round(expected, 1)))
 
 
-def test_a_bad_electrode_is_a_problem(listener: Listener) -> None:
+def test_a_bad_electrode_is_a_problem(listener: PlainListener) -> None:
     template = document(listener)["components"]["problem"]["value_template"]
     newest = json.loads(listener.payloads(TOPICS.status("bed-01"))[-1])
     channel = payloads.ChannelHealth(derivation="F4-M1", unit="uV", flags=("flat",), words="flat")

@@ -14,7 +14,7 @@ from hypnocast.core.wire import payloads
 from support.brokers import running_mosquitto
 from support.nights import an_event
 from support.node_red import running_node_red
-from wire.listening import Listener
+from wire.listening import PlainListener
 
 FLOW = Path(__file__).parents[2] / "examples" / "node-red" / "flow.json"
 ATTENTION = "nodered/hypnocast/lab/bed1/attention"
@@ -44,7 +44,7 @@ def night() -> list[payloads.StageEvent]:
 @pytest.mark.timeout(240)
 def test_the_example_flow_runs_in_node_red(tmp_path: Path) -> None:
     with running_mosquitto(tmp_path) as broker:
-        listener = Listener(broker.port)
+        listener = PlainListener(broker.port)
         with running_node_red(tmp_path, flow_for(broker.port)) as log:
             listener.publish("hypnocast/lab/daemon/node1/available", b"offline", retain=True)
             [gone] = listener.wait("nodered/hypnocast/lab/daemon-node1/attention", 1)
