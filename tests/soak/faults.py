@@ -68,7 +68,9 @@ class SoakScene:
             Failure("broker silent", 150.0, (15.0, 35.0), self._swallow, self._pass, broker),
             Failure("broker killed", 140.0, (1.0, 6.0), self._kill_broker, self._start_broker),
             Failure("broker 3.1.1", 160.0, (30.0, 60.0), self._become_old, self._become_new),
-            Failure("disk full", 130.0, (12.0, 30.0), disk.fill, disk.make_room, r"full|space|refuse"),
+            Failure(
+                "disk full", 130.0, (12.0, 30.0), disk.fill, disk.make_room, r"full|space|refuse"
+            ),
             Failure(
                 "disk read-only", 150.0, (12.0, 25.0),
                 lambda: disk.refuse_writes(errno.EROFS), lambda: disk.refuse_writes(0),
