@@ -25,7 +25,7 @@ BEFORE_AND_AFTER: Final[dict[str, tuple[type, str]]] = {
     "delivered": (Store, "delivered"),
     "fold": (Store, "fold"),
     "reserve": (JournalFiles, "lay_by_reserve"),
-    "told": (Journal, "_tell"),
+    "reported": (Journal, "_report"),
     "acknowledged": (Journal, "acknowledge"),
     "sent": (client.Client, "send"),
     "puback": (client.Client, "_on_publish"),
