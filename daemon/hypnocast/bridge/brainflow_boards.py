@@ -16,7 +16,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from hypnocast.bridge.gear import renamed, signal_header
+from hypnocast.bridge.gear import BridgeRun, renamed, signal_header
 from hypnocast.bridge.sample_clock import SampleClock
 from hypnocast.core.types import Arrival, Chunk, StreamHeader, StreamOpened
 from hypnocast.errors import ConfigError, InstallError, StreamError
@@ -96,7 +96,7 @@ class BrainFlowBoard:
         where = self._place.serial_port or self._place.mac_address or self._place.serial_number
         return f"BrainFlow {self._board}{f' at {where}' if where else ''}"
 
-    def arrivals(self, stop: threading.Event) -> Iterator[Arrival]:
+    def arrivals(self, run: BridgeRun) -> Iterator[Arrival]:
         """Connect, start the board, and give what it sends."""
         library = self._library
         library.BoardShim.disable_board_logger()
@@ -108,7 +108,7 @@ class BrainFlowBoard:
         try:
             shim.prepare_session()
             shim.start_stream(_BUFFER_SAMPLES)
-            yield from self._samples(shim, stop)
+            yield from self._samples(shim, run.stop)
         except library.BrainFlowError as error:
             raise StreamError(f"BrainFlow says {error}", where=self.name) from error
         finally:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Final, Protocol
 
 from hypnocast.core.plain_text import plain
@@ -19,6 +20,18 @@ LONGEST_PAUSE_S: Final = 30.0
 MICROVOLTS: Final = "microvolts"
 
 
+@dataclass(frozen=True, slots=True)
+class BridgeRun:
+    """What a piece of gear may ask of the bridge that publishes it."""
+
+    stop: threading.Event
+    """Set once the bridge is to end."""
+    say: Callable[[str], None]
+    """Takes one line for each change of state."""
+    listened_to: Callable[[], bool] = lambda: True
+    """Whether anybody reads what is published."""
+
+
 class Gear(Protocol):
     """One piece of gear: connected to anew each time ``arrivals`` is called."""
 
@@ -26,7 +39,7 @@ class Gear(Protocol):
     def name(self) -> str:
         """What people know it by, with its address."""
 
-    def arrivals(self, stop: threading.Event) -> Iterator[Arrival]:
+    def arrivals(self, run: BridgeRun) -> Iterator[Arrival]:
         """Connect, and give what comes with stamps on the local LSL clock, until told to stop.
 
         Ends by itself where there is nothing more to come. A :class:`StreamError` is tried again.
@@ -39,7 +52,6 @@ def run_bridge(
     stop: threading.Event,
     say: Callable[[str], None],
     network: LslNetwork | None = None,
-    first_pause_s: float = FIRST_PAUSE_S,
 ) -> None:
     """Publish a piece of gear until ``stop`` is set or nothing more can come. Blocks.
 
@@ -53,14 +65,15 @@ def run_bridge(
         say(f"{header.name}  source_id={header.source_id}  {len(header.channels)} × {rate}")
 
     outlets = SignalOutlets(gear.name, opened=opened)
-    pause, state = first_pause_s, ""
+    run = BridgeRun(stop, say, outlets.listened_to)
+    pause, state = FIRST_PAUSE_S, ""
     try:
         while not stop.is_set():
             try:
-                for arrival in gear.arrivals(stop):
+                for arrival in gear.arrivals(run):
                     outlets.send(arrival)
                     if isinstance(arrival, Chunk) and state != "sending":
-                        pause, state = first_pause_s, "sending"
+                        pause, state = FIRST_PAUSE_S, "sending"
                         say(f"{gear.name}: sending")
             except StreamError as error:
                 if state != error.what:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterator, Mapping
 from typing import Final
 
 import numpy as np
 
-from hypnocast.bridge.gear import marker_header, renamed, signal_header
+from hypnocast.bridge.gear import BridgeRun, marker_header, renamed, signal_header
 from hypnocast.bridge.rda_messages import RdaBlock, RdaDecoder, RdaStart, RdaStop
 from hypnocast.bridge.sample_clock import SampleClock
 from hypnocast.bridge.tcp import Silence, TcpAddress, received
@@ -39,12 +38,12 @@ class RdaRecorder:
         """What people know it by."""
         return f"BrainVision Recorder at {self._address}"
 
-    def arrivals(self, stop: threading.Event) -> Iterator[Arrival]:
+    def arrivals(self, run: BridgeRun) -> Iterator[Arrival]:
         """Connect, and give what comes. Between acquisitions the Recorder may be silent."""
         decoder = RdaDecoder()
         silence = Silence(self._address, _SILENT_S)
         acquisition: _Acquisition | None = None
-        for piece in received(self._address, stop):
+        for piece in received(self._address, run.stop):
             now: float = self._clock()
             if piece:
                 silence.broken()

@@ -7,14 +7,13 @@ the public clients Dreamento (``ZmaxHeadband.py``, ``ZmaxSocket.py``) and slumbe
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterator, Mapping
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from hypnocast.bridge.gear import renamed, signal_header
+from hypnocast.bridge.gear import BridgeRun, renamed, signal_header
 from hypnocast.bridge.sample_clock import SampleClock
 from hypnocast.bridge.tcp import Silence, TcpAddress, received
 from hypnocast.core.types import Arrival, Chunk, StreamOpened
@@ -89,13 +88,13 @@ class ZmaxHeadband:
         """What people know it by."""
         return f"ZMax at {self._address}"
 
-    def arrivals(self, stop: threading.Event) -> Iterator[Arrival]:
+    def arrivals(self, run: BridgeRun) -> Iterator[Arrival]:
         """Connect, and give what comes; a headband that falls silent is connected to anew."""
         decoder = ZmaxDecoder()
         clock = SampleClock(RATE)
         silence = Silence(self._address, _SILENT_S)
         opened = False
-        for piece in received(self._address, stop, greeting=GREETING):
+        for piece in received(self._address, run.stop, greeting=GREETING):
             now: float = self._clock()
             try:
                 samples = decoder.feed(piece)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import threading
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -13,8 +14,6 @@ from hypnocast.commands.common import ConfigFile, print_line
 from hypnocast.errors import ConfigError
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from hypnocast.bridge.gear import Gear
 
 bridge = typer.Typer(
@@ -75,6 +74,36 @@ def zmax(
     from hypnocast.bridge.zmax import PORT, ZmaxHeadband
 
     _run(ZmaxHeadband(TcpAddress.parse(server, PORT), name, _names(label)), config)
+
+
+@bridge.command("file")
+def file(
+    recording: Annotated[
+        Path, typer.Argument(metavar="FILE", help="EDF or BDF that grows; or a finished recording.")
+    ],
+    *,
+    play: Annotated[
+        bool,
+        typer.Option("--play", help="From the beginning, in real time; XDF and tapes always are."),
+    ] = False,
+    delay: Annotated[
+        float | None,
+        typer.Option(min=0.0, max=600.0, help="Seconds to hold back what a recorder writes."),
+    ] = None,
+    label: Labels = None,
+    name: StreamName = "",
+    config: ConfigFile = None,
+) -> None:
+    """Publish an EDF or BDF file while a recorder writes it, or play a recording."""
+    from hypnocast.bridge.growing_file import GrowingFile
+    from hypnocast.bridge.played_file import PlayedFile
+
+    gear: Gear
+    if play or recording.suffix.lower() in (".xdf", ".xdfz", ".gz"):
+        gear = PlayedFile(recording, name, _names(label))
+    else:
+        gear = GrowingFile(recording, name or recording.stem, _names(label), delay_s=delay)
+    _run(gear, config)
 
 
 def _names(label: Sequence[str] | None) -> dict[str, str]:

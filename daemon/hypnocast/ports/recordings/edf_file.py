@@ -104,7 +104,9 @@ class EdfFile:
                 rate = signal.per_record / self.record_s
                 raise self._fault(f"gives {signal.label} {rate:.3g} samples a second")
         announced = self._int(text[236:244], "number of records", -1, 10**9)
-        there = (path.stat().st_size - self.header_bytes) // self.record_bytes
+        self.announced = announced
+        """How many records the header says there are; −1 while the file is being recorded."""
+        there = self.on_disk()
         self.records = there if announced < 0 else min(announced, there)
         self.truncated = announced > there
         """Whether the header announces more than there is."""
@@ -113,6 +115,10 @@ class EdfFile:
         self._begins = self._first_onset()
         self.start = _later(begun, self._begins)
         """When the first sample was recorded, local and zoneless; None where it is not given."""
+
+    def on_disk(self) -> int:
+        """Return how many whole records the file has now: more than at first, while it grows."""
+        return max(0, self.path.stat().st_size - self.header_bytes) // self.record_bytes
 
     def read(self, first: int, count: int) -> tuple[list[float], list[FloatArray]]:
         """Return the onsets (s) of some records, and each signal's values, a row for each."""
@@ -124,8 +130,8 @@ class EdfFile:
         onsets = [self._onset(body, first + index) for index, body in enumerate(bodies)]
         return onsets, [self._physical(bodies, signal) for signal in self.signals]
 
-    def annotations(self) -> Iterator[Tal]:
-        """Return all annotations, record by record, without those that keep the time.
+    def annotations(self, first: int = 0, last: int | None = None) -> Iterator[Tal]:
+        """Return the annotations of all or some records, without those that keep the time.
 
         Onsets count from the first sample, as the records' own do. More annotations than a night
         can have are refused.
@@ -134,7 +140,7 @@ class EdfFile:
             return
         count = 0
         with self._open() as file:
-            for index in range(self.records):
+            for index in range(first, self.records if last is None else last):
                 for number, signal in enumerate(self._annotated):
                     file.seek(self.header_bytes + index * self.record_bytes + signal.start)
                     raw = file.read(signal.per_record * self.width)

@@ -145,7 +145,7 @@ def _open_edf(path: Path, timezone: str, key: bytes) -> Recording:
     annotations = tuple(
         Annotation(tal.onset, tal.duration, tal.text) for tal in file.annotations() if tal.text
     )
-    groups = _groups(file)
+    groups = edf_streams(file)
     return Recording(
         path=path,
         format=file.reserved[:5] if file.reserved[3:4] == "+" else kind,
@@ -161,7 +161,7 @@ def _open_edf(path: Path, timezone: str, key: bytes) -> Recording:
     )
 
 
-def _groups(file: EdfFile) -> list[tuple[StreamHeader, list[int]]]:
+def edf_streams(file: EdfFile) -> list[tuple[StreamHeader, list[int]]]:
     """Make one stream of all signals that share a rate; return it with their places."""
     by_count: dict[int, list[int]] = {}
     for place, signal in enumerate(file.signals):
