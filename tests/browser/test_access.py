@@ -131,7 +131,7 @@ def test_nothing_is_shown_without_a_login(ward: ServedWard) -> None:
             assert (answer.status_code, answer.headers["location"]) == (303, f"/login?next={path}")
 
 
-def test_the_address_that_is_told_lets_a_browser_in_for_good(local: Served) -> None:
+def test_the_address_that_is_printed_lets_a_browser_in_for_good(local: Served) -> None:
     with httpx.Client(base_url=local.address, headers={"origin": local.address[:-1]}) as client:
         answer = client.get(local.at("bed/1"))
         assert (answer.status_code, answer.headers["location"]) == (303, "/bed/1")
@@ -147,8 +147,8 @@ def test_the_address_that_is_told_lets_a_browser_in_for_good(local: Served) -> N
         (cookie,) = client.cookies.items()
     with served(replace(local.settings, port=free_port(), token="f" * 32)) as other:
         for name in (cookie[0], f"hypnocast-{Gate(None, 1.0, 'f' * 32).name}"):
-            told = httpx.get(f"{other.address}api/session", cookies={name: cookie[1]})
-            assert told.status_code == 401
+            answer = httpx.get(f"{other.address}api/session", cookies={name: cookie[1]})
+            assert answer.status_code == 401
 
 
 def test_a_login_gives_a_guarded_cookie_and_a_logout_ends_it(ward: ServedWard) -> None:
@@ -241,8 +241,8 @@ def test_a_certificate_that_cannot_be_read_is_reported_before_any_address(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     config = tmp_path / "hypnocast.toml"
-    board = f'cert_file = "{tmp_path}/absent.pem"\nkey_file = "{tmp_path}/absent.key"\n'
-    config.write_text(f"[dashboard]\n{board}port = {free_port()}\n")
+    files = f'cert_file = "{tmp_path}/absent.pem"\nkey_file = "{tmp_path}/absent.key"\n'
+    config.write_text(f"[dashboard]\n{files}port = {free_port()}\n")
     assert run(["dashboard", "-c", str(config)]) == 2
     printed = capsys.readouterr()
     assert "absent.pem" in printed.err

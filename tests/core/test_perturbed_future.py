@@ -1,6 +1,6 @@
 """Nothing that comes later changes a terminal verdict: not its samples, not when they arrive.
 
-Random nights run through the daemon's own headbox and decider in the order of arrival, once as
+Random nights run through the daemon's own page builder and decider in the order of arrival, once as
 they were and once with another future from some moment on: other samples, other delays, lost
 stretches, other chunks. What was terminal by then must be the same, to the bit.
 """

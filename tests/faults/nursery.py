@@ -1,6 +1,6 @@
 """Brings daemons to life quickly: one process has everything imported and forks the others.
 Reads orders as JSON lines on standard input; writes each daemon's process id when it begins and
-Reads orders as JSON lines on standard input; tells each daemon's process id when it begins and
+Reads orders as JSON lines on standard input; reports each daemon's process id when it begins and
 its exit status when it has ended, as JSON lines on standard output.
 """
 

@@ -130,7 +130,7 @@ def test_a_disk_full_for_too_long_costs_the_oldest_events_and_they_are_named(
         fill_until(
             inside / "more",
             lambda: "are lost to the journal" in state_of(listener),
-            "losses are told",
+            "losses are reported",
         )
         more_events(listener, 20, "events go on meanwhile")
         (inside / "ballast").unlink()

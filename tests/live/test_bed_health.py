@@ -20,8 +20,8 @@ def status(*problems: StreamProblem, open_now: bool) -> StreamHealth:
         at_utc=0.0, streams=((HEADER, state),), channels={}, ready=True, problems=(),
         late_samples=0, local=100.0,
     )  # fmt: skip
-    (told,) = stream_health(seen, problems)
-    return told
+    (health,) = stream_health(seen, problems)
+    return health
 
 
 def problem(kind: ProblemKind, stream: str = "amp") -> StreamProblem:
@@ -41,13 +41,13 @@ def problem(kind: ProblemKind, stream: str = "amp") -> StreamProblem:
 def test_a_stream_that_is_there_and_not_read_is_refused(
     kind: ProblemKind, open_now: bool, state: str
 ) -> None:
-    told = status(problem(kind), open_now=open_now)
-    assert told.state == state
-    assert told.problem == "something is wrong. Do something"
+    health = status(problem(kind), open_now=open_now)
+    assert health.state == state
+    assert health.problem == "something is wrong. Do something"
 
 
 def test_a_stream_has_no_other_streams_problems() -> None:
-    told = status(problem(ProblemKind.NO_UNIT, "other"), open_now=True)
-    assert (told.state, told.problem) == ("live", None)
+    health = status(problem(ProblemKind.NO_UNIT, "other"), open_now=True)
+    assert (health.state, health.problem) == ("live", None)
     both = status(problem(ProblemKind.NO_UNIT), problem(ProblemKind.FOREIGN_CLOCK), open_now=True)
     assert both.problem == "something is wrong. Do something; something is wrong. Do something"

@@ -160,9 +160,9 @@ async def test_a_repeated_request_is_answered_again_and_done_once(
         link = bed.running.ward.link
         await bed.running.until(lambda: isinstance(link.state, Connected), "a connection")
         assert await bed.ask(**begin) == replies[0]
-        night_told = await bed.kept("night")
+        night_message = await bed.kept("night")
     assert len(sessions | {session}) == 2
-    assert [mark["text"] for mark in night_told["marks"] if mark["kind"] == "note"] == ["coughs"]
+    assert [mark["text"] for mark in night_message["marks"] if mark["kind"] == "note"] == ["coughs"]
 
 
 async def test_a_command_for_a_night_that_does_not_run_is_refused_with_a_reason(

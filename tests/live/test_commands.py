@@ -277,6 +277,6 @@ def test_a_standard_error_that_is_gone_ends_nothing(monkeypatch: pytest.MonkeyPa
     gone = io.StringIO()
     monkeypatch.setattr(sys, "stderr", gone)
     set_up_logs()
-    structlog.get_logger("test").error("heard")
+    structlog.get_logger("test").error("shown")
     gone.close()
-    structlog.get_logger("test").error("not heard")
+    structlog.get_logger("test").error("not shown")

@@ -36,19 +36,19 @@ async def test_doctor_shows_a_running_daemons_numbers_and_that_it_is_gone(
         now = running.ward.state()
         running.ward.link.retain(state, now)
         await until(lambda: listener.json_of(state)[-1]["at"] == now.at, "its state")
-        told = await asyncio.to_thread(running_daemon, config)
-        assert told["daemon"].startswith("online, version ")
-        assert told["daemon beds"] == BED
-        assert told["degraded"] == ("; ".join(now.degraded) or "nothing")
-        assert "final 2" in told["counters"]
-        assert "judge 0 of 512" in told["queues"]
-        assert "events wait" in told["outbox"]
+        facts = await asyncio.to_thread(running_daemon, config)
+        assert facts["daemon"].startswith("online, version ")
+        assert facts["daemon beds"] == BED
+        assert facts["degraded"] == ("; ".join(now.degraded) or "nothing")
+        assert "final 2" in facts["counters"]
+        assert "judge 0 of 512" in facts["queues"]
+        assert "events wait" in facts["outbox"]
     gone = await asyncio.to_thread(running_daemon, config)
     assert gone["daemon"].startswith("OFFLINE, ")
 
 
 def test_without_a_broker_doctor_says_so_and_all_else(pack: Path) -> None:
-    told = installation(config_of(free_port(), pack))
-    assert told["daemon"].startswith("not seen: ")
-    assert told["hypnocast"]
-    assert "FAULT" not in told["pack"]
+    facts = installation(config_of(free_port(), pack))
+    assert facts["daemon"].startswith("not seen: ")
+    assert facts["hypnocast"]
+    assert "FAULT" not in facts["pack"]

@@ -51,7 +51,7 @@ def test_all_that_drawing_needs_is_loaded_before_its_thread_begins(tmp_path: Pat
     assert drawn.stdout == "[]\n"
 
 
-def test_where_a_thread_stands_is_told_with_the_calls_it_is_in() -> None:
+def test_where_a_thread_stands_is_logged_with_the_calls_it_is_in() -> None:
     held, go = threading.Event(), threading.Event()
 
     def stand_here() -> None:
@@ -61,10 +61,10 @@ def test_where_a_thread_stands_is_told_with_the_calls_it_is_in() -> None:
     thread = threading.Thread(target=stand_here, name="drawing")
     thread.start()
     assert held.wait(20.0)
-    told = thread_stacks()
+    stacks = thread_stacks()
     go.set()
     thread.join()
-    assert "stand_here" in told["drawing"]
-    assert "threading.py" in told["drawing"]
-    assert "s of processor time" in told["drawing"]
-    assert "test_where_a_thread_stands" in told["MainThread"]
+    assert "stand_here" in stacks["drawing"]
+    assert "threading.py" in stacks["drawing"]
+    assert "s of processor time" in stacks["drawing"]
+    assert "test_where_a_thread_stands" in stacks["MainThread"]

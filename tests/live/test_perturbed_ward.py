@@ -122,7 +122,7 @@ class Book:
         for event in events[self._read :]:
             mine = self.terminal.setdefault(event.bed, {})
             waiting = self.provisional.setdefault(event.bed, set())
-            assert event.epoch not in mine, f"{event.bed} page {event.epoch} is told again"
+            assert event.epoch not in mine, f"{event.bed} page {event.epoch} comes again"
             if event.status == "provisional":
                 waiting.add(event.epoch)
             else:

@@ -44,7 +44,7 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize(
-    ("channel", "lane"),
+    ("channel", "role"),
     [
         ("EEG Fpz-Cz", Role.F4),
         ("EEG F4-A1", Role.F4),

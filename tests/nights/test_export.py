@@ -34,11 +34,11 @@ Said = tuple[float, float | None, str]
 
 MNE = """
 import json, sys, mne
-told = {}
+texts = {}
 for path in sys.argv[1:]:
     read = mne.read_annotations(path)
-    told[path] = [list(one) for one in zip(read.onset, read.duration, read.description)]
-json.dump(told, sys.stdout, default=float)
+    texts[path] = [list(one) for one in zip(read.onset, read.duration, read.description)]
+json.dump(texts, sys.stdout, default=float)
 """
 
 

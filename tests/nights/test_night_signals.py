@@ -29,14 +29,14 @@ GAP = (95.0, 12.0)
 MNE = """
 import json, sys, mne
 raw = mne.io.read_raw_edf(sys.argv[1], preload=True, verbose="error")
-told = {
+read = {
     "names": raw.ch_names,
     "rate": raw.info["sfreq"],
     "uv": (raw.get_data() * 1e6).tolist(),
     "said": [list(one) for one in zip(
         raw.annotations.onset, raw.annotations.duration, raw.annotations.description)],
 }
-json.dump(told, sys.stdout, default=float)
+json.dump(read, sys.stdout, default=float)
 """
 
 

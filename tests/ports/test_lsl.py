@@ -310,6 +310,8 @@ def test_a_peer_that_announces_a_stream_and_then_hangs_holds_nobody_up() -> None
         wait_until(peer.called.is_set, "the peer is asked for its header")
         before = len(sink.counts("g"))
         wait_until(lambda: len(sink.counts("g")) > before + 400, "the other bed is read")
-        wait_until(lambda: ProblemKind.NO_ANSWER in kinds_of_problems(source, "h"), "it is told")
+        wait_until(
+            lambda: ProblemKind.NO_ANSWER in kinds_of_problems(source, "h"), "it is a problem"
+        )
     assert gaps(sink.counts("g")) == 0
     assert not sink.of("h")

@@ -273,7 +273,7 @@ class LinkHistories(RuleBasedStateMachine):
     @precondition(lambda self: self.client is not None)
     @rule(taken=st.integers(0, 25), other=st.booleans())
     def cut(self, taken: int, other: bool) -> None:
-        """End the connection; of what was under way the first were taken, and nobody heard."""
+        """End the connection; of what was under way the first arrived, without an answer."""
 
         async def cut() -> None:
             client = self.client

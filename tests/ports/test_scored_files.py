@@ -100,17 +100,17 @@ def test_what_is_written_for_a_program_is_read_back_stage_by_stage(
     start: datetime,
 ) -> None:
     whole = start.replace(microsecond=0)
-    told = (*stages, "N2", "W", "R")
-    night = NightHypnogram(whole.replace(tzinfo=UTC), ZoneInfo("UTC"), "S", "night", told, ())
+    given = (*stages, "N2", "W", "R")
+    night = NightHypnogram(whole.replace(tzinfo=UTC), ZoneInfo("UTC"), "S", "night", given, ())
     for ending, write in VENDOR_FORMATS.values():
         path = tmp_path_factory.mktemp("written") / f"night{ending}"
         path.write_text(write(night), encoding="utf-8", newline="")
         scoring = read_scoring(path)
         anchor = scoring.behind(whole) or 0.0
-        pages = scoring.pages(anchor, len(told))
+        pages = scoring.pages(anchor, len(given))
         theirs = cast("list[payloads.StageName | None]", [s and s.value for s in pages])
-        assert theirs == list(told), ending
-        assert compare(told, theirs).kappa == 1.0
+        assert theirs == list(given), ending
+        assert compare(given, theirs).kappa == 1.0
 
 
 # --- tables ---------------------------------------------------------------------------------------
@@ -250,14 +250,14 @@ def test_any_bytes_are_a_scoring_or_one_clear_line(
 
 
 def test_words_of_many_programs_are_stages() -> None:
-    told = {
+    given = {
         W: "W wake Wach SLEEP-S0 Wake|0 SDO:WakeState Éveil WK",
         N1: "N1 S1 NREM1 NonREM1 SLEEP-S1 sleep-n1 SRO:Stage1Sleep Sleep_stage_N1",
         N3: "N3 N4 S3 S4 NonREM4 SLEEP-S4 SDO:NonRapidEyeMovementSleep-N3",
         R: "R REM Rem SLEEP-REM sleep-rem SDO:RapidEyeMovementSleep",
         None: "? MT SLEEP-MT SLEEP-UNSCORED NotScored Artefakt n/a Arousal Hypopnea",
     }
-    for stage, words in told.items():
+    for stage, words in given.items():
         for word in words.split():
             assert stage_of(word) is stage, word
     assert stage_of("Sleep stage ?") is None

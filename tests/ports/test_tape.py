@@ -244,7 +244,7 @@ def test_damage_costs_what_it_hits_and_never_the_reader(
     assert len(read) <= len(night(30)) + 40
     again: list[Damage] = []
     glanced = list(read_tape(broken, on_damage=again.append, signals=False))
-    assert again == damage, "who looks at no values is told of the same damage"
+    assert again == damage, "who looks at no values gets the same damage"
     assert [_when(one) for one in glanced] == [_when(one) for one in read]
 
 

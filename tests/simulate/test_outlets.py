@@ -39,7 +39,7 @@ print("ended", flush=True)
 READER = """
 import json, sys, time
 import pylsl
-bed, told = sys.argv[1], {}
+bed, seen = sys.argv[1], {}
 deadline = time.monotonic() + 30
 for suffix in ("eeg", "eog", "truth"):
     found = pylsl.resolve_byprop("name", f"{bed}-{suffix}", 1, 20)
@@ -54,12 +54,12 @@ for suffix in ("eeg", "eog", "truth"):
         values, times = inlet.pull_chunk(0.2)
         rows += values
         stamps += times
-    told[suffix] = {
+    seen[suffix] = {
         "type": info.type(), "rate": info.nominal_srate(), "source_id": info.source_id(),
         "maker": info.desc().child_value("manufacturer"), "channels": channels,
         "rows": rows, "stamps": stamps, "now": pylsl.local_clock(),
     }
-print(json.dumps(told))
+print(json.dumps(seen))
 """
 
 

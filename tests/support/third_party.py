@@ -117,9 +117,7 @@ ANOMALIES = (
             "Installed together they overwrite each other silently; a provider that cannot be"
             " had is replaced by the CPU without an error"
         ),
-        done=(
-            "neither or both is refused; the session's own provider is what is told and published"
-        ),
+        done=("neither or both is refused; the session's own provider is reported and published"),
     ),
     Anomaly(
         where="onnxruntime",

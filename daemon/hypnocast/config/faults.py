@@ -39,12 +39,12 @@ def fault(error: msgspec.ValidationError, text: str, table: type) -> tuple[str, 
     return key or "top level", f"there is no {kind} {named[1][:_SHOWN]!r}", remedy
 
 
-def by_id(key: str, told: Any) -> str:
+def by_id(key: str, tables: Any) -> str:
     """Name a bed in a path by its id, where it has one: people do not count tables."""
 
     def named(match: re.Match[str]) -> str:
         try:
-            bed = told["bed"][int(match[1])]["id"]
+            bed = tables["bed"][int(match[1])]["id"]
         except (KeyError, IndexError, TypeError):
             return match[0]
         return f"bed {bed}" if isinstance(bed, str) else match[0]

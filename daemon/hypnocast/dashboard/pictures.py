@@ -86,7 +86,7 @@ def png_of_reply(text: str, where: str) -> bytes:
         picture_digest(png)
     except (binascii.Error, ValueError) as error:
         raise BrokerError(
-            f"the daemon's page is no picture: {error}", where=where, remedy="Tell its engineer."
+            f"the daemon's page is no picture: {error}", where=where, remedy="Ask its engineer."
         ) from None
     return png
 

@@ -51,7 +51,7 @@ class WorkerPool(ThreadPoolExecutor):
         return future
 
     def forget(self, fn: Callable[P, object], /, *args: P.args, **kwargs: P.kwargs) -> None:
-        """Queue work that nobody waits for: if it fails, that is counted and told."""
+        """Queue work that nobody waits for: if it fails, that is counted and reported."""
         self.submit(fn, *args, **kwargs).add_done_callback(self._forgotten)
 
     def _forgotten(self, future: Future[object]) -> None:

@@ -57,7 +57,7 @@ class Notifier:
         try:
             self._socket.sendto(message.encode(), self._address)
         except OSError as error:
-            _log.warning("the service manager cannot be told", error=str(error))
+            _log.warning("the service manager cannot be reached", error=str(error))
 
 
 def _address(value: str) -> str | None:

@@ -47,8 +47,8 @@ def _calls(frame: FrameType) -> str:
 
 def _seen_by_kernel(number: int | None) -> str:
     try:
-        told = Path(f"/proc/self/task/{number}/stat").read_text(encoding="ascii", errors="replace")
-        fields = told.rpartition(")")[2].split()
+        stat = Path(f"/proc/self/task/{number}/stat").read_text(encoding="ascii", errors="replace")
+        fields = stat.rpartition(")")[2].split()
         ticks = int(fields[11]) + int(fields[12])
     except (OSError, ValueError, IndexError):
         return "state unknown"

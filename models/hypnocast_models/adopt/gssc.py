@@ -115,7 +115,7 @@ def _own(python: Path, night: dict[Role, FloatArray]) -> tuple[FloatArray, Float
     """Ask GSSC's own code; return the probabilities of the vote that decides, and the stages."""
     names = [role.value for role in night]
     with tempfile.TemporaryDirectory(prefix="hypnocast-gssc-") as scratch:
-        given, own = Path(scratch, "pages.npz"), Path(scratch, "told.npz")
+        given, own = Path(scratch, "pages.npz"), Path(scratch, "opinions.npz")
         stacked = np.stack(list(night.values()), axis=1).astype(np.float32)
         np.savez(given, pages=stacked, eeg=np.array(names[:1]), eog=np.array(names[1:], "U16"))
         _run(python, "judge", given, own)

@@ -96,7 +96,7 @@ def compare(
 def datasets(
     folder: Annotated[Path, typer.Argument(help="A local copy of a data set.")],
     *,
-    kind: Annotated[str, typer.Option(help="Its reader, where the files do not tell.")] = "",
+    kind: Annotated[str, typer.Option(help="Its reader, where the files do not show it.")] = "",
     json: Json = False,
 ) -> None:
     """Check a local copy: subjects, hours, channels, stages, oddities, broken files."""

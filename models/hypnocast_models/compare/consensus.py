@@ -68,7 +68,7 @@ def _common(experts: Sequence[ScoredHypnogram]) -> tuple[int, list[ScoredHypnogr
         raise CommandError(
             "the experts have no page in common",
             where=experts[0].night,
-            remedy="Are all of the same night? --timezone tells where an EDF's clock hung.",
+            remedy="Are all of the same night? --timezone names the zone of an EDF's clock.",
         )
     return first, [cut(e, first - b, last - b) for b, e in zip(behind, experts, strict=True)]
 

@@ -185,7 +185,7 @@ def align(
         raise CommandError(
             f"{reference.scorer} and {other.scorer} have no page in common",
             where=reference.night,
-            remedy="Are both of the same night? --timezone tells where an EDF's clock hung.",
+            remedy="Are both of the same night? --timezone names the zone of an EDF's clock.",
         )
     lost = len(reference.stages) + len(other.stages) - 2 * (last - first)
     return cut(reference, first, last), cut(other, first - shift, last - shift), lost

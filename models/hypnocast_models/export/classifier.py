@@ -106,7 +106,7 @@ def stage_order(labels: Sequence[str], where: str) -> list[int]:
         raise ConfigError(
             f"its classes are {', '.join(labels) or 'not named'}: none is {', '.join(missing)}",
             where=where,
-            remedy="Tell them in the model's order, --labels W,N1,N2,N3,R.",
+            remedy="Give them in the model's order, --labels W,N1,N2,N3,R.",
         )
     return [places[stage.value] for stage in STAGES]
 

@@ -90,7 +90,7 @@ def read_training(name: str, overrides: dict[str, Any]) -> Training:
             f"there is no recipe of training {name!r}",
             where="--recipe",
             remedy=f"There are {', '.join(recipe_names())}, or give a file (.toml); how pages are "
-            "drawn is told by --pages.",
+            "drawn is set by --pages.",
         )
     try:
         values = msgspec.toml.decode(text)

@@ -220,7 +220,7 @@ def _words(found: _Found, derivation: Derivation, ways: Sequence[_Found]) -> str
         "recommended": "recommended derivation",
         "mirrored": "mirror image of the recommended derivation",
         "substitute": "in place of the recommended derivation",
-        "assumed_reference": "electrode whose reference nobody told",
+        "assumed_reference": "electrode whose reference nobody gave",
     }
     labels = found.stream.channels[found.positive].label
     if found.negative is not None:

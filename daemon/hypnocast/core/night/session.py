@@ -261,7 +261,7 @@ class SessionKeeper:
         wrong = ""
         if at > now.utc + _FUTURE_S:
             wrong = f"{what} lies {at - now.utc:.0f} s in the future"
-        elif at < self._running(f"tell of {what}").opened_utc - _PAST_S:
+        elif at < self._running(f"record {what}").opened_utc - _PAST_S:
             wrong = f"{what} lies more than a day before the session"
         if wrong:
             remedy = "Give a time of this night that has passed, or none for now."

@@ -1,4 +1,4 @@
-"""What people tell a bed over MQTT, and what they are answered; schemas are generated from here.
+"""Commands to a bed over MQTT, and the replies; schemas are generated from here.
 
 Commands are read strictly: a key that is not known is a fault, not something to be ignored.
 """

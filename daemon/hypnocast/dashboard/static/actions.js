@@ -62,12 +62,12 @@ export function actions(bed, now) {
   });
 
   async function order(body, title) {
-    told(`${title}: sent, waiting for the daemon …`, false);
+    announce(`${title}: sent, waiting for the daemon …`, false);
     const reply = await send(bed, body);
-    told(reply.ok ? `${title}: done, ${hm(new Date())} (request ${reply.request.slice(0, 8)})` : `${title} failed: ${reply.error}`, !reply.ok);
+    announce(reply.ok ? `${title}: done, ${hm(new Date())} (request ${reply.request.slice(0, 8)})` : `${title} failed: ${reply.error}`, !reply.ok);
   }
 
-  function told(words, failed) {
+  function announce(words, failed) {
     const line = by("reply");
     line.classList.toggle("failed", failed);
     say(line, words);
@@ -84,14 +84,14 @@ export async function send(bed, body) {
       headers: { "content-type": "application/json", "x-csrf-token": session.csrf ?? "" },
       body: JSON.stringify({ ...body, request }),
     });
-    const told = await answer.json();
-    return answer.ok ? told : { ok: false, error: told.error, request };
+    const reply = await answer.json();
+    return answer.ok ? reply : { ok: false, error: reply.error, request };
   } catch {
     return { ok: false, error: "the server does not answer", request };
   }
 }
 
-/** The last time at which a clock showed this: 23:50 told at 00:10 was yesterday. */
+/** The last time at which a clock showed this: 23:50 given at 00:10 was yesterday. */
 function lastTime(clock) {
   const [hours, minutes, seconds = 0] = clock.split(":").map(Number);
   const when = atSiteTime(hours, minutes, seconds, new Date());

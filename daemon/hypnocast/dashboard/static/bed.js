@@ -29,7 +29,7 @@ prepare(() => charts.repaint());
 const live = listen(`/api/bed/${encodeURIComponent(bed)}/live`, {
   room: show,
   traces: (seconds) => traces.add(seconds),
-  gone: () => say(by("empty"), `The broker tells nothing of ${bedName(bed)}.`),
+  gone: () => say(by("empty"), `The broker has nothing of ${bedName(bed)}.`),
 });
 const traces = movingTraces(() => live.now());
 setInterval(() => room && second(room.card), 1000);
@@ -125,22 +125,22 @@ function electrodes(card) {
   by("problems").replaceChildren(...card.problems.map((problem) => el("li", {}, problem)));
 }
 
-function statistics(told) {
+function statistics(data) {
   const minutes = (value) => (value === null || value === undefined ? null : lasting(60 * value));
   const rows = [
-    ["Time in bed", minutes(told?.time_in_bed_min)],
-    ["Total sleep", minutes(told?.total_sleep_min)],
-    ["Sleep efficiency", told?.sleep_efficiency_percent == null ? null : `${told.sleep_efficiency_percent.toFixed(0)} %`],
-    ["Sleep onset latency", minutes(told?.sleep_onset_latency_min)],
-    ["Wake after sleep onset", minutes(told?.wake_after_sleep_onset_min)],
-    ["REM latency", minutes(told?.rem_latency_min)],
-    ["Withheld", minutes(told?.withheld_min)],
+    ["Time in bed", minutes(data?.time_in_bed_min)],
+    ["Total sleep", minutes(data?.total_sleep_min)],
+    ["Sleep efficiency", data?.sleep_efficiency_percent == null ? null : `${data.sleep_efficiency_percent.toFixed(0)} %`],
+    ["Sleep onset latency", minutes(data?.sleep_onset_latency_min)],
+    ["Wake after sleep onset", minutes(data?.wake_after_sleep_onset_min)],
+    ["REM latency", minutes(data?.rem_latency_min)],
+    ["Withheld", minutes(data?.withheld_min)],
   ];
   by("statistics").replaceChildren(...rows.flatMap(([name, value]) => [
     el("dt", {}, name), el("dd", { class: value === null ? "none" : null }, value ?? "undefined"),
   ]));
   by("minutes").replaceChildren(...LEVELS.map((stage) => {
-    const some = told?.stages[stage];
+    const some = data?.stages[stage];
     return el("tr", {}, el("th", { scope: "row" }, el("span", { class: `swatch fill-${stage}` }), stage),
       el("td", {}, some ? some.minutes.toFixed(1) : "0"), el("td", {}, some?.percent == null ? "–" : some.percent.toFixed(0)));
   }));
@@ -148,14 +148,14 @@ function statistics(told) {
 
 function marks(night) {
   const list = by("marks");
-  const told = night?.marks ?? [];
-  const key = JSON.stringify(told);
+  const data = night?.marks ?? [];
+  const key = JSON.stringify(data);
   if (list.dataset.key === key) return;
   list.dataset.key = key;
   const kinds = { lights_off: "☾ Lights off", lights_on: "☀ Lights on", note: "✎ Note", notice: "⚑ Notice", phase: "Phase", gap: "Gap" };
-  list.replaceChildren(...told.toReversed().map((one) => el("li", {},
+  list.replaceChildren(...data.toReversed().map((one) => el("li", {},
     el("time", { datetime: one.at }, hm(one.at)), el("span", { class: "kind" }, kinds[one.kind] ?? one.kind), el("span", {}, one.text))));
-  if (told.length === 0) list.append(el("li", {}, el("span"), el("span", { class: "kind" }, "none yet")));
+  if (data.length === 0) list.append(el("li", {}, el("span"), el("span", { class: "kind" }, "none yet")));
 }
 
 function notice(card) {

@@ -7,9 +7,9 @@ const SHORTEST = 3600 / PAGE_S;
 const ROW = 7;
 const NS = "http://www.w3.org/2000/svg";
 
-/** Draws what each pack beside says; `choose(epoch)` is told where somebody clicked. */
-export function showBeside(node, night, told, choose) {
-  const packs = told && told.session === night.session ? told.packs : [];
+/** Draws the opinion of each pack beside; `choose(epoch)` is called where somebody clicked. */
+export function showBeside(node, night, message, choose) {
+  const packs = message && message.session === night.session ? message.packs : [];
   const key = JSON.stringify([night.start, night.epochs, packs.map((pack) => [pack.digest, pack.stages.length, pack.parted.length, pack.shed])]);
   if (node.dataset.key === key) return;
   node.dataset.key = key;

@@ -1,4 +1,4 @@
-// What a page's stage rests on: told by the daemon page by page, or asked for.
+// What a page's stage rests on: sent by the daemon page by page, or asked for.
 
 import { send } from "./actions.js";
 import { by, el, mark, say } from "./dom.js";
@@ -9,8 +9,8 @@ export function explanations(bed, now, panel) {
   const box = by("explanation");
   const ask = by("explain");
   const where = by("where");
-  /** Of the session shown, by epoch: what was told once need not be asked again. */
-  let told = new Map();
+  /** Of the session shown, by epoch: what came once need not be asked again. */
+  let explanations = new Map();
   let session = null;
   let shown = "";
 
@@ -20,16 +20,16 @@ export function explanations(bed, now, panel) {
     if (!room) return;
     if (room.card.session !== session) {
       session = room.card.session;
-      told = new Map();
+      explanations = new Map();
     }
     const news = room.explanation;
-    if (news && news.session === session) told.set(news.epoch, news);
+    if (news && news.session === session) explanations.set(news.epoch, news);
     draw(false);
   }
 
   function draw(asked) {
     const epoch = panel.epoch();
-    const known = told.get(epoch) ?? null;
+    const known = explanations.get(epoch) ?? null;
     const staged = panel.staged();
     ask.hidden = !staged || known !== null;
     where.hidden = !staged || !known?.patches;
@@ -54,14 +54,14 @@ export function explanations(bed, now, panel) {
     box.replaceChildren(el("p", {}, "Asking the daemon …"));
     const reply = await send(bed, { command: "explain", session: session ?? "", epoch });
     if (room !== session) return;
-    if (reply.ok && reply.explanation) told.set(epoch, reply.explanation);
+    if (reply.ok && reply.explanation) explanations.set(epoch, reply.explanation);
     if (epoch !== panel.epoch()) return;
-    if (told.has(epoch)) draw(true);
+    if (explanations.has(epoch)) draw(true);
     else box.replaceChildren(el("p", {}, reply.error ?? "The daemon gave no explanation."));
   });
 
   where.addEventListener("click", () => {
-    const patches = told.get(panel.epoch())?.patches ?? null;
+    const patches = explanations.get(panel.epoch())?.patches ?? null;
     veil(by("heat").hidden ? patches : null);
   });
 

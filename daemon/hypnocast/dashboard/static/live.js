@@ -12,7 +12,7 @@ const REOPEN_MS = 9000;
 
 /**
  * Listen to `url`; `handlers` maps kinds of events to functions of their data. `onAge(old)` is
- * told whenever what the page shows becomes old or fresh.
+ * called whenever what the page shows becomes old or fresh.
  */
 export function listen(url, handlers, onAge = () => {}) {
   const state = { source: null, beat: performance.now(), opened: 0, broken: null, pulse: null, skew: 0, old: null, version: null };
@@ -36,13 +36,13 @@ export function listen(url, handlers, onAge = () => {}) {
     };
   }
 
-  function pulse(told) {
+  function pulse(pulsed) {
     state.beat = performance.now();
-    state.pulse = told;
-    state.skew = told.now * 1000 - Date.now();
-    state.version ??= told.version;
-    useZone(told.timezone);
-    say(by("site"), `${told.site.split("/").at(-1)} · ${told.timezone}`);
+    state.pulse = pulsed;
+    state.skew = pulsed.now * 1000 - Date.now();
+    state.version ??= pulsed.version;
+    useZone(pulsed.timezone);
+    say(by("site"), `${pulsed.site.split("/").at(-1)} · ${pulsed.timezone}`);
     check();
   }
 

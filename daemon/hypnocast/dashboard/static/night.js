@@ -9,7 +9,7 @@ const KIND = { lights_off: "☾", lights_on: "☀", notice: "⚑" };
 const SHORTEST_S = 3600;
 const STACK = ["N3", "N2", "N1", "R", "W"];
 
-/** Draws a night; `choose(epoch)` is told where somebody clicked. */
+/** Draws a night; `choose(epoch)` is called where somebody clicked. */
 export function nightCharts(choose) {
   let night = null;
   let selected = null;
@@ -227,7 +227,7 @@ export function table(night) {
 function describe(night) {
   const minutes = LEVELS.map((stage) => [STAGE_WORDS[stage], night.stages.filter((other) => other === stage).length / 2])
     .filter(([, some]) => some).map(([stage, some]) => `${stage} ${some} min`);
-  const words = `${night.epochs} pages since ${hm(night.start)}: ${minutes.join(", ") || "none staged"}. The table below tells the same.`;
+  const words = `${night.epochs} pages since ${hm(night.start)}: ${minutes.join(", ") || "none staged"}. The table below has the same.`;
   mark(by("hypnogram"), "aria-label", `Hypnogram. ${words}`);
   mark(by("density"), "aria-label", `Hypnodensity: the probabilities of every page. ${words}`);
 }

@@ -3,7 +3,7 @@
 import { by, el, say, mark, svg } from "./dom.js";
 import { PAGE_S, REASONS, STAGES, STAGE_WORDS, hms, percent } from "./words.js";
 
-/** Shows pages of a bed; `onSelect(epoch or null)` is told which one is looked at. */
+/** Shows pages of a bed; `onSelect(epoch or null)` is called with the one that is looked at. */
 export function pagePanel(bed, onSelect) {
   let room = null;
   /** The page looked at; null follows the newest. */

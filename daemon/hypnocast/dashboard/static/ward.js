@@ -50,17 +50,17 @@ function show(card) {
 function summary() {
   const shown = [...cards.values()].map(({ made }) => made).filter((made) => made.card);
   const all = shown.map((made) => made.card);
-  // What a bed did when it was last heard of says nothing of what its sleeper does now.
-  const told = shown.filter((made) => !made.old).map((made) => made.card);
-  const count = (mood) => told.filter((card) => card.mood === mood).length;
-  const asleep = told.filter((card) => card.mood === "staged" && card.stage !== "W").length;
+  // What a bed did with its last news is not what its sleeper does now.
+  const current = shown.filter((made) => !made.old).map((made) => made.card);
+  const count = (mood) => current.filter((card) => card.mood === mood).length;
+  const asleep = current.filter((card) => card.mood === "staged" && card.stage !== "W").length;
   const parts = [
     [all.length, all.length === 1 ? "bed" : "beds", false],
     [asleep, "asleep", false],
     [count("staged") - asleep, "awake", false],
     [count("withheld"), "withheld", true],
     [count("stale"), "silent", true],
-    [shown.length - told.length, "without news", true],
+    [shown.length - current.length, "without news", true],
     [count("ended"), "ended", false],
   ].filter(([number]) => number > 0);
   by("tally").replaceChildren(...parts.map(([number, words, loud]) =>
@@ -81,7 +81,7 @@ const live = listen("/api/ward/live", {
   gone: remove,
   beds: (names) => {
     for (const bed of [...cards.keys()]) if (!names.includes(bed)) remove(bed);
-    if (names.length === 0) say(by("empty"), "The broker tells of no bed yet.");
+    if (names.length === 0) say(by("empty"), "The broker has no bed yet.");
   },
 });
 setInterval(() => {

@@ -59,7 +59,7 @@ export function lasting(seconds) {
 
 export const percent = (share) => `${Math.round(100 * share)} %`;
 
-/** A rule of the lab's own that was met lately: "⚑ three pages of N2, 03:12". */
+/** A rule of the lab's own that was met recently: "⚑ three pages of N2, 03:12". */
 export const metWords = (card) => (card.notice ? `⚑ ${card.notice.text}, ${hm(card.notice.at)}` : "");
 
 /** Orders bed 2 before bed 10. */

@@ -45,7 +45,7 @@ class BedPipeline:
         """Keep the session keeper, how pages are drawn, and where items go.
 
         ``decided`` gets what is decided about time, for the tape; ``change_tape`` begins a new
-        one with what came lately. ``obey`` are the decisions of a tape that is replayed. Markers
+        one with what came last. ``obey`` are the decisions of a tape that is replayed. Markers
         begin, change and end a night only where ``heeds`` allows it to their stream.
         """
         script = list(obey) if obey is not None else None

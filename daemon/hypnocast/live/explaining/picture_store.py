@@ -30,7 +30,7 @@ KEEP_BYTES = 1_000_000_000
 """About a dozen nights of a ward of ten beds."""
 
 DEADLINE_S = 120.0
-"""A disk that takes so long over one picture has stopped; it is told to be slow long before."""
+"""A disk that takes so long over one picture has stopped; it is reported as slow long before."""
 
 _MOST_WAITING = 64
 _FORGET_EVERY = 200

@@ -63,7 +63,7 @@ class SiteStates:
     pack: str
     show_pages: bool
     done: Callable[[payloads.StageEvent], None]
-    """Told of every event that has become durable."""
+    """Called with every event that has become durable."""
     problems: Callable[[str], tuple[StreamProblem, ...]]
     """What is wrong with a bed's streams, beyond what its signals show."""
     lsl: LslStages | None = None

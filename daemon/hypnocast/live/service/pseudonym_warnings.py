@@ -40,5 +40,5 @@ class PseudonymWarnings:
             _log.warning(
                 f"the {what}'s code looks like {why}; everybody on the broker can read it",
                 bed=bed,
-                remedy="Use a code that tells nothing of the person.",
+                remedy="Use a code that shows nothing of the person.",
             )

@@ -45,34 +45,36 @@ async def _ask(config: Config) -> dict[str, str]:
     if state not in kept:
         return {"daemon": "online, without a state yet" if online else "not seen by the broker"}
     try:
-        told = msgspec.json.decode(kept[state], type=DaemonState)
+        state = msgspec.json.decode(kept[state], type=DaemonState)
     except msgspec.MsgspecError as error:
         raise BrokerError(
             f"what is kept of the daemon is no state: {error}",
             where=state,
             remedy="Is it a daemon of another version?",
         ) from error
-    return _words(told, online=online)
+    return _words(state, online=online)
 
 
-def _words(told: DaemonState, *, online: bool) -> dict[str, str]:
-    age_s = (datetime.now(UTC) - datetime.fromisoformat(told.at)).total_seconds()
+def _words(state: DaemonState, *, online: bool) -> dict[str, str]:
+    age_s = (datetime.now(UTC) - datetime.fromisoformat(state.at)).total_seconds()
     up = (
-        f"up {told.uptime_s / 3600.0:.1f} h" if online else f"was up {told.uptime_s / 3600.0:.1f} h"
+        f"up {state.uptime_s / 3600.0:.1f} h"
+        if online
+        else f"was up {state.uptime_s / 3600.0:.1f} h"
     )
-    waiting, oldest = told.outbox.waiting, told.outbox.oldest_s
+    waiting, oldest = state.outbox.waiting, state.outbox.oldest_s
     since = "" if oldest is None else f", the oldest for {oldest:.0f} s"
     return {
-        "daemon": f"{'online' if online else 'OFFLINE'}, version {told.version}, {up}; "
-        f"told {age_s:.0f} s ago",
-        "daemon runs": f"{told.pack} {told.pack_version} on {told.provider}",
-        "daemon beds": ", ".join(told.beds) or "none",
-        "degraded": "; ".join(told.degraded) or "nothing",
-        "outbox": f"{waiting} events wait{since}; {told.outbox.sent} were acknowledged",
-        "counters": ", ".join(f"{key} {count}" for key, count in sorted(told.counters.items())),
+        "daemon": f"{'online' if online else 'OFFLINE'}, version {state.version}, {up}; "
+        f"reported {age_s:.0f} s ago",
+        "daemon runs": f"{state.pack} {state.pack_version} on {state.provider}",
+        "daemon beds": ", ".join(state.beds) or "none",
+        "degraded": "; ".join(state.degraded) or "nothing",
+        "outbox": f"{waiting} events wait{since}; {state.outbox.sent} were acknowledged",
+        "counters": ", ".join(f"{key} {count}" for key, count in sorted(state.counters.items())),
         "queues": ", ".join(
             f"{name} {queue.depth}{'' if queue.bound is None else f' of {queue.bound}'}"
             + (f" ({queue.shed} shed)" if queue.shed else "")
-            for name, queue in sorted(told.queues.items())
+            for name, queue in sorted(state.queues.items())
         ),
     }

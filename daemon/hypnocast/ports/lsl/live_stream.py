@@ -167,7 +167,7 @@ class LiveStream:
             return True
         self._marks_left_out += 1
         self._shown_at[ProblemKind.MARKS_TOO_MANY] = mark.arrived
-        if not _is_worth_telling(self._marks_left_out - 1, self._marks_left_out):
+        if not _is_worth_logging(self._marks_left_out - 1, self._marks_left_out):
             return False
         self._report(
             ProblemKind.MARKS_TOO_MANY,
@@ -230,7 +230,7 @@ class LiveStream:
             return
         self._ahead += count
         self._shown_at[ProblemKind.STAMPS_AHEAD] = item.arrived
-        if not _is_worth_telling(self._ahead - count, self._ahead):
+        if not _is_worth_logging(self._ahead - count, self._ahead):
             return
         self._report(
             ProblemKind.STAMPS_AHEAD,
@@ -294,6 +294,6 @@ class LiveStream:
         return not (pace > 0.2) or float(np.median(steps)) * self.header.rate > 5.0
 
 
-def _is_worth_telling(before: int, count: int) -> bool:
+def _is_worth_logging(before: int, count: int) -> bool:
     """Return whether a count has passed a power of two: a flood is logged, and fills no log."""
     return before.bit_length() != count.bit_length()

@@ -112,7 +112,7 @@ class Openers:
         def attempt(_: Worker) -> None:
             try:
                 if why := too_costly(announced.seen):
-                    raise RefusedStreamError(why)  # noqa: TRY301 - told as what is found later is
+                    raise RefusedStreamError(why)  # noqa: TRY301 - reported as what is found later is
                 run(opening)
             except HypnocastError as error:
                 # Anew: a kept error keeps its frames, they the inlet, and that liblsl's threads.

@@ -36,7 +36,7 @@ _log = structlog.get_logger("tape")
 RETRY_AFTER_S = 30.0
 
 SYNC_DEADLINE_S = 120.0
-"""A disk that takes so long over one sync has stopped; it is told to be slow long before."""
+"""A disk that takes so long over one sync has stopped; it is reported as slow long before."""
 
 BEHIND_S = 90.0
 """So much of each bed is remembered: for whoever changes its tape and is behind what is being

@@ -38,7 +38,7 @@ class AnswerTree:
                 msg = "an answer has no tokens"
                 raise ValueError(msg)
             if sum(other[: len(one)] == one for other in leaves) > 1:
-                msg = "an answer is the beginning of another, so its end must be told by a token"
+                msg = "an answer is the beginning of another, so a token must end it"
                 raise ValueError(msg)
         inner = {leaf[:-1] for leaf in leaves} - {()}
         longest = [

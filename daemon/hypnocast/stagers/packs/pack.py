@@ -116,7 +116,7 @@ def _parse(content: bytes, folder: Path) -> Manifest:
         what, _, place = str(error).partition(" - at `")
         key = place.rstrip("`").removeprefix("$").removeprefix(".")
         where = f"{folder / MANIFEST}: {key}" if key else str(folder / MANIFEST)
-        raise PackError(what, where=where, remedy="docs/packs.md tells every key.") from error
+        raise PackError(what, where=where, remedy="docs/packs.md lists every key.") from error
 
 
 def _recipe(folder: Path, manifest: Manifest) -> Recipe:
