@@ -45,14 +45,14 @@ async def _ask(config: Config) -> dict[str, str]:
     if state not in kept:
         return {"daemon": "online, without a state yet" if online else "not seen by the broker"}
     try:
-        state = msgspec.json.decode(kept[state], type=DaemonState)
+        newest = msgspec.json.decode(kept[state], type=DaemonState)
     except msgspec.MsgspecError as error:
         raise BrokerError(
             f"what is kept of the daemon is no state: {error}",
             where=state,
             remedy="Is it a daemon of another version?",
         ) from error
-    return _words(state, online=online)
+    return _words(newest, online=online)
 
 
 def _words(state: DaemonState, *, online: bool) -> dict[str, str]:
