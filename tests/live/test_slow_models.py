@@ -23,7 +23,7 @@ from hypnocast.live.staging.capacity import Capacity
 from hypnocast.live.staging.judging import Judge
 from hypnocast.live.staging.questions import PROVISIONAL, TERMINAL, Questions
 from hypnocast.nights.replay import Replayed, ReplaySettings, replay
-from hypnocast.ports.memory import free_bytes
+from hypnocast.ports.memory import free_bytes, memory_problem
 from hypnocast.stagers.base import ModelOutput, Stager
 from hypnocast.stagers.onnx.local import LocalStager
 from hypnocast.stagers.pace import SLACK, Pace
@@ -298,3 +298,34 @@ def test_free_memory_is_what_the_control_group_leaves(
         },
     )
     assert free_bytes(tmp_path / "proc", tmp_path / "cg") == expected
+
+
+@pytest.mark.parametrize(
+    ("place", "limit", "used"),
+    [
+        ("0::/unit", "unit/memory.high", "unit/memory.current"),
+        (
+            "4:memory:/unit",
+            "memory/unit/memory.limit_in_bytes",
+            "memory/unit/memory.usage_in_bytes",
+        ),
+    ],
+    ids=["version 2", "version 1"],
+)
+def test_short_memory_is_named_and_what_files_keep_of_it_is_spare(
+    tmp_path: Path, place: str, limit: str, used: str
+) -> None:
+    stat = limit.rpartition("/")[0] + "/memory.stat"
+    written = {
+        "proc/meminfo": "MemAvailable: 4096000 kB\n",
+        "proc/self/cgroup": f"{place}\n",
+        f"cg/{limit}": "300000000\n",
+        f"cg/{used}": "290000000\n",
+        f"cg/{stat}": "cache 1\ninactive_file 2000000\n",
+    }
+    _files(tmp_path, written)
+    free = free_bytes(tmp_path / "proc", tmp_path / "cg")
+    assert free == 12_000_000
+    assert memory_problem(free).startswith("memory: only 12 MB are left")
+    _files(tmp_path, {f"cg/{stat}": "inactive_file 200000000\n"})
+    assert memory_problem(free_bytes(tmp_path / "proc", tmp_path / "cg")) == ""

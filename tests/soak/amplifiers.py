@@ -32,14 +32,15 @@ class SoakAmplifiers:
             [sys.executable, str(program), bed], env=self._environment
         )
 
-    def off(self) -> None:
-        """Kill one bed's amplifier."""
+    def off(self) -> str:
+        """Kill one bed's amplifier, and return which."""
         with self._lock:
             bed = self._chance.choice([bed for bed in self._running if bed not in self._off])
             self._running[bed].kill()
             self._running[bed].wait()
             self._off.append(bed)
             self.gaps[bed].append((time.time(), float("inf")))
+            return bed
 
     def on(self) -> None:
         """Begin it again."""

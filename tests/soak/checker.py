@@ -22,6 +22,9 @@ from soak.manager import ProcessSize
 
 Event = dict[str, Any]
 
+NAMED_AFTERWARDS = ("clock step",)
+"""Kinds that are over at once, and named none the less."""
+
 
 @dataclass
 class Verdict:
@@ -153,20 +156,22 @@ def check_naming(
             each
             for each in mine
             if each.names
-            and each.ended - each.began >= NAMED_WITHIN_S
+            and (each.ended - each.began >= NAMED_WITHIN_S or kind in NAMED_AFTERWARDS)
             and any(a <= each.began and each.began + NAMED_WITHIN_S <= b for a, b in up)
         ]
         waits = []
         for each in lasting:
             pattern = re.compile(each.names)
+            blow = kind in NAMED_AFTERWARDS
+            until = 1.0 + (each.began + NAMED_WITHIN_S if blow else each.ended)
             before = [words for at, words in problems if at < each.began]
-            if before and pattern.search(before[-1]):
+            if before and not blow and pattern.search(before[-1]):
                 waits.append(0.0)
                 continue
             later = (
                 at - each.began
                 for at, words in problems
-                if each.began <= at <= each.ended + 1.0 and pattern.search(words)
+                if each.began <= at <= until and pattern.search(words)
             )
             waits.append(next(later, float("inf")))
         named = [wait for wait in waits if wait <= NAMED_WITHIN_S + 1.0]

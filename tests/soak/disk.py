@@ -55,6 +55,11 @@ class FailingDisk:
         """Let every sync wait."""
         self._write(1, milliseconds)
 
+    @property
+    def clock_shift(self) -> int:
+        """Return how far ahead the clock is set."""
+        return self._shared[2]
+
     def shift_clock(self, seconds: int) -> None:
         """Set the host's clock ahead, as the daemon sees it."""
         self._write(2, seconds)

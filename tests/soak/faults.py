@@ -32,7 +32,8 @@ class Failure:
     begin: Callable[[], object]
     end: Callable[[], object] = lambda: None
     names: str = ""
-    """A pattern that ``degraded`` (or, without a broker, the status line) matches meanwhile."""
+    """A pattern that ``degraded`` (or, without a broker, the status line) matches meanwhile; ``{}``
+    is what ``begin`` returned. A broker of MQTT 3.1.1 only has none: it is served as any other."""
 
 
 @dataclass(frozen=True)
@@ -83,11 +84,14 @@ class SoakScene:
             ),
             Failure(
                 "slow disk", 150.0, (15.0, 30.0),
-                lambda: disk.slow_syncs(1500), lambda: disk.slow_syncs(0),
+                lambda: disk.slow_syncs(1500), lambda: disk.slow_syncs(0), r"to sync",
             ),
-            Failure("memory", 170.0, (10.0, 20.0), self._squeeze, self._release),
-            Failure("clock step", 120.0, (0.0, 0.0), self._step_clock),
-            Failure("amplifier off", 60.0, (3.0, 40.0), self.amplifiers.off, self.amplifiers.on),
+            Failure("memory", 170.0, (12.0, 20.0), self._squeeze, self._release, self._short),
+            Failure("clock step", 120.0, (0.0, 0.0), self._step_clock, names=r"clock was set"),
+            Failure(
+                "amplifier off", 60.0, (3.0, 40.0), self.amplifiers.off, self.amplifiers.on,
+                r"{}: no samples",
+            ),
         ]  # fmt: skip
 
     def _refuse(self) -> None:
@@ -115,7 +119,12 @@ class SoakScene:
         self.mosquitto.start()
 
     def _step_clock(self) -> None:
-        self.disk.shift_clock(self.chance.choice([-7200, -90, -3, 0, 3, 90, 3600]))
+        steps = {-7200, -90, -3, 0, 3, 90, 3600} - {self.disk.clock_shift}
+        self.disk.shift_clock(self.chance.choice(sorted(steps)))
+
+    @property
+    def _short(self) -> str:
+        return r"memory: only" if self.memory.there else ""
 
     def _squeeze(self) -> None:
         if self.memory.there:
@@ -150,11 +159,12 @@ class Injector:
         wait = chance.uniform(0.1, 1.0) * kind.every_s
         while not self._stopping.wait(wait):
             began = time.time()
-            kind.begin()
+            struck = kind.begin()
             lasts = chance.uniform(*kind.lasts_s)
             self._stopping.wait(lasts)
             ended = time.time()
+            names = kind.names.replace("{}", str(struck))
             kind.end()
             with self._lock:
-                self.injected.append(Injected(kind.name, began, ended, kind.names))
+                self.injected.append(Injected(kind.name, began, ended, names))
             wait = chance.uniform(0.5, 1.5) * kind.every_s

@@ -1,4 +1,4 @@
-"""Files and folders whose names survive a power cut.
+"""Files and folders whose names survive a power cut, and how long the disk takes over it.
 
 A file that was synced can still be gone after a power cut: its name lies in its folder, and the
 folder has to be synced too.
@@ -9,8 +9,37 @@ from __future__ import annotations
 import os
 import secrets
 import stat
+import time
 from contextlib import suppress
 from pathlib import Path
+from typing import Final
+
+SLOW_SYNC_S: Final = 1.0
+"""A disk that is well takes some hundredths of a second."""
+
+SHOWN_S: Final = 15.0
+"""So long a slow sync is reported."""
+
+
+class SyncPace:
+    """Whether the disk takes long over syncs; one thread notes, any may ask."""
+
+    def __init__(self, what: str) -> None:
+        """Take what is synced."""
+        self._what = what
+        self._words = ""
+        self._shown_until = float("-inf")
+
+    def took(self, seconds: float) -> None:
+        """Take note of a sync."""
+        if seconds >= SLOW_SYNC_S:
+            self._words = f"{self._what} took {seconds:.1f} s to sync: is the disk slow?"
+            self._shown_until = time.monotonic() + SHOWN_S
+
+    @property
+    def problem(self) -> str:
+        """A slow sync of late, in words; empty where there was none."""
+        return self._words if time.monotonic() < self._shown_until else ""
 
 
 def sync_folder(folder: Path) -> None:

@@ -29,6 +29,7 @@ def degraded_of(ward: Ward, more: tuple[str, ...]) -> tuple[str, ...]:
         "journal_degraded" if condition.health == "degraded" else "",
         condition.why,
         condition.lost,
+        ward.journal.slow,
         *more,
         *ward.link.problems,
         *ward.supervisor.problems(),

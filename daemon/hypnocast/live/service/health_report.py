@@ -116,12 +116,15 @@ class HealthReport:
         link = ward.link.state
         broker = "connected" if isinstance(link, Connected) else type(link).__name__.lower()
         why = f" ({link.why})" if isinstance(link, Waiting | RefusedByBroker) else ""
+        journal = f"journal {condition.health}" + (f" ({condition.why})" if condition.why else "")
+        said = (condition.why, getattr(link, "why", ""))
         parts = [
             f"{recording} of {len(ward.publishers)} beds in a session",
             f"model on {judge.provider}",
             f"broker {broker}{why}",
             f"{ward.outbox.waiting} events wait",
-            f"journal {condition.health}" + (f" ({condition.why})" if condition.why else ""),
+            journal,
+            *(line for line in ward.degraded() if line not in said),
         ]
         return "; ".join(parts)
 

@@ -30,6 +30,7 @@ from hypnocast.live.staging.second_opinion import BesideJudges
 from hypnocast.ports.host_clock import HostClock
 from hypnocast.ports.journal.reader import JournalReader
 from hypnocast.ports.lsl.problems import StreamProblem
+from hypnocast.ports.memory import free_bytes, memory_problem
 from hypnocast.ports.metrics import MetricValue
 from hypnocast.ports.mqtt.link import Connected, MqttLink
 from hypnocast.ports.mqtt.settings import BrokerSettings
@@ -137,6 +138,8 @@ class Ward:
         self.host_clock = HostClock()
         self._uncounted = ""
         """Why the outbox cannot be counted."""
+        self._memory = ""
+        """Why memory is short."""
         self._stop = asyncio.Event()
         self._failure: BaseException | None = None
         """Of a bed_worker."""
@@ -251,6 +254,7 @@ class Ward:
         shown: tuple[str, ...] = ()
         while True:
             self.host_clock.look()
+            self._memory = memory_problem(free_bytes())
             now, degraded = time.monotonic(), self.degraded()
             if now >= state_at or degraded != shown:
                 shown, state_at = degraded, now + STATE_EVERY_S
@@ -358,7 +362,7 @@ class Ward:
 
     def degraded(self) -> tuple[str, ...]:
         """Return what is not as it should be, a line each."""
-        more = (self._uncounted, self._plan.tape_problem(), *self._beside.degraded)
+        more = (self._uncounted, self._plan.tape_problem(), self._memory, *self._beside.degraded)
         return degraded_of(self, more)
 
     def state(self) -> payloads.DaemonState:

@@ -102,6 +102,11 @@ class Journal:
         return self._writer.storage.condition
 
     @property
+    def slow(self) -> str:
+        """A write that took long of late, in words; empty where none did."""
+        return self._writer.pace.problem
+
+    @property
     def sent(self) -> int:
         """Events the broker has acknowledged."""
         return self._sent

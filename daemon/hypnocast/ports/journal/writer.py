@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
@@ -10,6 +11,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from hypnocast.errors import JournalError
+from hypnocast.ports.durable_files import SyncPace
 from hypnocast.ports.journal.files import JournalFiles
 from hypnocast.ports.journal.records import Batch, Committed
 from hypnocast.ports.journal.storage import JournalStorage
@@ -51,6 +53,7 @@ class JournalWriter:
         """Open the tables; ``on_anew`` is called when a new file has replaced the old one."""
         self._where = str(files.path)
         self.storage = JournalStorage(files, on_anew=on_anew)
+        self.pace = SyncPace("the journal")
         self._changed = threading.Condition()
         self._jobs: list[_Job] = []
         self._chores: list[_Chore] = []
@@ -144,7 +147,9 @@ class JournalWriter:
         return bool(self._closing or self._jobs or self._chores or self._delivered)
 
     def _write(self, jobs: Sequence[_Job], delivered: Sequence[tuple[str, int]]) -> None:
+        began = time.monotonic()
         outcomes = self.storage.write([job.batch for job in jobs], delivered)
+        self.pace.took(time.monotonic() - began)
         for job, outcome in zip(jobs, outcomes, strict=True):
             if isinstance(outcome, Committed):
                 job.future.set_result(outcome)

@@ -25,7 +25,7 @@ import structlog
 from hypnocast.core.pages.recent_arrivals import RecentArrivals
 from hypnocast.core.types import Arrival
 from hypnocast.errors import TapeError
-from hypnocast.ports.durable_files import sync_folder
+from hypnocast.ports.durable_files import SyncPace, sync_folder
 from hypnocast.ports.recordings.tape import Tape
 from hypnocast.ports.recordings.tape_retention import forget_expired
 from hypnocast.ports.supervision import Supervisor
@@ -65,7 +65,7 @@ class TapeStatistics:
     """Arrivals that are on no tape, because the disk refused."""
     last_error: str = ""
     problem: str = ""
-    """What is wrong now; empty where every bed's tape is written and synced."""
+    """What is wrong now; empty where every bed's tape is written, and synced in time."""
     given_up: int = 0
     """Tapes that were given up because the disk refused a write or a sync."""
 
@@ -117,6 +117,7 @@ class TapeRecorder:
         self._written = 0
         self._lost = 0
         self._last_error = ""
+        self._pace = SyncPace("a tape")
         self._given_up = 0
         self._named: set[Path] = set()
         """Tapes whose names survive a power cut."""
@@ -187,7 +188,7 @@ class TapeRecorder:
                 bytes_written=self._written,
                 arrivals_lost=self._lost,
                 last_error=self._last_error,
-                problem=self._last_error if amiss else "",
+                problem=self._last_error if amiss else self._pace.problem,
                 given_up=self._given_up,
             )
 
@@ -308,8 +309,10 @@ class TapeRecorder:
                 return
         if number is None:
             return
+        began = time.monotonic()
         try:
             self._sync(number, path)
+            self._pace.took(time.monotonic() - began)
         except OSError as error:
             with self._lock:
                 if bed_tape.tape is tape:
