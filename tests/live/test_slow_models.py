@@ -237,6 +237,49 @@ async def test_where_none_can_be_in_time_the_newest_is_tried(clock: list[float])
     assert (given_up, len(questions)) == ([], 1)
 
 
+def _ask_both(questions: Questions, epoch: int, until_: float) -> None:
+    """Ask what a page that closes brings: the second look at the one before, the first at it."""
+    answer: asyncio.Future[Opinion] = asyncio.get_running_loop().create_future()
+    questions.put(TERMINAL, _look(epoch - 1), answer, until_, second=True)
+    _ask(questions, PROVISIONAL, epoch, until_)
+
+
+def _batches(questions: Questions, pace: Pace) -> list[tuple[list[int], list[int]]]:
+    """Judge all that waits, as long as the pace says; return the pages judged and given up."""
+    now, done = 0.0, []
+    while len(questions):
+        batch, given_up = questions.batch(now, pace)
+        done.append(tuple([each.look.page.epoch for each in some] for some in (batch, given_up)))
+        now += pace.batch_s(len(batch))
+    return done  # type: ignore[return-value]  # pairs
+
+
+async def test_a_first_look_comes_before_a_second_where_there_is_no_time_for_both(
+    clock: list[float],
+) -> None:
+    """A page without its first look has no stage; without the second it keeps what it has."""
+    pace, questions = _pace(clock), Questions()
+    pace.measured(1, 17.0)
+    _ask_both(questions, 5, 25.0)
+    assert _batches(questions, pace) == [([5], []), ([], [4])]
+    pace.measured(1, -10.0)  # brings the estimate to 8.9 s
+    pace.measured(2, 17.8)
+    _ask_both(questions, 6, 25.0)
+    assert [batch for batch, _ in _batches(questions, pace)] == [[5], [6]]
+
+
+async def test_pages_are_judged_one_by_one_where_a_batch_gains_nothing(
+    clock: list[float],
+) -> None:
+    """So that the first bed's stage does not wait for the last one's."""
+    pace, questions = _pace(clock), Questions()
+    pace.measured(1, 4.0)
+    pace.measured(4, 15.6)
+    for epoch in range(3):
+        _ask(questions, TERMINAL, epoch, 25.0)
+    assert [batch for batch, _ in _batches(questions, pace)] == [[0], [1], [2]]
+
+
 async def test_a_page_given_up_is_answered_as_too_late(pack: Path) -> None:
     hold, reached = threading.Event(), threading.Event()
 
@@ -266,6 +309,8 @@ async def test_a_page_given_up_is_answered_as_too_late(pack: Path) -> None:
         (Capacity(0.02, 0.004, 0), 1000, "0.02 s a page alone, 0.004 s a page in a batch: "),
         (Capacity(9.0, 6.0, 5 * GB), 4, "6 s a page in a batch, 5.0 GB: serves up to 4 beds"),
         (Capacity(22.0, 0.0, 5 * GB), 1, "22 s a page alone, 5.0 GB: serves 1 bed"),
+        (Capacity(5.0, 0.0, 0, looks=2), 2, "5 s a look alone, two looks a page: serves up to 2"),
+        (Capacity(17.0, 0.0, 0, looks=2), 1, "1 bed, which gets one look a page instead of two"),
         (Capacity(40.0, 0.0, 0), 0, "serves no bed: a page must be judged within 25 s"),
     ],
 )

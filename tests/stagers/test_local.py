@@ -339,7 +339,7 @@ def test_a_gpu_that_fails_in_the_night_is_replaced_by_the_cpu_and_no_page_is_los
     tmp_path: Path,
 ) -> None:
     pack = _pack(tmp_path)
-    stager = LocalStager(pack, make_engine=lambda *_: FailingDevice(good_runs=12))
+    stager = LocalStager(pack, make_engine=lambda *_: FailingDevice(good_runs=15))
     assert stager.provider == "cuda"
     opinions = [stager.judge([look])[0] for look in ALONE * 3]
     providers = [opinion.provider for opinion in opinions]

@@ -91,7 +91,8 @@ class BesidePackTable(ConfigTable, frozen=True, kw_only=True):
     name: str
     """A pack that ships, or the path of a pack folder."""
     provider: Literal["auto", "cuda", "tensorrt", "cpu"] = "auto"
-    threads: Annotated[int, Meta(ge=1, le=64)] = 1
+    threads: Annotated[int, Meta(ge=1, le=64)] | None = None
+    """Default: one, and for a generative pack every core, four at most."""
 
 
 class PackTable(ConfigTable, frozen=True, kw_only=True):
@@ -102,7 +103,8 @@ class PackTable(ConfigTable, frozen=True, kw_only=True):
     digest: Annotated[str, Meta(pattern="^sha256:[0-9a-f]{64}$")] | None = None
     """Only the pack of this digest is loaded (``hypnocast pack show`` prints it)."""
     provider: Literal["auto", "cuda", "tensorrt", "cpu"] = "auto"
-    threads: Annotated[int, Meta(ge=1, le=64)] = 1
+    threads: Annotated[int, Meta(ge=1, le=64)] | None = None
+    """Default: one, and for a generative pack every core, four at most."""
     review_below: Share | None = None
     """Pages less sure than this are marked for review; default: the pack's own."""
     explain: Literal["off", "channels", "patches"] = "off"

@@ -15,11 +15,10 @@ from hypnocast.core.types import Look, Picture, Stage
 from hypnocast.core.wire.payloads import StageEvent
 from hypnocast.errors import CommandError
 from hypnocast.live.explaining.explanations import explain_channels, explain_patches, explanation
-from hypnocast.live.service.build import open_pack
+from hypnocast.live.service.build import local_stager, open_pack
 from hypnocast.nights.night_view import NightView
 from hypnocast.nights.redraw import Redrawn, recipe_of, redraw
 from hypnocast.stagers.base import Stager
-from hypnocast.stagers.onnx.local import LocalStager
 from hypnocast.stagers.packs.manifest import Signals
 from hypnocast.stagers.packs.pack import Pack
 
@@ -102,7 +101,7 @@ def look_at(view: NightView, redrawn: Redrawn, epoch: int, *, before: int, after
 
 
 def _stager(config: Config, pack: Pack) -> Stager:
-    return LocalStager(pack, config.pack.provider, config.pack.threads)
+    return local_stager(config.pack, pack)
 
 
 def depth_called(name: str) -> Depth:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
-from hypnocast.core.types import FloatArray, Look, Opinion
+from hypnocast.core.types import FloatArray, Look, Opinion, Stage
 from hypnocast.stagers.pace import Pace
 
 
@@ -43,4 +43,16 @@ class Stager(Protocol):
 
     def close(self) -> None:
         """Let go of memory, devices and connections."""
+        ...
+
+
+@runtime_checkable
+class GivesReasons(Protocol):
+    """A stager that can write why a page has a stage, after the stage was published."""
+
+    def reasons(self, look: Look, stage: Stage, go_on: Callable[[], bool]) -> Opinion:
+        """Give the opinion on a look with the reasons for a stage.
+
+        ``go_on`` is asked before each word: once it says no, :class:`TooLateError` is raised.
+        """
         ...

@@ -12,9 +12,9 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from hypnocast.core.types import Look, Opinion
+from hypnocast.core.types import Look, Opinion, Stage
 from hypnocast.errors import InferenceError
-from hypnocast.stagers.base import Stager
+from hypnocast.stagers.base import GivesReasons, Stager
 from hypnocast.stagers.onnx.local import LocalStager
 from hypnocast.stagers.pace import Pace
 
@@ -95,6 +95,13 @@ class FallbackStager:
             where="stagers",
             remedy="Pages are withheld as no_model until one works again.",
         )
+
+    def reasons(self, look: Look, stage: Stage, go_on: Callable[[], bool]) -> Opinion:
+        """Let the stager in use write why a page has a stage, if it can."""
+        stager = self._stagers[self._level]
+        if not isinstance(stager, GivesReasons):
+            raise InferenceError("gives no reasons", where=stager.provider)
+        return stager.reasons(look, stage, go_on)
 
     def close(self) -> None:
         """Close every stager."""

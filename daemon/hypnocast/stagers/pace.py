@@ -12,6 +12,12 @@ from collections.abc import Callable
 SLACK = 5.0
 """A step may last so many times the longest so far: a busy machine is not a hung one."""
 
+NOTICED_S = 1.0
+"""Nobody notices whether a quicker model judges one by one."""
+
+WORTH_A_BATCH = 0.9
+"""A page in a batch has to take less than this much of what it takes alone."""
+
 OPENING_S = 900.0
 """A model may need so long to open and warm up: gigabytes from a slow disk, on a busy machine."""
 
@@ -75,6 +81,15 @@ class Pace:
         if self._opening:
             return OPENING_S
         return SLACK * max(self._longest, self.page_s, self.each_s) * self._pages
+
+    @property
+    def gains_by_batches(self) -> bool:
+        """Whether pages judged together take less than one after the other, as far as is known.
+
+        Where they do not, each page gets its stage as soon as it can.
+        """
+        known = self.each_s and self.page_s > NOTICED_S
+        return not known or self.each_s < WORTH_A_BATCH * self.page_s
 
     def batch_s(self, pages: int) -> float:
         """Estimate how long so many pages last together."""

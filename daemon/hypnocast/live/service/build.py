@@ -41,7 +41,7 @@ from hypnocast.stagers.fallback import FallbackStager, FallbackStep
 from hypnocast.stagers.onnx.local import LocalStager
 from hypnocast.stagers.onnx.vision_encoder import SEEN_AT_ONCE
 from hypnocast.stagers.packs.catalogue import resolve_pack
-from hypnocast.stagers.packs.manifest import Signals
+from hypnocast.stagers.packs.manifest import Generative, Signals
 from hypnocast.stagers.packs.pack import Pack, load_pack
 from hypnocast.stagers.remote.open_inference import RemoteStager
 from hypnocast.stagers.signal import carries, sample_recipe
@@ -99,6 +99,12 @@ def broker_settings(broker: BrokerTable) -> BrokerSettings:
     )
 
 
+def local_stager(table: PackTable, pack: Pack) -> LocalStager:
+    """Open a pack on this machine; a model of language gets every core if nothing else is said."""
+    alone = 1 if not isinstance(pack.manifest.model, Generative) else None
+    return LocalStager(pack, table.provider, table.threads or alone)
+
+
 def stager_builder(
     config: Config, pack: Pack, on_step: Callable[[FallbackStep], None]
 ) -> Callable[[], Stager]:
@@ -107,8 +113,7 @@ def stager_builder(
     def build() -> Stager:
         ca_file = credential(config.pack.remote_ca_file)
         remote = [RemoteStager(pack, server, ca_file=ca_file) for server in config.pack.remote]
-        local = LocalStager(pack, config.pack.provider, config.pack.threads)
-        return FallbackStager([*remote, local], on_step=on_step)
+        return FallbackStager([*remote, local_stager(config.pack, pack)], on_step=on_step)
 
     return build
 

@@ -16,7 +16,7 @@ from typing import Any
 from hypnocast import __version__
 from hypnocast.config.tables import Config
 from hypnocast.errors import HypnocastError, InstallError
-from hypnocast.live.service.build import broker_settings, open_pack
+from hypnocast.live.service.build import broker_settings, local_stager, open_pack
 from hypnocast.live.staging.capacity import Capacity
 from hypnocast.ports.memory import resident_bytes
 from hypnocast.ports.mqtt.settings import BrokerSettings
@@ -81,15 +81,15 @@ def _would_do(config: Config) -> str:
 
 
 def _pack(config: Config) -> Iterator[Finding]:
-    from hypnocast.stagers.onnx.local import LocalStager
-
     pack = open_pack(config)
     began, before = time.perf_counter(), resident_bytes()
-    stager = LocalStager(pack, config.pack.provider, config.pack.threads)
+    stager = local_stager(config.pack, pack)
     took = time.perf_counter() - began
     try:
         name = f"{pack.manifest.name} {pack.manifest.version}"
-        capacity = Capacity.of(stager.pace, max(0, resident_bytes() - before))
+        capacity = Capacity.of(
+            stager.pace, max(0, resident_bytes() - before), pack.manifest.context
+        )
         text = f"{name} on {stager.provider}, warm in {took:.1f} s; {capacity.line()}"
         yield Finding("pack", bad=capacity.beds == 0, text=text)
         beyond = capacity.beyond([bed.id for bed in config.bed])

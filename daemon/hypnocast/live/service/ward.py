@@ -214,7 +214,8 @@ class Ward:
 
     def _log_capacity(self) -> None:
         """Log how long the warm model needs, and which beds are too many for it."""
-        capacity, plan = self.judge.capacity, self._plan
+        plan = self._plan
+        capacity = self.judge.capacity(plan.pack.manifest.context)
         if capacity is None:
             return
         _log.info("the model is warm", model=plan.pack.manifest.name, takes=capacity.line())

@@ -104,6 +104,7 @@ class BedStager:
         self._provisional: _Provisional | None = None
         self._recent: deque[Picture | None] = deque(maxlen=context.before + 1)
         self._last_asked: int | None = None
+        self._last_withheld: int | None = None
         self._carried = CarriedState(judge) if carries else None
         self._folding = False
         """Whether pictures are to be folded soon."""
@@ -146,7 +147,9 @@ class BedStager:
         waits_for_this = bool(self._context.after and self._recent and self._recent[-1])
         if picture is None or not waits_for_this:
             return None
-        return self._judge.ask(self._look((picture,)), until=deadline)
+        if self._last_withheld == self._last_asked:
+            return None  # it was judged too late, or not at all: there is nothing to conclude
+        return self._judge.ask(self._look((picture,)), until=deadline, second=True)
 
     def _look(self, after: tuple[Picture | None, ...]) -> Look:
         missing = self._context.before + 1 - len(self._recent)
@@ -178,6 +181,7 @@ class BedStager:
         """Begin a session, or go on with one from what was rebuilt for it."""
         self._origin = origin
         self._state = state
+        self._last_withheld = None
         if self._carried is not None and carried is not None:
             self._carried.resume(carried)
         self._provisional = None
@@ -227,6 +231,7 @@ class BedStager:
     async def _withhold(self, asked: AskedPage, reason: Reason) -> None:
         await self._settle()
         epoch = asked.closed.epoch
+        self._last_withheld = epoch
         self._state, _ = self._decider.withhold(self._state, epoch)
         await self._publish(Withheld(epoch, reason), asked, None)
 

@@ -13,18 +13,18 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 import structlog
 
-from hypnocast.core.types import Look, Opinion
-from hypnocast.errors import InferenceError
-from hypnocast.live.staging.capacity import LIVE_DEADLINE_S, Capacity
+from hypnocast.core.types import Look, Opinion, Stage
+from hypnocast.errors import HypnocastError, InferenceError
+from hypnocast.live.staging.capacity import LIVE_DEADLINE_S, Capacity, JudgeState
 from hypnocast.live.staging.questions import (
     GLANCE,
     PROVISIONAL,
+    REASONS,
     STUDY,
     TERMINAL,
     Question,
@@ -33,11 +33,13 @@ from hypnocast.live.staging.questions import (
     answer_one,
     answers_of,
     give_up,
+    reasons_of,
 )
 from hypnocast.ports.memory import free_bytes, resident_bytes
 from hypnocast.ports.supervision import Supervisor
 from hypnocast.stagers.fallback import FallbackStager
 from hypnocast.stagers.pace import OPENING_S
+from hypnocast.stagers.packs.manifest import Context
 
 if TYPE_CHECKING:
     from hypnocast.stagers.base import Stager
@@ -64,30 +66,6 @@ BUILD_AGAIN_S = 60.0
 """After so long a model that could not be built is tried again."""
 
 _log = structlog.get_logger("judge")
-
-
-@dataclass(frozen=True, slots=True)
-class JudgeState:
-    """What the judge has done and does now."""
-
-    provider: str
-    waiting: int
-    judged: int
-    failed: int
-    rebuilt: int
-    given_up: int
-    """Looks that could not have been judged in time."""
-    shed: int
-    """Looks that had no room."""
-    beats: int
-    """Steps of the model that are done: differs from look to look while it works."""
-    busy_s: float
-    """How long the present batch has been running; 0 when idle."""
-    may_take_s: float
-    """How long a step of the model may last, by what was measured."""
-    hung: bool
-    """Whether the model hangs and cannot be replaced yet."""
-    degraded: tuple[str, ...]
 
 
 class Judge:
@@ -141,11 +119,10 @@ class Judge:
         self._supervisor = supervisor
         await self._build_anew()
 
-    @property
-    def capacity(self) -> Capacity | None:
-        """How fast the model was measured to be; None while there is none."""
+    def capacity(self, context: Context) -> Capacity | None:
+        """Return how fast the model was measured to be; None while there is none."""
         stager = self._stager
-        return None if stager is None else Capacity.of(stager.pace, self._model_bytes)
+        return None if stager is None else Capacity.of(stager.pace, self._model_bytes, context)
 
     @property
     def idle(self) -> bool:
@@ -166,10 +143,16 @@ class Judge:
         self._hung_at = None
 
     def ask(
-        self, look: Look, *, urgent: bool = True, until: float = float("inf")
+        self,
+        look: Look,
+        *,
+        urgent: bool = True,
+        until: float = float("inf"),
+        second: bool = False,
     ) -> asyncio.Future[Opinion]:
         """Ask for an opinion. ``urgent`` ones (terminal verdicts) are judged first.
 
+        ``second``: the page has a stage already, and this is the look with the page after it.
         What cannot be judged ``until`` then is answered with :class:`TooLateError`.
         """
         answer: asyncio.Future[Opinion] = asyncio.get_running_loop().create_future()
@@ -188,7 +171,8 @@ class Judge:
                     )
                 )
                 return answer
-            self._questions.put(TERMINAL if urgent else PROVISIONAL, look, answer, until)
+            rank = TERMINAL if urgent else PROVISIONAL
+            self._questions.put(rank, look, answer, until, second=second)
             self._wake.notify()
         return answer
 
@@ -206,6 +190,13 @@ class Judge:
 
     def study(self, look: Look) -> asyncio.Future[Opinion]:
         """Ask for an opinion that explains another: when neither page nor glance waits."""
+        return self._when_idle(STUDY, look, None)
+
+    def reasons(self, look: Look, stage: Stage) -> asyncio.Future[Opinion]:
+        """Ask why a page has a stage: when nothing waits, and given up once a page does."""
+        return self._when_idle(REASONS, look, stage)
+
+    def _when_idle(self, rank: int, look: Look, stage: Stage | None) -> asyncio.Future[Opinion]:
         answer: asyncio.Future[Opinion] = asyncio.get_running_loop().create_future()
         answer.add_done_callback(_retrieve)
         with self._wake:
@@ -213,7 +204,7 @@ class Judge:
                 why = "there is too much to do for explanations"
                 answer.set_exception(InferenceError(why, where="judge"))
                 return answer
-            self._questions.put(STUDY, look, answer, float("inf"))
+            self._questions.put(rank, look, answer, float("inf"), stage=stage)
             self._wake.notify()
         return answer
 
@@ -361,15 +352,16 @@ class Judge:
     def _work(self, generation: int, stager: Stager, loop: asyncio.AbstractEventLoop) -> None:
         while batch := self._take(generation, stager, loop):
             began = time.monotonic()
-            answers = answers_of(stager, [question.look for question in batch])
+            answers = self._answers(generation, stager, batch)
             failed = sum(not isinstance(answer, Opinion) for answer in answers)
+            whole = not failed and batch[0].stage is None
             with self._wake:
                 if self._generation != generation:
                     if not self._taken_up_again(stager):
                         return
                     generation = self._generation
                 else:
-                    if not failed:
+                    if whole:
                         stager.pace.measured(len(batch), time.monotonic() - began)
                     self._began = None
                     self._running = []
@@ -377,6 +369,19 @@ class Judge:
                     self._failed += failed
             loop.call_soon_threadsafe(answer_all, batch, answers)
             del batch, answers  # their pictures would stay while this waits for the next
+
+    def _answers(
+        self, generation: int, stager: Stager, batch: list[Question]
+    ) -> Sequence[Opinion | HypnocastError]:
+        first = batch[0]
+        if first.stage is None:
+            return answers_of(stager, [question.look for question in batch])
+
+        def nobody_waits() -> bool:
+            with self._wake:
+                return self._generation == generation and not self._questions.up_to(GLANCE)
+
+        return [reasons_of(stager, first.look, first.stage, nobody_waits)]
 
     def _taken_up_again(self, stager: Stager) -> bool:
         """Go on with a model that came back; False where another has replaced it."""

@@ -1,28 +1,30 @@
 """Looks that wait for the model: in which order they are judged, how many at once, and which not.
 
 Terminal verdicts come before provisional ones, these before what nobody waits for. A look that
-cannot be judged before its deadline is given up, so that those behind it are in time.
+cannot be judged before its deadline is given up, so that those behind it are in time. Where there
+is no time for both looks at a page, its first one, without which it has no stage, comes first.
 """
 
 from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import structlog
 
-from hypnocast.core.types import Look, Opinion
+from hypnocast.core.types import Look, Opinion, Stage
 from hypnocast.errors import HypnocastError, InferenceError, TooLateError
+from hypnocast.stagers.base import GivesReasons
 from hypnocast.stagers.onnx.local import MAX_BATCH
 from hypnocast.stagers.pace import Pace
 
 if TYPE_CHECKING:
     from hypnocast.stagers.base import Stager
 
-TERMINAL, PROVISIONAL, GLANCE, STUDY = range(4)
+TERMINAL, PROVISIONAL, GLANCE, REASONS, STUDY = range(5)
 """In the order in which they are judged."""
 
 GLANCES_AT_ONCE = 4
@@ -32,6 +34,7 @@ _BATCHES = {
     TERMINAL: (MAX_BATCH, PROVISIONAL),
     PROVISIONAL: (MAX_BATCH, PROVISIONAL),
     GLANCE: (GLANCES_AT_ONCE, GLANCE),
+    REASONS: (1, REASONS),
     STUDY: (STUDIES_AT_ONCE, STUDY),
 }
 """By the first in order: how many are judged at once, and up to which order.
@@ -52,6 +55,10 @@ class Question:
     answer: asyncio.Future[Opinion]
     until: float
     """When an answer is of no use any more, on the monotonic clock."""
+    second: bool = False
+    """Whether the page has a stage without it: this is the look with the page after."""
+    stage: Stage | None = None
+    """The stage for which reasons are asked; None: an opinion is."""
 
 
 class Questions:
@@ -70,9 +77,19 @@ class Questions:
         """Count what waits with this rank or one before it."""
         return sum(each.order[0] <= rank for each in self._waiting)
 
-    def put(self, rank: int, look: Look, answer: asyncio.Future[Opinion], until: float) -> None:
+    def put(
+        self,
+        rank: int,
+        look: Look,
+        answer: asyncio.Future[Opinion],
+        until: float,
+        *,
+        second: bool = False,
+        stage: Stage | None = None,
+    ) -> None:
         """Add one, behind those of its rank."""
-        self._waiting.append(Question((rank, next(self._number)), look, answer, until))
+        order = (rank, next(self._number))
+        self._waiting.append(Question(order, look, answer, until, second, stage))
 
     def forget_answered(self) -> None:
         """Drop what nobody waits for any more: it came too late, or was cancelled."""
@@ -88,16 +105,25 @@ class Questions:
         self._waiting.sort(key=lambda question: question.order)
         most, up_to = _BATCHES[self._waiting[0].order[0]]
         there = [each for each in self._waiting if each.order[0] <= up_to]
+        if up_to == PROVISIONAL and _too_many(there, now, pace):
+            there.sort(key=lambda question: (question.second, question.order))
         in_time = [each for each in there if now + pace.page_s <= each.until]
         if not in_time:
             # None can be in time by the estimate. The newest is tried: the estimate may be old.
-            batch, given_up = there[-1:], []
+            batch = [each for each in there if not each.second][-1:]
+            given_up = [each for each in there if each.second]
         else:
+            most = most if pace.gains_by_batches else 1
             batch = _fitting(in_time[:most], now, pace)
             given_up = [each for each in there if each not in in_time]
         gone = {id(each) for each in (*batch, *given_up)}
         self._waiting = [each for each in self._waiting if id(each) not in gone]
         return batch, given_up
+
+
+def _too_many(there: Sequence[Question], now: float, pace: Pace) -> bool:
+    """Return whether what waits cannot all be judged in time."""
+    return now + pace.batch_s(len(there)) > max(each.until for each in there)
 
 
 def _fitting(wanted: list[Question], now: float, pace: Pace) -> list[Question]:
@@ -131,6 +157,20 @@ def answer_all(batch: list[Question], answers: Sequence[Opinion | HypnocastError
     """Answer a batch."""
     for question, answer in zip(batch, answers, strict=True):
         answer_one(question, answer)
+
+
+def reasons_of(
+    stager: Stager, look: Look, stage: Stage, go_on: Callable[[], bool]
+) -> Opinion | HypnocastError:
+    """Ask the model why a page has a stage, as long as ``go_on`` says."""
+    try:
+        if isinstance(stager, GivesReasons):
+            return stager.reasons(look, stage, go_on)
+    except HypnocastError as error:
+        return error
+    except Exception as error:  # noqa: BLE001  (a model may raise anything; the night goes on)
+        return InferenceError(f"{type(error).__name__}: {error}", where="judge")
+    return InferenceError("gives no reasons", where=stager.provider)
 
 
 def answers_of(stager: Stager, looks: Sequence[Look]) -> Sequence[Opinion | HypnocastError]:

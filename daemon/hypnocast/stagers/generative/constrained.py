@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,7 +23,7 @@ from hypnocast.stagers.base import ModelOutput
 from hypnocast.stagers.generative.answers import AnswerTree
 from hypnocast.stagers.generative.decoder import Decoder, KeyValues
 from hypnocast.stagers.generative.prompt import token_id
-from hypnocast.stagers.generative.unfinished_json import lead_to
+from hypnocast.stagers.generative.unfinished_json import finished_json, lead_to
 from hypnocast.stagers.packs.manifest import Generative
 from hypnocast.stagers.packs.pack import Pack
 
@@ -68,11 +69,50 @@ class ConstrainedAnswer:
     def read(self, logits: NDArray[Any], memory: KeyValues, position: int) -> list[ModelOutput]:
         """Write one answer for each bed after a prompt, and read the stages in it."""
         opening = AnswerOpening(logits, memory.length, position)
-        written: list[list[int]] = [[] for _ in logits]
         matchers = [self._matcher(logits.shape[-1]) for _ in logits]
-        finished = [False] * len(matchers)
+        written, memory = self._write(matchers, opening, memory, self._model.max_tokens)
+        return [self._conclude(tokens, bed, memory, opening) for bed, tokens in enumerate(written)]
+
+    def go_on(
+        self,
+        begun: Sequence[int],
+        row: FloatArray,
+        opening: AnswerOpening,
+        memory: KeyValues,
+        wanted: Callable[[], bool],
+    ) -> ModelOutput | None:
+        """Write an answer on from where its stage stands; None where it is wanted no more.
+
+        ``begun``: the tokens up to there; ``row``: how likely each stage is.
+        """
+        matcher = self._matcher(opening.logits.shape[-1])
+        if not matcher.consume_tokens(list(begun)):
+            raise InferenceError(
+                "the answer's schema does not begin with the stage",
+                where=str(self._model.schema),
+                remedy="Let answer_key be the first of its properties.",
+            )
+        room = self._model.max_tokens - len(begun)
+        written, _ = self._write([matcher], opening, memory, room, wanted)
+        if not wanted():
+            return None
+        guide = self._guide_for(opening.logits.shape[-1])
+        return self._output(row, finished_json(guide.decode_bytes([*begun, *written[0]])))
+
+    def _write(
+        self,
+        matchers: Sequence[LLMatcher],
+        opening: AnswerOpening,
+        memory: KeyValues,
+        most: int,
+        wanted: Callable[[], bool] = lambda: True,
+    ) -> tuple[list[list[int]], KeyValues]:
+        """Write at most so many tokens for each bed, the likeliest that its grammar allows."""
+        logits, position = opening.logits, opening.position
+        written: list[list[int]] = [[] for _ in matchers]
+        finished = [matcher.is_stopped() for matcher in matchers]
         deadline = time.monotonic() + self._model.max_seconds
-        for count in range(self._model.max_tokens):
+        for count in range(most):
             tokens = [
                 self._eos if done else self._choose(matcher, row)
                 for done, matcher, row in zip(finished, matchers, logits, strict=True)
@@ -81,13 +121,13 @@ class ConstrainedAnswer:
                 if not finished[bed] and token != self._eos:
                     written[bed].append(token)
                 finished[bed] = finished[bed] or token == self._eos or matchers[bed].is_stopped()
-            if all(finished) or time.monotonic() > deadline:
+            if all(finished) or time.monotonic() > deadline or not wanted():
                 break
             embeds = self._decoder.embed(np.asarray(tokens, dtype=np.int64)[:, None])
             places = self._decoder.positions_from(position + count, 1)
             steps, memory = self._decoder.read(embeds, places, memory)
             logits = steps[:, -1]
-        return [self._conclude(tokens, bed, memory, opening) for bed, tokens in enumerate(written)]
+        return written, memory
 
     def _conclude(
         self, tokens: list[int], bed: int, memory: KeyValues, opening: AnswerOpening
@@ -119,8 +159,11 @@ class ConstrainedAnswer:
             answer = json.loads(text)
         except ValueError:
             answer = json.loads(lead + best + b'"}')
-        rationale = answer.get(self._model.rationale_key)
-        rules = answer.get(self._model.rules_key)
+        return self._output(row, answer)
+
+    def _output(self, row: FloatArray, answer: Mapping[str, Any]) -> ModelOutput:
+        rationale = answer.get(self._model.rationale_key or "")
+        rules = answer.get(self._model.rules_key or "")
         listed = rules if isinstance(rules, list) else [rules]
         return ModelOutput(
             row,

@@ -46,6 +46,23 @@ class KeyValues:
         return KeyValues(picked, length)
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Prompts:
+    """Prompts of some beds, behind what every prompt begins with."""
+
+    embeds: NDArray[Any]
+    """(beds, tokens, numbers)"""
+    positions: NDArray[np.int64]
+    pictures: Sequence[tuple[str, ...]]
+    """Digests of each bed's pictures, in the order of the prompt."""
+    starts: tuple[int, ...]
+    """Where each picture's features begin."""
+    expected_s: Sequence[float]
+    """Of each bed: for how many seconds a prompt may come that begins with the same pictures."""
+    keep: int
+    """Last positions that need logits."""
+
+
 class Decoder:
     """``embed_tokens`` and ``decoder_model_merged`` of one pack."""
 
@@ -146,6 +163,10 @@ class Decoder:
         """Give the positions of text from ``start`` on."""
         places = np.arange(start, start + count, dtype=np.int64)
         return np.repeat(places[None], 3, axis=0) if self._mrope else places
+
+    def read_prompts(self, prompts: Prompts, lead: KeyValues) -> tuple[NDArray[Any], KeyValues]:
+        """Read whole prompts behind their lead, all beds in one run."""
+        return self.read(prompts.embeds, prompts.positions, lead, keep=prompts.keep)
 
     def read_paths(
         self, memory: KeyValues, start: int, paths: Sequence[Path]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -11,18 +11,24 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from hypnocast.core.types import FloatArray, Look, Picture
+from hypnocast.core.types import PAGE_S, FloatArray, Look, Picture
 from hypnocast.errors import PackError
 from hypnocast.stagers.base import ModelOutput
 from hypnocast.stagers.generative.answers import AnswerTree, Path
-from hypnocast.stagers.generative.constrained import ConstrainedAnswer
-from hypnocast.stagers.generative.decoder import Decoder, KeyValues
+from hypnocast.stagers.generative.constrained import AnswerOpening, ConstrainedAnswer
+from hypnocast.stagers.generative.decoder import Decoder, KeyValues, Prompts
 from hypnocast.stagers.generative.prompt import build_prompt, encode_answers, load_tokenizer
 from hypnocast.stagers.generative.shared_buffer import SharedBufferDecoder
 from hypnocast.stagers.onnx.engine import Engine
 from hypnocast.stagers.onnx.vision_encoder import VisionEncoder
 from hypnocast.stagers.packs.manifest import Generative
 from hypnocast.stagers.packs.pack import Pack
+
+SECOND_LOOK_S = 3 * PAGE_S
+"""The second look at a page comes when the next one has closed."""
+
+REASONS_S = PAGE_S
+"""Reasons that come later than the next page's stage are of no use."""
 
 
 def with_lead(model: Generative) -> Generative:
@@ -32,6 +38,17 @@ def with_lead(model: Generative) -> Generative:
     lead = f'{{"{model.answer_key}": "'
     whole = tuple(f'{lead}{answer}"' for answer in model.answers)
     return msgspec.structs.replace(model, answers=cast("Any", whole))
+
+
+def without_end(answers: Sequence[Path]) -> list[Path]:
+    """Leave out the quotation mark behind each stage: the schema allows nothing else there.
+
+    To learn how likely it is would take a run of the decoder for each stage.
+    """
+    ends = {path[-1] for path in answers}
+    shorter = [path[:-1] for path in answers]
+    told_apart = len(set(shorter)) == len(shorter) and all(shorter)
+    return shorter if len(ends) == 1 and told_apart else list(answers)
 
 
 def _beginning(paths: Sequence[Path]) -> Path:
@@ -56,19 +73,25 @@ class GenerativeModel:
         """Open the graphs, tokenise the prompt, and read the part before the first picture."""
         self._model = model
         context = pack.manifest.context
+        self.gives_reasons = model.scoring == "stage-first" and bool(model.rationale_key)
+        """Whether reasons can be written behind a stage that is known."""
+        again = context.pictures > 1 or self.gives_reasons
         self._eye = VisionEncoder(
-            pack, model.vision_encoder, model.preprocess, engine, remember=context.pictures > 1
+            pack, model.vision_encoder, model.preprocess, engine, remember=again
         )
         shared = model.cache == "shared" and engine.provider == "cpu"
+        self._context = context
         self.decoder = (SharedBufferDecoder if shared else Decoder)(pack, model, engine)
         tokenizer = load_tokenizer(pack.path(model.tokenizer))
         self._prompt = build_prompt(tokenizer, model)
-        self._tree = AnswerTree.grow(encode_answers(tokenizer, with_lead(model)))
+        self._answers = encode_answers(tokenizer, with_lead(model))
+        stage_first = model.scoring == "stage-first"
+        self._tree = AnswerTree.grow(without_end(self._answers) if stage_first else self._answers)
         self._read_lead(max(model.max_tokens, *map(len, (*self._tree.paths, ()))))
         black = np.zeros((pack.recipe.height, pack.recipe.width, 3), dtype=np.uint8)
         self._black = Picture(0, black, "black", pack.recipe.digest, quality={}, channels={})
         self._constrained: ConstrainedAnswer | None = None
-        if model.scoring == "generate":
+        if model.scoring == "generate" or self.gives_reasons:
             self._constrained = ConstrainedAnswer(pack, model, self.decoder, tokenizer)
 
     @property
@@ -82,12 +105,24 @@ class GenerativeModel:
         if len(looks) > most:
             parts = (looks[start : start + most] for start in range(0, len(looks), most))
             return [reading for part in parts for reading in self.read(part)]
-        if self._constrained is not None:
+        if self._constrained is not None and not self.gives_reasons:
             opened = self.open_prompts(looks, ())
             return self._constrained.read(
                 opened.logits[:, -1], opened.memory, self._prompt.next_position
             )
         return [ModelOutput(row) for row in self._score(looks)]
+
+    def reasons(self, look: Look, stage: int, go_on: Callable[[], bool]) -> ModelOutput | None:
+        """Write why a page has a stage; None where that was not wanted to its end.
+
+        The prompt is not read again where its row still has it.
+        """
+        assert self._constrained is not None  # noqa: S101 - asked only where gives_reasons
+        row, path = self._score([look])[0], self._answers[stage]
+        opened = self.open_prompts([look], path)
+        position = self._prompt.next_position + len(path)
+        opening = AnswerOpening(opened.logits[:, -1], opened.memory.length, position)
+        return self._constrained.go_on(path, row, opening, opened.memory, go_on)
 
     def _score(self, looks: Sequence[Look]) -> FloatArray:
         """Return how likely each answer is; what all of them begin with is read with the prompt."""
@@ -142,10 +177,25 @@ class GenerativeModel:
             embeds = np.concatenate([embeds, np.repeat(behind, beds, axis=0)], axis=1)
             places = self.decoder.positions_from(prompt.next_position, len(path))
             positions = np.concatenate([positions, places], axis=-1)
-        logits, memory = self.decoder.read(
-            embeds, positions, self._lead_for(beds), keep=1 + len(path)
+        shown = [
+            tuple("" if picture is None else picture.digest for picture in look.pictures)
+            for look in looks
+        ]
+        prompts = Prompts(
+            embeds,
+            positions,
+            pictures=shown,
+            starts=tuple(self._slots[:: len(self._slots) // len(shown[0])].tolist()),
+            expected_s=[self._expected_s(look) for look in looks],
+            keep=1 + len(path),
         )
-        return Opened(logits, memory)
+        return Opened(*self.decoder.read_prompts(prompts, self._lead_for(beds)))
+
+    def _expected_s(self, look: Look) -> float:
+        """Return how long a look may be followed by one that begins with the same pictures."""
+        if self._context.after and look.pictures[-1] is None:
+            return SECOND_LOOK_S
+        return REASONS_S if self.gives_reasons else 0.0
 
     def _lead_for(self, beds: int) -> KeyValues:
         if self._leads.beds != beds:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import re
+from typing import Any
 
 _TOKEN = re.compile(rb'"(?:[^"\\]|\\.)*("?)|[][{}:,]', re.DOTALL)
 
@@ -22,6 +25,15 @@ def lead_to(text: bytes, key: str) -> tuple[int, bytes]:
     has_members = text[:keep].strip() not in {b"", b"{"}
     comma = b", " if has_members else b""
     return keep, closing + opening + comma + b'"' + key.encode() + b'": "'
+
+
+def finished_json(text: bytes) -> dict[str, Any]:
+    """Read an object that may break off: what stands as whole members, and a string cut short."""
+    for end in (b"", b"]}", b'"]}'):
+        with contextlib.suppress(ValueError):
+            return dict(json.loads(text + end))
+    keep, closing = _closing(text)
+    return dict(json.loads(text[:keep].rstrip(b", \n") + closing + b"}"))
 
 
 def _closing(text: bytes) -> tuple[int, bytes]:

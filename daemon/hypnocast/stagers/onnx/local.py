@@ -9,8 +9,8 @@ from typing import Protocol
 import numpy as np
 
 from hypnocast.core.quality import coverage_of
-from hypnocast.core.types import Look, Opinion, Picture
-from hypnocast.errors import InferenceError
+from hypnocast.core.types import STAGES, Look, Opinion, Picture, Stage
+from hypnocast.errors import InferenceError, TooLateError
 from hypnocast.stagers.base import ModelOutput
 from hypnocast.stagers.generative.model import GenerativeModel
 from hypnocast.stagers.onnx.contrastive import ContrastiveModel
@@ -31,6 +31,9 @@ SLOW_BATCH = 4
 
 WARM_UP_S = 20.0
 """A batch that would last longer than this is not measured: the night waits."""
+
+MEASURE_S = 60.0
+"""A model that takes longer over its first look, which is its slowest, is not asked for another."""
 
 
 class Model(Protocol):
@@ -82,6 +85,18 @@ class LocalStager:
             opinions += self._judge(looks[start : start + MAX_BATCH])
         return opinions
 
+    def reasons(self, look: Look, stage: Stage, go_on: Callable[[], bool]) -> Opinion:
+        """Give the opinion on a look with the reasons for a stage, written word by word."""
+        self._check(look)
+        model = self._model
+        if not isinstance(model, GenerativeModel) or not model.gives_reasons:
+            raise InferenceError("gives no reasons", where=self.pack.manifest.name)
+        self.pace.begin(1)
+        output = model.reasons(look, STAGES.index(stage), go_on)
+        if output is None:
+            raise TooLateError("pages wait for their stage", where=self.pack.manifest.name)
+        return self._opinion(look, output)
+
     def close(self) -> None:
         """Let go of the models."""
         self._model = None
@@ -94,18 +109,18 @@ class LocalStager:
         except InferenceError as error:
             self._move_to_cpu(error)
             readings = self._read(looks)
-        return [
-            Opinion(
-                epoch=look.page.epoch,
-                log_probabilities=reading.log_probabilities,
-                provider=self.provider,
-                rationale=reading.rationale,
-                rules=reading.rules,
-                coverage=coverage_of(look.page.quality, self.pack.manifest.montage.needed),
-                carried=reading.carried,
-            )
-            for look, reading in zip(looks, readings, strict=True)
-        ]
+        return [self._opinion(look, reading) for look, reading in zip(looks, readings, strict=True)]
+
+    def _opinion(self, look: Look, output: ModelOutput) -> Opinion:
+        return Opinion(
+            epoch=look.page.epoch,
+            log_probabilities=output.log_probabilities,
+            provider=self.provider,
+            rationale=output.rationale,
+            rules=output.rules,
+            coverage=coverage_of(look.page.quality, self.pack.manifest.montage.needed),
+            carried=output.carried,
+        )
 
     def _read(self, looks: Sequence[Look]) -> list[ModelOutput]:
         if self._model is None:
@@ -149,19 +164,24 @@ class LocalStager:
             self._model = SignalModel(self.pack, model, self._engine)
         else:
             self._model = GenerativeModel(self.pack, model, self._engine)
-        page_s = self._warm_up(1)
+        page_s = self._warm_up(self._warm[:1])
+        if page_s < MEASURE_S:
+            self.pace.page_s = 0.0  # the first look takes memory: the second one tells
+            page_s = self._warm_up(self._warm[1:2])
         if page_s < QUICK_S:
             # What a full batch needs is allocated now, and not in the middle of the night.
-            self._warm_up(MAX_BATCH)
+            self._warm_up(self._warm)
         elif page_s * SLOW_BATCH < WARM_UP_S:
-            self._warm_up(SLOW_BATCH)
+            self._warm_up(self._warm[-SLOW_BATCH:])
+        elif page_s * 2 < WARM_UP_S:
+            self._warm_up(self._warm[-2:])
 
-    def _warm_up(self, pages: int) -> float:
+    def _warm_up(self, looks: Sequence[Look]) -> float:
         """Judge black pages; return the seconds that needed."""
         began = time.perf_counter()
-        self._read(self._warm[:pages])
+        self._read(looks)
         took = time.perf_counter() - began
-        self.pace.measured(pages, took)
+        self.pace.measured(len(looks), took)
         return took
 
     def _move_to_cpu(self, error: InferenceError) -> None:
