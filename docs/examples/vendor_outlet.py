@@ -53,7 +53,7 @@ class VendorOutlet:
     ) -> None:
         """Declare the stream; ``latency_s`` is how old a sample is when the SDK hands it over."""
         # The source_id must be the same after every restart and different for every device:
-        # the serial number. Without it a receiver cannot tell that the stream has come back.
+        # the serial number. Without it a receiver cannot see that the stream has come back.
         info = pylsl.StreamInfo(name, "EEG", len(channels), rate, pylsl.cf_float32, serial)
         described = info.desc().append_child("channels")
         for channel in channels:

@@ -67,7 +67,7 @@ streams = [{{ source_id = "nobody-there" }}]
 
 
 @dataclass
-class LiveNight:
+class InstalledNight:
     """What was seen of the run."""
 
     listener: Listener
@@ -108,7 +108,7 @@ class LiveNight:
 
 
 @pytest.fixture(scope="module")
-def night(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveNight]:
+def night(tmp_path_factory: pytest.TempPathFactory) -> Iterator[InstalledNight]:
     folder = tmp_path_factory.mktemp("run")
     pack = make_tiny_pack(folder / "tiny")
     outlets = subprocess.Popen(
@@ -125,7 +125,7 @@ def night(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveNight]:
             config.write_text(CONFIG.format(state=folder / "state", port=broker.port, pack=pack))
             listener = Listener(broker.port)
             try:
-                night = LiveNight(listener, folder / "state", config)
+                night = InstalledNight(listener, folder / "state", config)
                 _live(night, folder, broker.port)
                 yield night
             finally:
@@ -136,7 +136,7 @@ def night(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveNight]:
         outlets.stdout.close()
 
 
-def _live(night: LiveNight, folder: Path, port: int) -> None:
+def _live(night: InstalledNight, folder: Path, port: int) -> None:
     """Run the daemon twice, with a ``kill -9`` in the middle of page 1."""
     run = ("run", "-c", str(night.config))
     with daemon(folder / "first", *run) as first:
@@ -186,7 +186,7 @@ def _stages_over_lsl(running: Daemon) -> Iterator[Callable[[], list[tuple[Any, f
         inlet.close_stream()
 
 
-def _recording(night: LiveNight, running: Daemon) -> None:
+def _recording(night: InstalledNight, running: Daemon) -> None:
     """Wait until all three beds record."""
     for bed in BEDS:
         running.wait_for(
@@ -195,7 +195,7 @@ def _recording(night: LiveNight, running: Daemon) -> None:
         )
 
 
-def _change_hands(night: LiveNight, running: Daemon) -> None:
+def _change_hands(night: InstalledNight, running: Daemon) -> None:
     """Begin the next person's night, twice with one request, and end the last one again."""
     last = night.newest("bed/one-box/status")["session"]
     topic = "hypnocast/lab/bed/one-box"
@@ -213,13 +213,13 @@ def _amplitude(samples: FloatArray, rate: float, hz: float) -> float:
     return float(2.0 * abs(np.mean(samples * wave)))
 
 
-def _first_page(night: LiveNight, bed: str) -> Page:
+def _first_page(night: InstalledNight, bed: str) -> Page:
     tape = min((night.state / "tapes").rglob(f"{bed}_*.xdf"))
     recipe = builtin("spectral-448")
     return next(iter(pages_of(open_recording(tape, timezone="UTC"), recipe)))
 
 
-def test_plain_outlets_become_the_right_montage(night: LiveNight) -> None:
+def test_plain_outlets_become_the_right_montage(night: InstalledNight) -> None:
     (first, *_) = night.events("two-boxes")
     assert first["status"] == "final"
     assert first["channels"] == {
@@ -230,7 +230,7 @@ def test_plain_outlets_become_the_right_montage(night: LiveNight) -> None:
     assert first["source"] == "live"
 
 
-def test_their_scale_is_right_within_one_percent(night: LiveNight) -> None:
+def test_their_scale_is_right_within_one_percent(night: InstalledNight) -> None:
     page, waves = _first_page(night, "two-boxes"), psg_outlets.WAVES["two-boxes"]
     expected = {
         Role.F4: ("F4", "M1"), Role.C4: ("C4", "M1"), Role.O2: ("O2", "M1"),
@@ -247,7 +247,7 @@ def test_their_scale_is_right_within_one_percent(night: LiveNight) -> None:
 
 @pytest.mark.promise(3)
 def test_a_bed_without_units_is_withheld_with_its_reason_while_the_others_run(
-    night: LiveNight,
+    night: InstalledNight,
 ) -> None:
     values = night.events("no-units")
     assert [event["epoch"] for event in values] == [0, 1, 2]
@@ -262,13 +262,13 @@ def test_a_bed_without_units_is_withheld_with_its_reason_while_the_others_run(
         assert (status["state"], status["problems"]) == ("live", [])
 
 
-def test_a_bed_whose_stream_is_not_there_is_shown_waiting_and_why(night: LiveNight) -> None:
+def test_a_bed_whose_stream_is_not_there_is_shown_waiting_and_why(night: InstalledNight) -> None:
     status = json.loads(night.before_kill["hypnocast/lab/bed/empty/status"])
     assert status["state"] == "waiting"
     assert any("nobody-there" in problem for problem in status["problems"])
 
 
-def test_a_killed_daemon_is_published_offline(night: LiveNight) -> None:
+def test_a_killed_daemon_is_published_offline(night: InstalledNight) -> None:
     available = "hypnocast/lab/daemon/pc1/available"
     assert night.before_kill[available] == b"online"
     assert night.after_kill[available] == b"offline"
@@ -279,7 +279,7 @@ def test_a_killed_daemon_is_published_offline(night: LiveNight) -> None:
 @pytest.mark.promise(2)
 @pytest.mark.parametrize(("bed", "number"), [("two-boxes", 0), ("one-box", 1), ("no-units", 0)])
 def test_kill_9_in_a_page_costs_that_page_and_nothing_else(
-    night: LiveNight, bed: str, number: int
+    night: InstalledNight, bed: str, number: int
 ) -> None:
     events = night.session(bed, number)
     assert [event["epoch"] for event in events[:3]] == [0, 1, 2]
@@ -292,7 +292,7 @@ def test_kill_9_in_a_page_costs_that_page_and_nothing_else(
     assert len({event["id"] for event in found}) == len({event["sequence"] for event in found})
 
 
-def test_events_are_valid_by_an_independent_validator(night: LiveNight) -> None:
+def test_events_are_valid_by_an_independent_validator(night: InstalledNight) -> None:
     for name, messages in {
         "event": [event for bed in BEDS for event in night.events(bed)],
         "status": [json.loads(night.before_kill[f"hypnocast/lab/bed/{b}/status"]) for b in BEDS],
@@ -304,7 +304,7 @@ def test_events_are_valid_by_an_independent_validator(night: LiveNight) -> None:
             Draft202012Validator(schema).validate(message)
 
 
-def test_the_next_persons_night_cannot_be_ended_by_an_old_command(night: LiveNight) -> None:
+def test_the_next_persons_night_cannot_be_ended_by_an_old_command(night: InstalledNight) -> None:
     first, second = night.session("one-box", 0), night.session("one-box", 1)
     assert [(event["epoch"], event["reason"]) for event in first] == [(0, "session_end")]
     assert second[0]["subject"] == "S-02"
@@ -316,14 +316,14 @@ def test_the_next_persons_night_cannot_be_ended_by_an_old_command(night: LiveNig
     assert status["session"] == second[0]["session"] == begun["session"]
 
 
-def test_it_ends_in_good_order(night: LiveNight) -> None:
+def test_it_ends_in_good_order(night: InstalledNight) -> None:
     assert night.code == 0
     assert "Traceback" not in night.log
 
 
 @pytest.mark.promise(5)
 def test_its_tapes_give_the_same_pictures_and_stages_as_often_as_they_are_replayed(
-    night: LiveNight,
+    night: InstalledNight,
 ) -> None:
     parts = [("two-boxes", 0), ("two-boxes", 0), ("two-boxes", 1), ("one-box", 0), ("one-box", 1)]
     with ThreadPoolExecutor(2) as two:
@@ -366,7 +366,9 @@ def _ends_before(event: Any, utc: float) -> bool:
     return datetime.fromisoformat(event["end"]).timestamp() <= utc
 
 
-def test_stages_come_over_lsl_as_over_mqtt_stamped_where_their_pages_end(night: LiveNight) -> None:
+def test_stages_come_over_lsl_as_over_mqtt_stamped_where_their_pages_end(
+    night: InstalledNight,
+) -> None:
     over_mqtt = {event["id"]: event for event in night.events("two-boxes")}
     assert {event["epoch"] for event, _ in night.lsl} >= {2}
     assert all(over_mqtt[event["id"]] == event for event, _ in night.lsl)
@@ -377,7 +379,7 @@ def test_stages_come_over_lsl_as_over_mqtt_stamped_where_their_pages_end(night: 
     assert all(abs(at + offset - end) < 1.0 for (_, at), end in zip(night.lsl, utc, strict=True))
 
 
-def test_what_hypnocast_sends_over_lsl_is_no_input_of_its_own(night: LiveNight) -> None:
+def test_what_hypnocast_sends_over_lsl_is_no_input_of_its_own(night: InstalledNight) -> None:
     outcome = command("streams", "--json", "--wait", "2", "-c", str(night.config))
     names = [stream["name"] for stream in json.loads(outcome.stdout)["streams"]]
     assert names

@@ -31,7 +31,7 @@ BERLIN = ZoneInfo("Europe/Berlin")
 VOID = {"meta", "img", "br", "line", "rect", "path"}
 
 
-class Reader(HTMLParser):
+class SheetReader(HTMLParser):
     """Reads a page as a browser does, and fails where tags do not match."""
 
     def __init__(self, page: str) -> None:
@@ -61,7 +61,7 @@ class Reader(HTMLParser):
 def sheet_of(record: NightRecord) -> str:
     page = report(view_of(record, now=0.0), BERLIN)
     assert not re.search(r"https?://|url\((?!#)", page)
-    return " ".join(Reader(page).words.split())
+    return " ".join(SheetReader(page).words.split())
 
 
 def a_stretch(stage: payloads.StageName, pages: int) -> list[payloads.StageName | None]:

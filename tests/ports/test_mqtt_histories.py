@@ -62,7 +62,7 @@ class InstantLoop(asyncio.SelectorEventLoop):
 
 
 @dataclass
-class Model:
+class LinkModel:
     """The events of each bed; what the broker confirmed, refused, and has been sent."""
 
     events: dict[str, list[StoredEvent]] = field(default_factory=lambda: {bed: [] for bed in BEDS})
@@ -79,7 +79,7 @@ class Model:
 class ModelJournal:
     """What the link asks of a journal, answered by the model."""
 
-    def __init__(self, model: Model) -> None:
+    def __init__(self, model: LinkModel) -> None:
         self.model = model
         self.unreadable = False
         self.news: list[Callable[[tuple[StoredEvent, ...]], None]] = []
@@ -110,7 +110,7 @@ class ModelJournal:
 
 
 @dataclass
-class Sent:
+class SentMessage:
     """A message on its way to the broker."""
 
     topic: str
@@ -129,7 +129,7 @@ class ModelClient:
     def __init__(self, protocol: str) -> None:
         self.protocol = protocol
         self.taken_over = False
-        self.under_way: deque[Sent] = deque()
+        self.under_way: deque[SentMessage] = deque()
         self.commands: asyncio.Queue[aiomqtt.Message | None] = asyncio.Queue()
         self.lost = False
 
@@ -161,7 +161,7 @@ class ModelClient:
             raise aiomqtt.MqttError("the connection was cut")
         loop = asyncio.get_running_loop()
         answer: asyncio.Future[None] = loop.create_future()
-        self.under_way.append(Sent(topic, payload, retain, answer, loop.time()))
+        self.under_way.append(SentMessage(topic, payload, retain, answer, loop.time()))
         assert qos == 1
         return answer
 
@@ -193,7 +193,7 @@ class LinkHistories(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.loop = InstantLoop()
-        self.model = Model()
+        self.model = LinkModel()
         self.journal = ModelJournal(self.model)
         self.seen: dict[str, bytes] = {}
         """Id of each event that ever reached the broker, and its bytes."""
@@ -324,7 +324,7 @@ class LinkHistories(RuleBasedStateMachine):
                 assert [event["sequence"] for event in reply["events"]] == wanted
                 assert reply["more"] == (before > since + limit)
 
-    def _take(self, sent: Sent, *, confirmed: bool) -> None:
+    def _take(self, sent: SentMessage, *, confirmed: bool) -> None:
         """Be the broker: keep what is retained, look at every event."""
         if sent.retain:
             self.model.retained[sent.topic] = sent.payload
@@ -378,7 +378,7 @@ class LinkHistories(RuleBasedStateMachine):
             self.loop.close()
 
 
-def _place(sent: Sent) -> tuple[str, int]:
+def _place(sent: SentMessage) -> tuple[str, int]:
     event = msgspec.json.decode(sent.payload)
     return event["bed"], event["sequence"]
 

@@ -30,7 +30,7 @@ BED = "bed-01"
 EVERYTHING = 90 * RATE
 
 
-class Received:
+class Reception:
     """What came of one stream."""
 
     def __init__(self, arrivals: Iterable[tuple[str, Arrival]], suffix: str = "psg") -> None:
@@ -59,20 +59,20 @@ class Received:
         return local
 
 
-def receive(*faults: str, chunk_s: float = 0.25, montage: str = "bipolar") -> Received:
+def receive(*faults: str, chunk_s: float = 0.25, montage: str = "bipolar") -> Reception:
     suffix = "eeg" if montage == "split" else "psg"
     source = SimulatedSource(
         [BED, "bed-02"], seed=4, stages=STAGES, faults=faults, chunk_s=chunk_s, montage=montage
     )
-    return Received(source, suffix)
+    return Reception(source, suffix)
 
 
 @pytest.fixture(scope="module")
-def sound() -> Received:
+def sound() -> Reception:
     return receive()
 
 
-def test_without_faults_every_sample_comes_once_at_its_time(sound: Received) -> None:
+def test_without_faults_every_sample_comes_once_at_its_time(sound: Reception) -> None:
     assert np.array_equal(sound.times, np.arange(EVERYTHING))
     assert np.allclose(sound.stamps, START + np.arange(EVERYTHING) / RATE, atol=1e-9)
     assert [reading.at - START for reading in sound.readings] == list(range(0, 90, 5))
@@ -107,7 +107,7 @@ def test_faults_do_not_depend_on_how_time_is_cut() -> None:
     assert coarse.lost == fine.lost
 
 
-def test_a_fault_of_one_bed_or_stream_leaves_the_others_alone(sound: Received) -> None:
+def test_a_fault_of_one_bed_or_stream_leaves_the_others_alone(sound: Reception) -> None:
     elsewhere = receive("bed-02/dropout@10+20", "bed-02/unit:absent")
     assert np.array_equal(elsewhere.samples, sound.samples)
     assert elsewhere.headers == sound.headers
@@ -117,7 +117,7 @@ def test_a_fault_of_one_bed_or_stream_leaves_the_others_alone(sound: Received) -
 
 
 @pytest.mark.parametrize("kind", ["dropout", "silent"])
-def test_lost_samples_are_gone_and_the_rest_has_not_moved(kind: str, sound: Received) -> None:
+def test_lost_samples_are_gone_and_the_rest_has_not_moved(kind: str, sound: Reception) -> None:
     received = receive(f"{kind}@33+10")
     kept = np.r_[0 : 33 * RATE, 43 * RATE : EVERYTHING]
     assert np.array_equal(received.times, kept)
@@ -133,7 +133,7 @@ def test_without_a_duration_it_lasts_to_the_end() -> None:
     assert received.lost == []
 
 
-def test_late_samples_come_at_once_in_the_end(sound: Received) -> None:
+def test_late_samples_come_at_once_in_the_end(sound: Reception) -> None:
     received = receive("late@20+15")
     assert np.array_equal(np.sort(received.times), sound.times)
     together = next(chunk for chunk in received.chunks if len(chunk.samples) == 15 * RATE)
@@ -149,7 +149,7 @@ def test_a_flood_is_twenty_times_as_much() -> None:
 
 
 @pytest.mark.parametrize(("which", "same"), [("same", True), ("new", False)])
-def test_a_restart_closes_and_opens_again(which: str, same: bool, sound: Received) -> None:
+def test_a_restart_closes_and_opens_again(which: str, same: bool, sound: Reception) -> None:
     received = receive(f"restart:{which}@40+5")
     first, second = received.headers
     assert (first.uid == second.uid) == same
@@ -164,7 +164,7 @@ def test_two_restarts_give_three_uids() -> None:
     assert len({header.uid for header in headers}) == 3
 
 
-def _changed(received: Received, sound: Received, first: int, last: int) -> list[int]:
+def _changed(received: Reception, sound: Reception, first: int, last: int) -> list[int]:
     """Columns that changed within a window; outside of it nothing may have."""
     differ = received.samples != sound.samples
     outside = np.ones(EVERYTHING, dtype=bool)
@@ -177,7 +177,7 @@ def _changed(received: Received, sound: Received, first: int, last: int) -> list
     ("what", "columns"), [("F4-M1", [0]), ("M1", [0, 1, 2]), ("E2", [4]), ("Chin1", [5])]
 )
 def test_a_detached_electrode_spoils_all_leads_on_it(
-    what: str, columns: list[int], sound: Received
+    what: str, columns: list[int], sound: Reception
 ) -> None:
     received = receive(f"detached:{what}@10+20")
     assert _changed(received, sound, 10, 30) == columns
@@ -187,7 +187,7 @@ def test_a_detached_electrode_spoils_all_leads_on_it(
     assert np.ptp(spoilt) > 200.0
 
 
-def test_flat_hum_clipped_and_nan(sound: Received) -> None:
+def test_flat_hum_clipped_and_nan(sound: Reception) -> None:
     flat = receive("flat:C4-M1@10+5")
     assert _changed(flat, sound, 10, 15) == [1]
     assert not flat.samples[10 * RATE : 15 * RATE, 1].any()
@@ -203,7 +203,7 @@ def test_flat_hum_clipped_and_nan(sound: Received) -> None:
     assert np.isnan(gone.samples).all(axis=1).sum() == 5 * RATE
 
 
-def test_metadata_may_lie_while_the_numbers_stay(sound: Received) -> None:
+def test_metadata_may_lie_while_the_numbers_stay(sound: Reception) -> None:
     received = receive("unit:absent", "rate:500")
     assert {channel.unit for channel in received.headers[0].channels} == {None}
     assert received.headers[0].rate == 500.0
@@ -212,7 +212,7 @@ def test_metadata_may_lie_while_the_numbers_stay(sound: Received) -> None:
     assert receive("rate:0").headers[0].rate == 0.0
 
 
-def test_a_missing_lead_is_not_in_the_stream(sound: Received) -> None:
+def test_a_missing_lead_is_not_in_the_stream(sound: Reception) -> None:
     received = receive("missing:E1-M2")
     assert [c.label for c in received.headers[0].channels] == [
         c.label for c in sound.headers[0].channels if c.label != "E1-M2"
@@ -245,7 +245,7 @@ def test_a_clock_step_and_a_foreign_clock_are_undone_by_the_readings() -> None:
     assert np.abs(unix.local_stamps() - true).max() < 1e-6
 
 
-def test_jitter_has_its_size_and_moves_no_sample(sound: Received) -> None:
+def test_jitter_has_its_size_and_moves_no_sample(sound: Reception) -> None:
     received = receive("jitter:5ms")
     off = received.stamps - sound.stamps
     assert np.std(off) == pytest.approx(5e-3, rel=0.05)

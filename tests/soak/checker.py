@@ -16,7 +16,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from soak.consumer import Received
+from soak.consumer import ReceivedMessages
 from soak.faults import NAMED_WITHIN_S, Injected
 from soak.manager import ProcessSize
 
@@ -54,7 +54,7 @@ def journal_events(path: Path) -> dict[str, dict[int, Event]]:
 
 
 def check_events(
-    verdict: Verdict, received: Sequence[Received], journal: dict[str, dict[int, Event]]
+    verdict: Verdict, received: Sequence[ReceivedMessages], journal: dict[str, dict[int, Event]]
 ) -> None:
     """Look for what was lost, doubled, or came again as something else."""
     first: dict[str, str] = {}

@@ -14,7 +14,7 @@ from paho.mqtt.enums import CallbackAPIVersion
 
 
 @dataclass(frozen=True)
-class Received:
+class ReceivedMessages:
     """An event as it came."""
 
     at: float
@@ -31,7 +31,7 @@ class Consumer:
         self._prefix = prefix
         self._lock = threading.Lock()
         self._replies: dict[str, dict[str, Any]] = {}
-        self.received: list[Received] = []
+        self.received: list[ReceivedMessages] = []
         self.states: list[tuple[float, dict[str, Any]]] = []
         self.words: list[tuple[float, str]] = []
         """What ``available`` said."""
@@ -74,7 +74,9 @@ class Consumer:
         elif kind == "events":
             event = json.loads(payload)
             with self._lock:
-                self.received.append(Received(now, topic.split("/")[1], event, caught_up=False))
+                self.received.append(
+                    ReceivedMessages(now, topic.split("/")[1], event, caught_up=False)
+                )
         elif kind == "reply":
             reply = json.loads(payload)
             self._replies[reply["request"]] = reply
@@ -97,13 +99,13 @@ class Consumer:
             now = time.time()
             for event in reply["events"]:
                 with self._lock:
-                    self.received.append(Received(now, bed, event, caught_up=True))
+                    self.received.append(ReceivedMessages(now, bed, event, caught_up=True))
                 since = max(since, event["sequence"])
             if not reply["more"]:
                 return
         raise TimeoutError(f"bed {bed} was not told what it missed")
 
-    def events(self) -> list[Received]:
+    def events(self) -> list[ReceivedMessages]:
         """Return everything received so far."""
         with self._lock:
             return list(self.received)

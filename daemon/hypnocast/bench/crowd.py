@@ -28,7 +28,7 @@ from hypnocast.stagers.packs.pack import Pack, load_pack
 Coming = tuple[str, Arrival]
 
 FEW, FULL = 10, 500
-LADDER = (FEW, FULL, 750, 1000)
+STEPS_UP = (FEW, FULL, 750, 1000)
 """Beds, one count after the other, until one is too many."""
 IN_TIME_S = 3.0
 PEOPLE = 8
@@ -39,7 +39,7 @@ _SETTLED_S = 5.0
 def measure(pack: Pack, *, pages: int) -> Iterator[Figure]:
     """Serve more and more beds until verdicts are late; compare what a bed costs."""
     measured: dict[int, dict[str, Any]] = {}
-    for beds in LADDER:
+    for beds in STEPS_UP:
         measured[beds] = one = _in_child(pack, beds, pages)
         name = f"{beds} beds in one process"
         in_time = (Target("at most", IN_TIME_S, "worst"),) if beds <= FULL else ()

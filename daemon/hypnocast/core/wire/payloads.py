@@ -375,7 +375,7 @@ class Explanation(Message, frozen=True, kw_only=True):
 
 
 class Explained(Explanation, frozen=True, kw_only=True):
-    """What a page's terminal stage rests on, told without being asked; never journaled."""
+    """What a page's terminal stage rests on, published unasked; never journaled."""
 
     schema: Literal["hypnocast.explanation/1"] = "hypnocast.explanation/1"
     site: TopicWord

@@ -158,7 +158,7 @@ def _payloads() -> tuple[_Payload, ...]:
             commands.Command,
             "receive",
             retained=False,
-            summary="What a bed is told or asked; a retained command is ignored.",
+            summary="Commands and questions to a bed; a retained command is ignored.",
         ),
         _Payload(
             "reply",
