@@ -361,8 +361,8 @@ class LinkHistories(RuleBasedStateMachine):
                 self.time_passes(1.0)
                 if self.client is not None and self.client.under_way:
                     self.answer(25)
-                elif isinstance(self.link.state, Connected) and not any(
-                    map(self.model.waiting, BEDS)
+                elif isinstance(self.link.state, Connected) and not (
+                    any(map(self.model.waiting, BEDS)) or self.link._states.refused
                 ):
                     break
             assert isinstance(self.link.state, Connected)

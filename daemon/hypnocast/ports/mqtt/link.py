@@ -30,7 +30,7 @@ from hypnocast.ports.mqtt.client import BrokerRefused, Client, Protocol
 from hypnocast.ports.mqtt.command_inbox import CommandInbox, Handle
 from hypnocast.ports.mqtt.connector import Connector
 from hypnocast.ports.mqtt.outbox import Outbox, attributes
-from hypnocast.ports.mqtt.retained import Retained, RetainedStates
+from hypnocast.ports.mqtt.retained import REFUSED_AGAIN_S, Retained, RetainedStates
 from hypnocast.ports.mqtt.settings import BrokerSettings
 from hypnocast.ports.mqtt.subscriptions import Subscriptions
 from hypnocast.ports.supervision import Supervisor
@@ -337,11 +337,19 @@ class MqttLink:
 
     def _announce(self, client: Client, word: bytes) -> None:
         answer = client.send(self._available, word, retain=True, content_type="text/plain")
-        answer.add_done_callback(self._announced)
+        answer.add_done_callback(lambda answer: self._announced(client, word, answer))
 
-    def _announced(self, answer: asyncio.Future[None]) -> None:
-        if not answer.cancelled() and (error := answer.exception()) is not None:
-            self._states.refused[self._available] = str(error)
+    def _announced(self, client: Client, word: bytes, answer: asyncio.Future[None]) -> None:
+        if answer.cancelled() or (error := answer.exception()) is None:
+            self._states.refused.pop(self._available, None)
+            return
+        self._states.refused[self._available] = str(error)
+        asyncio.get_running_loop().call_later(REFUSED_AGAIN_S, self._announce_again, client, word)
+
+    def _announce_again(self, client: Client, word: bytes) -> None:
+        if self._client is client:
+            with contextlib.suppress(aiomqtt.MqttError):
+                self._announce(client, word)
 
     async def _watch(self, client: Client) -> None:
         """End a connection on which nothing is acknowledged any more."""

@@ -14,6 +14,9 @@ _WINDOW: Final = 8
 MAX_STATE_BYTES: Final = 1 << 20
 """Of one state; brokers refuse a longer message with the whole connection."""
 
+REFUSED_AGAIN_S: Final = 30.0
+"""A state that the broker refused is sent again after so long: it may let us by then."""
+
 SUSPECT_BYTES: Final = 256 << 10
 """A state so long that was under way when a connection ended may be why it ended."""
 
@@ -75,6 +78,10 @@ class RetainedStates:
         self._due[topic] = None
         self._changed.set()
 
+    def _try_again(self, topic: str) -> None:
+        if topic in self.refused and topic in self._states:
+            self._mark(topic)
+
     async def send_all(self, client: Client) -> None:
         """Send what there is and what comes, for as long as the connection lasts."""
         self._suspect()
@@ -87,7 +94,9 @@ class RetainedStates:
                 if len(self._under_way) >= _WINDOW:
                     break
                 del self._due[topic]
-                state = self._states[topic]
+                state = self._states.get(topic)
+                if state is None:
+                    continue  # it was to be cleared, and the broker has just cleared it
                 if len(state.payload) + len(topic) > self._most_bytes:
                     self.refused[topic] = f"{len(state.payload)} bytes are too long for the broker"
                 else:
@@ -121,6 +130,7 @@ class RetainedStates:
         error = answer.exception()
         if isinstance(error, BrokerError):
             self.refused[state.topic] = str(error)
+            asyncio.get_running_loop().call_later(REFUSED_AGAIN_S, self._try_again, state.topic)
             return
         self.refused.pop(state.topic, None)
         if not state.payload and self._states.get(state.topic) is state:
