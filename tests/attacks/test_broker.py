@@ -132,9 +132,9 @@ async def test_leafing_through_pages_spends_nothing_of_what_commands_may() -> No
     inbox = CommandInbox(None, None, lambda *_: None)  # type: ignore[arg-type] # nothing is obeyed
     for number in range(60):
         words = b'{"command":"page","request":"r%d","session":"s","epoch":1}' % number
-        inbox.take("bed1", words, retained=False)
+        inbox.receive("bed1", words, retained=False)
     assert inbox.ignored["too_many"] == 40
-    inbox.take("bed1", b'{"command":"lights_off","request":"l","session":"s"}', retained=False)
+    inbox.receive("bed1", b'{"command":"lights_off","request":"l","session":"s"}', retained=False)
     assert inbox.ignored["too_many"] == 40
 
 
@@ -144,7 +144,7 @@ async def test_garbage_without_end_is_left_unread() -> None:
     inbox = CommandInbox(None, None, lambda _, reply: replies.append(reply))  # type: ignore[arg-type] # as above
     began = time.monotonic()
     for _ in range(5000):
-        inbox.take("bed1", b"[" * 8000, retained=False)
+        inbox.receive("bed1", b"[" * 8000, retained=False)
     allowed = 101 + 10 * (time.monotonic() - began)
     assert len(replies) <= allowed
     assert inbox.ignored["too_many"] >= 5000 - allowed

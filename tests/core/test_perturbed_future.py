@@ -69,7 +69,7 @@ class StagedBed:
             self.found.when.append(now)
             self.found.given.append((verdict.epoch, verdict.probabilities.tobytes()))
 
-    def take(self, page: Page, now: float) -> None:
+    def add(self, page: Page, now: float) -> None:
         if not _covered(page):
             self.waiting = None
             self.state, settled = self.judge.withhold(self.state, page.epoch)
@@ -101,9 +101,9 @@ def staged(events: list[Timed], pages: int, *, look_ahead: bool) -> Verdicts:
         closed = builder.close_due(now)
         builder.add(event)
         for page in [*closed, *builder.close_due(now)]:
-            beside.take(page, now)
+            beside.add(page, now)
     for page in builder.end(START + pages * PAGE_S):
-        beside.take(page, now + 1.0)
+        beside.add(page, now + 1.0)
     beside.end(now + 1.0)
     return beside.found
 

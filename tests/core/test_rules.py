@@ -24,7 +24,7 @@ def _event(epoch: int, letter: str, *, sure: float = 0.8, session: str = "") -> 
 
 def _notices(rule: StageRule, night: str) -> list[Notice]:
     runs = StageRuns((rule,))
-    return [one for epoch, letter in enumerate(night) for one in runs.take(_event(epoch, letter))]
+    return [one for epoch, letter in enumerate(night) for one in runs.add(_event(epoch, letter))]
 
 
 def test_the_page_that_completes_a_run_makes_the_notice_and_no_other() -> None:
@@ -44,24 +44,24 @@ def test_every_run_makes_one() -> None:
 def test_a_page_less_sure_than_the_rule_asks_ends_the_run() -> None:
     runs = StageRuns((StageRule("sure", "N2", 2, 0.6),))
     sure = (0.9, 0.59, 0.6, 0.7)
-    met = [runs.take(_event(n, "2", sure=s)) for n, s in enumerate(sure)]
+    met = [runs.add(_event(n, "2", sure=s)) for n, s in enumerate(sure)]
     assert [len(one) for one in met] == [0, 0, 0, 1]
     assert met[-1][0].confidence == 0.6
 
 
 def test_a_first_verdict_that_may_change_counts_for_nothing() -> None:
     runs = StageRuns((StageRule("one", "N2", 1),))
-    assert runs.take(an_event(0, provisional=True)) == ()
-    assert len(runs.take(an_event(0))) == 1
-    assert runs.take(an_event(0)) == ()
+    assert runs.add(an_event(0, provisional=True)) == ()
+    assert len(runs.add(an_event(0))) == 1
+    assert runs.add(an_event(0)) == ()
 
 
 def test_the_next_persons_night_begins_without_a_run() -> None:
     runs = StageRuns((THREE,))
     for epoch in range(2):
-        runs.take(_event(epoch, "2"))
-    assert runs.take(_event(2, "2", session="another")) == ()
-    assert runs.take(_event(0, "2", session="a third")) == ()
+        runs.add(_event(epoch, "2"))
+    assert runs.add(_event(2, "2", session="another")) == ()
+    assert runs.add(_event(0, "2", session="a third")) == ()
 
 
 def test_minutes_are_whole_pages() -> None:
@@ -85,7 +85,7 @@ def test_a_daemon_that_comes_back_makes_the_notices_that_are_left_and_none_twice
         if len(night[: epoch + 1]) - len(night[: epoch + 1].rstrip("2")) == pages
     ]
     first, second = StageRuns((rule,)), StageRuns((rule,))
-    before = [n.epoch for event in events[:cut] for n in first.take(event)]
+    before = [n.epoch for event in events[:cut] for n in first.add(event)]
     second.recall(events[:cut])
-    after = [n.epoch for event in events[cut:] for n in second.take(event)]
+    after = [n.epoch for event in events[cut:] for n in second.add(event)]
     assert before + after == expected

@@ -63,7 +63,7 @@ class SessionHistories(RuleBasedStateMachine):
     def now(self) -> Moment:
         return Moment(self.lsl, self.utc)
 
-    def take(self, changes: tuple[SessionChange, ...]) -> None:
+    def follow(self, changes: tuple[SessionChange, ...]) -> None:
         """Follow the changes as whoever writes the journal does."""
         for change in changes:
             session = change.session
@@ -88,14 +88,14 @@ class SessionHistories(RuleBasedStateMachine):
         self.utc += seconds
         silent = None if self.model.data_at is None else self.lsl - self.model.data_at
         was = self.model.running
-        self.take(self.keeper.tick(self.now))
+        self.follow(self.keeper.tick(self.now))
         if was is not None and silent is not None:
             over = silent >= TIMEOUT_S
             assert (self.model.running is None) == over, "a silent bed's night ends, no other's"
 
     @rule()
     def samples_come(self) -> None:
-        self.take(self.keeper.data_came(self.now))
+        self.follow(self.keeper.data_came(self.now))
         self.model.data_at = self.lsl
         if self.model.anchor is not None:
             passed = self.lsl - self.model.anchor[0]
@@ -108,7 +108,7 @@ class SessionHistories(RuleBasedStateMachine):
     @rule(phase=st.sampled_from([Phase.SETUP, Phase.CALIBRATION, Phase.RECORDING]))
     def start(self, phase: Phase) -> None:
         self.lsl, self.utc = self.lsl + 1.0, self.utc + 1.0
-        self.take(self.keeper.start(SessionPlan(phase=phase), self.now))
+        self.follow(self.keeper.start(SessionPlan(phase=phase), self.now))
         self.model.data_at = self.lsl
 
     @precondition(lambda self: self.model.running is not None)
@@ -116,7 +116,7 @@ class SessionHistories(RuleBasedStateMachine):
     def enter(self, phase: Phase) -> None:
         back = self.model.phase is Phase.RECORDING and phase is not Phase.RECORDING
         try:
-            self.take(self.keeper.enter(phase, self.now))
+            self.follow(self.keeper.enter(phase, self.now))
         except CommandError:
             assert back, "only a recording's grid refuses"
         else:
@@ -126,7 +126,7 @@ class SessionHistories(RuleBasedStateMachine):
     def end(self, whose: str) -> None:
         name = self.model.running if whose == "mine" and self.model.running else "lab.bed1.other"
         running = self.model.running
-        self.take(self.keeper.end(name, self.now))
+        self.follow(self.keeper.end(name, self.now))
         assert (self.model.running is None) == (whose == "mine" or running is None)
         if running is not None and whose == "mine":
             self.model.data_at = self.lsl
@@ -136,7 +136,7 @@ class SessionHistories(RuleBasedStateMachine):
     def lights(self, to: Literal["off", "on"], back_s: float) -> None:
         anchor = self.model.anchor
         with contextlib.suppress(CommandError):
-            self.take(self.keeper.lights(to, self.now, at_utc=self.utc - back_s))
+            self.follow(self.keeper.lights(to, self.now, at_utc=self.utc - back_s))
         assert self.model.anchor == anchor, "lights move no page"
 
     @precondition(lambda self: self.model.running is not None)

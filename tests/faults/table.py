@@ -103,7 +103,7 @@ def print_now(text: str) -> None:
     sys.stdout.flush()
 
 
-def say_kills(root: Path, pack: Path, *, cuts: bool) -> None:
+def print_kills(root: Path, pack: Path, *, cuts: bool) -> None:
     """Kill, and print the line."""
     night = kills(root / f"kills-{cuts}", pack, cuts=cuts)
     least = min(night.kills[point] for point in POINTS)
@@ -113,7 +113,7 @@ def say_kills(root: Path, pack: Path, *, cuts: bool) -> None:
     print_now(row(what, sum(night.kills.values()), [night.finding]))
 
 
-def say_broker(root: Path, pack: Path) -> None:
+def print_broker(root: Path, pack: Path) -> None:
     """Do everything to the broker, and print a line for each."""
     for fault in (*CUTS, *ELSE):
         found = []
@@ -125,7 +125,7 @@ def say_broker(root: Path, pack: Path) -> None:
         print_now(row(f"broker: {fault.__name__.replace('_', ' ')}", each * len(found), found))
 
 
-def say_endurance(root: Path, pack: Path) -> None:
+def print_endurance(root: Path, pack: Path) -> None:
     """Endure eight hours, and print how big the daemon was."""
     folder = root / "endurance"
     folder.mkdir()
@@ -135,7 +135,7 @@ def say_endurance(root: Path, pack: Path) -> None:
     print_now("\n" + _size(endured))
 
 
-def say_backlog(root: Path, pack: Path) -> None:
+def print_backlog(root: Path, pack: Path) -> None:
     """Let an hour of pages wait for the broker, and print how they went out."""
     begun = time.monotonic()
     events, rate, middle, longest = asyncio.run(backlog(root / "backlog", pack))
@@ -147,11 +147,11 @@ def say_backlog(root: Path, pack: Path) -> None:
 
 
 PARTS: dict[str, Callable[[Path, Path], None]] = {
-    "kills": lambda root, pack: say_kills(root, pack, cuts=False),
-    "kills-and-cuts": lambda root, pack: say_kills(root, pack, cuts=True),
-    "broker": say_broker,
-    "endurance": say_endurance,
-    "backlog": say_backlog,
+    "kills": lambda root, pack: print_kills(root, pack, cuts=False),
+    "kills-and-cuts": lambda root, pack: print_kills(root, pack, cuts=True),
+    "broker": print_broker,
+    "endurance": print_endurance,
+    "backlog": print_backlog,
 }
 
 

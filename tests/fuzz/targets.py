@@ -136,7 +136,7 @@ def command_target() -> FuzzTarget:
     def read(data: bytes) -> object:
         inbox._budgets.clear()
         inbox._read.clear()
-        inbox.take("bed1", data, retained=False)
+        inbox.receive("bed1", data, retained=False)
         for queue in inbox._queues.values():
             while not queue.empty():
                 queue.get_nowait()

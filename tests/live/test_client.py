@@ -28,11 +28,11 @@ class Forgetful(HypnocastClient):
     lost = 0
     _chance = random.Random(5)
 
-    def _take(self, message: Incoming) -> None:
+    def _receive(self, message: Incoming) -> None:
         if message.topic.endswith("/events") and self._chance.random() < 0.05:
             self.lost += 1
             return
-        super()._take(message)
+        super()._receive(message)
 
 
 async def _follow(client: HypnocastClient, count: int) -> list[StageEvent]:

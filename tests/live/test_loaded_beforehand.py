@@ -31,7 +31,7 @@ loaded = set(sys.modules)
 pages = []
 pipeline = make("bed", lambda item: pages.append(item) if isinstance(item, ClosedPage) else None)
 for _, arrival in arrivals:
-    pipeline.take(arrival)
+    pipeline.add(arrival)
     pipeline.step(None)
 pictures = [page.outcome.rgb for page in pages if hasattr(page.outcome, "rgb")]
 png(pictures[0])

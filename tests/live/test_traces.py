@@ -22,7 +22,7 @@ TOPIC = f"hypnocast/lab/bed/{BED}/traces"
 CLOCK_0 = 1000.0
 
 
-async def _until_said(listener: Listener, count: int) -> None:
+async def _until_sent(listener: Listener, count: int) -> None:
     await until(lambda: len(listener.of(TOPIC)) >= count, "a second")
 
 
@@ -35,7 +35,7 @@ async def test_every_second_of_every_channel_is_shown_once(
         async with running_ward(tmp_path, pack, source, broker.port, traces=True) as running:
             for second in range(12):
                 source.go_to(CLOCK_0 + 2.5 + second)
-                await _until_said(listener, second + 1)
+                await _until_sent(listener, second + 1)
             await running.go_to(CLOCK_0 + PAGE_S + 5.0, BED, 1)
         said = [msgspec.json.decode(one, type=Traces) for one in listener.of(TOPIC)]
     begins = [seconds(one.start) for one in said]

@@ -111,7 +111,7 @@ def test_a_cache_goes_on_where_it_stopped_and_refuses_other_seeds(tmp_path: Path
 def test_training_sees_a_gain_as_the_daemon_draws_it(material: DrawnNights, gain: float) -> None:
     drawn = pictures_of(12, gain)
     wanted = [strips(picture.rgb, RECIPE, (Role.C4,), 448) for picture in drawn]
-    ink, power = material.take(material.places(0)[:12], np.full(1, gain))
+    ink, power = material.features(material.places(0)[:12], np.full(1, gain))
     shown = np.stack([strip for strip, _ in wanted]) / 255
     # The trace is that of the nearest gain drawn: never half as tall nor twice as tall.
     tall = [(trace > 0.3).any(axis=3).sum() for trace in (ink.numpy(), shown)]

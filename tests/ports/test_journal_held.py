@@ -25,9 +25,9 @@ ROOM = 40_000
 
 def a_full_memory(pages: int, delivered: frozenset[int] = frozenset()) -> Held:
     held = Held({}, limit=ROOM)
-    held.take(a_batch(session=a_session()), {})
+    held.hold(a_batch(session=a_session()), {})
     for epoch in range(pages):
-        (event,) = held.take(a_batch(an_event(epoch)), {}).events
+        (event,) = held.hold(a_batch(an_event(epoch)), {}).events
         assert event.sequence == epoch + 1
         if epoch in delivered:
             held.delivered.add(("bed1", event.sequence))

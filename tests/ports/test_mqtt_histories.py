@@ -251,7 +251,7 @@ class LinkHistories(RuleBasedStateMachine):
             for _ in range(min(count, len(client.under_way) if client else 0)):
                 assert client is not None
                 sent = client.under_way.popleft()
-                self._take(sent, confirmed=True)
+                self._process(sent, confirmed=True)
                 sent.answer.set_result(None)
             await asyncio.sleep(0.0)
 
@@ -279,7 +279,7 @@ class LinkHistories(RuleBasedStateMachine):
             client = self.client
             assert client is not None
             for sent in list(client.under_way)[:taken]:
-                self._take(sent, confirmed=False)
+                self._process(sent, confirmed=False)
             client.taken_over = other
             client.lose()
             await asyncio.sleep(0.0)
@@ -324,7 +324,7 @@ class LinkHistories(RuleBasedStateMachine):
                 assert [event["sequence"] for event in reply["events"]] == wanted
                 assert reply["more"] == (before > since + limit)
 
-    def _take(self, sent: SentMessage, *, confirmed: bool) -> None:
+    def _process(self, sent: SentMessage, *, confirmed: bool) -> None:
         """Be the broker: keep what is retained, look at every event."""
         if sent.retain:
             self.model.retained[sent.topic] = sent.payload

@@ -17,12 +17,12 @@ class PlainListener:
         self.received: list[tuple[str, bytes, bool]] = []
         self._news = threading.Condition()
         self._client = mqtt.Client(CallbackAPIVersion.VERSION2, "listener")
-        self._client.on_message = self._take
+        self._client.on_message = self._receive
         self._client.on_connect = lambda client, *_: client.subscribe("#", 1)
         self._client.connect("127.0.0.1", port)
         self._client.loop_start()
 
-    def _take(self, _client: object, _data: object, message: mqtt.MQTTMessage) -> None:
+    def _receive(self, _client: object, _data: object, message: mqtt.MQTTMessage) -> None:
         with self._news:
             self.received.append((message.topic, bytes(message.payload), message.retain))
             self._news.notify_all()

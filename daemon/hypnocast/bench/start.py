@@ -24,18 +24,20 @@ _READY = (Target("at most", 3.0, "worst"),)
 
 def measure(pack: Pack, folder: Path, *, rounds: int = 5) -> Iterator[Figure]:
     """Measure the import, the command line's help, and the daemon until it is READY."""
-    empty = [_took("pass") for _ in range(2 * rounds)]
-    imported = [_took("import hypnocast") for _ in range(2 * rounds)]
+    empty = [_seconds("pass") for _ in range(2 * rounds)]
+    imported = [_seconds("import hypnocast") for _ in range(2 * rounds)]
     more = [1e3 * (b - a) for a, b in zip(sorted(empty), sorted(imported), strict=True)]
     yield Figure("start", "import hypnocast, more than an empty interpreter", "ms", more, _ADDS)
     helping = "import sys; sys.argv[1:] = ['--help']; from hypnocast.cli import main; main()"
-    yield Figure("start", "hypnocast --help", "ms", [1e3 * _took(helping) for _ in range(rounds)])
+    yield Figure(
+        "start", "hypnocast --help", "ms", [1e3 * _seconds(helping) for _ in range(rounds)]
+    )
     folder.mkdir()
     ready = asyncio.run(_until_ready(pack, folder, rounds))
     yield Figure("start", "hypnocast run until READY", "s", ready, _READY)
 
 
-def _took(code: str) -> float:
+def _seconds(code: str) -> float:
     began = time.perf_counter()
     subprocess.run([sys.executable, "-c", code], check=True, stdout=subprocess.DEVNULL)
     return time.perf_counter() - began

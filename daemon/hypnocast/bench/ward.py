@@ -59,7 +59,7 @@ class Received:
     terminal: dict[tuple[str, int], float] = field(default_factory=dict)
     withheld: int = 0
 
-    def take(self, event: payloads.StageEvent) -> None:
+    def add(self, event: payloads.StageEvent) -> None:
         """Handle an event."""
         late = time.time() - seconds_of(event.end)
         key = (event.bed, event.epoch)
@@ -173,7 +173,7 @@ async def _listen(broker: BrokerSettings, received: Received) -> None:
     async with aiomqtt.Client(broker.host, broker.port) as client:
         await client.subscribe(topics.events("+"), qos=1)
         async for message in client.messages:
-            received.take(decoder.decode(bytes(message.payload)))
+            received.add(decoder.decode(bytes(message.payload)))
 
 
 def config_text(pack: Pack, folder: Path, broker: BrokerSettings) -> str:

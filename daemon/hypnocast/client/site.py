@@ -61,7 +61,7 @@ class HypnocastClient:
         bed the last ``sequence`` that this program has worked off, to go on from there.
         """
         settings = broker or BrokerSettings(host=host, port=port)
-        self._feed = Feed(settings, f"{root}/{site}", on_message=self._take, topics=TOPICS)
+        self._feed = Feed(settings, f"{root}/{site}", on_message=self._receive, topics=TOPICS)
         self._sequences = Sequences(since)
         self._events: asyncio.Queue[StageEvent] = asyncio.Queue(MOST_WAITING)
         self._notices: asyncio.Queue[Notice] = asyncio.Queue(MOST_NOTICES)
@@ -171,7 +171,7 @@ class HypnocastClient:
 
     # --- what comes ----------------------------------------------------------------------------
 
-    def _take(self, message: Incoming) -> None:
+    def _receive(self, message: Incoming) -> None:
         bed, leaf = bed_of(message.topic), message.topic.rpartition("/")[2]
         if bed is None or not message.payload:
             return

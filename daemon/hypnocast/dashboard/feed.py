@@ -125,7 +125,7 @@ class Feed:
             self._client = client
             self._show_connection(connected=True)
             async for message in client.messages:
-                self._take(message)
+                self._receive(message)
                 if client.dropped:
                     # A topic whose newest state was dropped would stay old: have all sent again.
                     self.dropped += client.dropped
@@ -135,15 +135,15 @@ class Feed:
             self._client = None
             await client.leave()
 
-    def _take(self, message: aiomqtt.Message) -> None:
+    def _receive(self, message: aiomqtt.Message) -> None:
         topic = message.topic.value.removeprefix(f"{self._prefix}/")
         payload = message.payload
         if topic.endswith("/reply"):
-            self._take_reply(bed_of(topic) or "", payload)
+            self._receive_reply(bed_of(topic) or "", payload)
             return
         self._on_message(Incoming(topic, payload, message.retain, time.time()))
 
-    def _take_reply(self, bed: str, payload: bytes) -> None:
+    def _receive_reply(self, bed: str, payload: bytes) -> None:
         try:
             reply = read_reply(payload)
         except (msgspec.DecodeError, ValueError) as error:

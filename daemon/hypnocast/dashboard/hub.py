@@ -86,7 +86,7 @@ class Hub:
         self.feed = Feed(
             settings.broker,
             settings.prefix,
-            on_message=self._take,
+            on_message=self._receive,
             on_link=self._link,
             topics=(*TOPICS, "bed/+/traces"),
         )
@@ -198,7 +198,7 @@ class Hub:
             },
         )
 
-    def _take_traces(self, bed: str, message: Incoming) -> None:
+    def _receive_traces(self, bed: str, message: Incoming) -> None:
         """Keep a second of signals for whoever comes, and hand it to those who look at the bed."""
         if len(self._traces) >= MAX_BEDS and bed not in self._traces:
             return
@@ -214,9 +214,9 @@ class Hub:
                 viewer.traces.append(second)
                 viewer.wake.set()
 
-    def _take(self, message: Incoming) -> None:
+    def _receive(self, message: Incoming) -> None:
         if message.topic.endswith("/traces"):
-            self._take_traces(bed_of(message.topic) or "", message)
+            self._receive_traces(bed_of(message.topic) or "", message)
             return
         before = self.ward
         self.ward = fold(before, message)

@@ -64,11 +64,11 @@ async def watch(settings: WatchSettings, console: Console | None = None) -> None
     screen = console if console is not None else Console()
     ward = WardView()
 
-    def take(message: Incoming) -> None:
+    def receive(message: Incoming) -> None:
         nonlocal ward
         ward = fold(ward, message)
 
-    feed = Feed(settings.broker, settings.prefix, on_message=take)
+    feed = Feed(settings.broker, settings.prefix, on_message=receive)
     task = asyncio.create_task(feed.run(), name="watch feed")
     try:
         if settings.once_after_s is not None:

@@ -22,23 +22,23 @@ SHOWN_S: Final = 15.0
 
 
 class SyncPace:
-    """Whether the disk takes long over syncs; one thread notes, any may ask."""
+    """Whether the disk is slow over syncs; one thread notes, any may ask."""
 
     def __init__(self, what: str) -> None:
-        """Take what is synced."""
+        """Keep what is synced."""
         self._what = what
         self._words = ""
         self._shown_until = float("-inf")
 
-    def took(self, seconds: float) -> None:
-        """Take note of a sync."""
+    def note_sync(self, seconds: float) -> None:
+        """Note how long a sync lasted."""
         if seconds >= SLOW_SYNC_S:
             self._words = f"{self._what} took {seconds:.1f} s to sync: is the disk slow?"
             self._shown_until = time.monotonic() + SHOWN_S
 
     @property
     def problem(self) -> str:
-        """A slow sync of late, in words; empty where there was none."""
+        """A slow sync a moment ago, in words; empty where there was none."""
         return self._words if time.monotonic() < self._shown_until else ""
 
 

@@ -76,7 +76,7 @@ class Pace:
         return self._clock() - self._at
 
     @property
-    def may_take_s(self) -> float:
+    def allowed_s(self) -> float:
         """How long the step that runs may last: a whole page may be one step."""
         if self._opening:
             return OPENING_S

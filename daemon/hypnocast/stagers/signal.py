@@ -120,7 +120,7 @@ class SignalModel:
             opinions[page].append(row)
         keeps = self._model.carries
         return [
-            ModelOutput(self._speak(rows), carried=_encoder.encode(each) if keeps else None)
+            ModelOutput(self._combine(rows), carried=_encoder.encode(each) if keeps else None)
             for rows, each in zip(opinions, carried, strict=True)
         ]
 
@@ -188,7 +188,7 @@ class SignalModel:
             carried[page].states[vote] = state.tobytes()
         return on_host(outputs["log_probabilities"])
 
-    def _speak(self, rows: Sequence[FloatArray]) -> FloatArray:
+    def _combine(self, rows: Sequence[FloatArray]) -> FloatArray:
         if self._model.voting == "mean":
             return log_normalise(np.log(np.exp(np.stack(rows)).mean(axis=0) + 1e-300))
         return max(rows, key=lambda row: float(row.max()))

@@ -30,7 +30,7 @@ def write_pictures(
     clip, prefix = is_clip(shards), "vision_model."
     vision = {**_defaults(clip=clip, of="vision"), **config["vision_config"]}
     g = GraphWriter(path, weights)
-    pixels = g.takes("pixel_values", FLOAT, ["pictures", 3, how.height, how.width])
+    pixels = g.add_input("pixel_values", FLOAT, ["pictures", 3, how.height, how.width])
     embed = towers.clip_pictures if clip else towers.siglip_pictures
     x = towers.encoder(g, embed(g, pixels, shards, prefix), shards, prefix, vision)
     if clip:
@@ -72,7 +72,7 @@ def embed_texts(
 def _write_texts(shards: Shards, text: Mapping[str, Any], path: Path, *, clip: bool) -> None:
     prefix = "text_model."
     g = GraphWriter(path, "fp32")
-    ids = g.takes("input_ids", INT64, ["texts", "tokens"])
+    ids = g.add_input("input_ids", INT64, ["texts", "tokens"])
     table = g.vector("tokens", shards[f"{prefix}embeddings.token_embedding.weight"])
     places = g.vector("places", shards[f"{prefix}embeddings.position_embedding.weight"])
     count = g.node("Shape", ids, start=1, end=2)

@@ -105,7 +105,7 @@ def _write_embeddings(
     decoder: GraphWriter, table: Array, text: Text, folder: Path, head: Weights, *, tied: bool
 ) -> GraphWriter:
     e = GraphWriter(folder / EMBED, "fp16" if decoder.weights == "fp16" else "fp32")
-    ids = e.takes("input_ids", INT64, ["batch", "tokens"])
+    ids = e.add_input("input_ids", INT64, ["batch", "tokens"])
     if head in {"int4", "int8"}:
         bits = 4 if head == "int4" else 8
         if tied:  # the bytes of the head serve once more, without the axis of blocks
@@ -136,11 +136,11 @@ def _write_embeddings(
 
 def _layers(g: GraphWriter, shards: Shards, text: Text, prefix: str) -> str:
     """Write inputs and layers; return the normed states of the last tokens."""
-    x = g.takes("inputs_embeds", g.float, ["batch", "tokens", text.hidden])
-    mask = g.takes("attention_mask", INT64, ["batch", "total"])
+    x = g.add_input("inputs_embeds", g.float, ["batch", "tokens", text.hidden])
+    mask = g.add_input("attention_mask", INT64, ["batch", "total"])
     place = ["axes", "batch", "tokens"] if text.mrope else ["batch", "tokens"]
-    places = g.takes("position_ids", INT64, place)
-    keep = g.takes(KEEP, INT64, [])
+    places = g.add_input("position_ids", INT64, place)
+    keep = g.add_input(KEEP, INT64, [])
     total = g.node("Cast", g.node("Gather", g.node("Shape", mask), g.constant(1)), to=INT32)
     count = g.node("ReduceSum", mask, g.constant(np.array([1])), keepdims=0)
     last = g.node("Cast", g.node("Sub", count, g.constant(1)), to=INT32)
@@ -200,7 +200,7 @@ def _attention(
     names = [f"{number}.{part}" for part in ("key", "value")]
     for name in names:
         shape: list[str | int] = ["batch", text.kv_heads, "past", text.head_dim]
-        g.takes(f"past_key_values.{name}", g.float, shape)
+        g.add_input(f"past_key_values.{name}", g.float, shape)
         g.gives(f"present.{name}", g.float, ["batch", text.kv_heads, "present", text.head_dim])
     attended, _, _ = g.nodes(
         "GroupQueryAttention",

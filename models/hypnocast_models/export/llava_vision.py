@@ -21,7 +21,7 @@ def write_llava_vision(
     """Write tower and projector; LLaVA-NeXT's tiles are joined to one picture, row by row."""
     g = GraphWriter(path, weights)
     vision, side = config["vision_config"], how.height
-    pixels = g.takes("pixel_values", FLOAT, ["pictures", 3, side, side])
+    pixels = g.add_input("pixel_values", FLOAT, ["pictures", 3, side, side])
     states = _states(g, pixels, shards, config)
     projector = shards.prefix("linear_1.weight")
     for name, last in (("linear_1", False), ("linear_2", True)):
@@ -92,7 +92,7 @@ def write_idefics_vision(
             where="config.json: scale_factor",
             remedy="The folder is not whole, or of another kind.",
         )
-    pixels = g.takes("pixel_values", FLOAT, ["tiles", 3, side, side])
+    pixels = g.add_input("pixel_values", FLOAT, ["tiles", 3, side, side])
     prefix = shards.prefix("embeddings.patch_embedding.weight")
     x = towers.siglip_pictures(g, pixels, shards, prefix, _places(grid))
     x = towers.encoder(g, x, shards, prefix, vision)

@@ -234,7 +234,7 @@ class GraphWriter:
 
     # --- the whole ---------------------------------------------------------------------------
 
-    def takes(self, name: str, kind: int, shape: Sequence[str | int]) -> str:
+    def add_input(self, name: str, kind: int, shape: Sequence[str | int]) -> str:
         """Declare an input."""
         self._inputs.append(helper.make_tensor_value_info(name, kind, list(shape)))
         return name

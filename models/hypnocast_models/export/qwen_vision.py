@@ -28,7 +28,7 @@ def write_qwen_vision(
     g = GraphWriter(path, weights)
     patch = shards[f"{prefix}patch_embed.proj.weight"].reshape(wide, -1)
     tokens = high * across
-    x = g.cast(g.takes("pixel_values", FLOAT, ["pictures", tokens, patch.shape[1]]))
+    x = g.cast(g.add_input("pixel_values", FLOAT, ["pictures", tokens, patch.shape[1]]))
     x = g.node("Gather", x, g.constant(layout.order), axis=1)
     exact: Weights = "fp16" if weights == "fp16" else "fp32"
     x = g.linear(x, "patch_embed", patch, weights=exact)

@@ -73,7 +73,7 @@ class DrawnNights:
             out[rng.random(length) < 0.02] = -1
         return rows, by_lot(rng, count, nominal)
 
-    def take(self, rows: NDArray[np.int64], gains: FloatArray) -> tuple[Tensor, Tensor]:
+    def features(self, rows: NDArray[np.int64], gains: FloatArray) -> tuple[Tensor, Tensor]:
         """Give ink and power of pages at gains; a row of −1 is a black page."""
         there = rows >= 0
         unit = np.where(there, rows, 0) // self.variants

@@ -140,7 +140,7 @@ def judge(model: Any, material: DrawnNights, night: int, gain: float, band: int 
         blank = torch.zeros(PAGES_BEFORE, dtype=torch.long) - 1
         order = torch.cat([blank, torch.from_numpy(places)]).numpy()
         for start in range(0, len(order), step):
-            ink, power = material.take(order[start : start + step], np.full(1, gain))
+            ink, power = material.features(order[start : start + step], np.full(1, gain))
             bands = torch.full(ink.shape[:2], band)
             seen.append(look(model, off_page(ink, bands), power, bands))
         pictures = torch.cat(seen).unfold(0, PICTURES, 1).permute(0, 3, 1, 2)
@@ -165,7 +165,7 @@ def _loss(
 ) -> Tensor:
     generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
     rows, gains = diet.material.stretches(diet.nights, diet.batch, STRETCH, rng, plan.nominal)
-    ink, power = diet.material.take(rows.ravel(), np.repeat(gains, STRETCH))
+    ink, power = diet.material.features(rows.ravel(), np.repeat(gains, STRETCH))
     channels = ink.shape[1]
     if channels == 1:
         bands = torch.from_numpy(np.repeat(rng.choice(EEG_BANDS, diet.batch), STRETCH))[:, None]

@@ -39,7 +39,7 @@ class _Run:
     least: float = 1.0
     """The least sure page of the run."""
 
-    def take(self, event: StageEvent) -> Notice | None:
+    def add(self, event: StageEvent) -> Notice | None:
         """Count a page; the notice where it completes the run."""
         sure = event.confidence or 0.0
         if event.stage != self.rule.stage or sure < self.rule.confidence:
@@ -80,7 +80,7 @@ class StageRuns:
         """Begin without a run."""
         self._runs = [_Run(rule) for rule in self.rules]
 
-    def take(self, event: StageEvent) -> tuple[Notice, ...]:
+    def add(self, event: StageEvent) -> tuple[Notice, ...]:
         """Return the notices of the rules that this event meets."""
         session, epoch = self._at
         if event.revision == 0 or (event.session == session and event.epoch <= epoch):
@@ -88,13 +88,13 @@ class StageRuns:
         if (event.session, event.epoch) != (session, epoch + 1):
             self._runs = [_Run(rule) for rule in self.rules]
         self._at = (event.session, event.epoch)
-        met = (run.take(event) for run in self._runs)
+        met = (run.add(event) for run in self._runs)
         return tuple(notice for notice in met if notice is not None)
 
     def recall(self, events: Iterable[StageEvent]) -> None:
         """Follow the events of a night that goes on; their notices were published before."""
         for event in events:
-            self.take(event)
+            self.add(event)
 
 
 def mark_of(notice: Notice) -> NightMark:

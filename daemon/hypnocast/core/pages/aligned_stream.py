@@ -120,9 +120,9 @@ class AlignedStream:
             refused=self._mapper.refused,
         )
 
-    def take_decided(self) -> list[ClockSegment]:
+    def pop_decided(self) -> list[ClockSegment]:
         """Return the clock segments decided since the last call."""
-        return self._mapper.take_decided()
+        return self._mapper.pop_decided()
 
     def feed(self, chunk: Chunk) -> FloatArray:
         """Add a chunk; return the times of the samples stored."""

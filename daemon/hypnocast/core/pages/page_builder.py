@@ -253,7 +253,7 @@ class PageBuilder:
 
     def _stored(self, aligned: AlignedStream, times: FloatArray) -> None:
         """Note what a stream decided and stored; forget what no page will need."""
-        self._decided += aligned.take_decided()
+        self._decided += aligned.pop_decided()
         if not len(times):
             return
         if self._anchor is not None:

@@ -182,11 +182,11 @@ class Dejitter:
                 fit = state.line.level + state.line.slope * self._ramp
                 if (np.abs(row - fit) > state.limit).any():
                     break
-            state = self._take(state, row, mean, spread)
+            state = self._follow_block(state, row, mean, spread)
             states.append(state)
         return states
 
-    def _take(self, state: _State, row: FloatArray, mean: float, spread: float) -> _State:
+    def _follow_block(self, state: _State, row: FloatArray, mean: float, spread: float) -> _State:
         """Learn from one whole block: follow it, or, where it slipped for good, begin anew."""
         dt = self._length * self._interval
         line, wander, slips = state.line, state.wander, 0

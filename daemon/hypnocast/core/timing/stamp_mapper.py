@@ -103,7 +103,7 @@ class StampMapper:
         """How many samples wait for a clock reading: measure soon where this is not 0."""
         return len(self._waiting)
 
-    def take_decided(self) -> list[ClockSegment]:
+    def pop_decided(self) -> list[ClockSegment]:
         """Return the segments decided since the last call, for the tape."""
         decided, self._decided = self._decided, []
         return decided
@@ -150,7 +150,7 @@ class StampMapper:
         while len(self._waiting):
             if self._segment is None and not self._choose_first(patient=patient):
                 break
-            taken = self._take(patient=patient)
+            taken = self._map_segment(patient=patient)
             if not len(taken):
                 break
             parts.append(taken)
@@ -158,7 +158,7 @@ class StampMapper:
             return parts[0]
         return np.concatenate(parts) if parts else _NOTHING
 
-    def _take(self, *, patient: bool) -> FloatArray:
+    def _map_segment(self, *, patient: bool) -> FloatArray:
         """Map the samples before the next change of segment, then change."""
         segment = self._segment
         assert segment is not None  # noqa: S101 - chosen by the caller
@@ -170,10 +170,10 @@ class StampMapper:
                 return self._refuse(refuted)
             self._looks_set = True
             if self._resolve(patient=patient):
-                return self._take(patient=patient)
+                return self._map_segment(patient=patient)
         if stop == 0 and following is not None and at == 0:
             self._decide(following)
-            return self._take(patient=patient)
+            return self._map_segment(patient=patient)
         return self._map(segment, stamps, stop) if stop else _NOTHING
 
     def _map(self, segment: ClockSegment, stamps: FloatArray, stop: int) -> FloatArray:

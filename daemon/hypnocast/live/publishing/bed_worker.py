@@ -157,7 +157,7 @@ class BedWorker:
             case TracesSeen():
                 self._publisher.traces(item)
             case Glimpsed():
-                self._rolling.take(item)
+                self._rolling.add(item)
             case Changed() | Noted():
                 self._work.put_nowait(item)
 
@@ -237,11 +237,11 @@ class BedWorker:
         match item:
             case AskedPage():
                 await self._scorer.score(item)
-                self._beside.take(item.closed)
+                self._beside.add(item.closed)
                 await self._beside.caught_up()
             case Changed():
                 await self._change(item.change)
-                self._beside.take(item)
+                self._beside.add(item)
             case Noted():
                 await self._mark(item.session.id, item.at_utc, item.kind, item.text)
             case asyncio.Future():
@@ -274,7 +274,7 @@ class BedWorker:
 
     async def _emit(self, scored: StagedEvent) -> None:
         """Hand an event over, with the notices of the rules that it meets."""
-        await self._committer.emit(replace(scored, notices=self._runs.take(scored.event)))
+        await self._committer.emit(replace(scored, notices=self._runs.add(scored.event)))
 
     def _durable(self, scored: StagedEvent, committed: Committed) -> None:
         self._publisher.event(scored, committed)

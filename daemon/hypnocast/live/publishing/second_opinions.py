@@ -112,12 +112,12 @@ class SecondOpinions:
         ):
             self._show()
 
-    def take(self, item: ClosedPage | Changed) -> None:
+    def add(self, item: ClosedPage | Changed) -> None:
         """Hand a page, or what became of the session, to every pack."""
         if isinstance(item, Changed):
             self._begin(item.change.session)
         for beside in self._packs:
-            beside.stager.take(item)
+            beside.stager.add(item)
 
     async def caught_up(self) -> None:
         """Wait for every pack, where a recording is judged that can wait."""

@@ -72,7 +72,7 @@ class HealthReport:
                 "judging",
                 judge.judged + judge.failed + judge.rebuilt + judge.beats,
                 busy=judge.waiting > 0 or judge.busy_s > 0.0 or judge.hung,
-                deadline_s=max(may.judge, judge.may_take_s + may.turn),
+                deadline_s=max(may.judge, judge.allowed_s + may.turn),
             ),
             *(
                 Pulse(

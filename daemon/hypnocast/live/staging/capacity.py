@@ -75,7 +75,7 @@ class JudgeState:
     """Steps of the model that are done: differs from look to look while it works."""
     busy_s: float
     """How long the present batch has been running; 0 when idle."""
-    may_take_s: float
+    allowed_s: float
     """How long a step of the model may last, by what was measured."""
     hung: bool
     """Whether the model hangs and cannot be replaced yet."""

@@ -213,7 +213,7 @@ class Judge:
         began = self._began
         stager = self._stager
         pace = stager.pace if stager is not None else None
-        may_take_s = OPENING_S if self._building else 0.0
+        allowed_s = OPENING_S if self._building else 0.0
         return JudgeState(
             provider=stager.provider if stager is not None else "none",
             waiting=len(self._questions),
@@ -224,7 +224,7 @@ class Judge:
             shed=self._shed,
             beats=pace.beats if pace is not None else 0,
             busy_s=time.monotonic() - began if began is not None else 0.0,
-            may_take_s=pace.may_take_s if pace is not None else may_take_s,
+            allowed_s=pace.allowed_s if pace is not None else allowed_s,
             hung=self._hung_at is not None,
             degraded=(
                 *self._faults,
@@ -262,7 +262,7 @@ class Judge:
         if began is None or stager is None:
             return None
         silent_s = min(now - began, stager.pace.silent_s)
-        return silent_s if silent_s > max(self._stuck_after_s, stager.pace.may_take_s) else None
+        return silent_s if silent_s > max(self._stuck_after_s, stager.pace.allowed_s) else None
 
     def _leave_behind(self, now: float, silent_s: float) -> None:
         """Leave the thread of a hung model, and answer what it was asked."""
@@ -333,7 +333,7 @@ class Judge:
             more_may_come = self._wake.wait(GATHER_S if there else None)
         return False
 
-    def _take(
+    def _next_batch(
         self, generation: int, stager: Stager, loop: asyncio.AbstractEventLoop
     ) -> list[Question]:
         with self._wake:
@@ -350,14 +350,14 @@ class Judge:
             return []
 
     def _work(self, generation: int, stager: Stager, loop: asyncio.AbstractEventLoop) -> None:
-        while batch := self._take(generation, stager, loop):
+        while batch := self._next_batch(generation, stager, loop):
             began = time.monotonic()
             answers = self._answers(generation, stager, batch)
             failed = sum(not isinstance(answer, Opinion) for answer in answers)
             whole = not failed and batch[0].stage is None
             with self._wake:
                 if self._generation != generation:
-                    if not self._taken_up_again(stager):
+                    if not self._went_on(stager):
                         return
                     generation = self._generation
                 else:
@@ -383,7 +383,7 @@ class Judge:
 
         return [reasons_of(stager, first.look, first.stage, nobody_waits)]
 
-    def _taken_up_again(self, stager: Stager) -> bool:
+    def _went_on(self, stager: Stager) -> bool:
         """Go on with a model that came back; False where another has replaced it."""
         self._abandoned = max(0, self._abandoned - 1)
         if self._hung_at is None:

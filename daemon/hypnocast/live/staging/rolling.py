@@ -40,7 +40,7 @@ class RollingStager:
         self._counts = counts
         self._under_way: asyncio.Future[Opinion] | None = None
 
-    def take(self, glimpsed: Glimpsed) -> None:
+    def add(self, glimpsed: Glimpsed) -> None:
         """Ask about a window, unless the one before is still under way."""
         origin = self._scorer.origin
         if origin is None or origin.session != glimpsed.session.id:

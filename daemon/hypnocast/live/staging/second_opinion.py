@@ -108,7 +108,7 @@ class BesideStager:
         self.shed = 0
         """Pages left out."""
 
-    def take(self, item: ClosedPage | Changed) -> None:
+    def add(self, item: ClosedPage | Changed) -> None:
         """Queue a page, or what became of the session; never waits."""
         self._waiting.append(item.change if isinstance(item, Changed) else item)
         pages = [one for one in self._waiting if isinstance(one, ClosedPage)]

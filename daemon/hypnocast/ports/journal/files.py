@@ -42,7 +42,7 @@ class JournalFiles:
                 remedy="Name a directory on a disk that this user may write.",
             ) from error
         try:
-            self._take_lock()
+            self._acquire_lock()
             self._orphan = self._set_orphan_aside()
             self.descriptor = self._open_file()
             self._refuse_if_others_write(path)
@@ -67,7 +67,7 @@ class JournalFiles:
                 remedy=f"chmod go-w {path}",
             )
 
-    def _take_lock(self) -> None:
+    def _acquire_lock(self) -> None:
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

@@ -87,7 +87,7 @@ class Held:
         """Remember where it began."""
         self.started = dict(self.heads)
 
-    def take(self, batch: Batch, on_disk: dict[str, payloads.StageEvent]) -> Committed:
+    def hold(self, batch: Batch, on_disk: dict[str, payloads.StageEvent]) -> Committed:
         """Keep a batch.
 
         ``on_disk`` are those of its events that the file holds already, and the terminal events of

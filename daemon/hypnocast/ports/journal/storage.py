@@ -199,7 +199,7 @@ class JournalStorage:
         outcomes: list[Outcome] = []
         for batch in batches:
             try:
-                outcomes.append(self.held.take(batch, self._on_disk(batch)))
+                outcomes.append(self.held.hold(batch, self._on_disk(batch)))
             except JournalError as error:
                 outcomes.append(error)
             except REFUSALS as error:

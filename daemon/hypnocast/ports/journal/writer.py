@@ -149,7 +149,7 @@ class JournalWriter:
     def _write(self, jobs: Sequence[_Job], delivered: Sequence[tuple[str, int]]) -> None:
         began = time.monotonic()
         outcomes = self.storage.write([job.batch for job in jobs], delivered)
-        self.pace.took(time.monotonic() - began)
+        self.pace.note_sync(time.monotonic() - began)
         for job, outcome in zip(jobs, outcomes, strict=True):
             if isinstance(outcome, Committed):
                 job.future.set_result(outcome)

@@ -78,16 +78,16 @@ class ReaderThread:
     def _run(self, worker: Worker) -> None:
         while not worker.wait(self._every):
             worker.beat()
-            self._take_inbox()
+            self._read_inbox()
             for live in self._lives:
                 if self._poll(live):
                     self._wake()
             self.turns += 1
-        self._take_inbox()
+        self._read_inbox()
         for live in self._lives:
             self._poll(live)
 
-    def _take_inbox(self) -> None:
+    def _read_inbox(self) -> None:
         while True:
             try:
                 swap = self._inbox.get_nowait()

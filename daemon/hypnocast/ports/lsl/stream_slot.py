@@ -169,7 +169,7 @@ class StreamSlot:
         self._bury(bench, now)
         if self.opening is not None and self.opening.done.is_set():
             opening, self.opening = self.opening, None
-            self._take_in(opening, bench, now)
+            self._adopt(opening, bench, now)
         self._note_claims(fitting, contested)
         self._forget(announced, now)
         candidates = [
@@ -323,7 +323,7 @@ class StreamSlot:
         self.live = None
         bench.reader.drop(live)
 
-    def _take_in(self, opening: Opening, bench: SlotShared, now: float) -> None:
+    def _adopt(self, opening: Opening, bench: SlotShared, now: float) -> None:
         described, inlet = opening.described, opening.inlet
         if described is None or inlet is None:
             what = opening.error or StreamError("could not be opened")

@@ -64,7 +64,7 @@ class CommandInbox:
         self.ignored: dict[str, int] = {}
         """Why commands were not looked at → how many."""
 
-    def take(self, bed: str, payload: bytes, *, retained: bool) -> None:
+    def receive(self, bed: str, payload: bytes, *, retained: bool) -> None:
         """Look at a message on a command topic; never blocks, never raises."""
         if retained:
             # Whoever retains a command would have it obeyed again at every reconnection.

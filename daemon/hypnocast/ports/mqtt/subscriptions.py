@@ -54,7 +54,7 @@ class Subscriptions:
                 if message.payload == b"online":
                     self._states.repeat(HOME_ASSISTANT_ROOT)
             elif topic in self._beds:
-                self._inbox.take(self._beds[topic], message.payload, retained=message.retain)
+                self._inbox.receive(self._beds[topic], message.payload, retained=message.retain)
 
     async def _subscribe(self, client: Client) -> None:
         self._more.clear()

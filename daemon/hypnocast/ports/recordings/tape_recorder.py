@@ -312,7 +312,7 @@ class TapeRecorder:
         began = time.monotonic()
         try:
             self._sync(number, path)
-            self._pace.took(time.monotonic() - began)
+            self._pace.note_sync(time.monotonic() - began)
         except OSError as error:
             with self._lock:
                 if bed_tape.tape is tape:
