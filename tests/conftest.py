@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import os
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import pytest
@@ -38,6 +40,24 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> LoadSco
 
     config.option.loadscopereorder = False
     return ByScope(config, log)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def what_a_file_leaves_open_is_found_in_it() -> Iterator[None]:
+    """Let the garbage collector find unclosed sockets and files in the file that left them.
+
+    Otherwise it finds them while a later test runs, which is then blamed. What lives on beyond a
+    file is looked at once only: it is modules and caches, and going through them takes a second.
+    """
+    yield
+    gc.collect()
+    gc.freeze()
+
+
+def pytest_collection_finish() -> None:
+    """Look through all that was loaded for the last time."""
+    gc.collect()
+    gc.freeze()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -58,7 +58,7 @@ def demo(tmp_path_factory: pytest.TempPathFactory, pack: Path) -> Iterator[Watch
         try:
             running.wait_for(lambda: "page 2" in running.output, "the third page")
             kept = kept_by_broker(port, v5=False)
-            code = running.process.wait(60.0)
+            code = running.process.wait(DEADLINE_S)
         finally:
             listener.close()
         events = {bed: listener.json_of(f"hypnocast/demo/bed/{bed}/events") for bed in BEDS}

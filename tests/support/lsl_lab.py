@@ -198,12 +198,12 @@ class Collector:
         ]
         return np.concatenate(parts).astype(np.int64) if parts else np.empty(0, np.int64)
 
-    def wait(self, ready: Callable[[], bool], what: str, timeout_s: float = 60.0) -> None:
+    def wait(self, ready: Callable[[], bool], what: str, timeout_s: float = 120.0) -> None:
         """Wait until something is so, or fail."""
         wait_until(ready, what, timeout_s)
 
 
-def wait_until(ready: Callable[[], bool], what: str, timeout_s: float = 60.0) -> None:
+def wait_until(ready: Callable[[], bool], what: str, timeout_s: float = 120.0) -> None:
     """Wait for a condition; fail where it does not come true in time."""
     deadline = time.monotonic() + timeout_s
     while not ready():

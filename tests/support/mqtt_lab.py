@@ -24,7 +24,7 @@ from hypnocast.ports.mqtt.link import Connected, MqttLink
 from hypnocast.ports.mqtt.settings import BrokerSettings
 
 TOPICS = Topics("lab")
-DEADLINE_S = 60.0
+DEADLINE_S = 120.0
 
 
 async def until(true: Callable[[], object], what: str = "", deadline_s: float = DEADLINE_S) -> None:
