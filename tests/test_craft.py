@@ -140,6 +140,15 @@ def test_a_module_has_a_size_that_can_be_read() -> None:
     assert len(short) < 10, short
 
 
+def test_the_journey_of_one_sample_is_as_short_as_the_map_says() -> None:
+    text = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    rows = [line for line in text.splitlines() if re.match(r"\| \d+ ", line)]
+    way = [name for row in rows for name in re.findall(r"`([\w/]+\.py)`", row)]
+    assert len(set(way)) == len(way) <= 30
+    assert f"That is {len(way)} modules" in text
+    assert [name for name in way if not (ROOT / "daemon" / "hypnocast" / name).is_file()] == []
+
+
 def _name_of(path: Path) -> str:
     for root in (ROOT / "daemon", ROOT / "models"):
         if path.is_relative_to(root):

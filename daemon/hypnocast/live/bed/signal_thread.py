@@ -28,13 +28,13 @@ MAX_UNDER_WAY = 48
 """Pages that a recorded source may be ahead of the journal."""
 
 EVERY_BED_S = 0.05
-"""Beds at which nothing comes are looked at so often, not whenever something comes elsewhere."""
+"""How often a bed at which nothing comes is looked at."""
 
 DEADLINE_S = 20.0
 """Live, the loop turns many times a second."""
 
 EVERY_BED_TICKS = 8
-"""And after so many ticks, however little time has passed."""
+"""And at the latest after so many ticks."""
 
 
 class SignalThread:
@@ -57,9 +57,9 @@ class SignalThread:
         self._worker: Worker | None = None
         self._ended: Future[None] = Future()
         self._moved: dict[str, BedPipeline] = {}
-        """Beds that something came to, or was done at, since the last tick."""
+        """Beds with an arrival or a command since the last tick."""
         self._all_at = float("-inf")
-        """When time is next let pass at every bed, on the source's clock."""
+        """When the next tick of every bed is due, on the source's clock."""
         self._ticks = 0
         self.beats = 0
         """Counts turns of the loop: a thread that hangs does not count."""
