@@ -19,6 +19,8 @@ from typing import Any
 import pytest
 from jsonschema import Draft202012Validator
 
+from hypnocast.live.service.demo import AWAKE_PAGES
+from hypnocast.simulate.night import SimulatedNight
 from support.brokers import free_port
 from support.daemons import DEADLINE_S, Daemon, command, daemon, environment
 from support.mqtt_lab import Listener, kept_by_broker
@@ -92,7 +94,7 @@ def test_events_are_valid_and_say_that_they_are_simulated(demo: Watched) -> None
 
 def test_a_late_subscriber_finds_the_ward_as_it_is(demo: Watched) -> None:
     for bed in BEDS:
-        for word in ("status", "stage", "night"):
+        for word in ("status", "stage", "night", "beside"):
             message = json.loads(demo.kept[f"hypnocast/demo/bed/{bed}/{word}"])
             assert _valid(message, word) == []
         assert demo.kept[f"hypnocast/demo/bed/{bed}/page"].startswith(b"\x89PNG")
@@ -105,6 +107,19 @@ def test_a_late_subscriber_finds_the_ward_as_it_is(demo: Watched) -> None:
         assert len(night["stages"]) >= 2
     assert _valid(json.loads(demo.kept["hypnocast/demo/daemon/demo/state"]), "daemon") == []
     assert demo.kept["hypnocast/demo/daemon/demo/available"] == b"online"
+
+
+@pytest.mark.parametrize("bed", BEDS)
+def test_the_simulators_stage_stands_beside_the_packs(demo: Watched, bed: str) -> None:
+    """What was simulated is published, printed with each page, and counted at the end."""
+    number = BEDS.index(bed)
+    night = SimulatedNight(1 * 1009 + number, pages=PAGES + AWAKE_PAGES)
+    (simulator,) = json.loads(demo.kept[f"hypnocast/demo/bed/{bed}/beside"])["packs"]
+    meant = [stage.value for stage in night.stages[AWAKE_PAGES:]]
+    assert simulator["stages"] == meant[: len(simulator["stages"])]
+    lines = [line for line in demo.daemon.printed.splitlines() if f" {bed} " in line]
+    assert [line.split(" simulated ")[1].split()[0] for line in lines] == meant
+    assert "The pack called simulated pages what they were meant to be: " in demo.daemon.printed
 
 
 def test_it_ends_by_itself_and_leaves_nothing_behind(demo: Watched) -> None:

@@ -8,6 +8,7 @@ import dataclasses
 import signal
 import sys
 import threading
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -19,7 +20,7 @@ from hypnocast.errors import ConfigError
 if TYPE_CHECKING:
     from hypnocast.config.tables import Config
     from hypnocast.core.types import StreamHeader
-    from hypnocast.core.wire.payloads import StageEvent
+    from hypnocast.core.wire.payloads import StageEvent, StageName
     from hypnocast.live.service.demo import DemoAddress
 
 Beds = Annotated[int, typer.Option(min=1, max=512, help="How many beds.")]
@@ -30,13 +31,34 @@ OtherSite = Annotated[str | None, typer.Option("--site", help="Another site's id
 Seed = Annotated[int, typer.Option(min=0, help="The same seed gives the same nights.")]
 
 
-class EventLines:
-    """Prints one line for every terminal event."""
+class DemoLines:
+    """Prints one line for every page of the demo, and how often the pack was right at its end."""
 
-    def event(self, event: StageEvent) -> None:
-        """Print it, if it is terminal."""
-        if event.status != "provisional":
-            print_line(event_line(event))
+    def __init__(self) -> None:
+        """Begin with no page."""
+        self._pages: Counter[str] = Counter()
+        self._right: Counter[str] = Counter()
+
+    def page(self, event: StageEvent, simulated: StageName) -> None:
+        """Print a terminal event beside the stage that was simulated."""
+        if event.stage is not None:
+            for what in (event.bed, simulated):
+                self._pages[what] += 1
+                self._right[what] += event.stage == simulated
+        pages, right = self._pages[event.bed], self._right[event.bed]
+        print_line(f"{event_line(event)}  simulated {simulated:<3} {right} of {pages} alike")
+
+    def end(self) -> None:
+        """Print how often the pack called a stage what the simulator meant."""
+        found = [
+            f"{stage} {self._right[stage]} of {self._pages[stage]}"
+            for stage in ("W", "N1", "N2", "N3", "R")
+            if self._pages[stage]
+        ]
+        if found:
+            print_line(
+                f"The pack called simulated pages what they were meant to be: {', '.join(found)}."
+            )
 
 
 def event_line(event: StageEvent) -> str:
@@ -95,6 +117,7 @@ def demo(
         **({} if pack is None else {"pack": pack}),
     )
     lines = headless or not sys.stdout.isatty()
+    printed = DemoLines()
 
     def started(address: DemoAddress) -> None:
         print_line(
@@ -118,10 +141,11 @@ def demo(
             )
         await run_demo(
             settings,
-            watchers=(EventLines(),) if lines else (),
+            on_page=printed.page if lines else None,
             started=started,
             view=None if lines else view,
         )
+        printed.end()
 
     asyncio.run(show())
 

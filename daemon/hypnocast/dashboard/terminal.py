@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from rich.box import SIMPLE_HEAD
@@ -16,7 +17,7 @@ from hypnocast.core.plain_text import plain
 from hypnocast.core.types import PAGE_S
 from hypnocast.dashboard.feed import BrokerLink, Feed, ended
 from hypnocast.dashboard.view import Card, Level, Point, card, fold
-from hypnocast.dashboard.ward import Incoming, WardView, seconds
+from hypnocast.dashboard.ward import BedView, Incoming, WardView, seconds
 from hypnocast.errors import BrokerError
 from hypnocast.ports.mqtt.settings import BrokerSettings
 
@@ -104,9 +105,31 @@ def ward_view(
     if len(sources) == 1 and (unreal := _UNREAL.get(next(iter(sources)))) is not None:
         parts.append(Text(f" {unreal}: no person now. ", "italic #5fb0ee"))
     parts.append(_Fitted(ward, now))
+    parts += [Text(line) for bed in ward.beds.values() for line in _second_opinions(bed)]
     parts += [Text(line) for line in below]
     parts.append(Text("Research use only: no diagnosis, no alarm function.", "dim"))
     return Group(*parts)
+
+
+def _second_opinions(bed: BedView) -> Iterator[str]:
+    """Return a line for each pack beside: its newest stage, and how often both gave the same."""
+    night, told = bed.night, bed.beside
+    if night is None or told is None or told.session != night.session:
+        return
+    for pack in told.packs:
+        deep = [
+            ours == theirs
+            for ours, theirs in zip(night.stages, pack.stages, strict=False)
+            if theirs == "N3" and ours is not None
+        ]
+        parts = [
+            f"{plain(bed.name)}  {plain(pack.pack)}: {pack.stage or 'no stage'}",
+            f"{pack.compared - len(pack.parted)} of {pack.compared} pages alike"
+            + ("" if pack.kappa is None else f", κ {pack.kappa:.2f}"),
+        ]
+        if deep:
+            parts.append(f"N3 {sum(deep)} of {len(deep)}")
+        yield " · ".join(parts)
 
 
 @dataclass(frozen=True, slots=True)

@@ -236,6 +236,52 @@ def small_pool(
     print_line(f"{made.manifest.name} {made.manifest.version} {made.digest}")
 
 
+@small.command("pretrained")
+def small_pretrained(
+    data: Data,
+    *,
+    cache: Cache = Path("cache"),
+    runs: Runs = Path("runs"),
+    fold: Annotated[list[int] | None, typer.Option(help="Only these folds.")] = None,
+    steps: Annotated[int, typer.Option(min=10, help="Steps of every model.")] = 300,
+    threads: Annotated[int, typer.Option(help="CPU threads.")] = 1,
+) -> None:
+    """Compare towers that know everyday pictures with random ones; goes on where it stopped."""
+    import torch
+
+    from hypnocast.core.pictures.recipe import builtin
+    from hypnocast_models.data import open_recordings
+    from hypnocast_models.data.pages import fill_cache
+    from hypnocast_models.small import pretrained, regimen
+    from hypnocast_models.small.ship import RECIPE
+    from hypnocast_models.small.sources import FOLDS, SLEEP_EDF
+
+    torch.set_num_threads(threads)
+    folder = cache / "pretrained"
+    nights = open_recordings(data / SLEEP_EDF)
+    with progress_bars() as progress:
+        bar = progress.add_task("pages", total=sum(len(night.stages) for night in nights))
+        fill_cache(
+            nights,
+            pretrained.PAGES,
+            builtin(RECIPE),
+            folder,
+            seed=regimen.SEED,
+            advance=partial(progress.advance, bar),
+        )
+        bar = progress.add_task("training", total=steps)
+
+        def advance(arm: pretrained.Arm, fold: int, step: int, loss: float) -> None:
+            text = f"{arm.structure} {arm.eye}, fold {fold}, loss {loss:.2f}"
+            progress.update(bar, completed=step, description=text)
+
+        folds = list(range(FOLDS)) if fold is None else fold
+        trial = pretrained.Trial(pretrained.open_pages(folder), runs / "pretrained", steps)
+        found = pretrained.run_trial(trial, folds, advance)
+    for name, arm in found["arms"].items():
+        print_line(f"{name}: κ {arm['kappa']}, minus the small tower {arm['minus_small_tower']}")
+
+
 @small.command("montages")
 def small_montages(
     pack: Annotated[Path, typer.Argument(help="Folder of the pack.")],

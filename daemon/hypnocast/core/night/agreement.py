@@ -71,3 +71,12 @@ def compare(ours: Sequence[StageName | None], theirs: Sequence[StageName | None]
         elif our is not None:
             not_theirs += 1
     return Agreement(tuple(map(tuple, counts)), not_ours, not_theirs)
+
+
+def parted(ours: Sequence[StageName | None], theirs: Sequence[StageName | None]) -> tuple[int, ...]:
+    """Return the epochs that both have staged, each differently."""
+    return tuple(
+        epoch
+        for epoch, (one, other) in enumerate(zip(ours, theirs, strict=False))
+        if one is not None and other is not None and one != other
+    )

@@ -36,7 +36,9 @@ function words(pack, night) {
   const newest = pack.epoch === null ? "" : ` · ${at(pack.epoch)} ${pack.stage ? STAGE_WORDS[pack.stage] : "no stage"}${pack.review ? ", parts" : ""}`;
   const kappa = pack.kappa === null ? "" : `, κ ${pack.kappa.toFixed(2)}`;
   const shed = pack.shed ? ` · ${pack.shed} pages left out` : "";
-  return `Second opinion: ${pack.pack}${newest} · ${pack.compared} pages compared, ${pack.parted.length} part${kappa}${shed}`;
+  // The demo's simulator has no digest: what it played is no opinion of a model.
+  const who = pack.digest ? `Second opinion: ${pack.pack}` : `Played by the ${pack.pack}`;
+  return `${who}${newest} · ${pack.compared} pages compared, ${pack.parted.length} part${kappa}${shed}`;
 }
 
 function svg(name, attributes) {

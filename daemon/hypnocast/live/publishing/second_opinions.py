@@ -10,7 +10,7 @@ from typing import Protocol
 
 import numpy as np
 
-from hypnocast.core.night.agreement import compare
+from hypnocast.core.night.agreement import compare, parted
 from hypnocast.core.night.session import Session
 from hypnocast.core.timing.utc import instant
 from hypnocast.core.types import STAGES, FloatArray
@@ -193,11 +193,7 @@ class SecondOpinions:
 def _opinion(beside: _Beside, terminal: Sequence[StageName | None]) -> payloads.SecondOpinion:
     newest, pack = beside.newest, beside.stager.pack
     found = compare(terminal, beside.stages)
-    parted = tuple(
-        epoch
-        for epoch, (one, other) in enumerate(zip(terminal, beside.stages, strict=False))
-        if one is not None and other is not None and one != other
-    )
+    differing = parted(terminal, beside.stages)
     chances = None if newest is None else newest.probabilities
     return payloads.SecondOpinion(
         pack=pack.name,
@@ -207,9 +203,9 @@ def _opinion(beside: _Beside, terminal: Sequence[StageName | None]) -> payloads.
         stage=None if newest is None else newest.stage,
         reason=None if newest is None else newest.reason,
         probabilities=None if chances is None else probabilities_of(chances),
-        review=newest is not None and newest.epoch in parted,
+        review=newest is not None and newest.epoch in differing,
         stages=tuple(beside.stages),
-        parted=parted,
+        parted=differing,
         compared=found.pages,
         kappa=None if found.kappa is None else round(found.kappa, 4),
         shed=beside.stager.shed,

@@ -19,7 +19,8 @@ from hypnocast.live.bed.sources import RecordedSource
 from hypnocast.live.explaining.past_pages import PastPages, depth_of
 from hypnocast.live.explaining.picture_store import PAGES, PictureStore
 from hypnocast.live.service.build import JOURNAL, boot_id, make_parts, open_pack, pipeline_maker
-from hypnocast.live.service.ward import Ward, WardParts, Watcher
+from hypnocast.live.service.demo_truth import DemoTruth, OnPage
+from hypnocast.live.service.ward import Ward, WardParts
 from hypnocast.ports.journal.journal import Journal
 from hypnocast.ports.mqtt.embedded_broker import embedded_broker
 from hypnocast.ports.mqtt.settings import BrokerSettings
@@ -75,11 +76,14 @@ def paced(
 async def run_demo(
     settings: DemoSettings,
     *,
-    watchers: tuple[Watcher, ...] = (),
+    on_page: OnPage | None = None,
     started: Callable[[DemoAddress], None],
     view: Callable[[DemoAddress], asyncio.Task[None]] | None = None,
 ) -> None:
-    """Run until every bed has its pages, or cancelled."""
+    """Run until every bed has its pages, or cancelled.
+
+    ``on_page`` gets every terminal event with the simulator's stage of its page.
+    """
     config = Config(pack=PackTable(name=settings.pack))
     pack = open_pack(config)
     sim = SimulatedSource(
@@ -89,11 +93,9 @@ async def run_demo(
         skip_pages=AWAKE_PAGES,
         truth=False,
     )
-    source = RecordedSource(
-        paced(iter(sim), settings.speed),
-        UtcAnchor(sim.clock_start, time.time()),
-        "simulated",
-    )
+    clock = UtcAnchor(sim.clock_start, time.time())
+    source = RecordedSource(paced(iter(sim), settings.speed), clock, "simulated")
+    truth = DemoTruth(sim, clock, on_page)
     async with contextlib.AsyncExitStack() as stack:
         folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="hypnocast-demo-"))
         broker = await stack.enter_async_context(embedded_broker(settings.port))
@@ -114,10 +116,11 @@ async def run_demo(
                     config, pack, source, site=SITE, boot_id=boot_id(), auto=True
                 ),
                 show_pages=True,
-                watchers=watchers,
+                watchers=(truth,),
                 past=PastPages(picture_store, parts.judge, journal, pack, depth=depth_of(config)),
             )
         )
+        truth.shown = ward.publishers.__getitem__
         address = DemoAddress(broker, topics.prefix, None)
         serving = asyncio.create_task(ward.run(), name="ward")
         try:
