@@ -117,9 +117,9 @@ def test_the_simulators_stage_stands_beside_the_packs(demo: Watched, bed: str) -
     (simulator,) = json.loads(demo.kept[f"hypnocast/demo/bed/{bed}/beside"])["packs"]
     meant = [stage.value for stage in night.stages[AWAKE_PAGES:]]
     assert simulator["stages"] == meant[: len(simulator["stages"])]
-    lines = [line for line in demo.daemon.printed.splitlines() if f" {bed} " in line]
+    lines = [line for line in demo.daemon.output.splitlines() if f" {bed} " in line]
     assert [line.split(" simulated ")[1].split()[0] for line in lines] == meant
-    assert "The pack called simulated pages what they were meant to be: " in demo.daemon.printed
+    assert "The pack called simulated pages what they were meant to be: " in demo.daemon.output
 
 
 def test_it_ends_by_itself_and_leaves_nothing_behind(demo: Watched) -> None:
