@@ -188,7 +188,7 @@ def _loss(
 ) -> Tensor:
     generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
     rows, gains = nights.stretches(mine, STRETCHES, STRETCH, rng)
-    ink, power = nights.take(rows.ravel(), np.repeat(gains, STRETCH))
+    ink, power = nights.features(rows.ravel(), np.repeat(gains, STRETCH))
     bands = torch.from_numpy(np.repeat(rng.choice(EEG_BANDS, STRETCHES), STRETCH))[:, None]
     power = colour(power, STRETCH, 1.0, generator)
     logits = model.logits(model.features(off_page(ink, bands), power, bands), STRETCH)
@@ -207,7 +207,7 @@ def _judge(model: Any, nights: DrawnNights, night: int) -> FloatArray:
     with torch.inference_mode():
         seen = []
         for start in range(0, len(order), 128):
-            ink, power = nights.take(order[start : start + 128], np.ones(1))
+            ink, power = nights.features(order[start : start + 128], np.ones(1))
             bands = torch.ones(ink.shape[:2], dtype=torch.long)
             seen.append(model.features(off_page(ink, bands), power, bands))
         features = torch.cat(seen)
