@@ -271,12 +271,14 @@ def small_pretrained(
         )
         bar = progress.add_task("training", total=steps)
 
-        def advance(arm: pretrained.Arm, fold: int, step: int, loss: float) -> None:
+        def advance(arm: pretrained.PretrainedArm, fold: int, step: int, loss: float) -> None:
             text = f"{arm.structure} {arm.eye}, fold {fold}, loss {loss:.2f}"
             progress.update(bar, completed=step, description=text)
 
         folds = list(range(FOLDS)) if fold is None else fold
-        trial = pretrained.Trial(pretrained.open_pages(folder), runs / "pretrained", steps)
+        trial = pretrained.PretrainedTrial(
+            pretrained.open_pages(folder), runs / "pretrained", steps
+        )
         found = pretrained.run_trial(trial, folds, advance)
     for name, arm in found["arms"].items():
         print_line(f"{name}: κ {arm['kappa']}, minus the small tower {arm['minus_small_tower']}")

@@ -41,7 +41,7 @@ NEW_RATE, PRETRAINED_RATE = 1e-3, 2e-4
 
 
 @dataclass(frozen=True, slots=True)
-class Arm:
+class PretrainedArm:
     """One of the models compared."""
 
     name: str
@@ -52,23 +52,23 @@ class Arm:
 
 
 ARMS = (
-    Arm("LLaVA structure, ImageNet tower", "llava", "imagenet"),
-    Arm("LLaVA structure, the same tower from random weights", "llava", "random"),
-    Arm("CLIP structure, ImageNet tower and MiniLM", "clip", "imagenet"),
-    Arm("CLIP structure, both from random weights", "clip", "random"),
-    Arm("LLaVA structure, the small pack's tower", "llava", "small"),
+    PretrainedArm("LLaVA structure, ImageNet tower", "llava", "imagenet"),
+    PretrainedArm("LLaVA structure, the same tower from random weights", "llava", "random"),
+    PretrainedArm("CLIP structure, ImageNet tower and MiniLM", "clip", "imagenet"),
+    PretrainedArm("CLIP structure, both from random weights", "clip", "random"),
+    PretrainedArm("LLaVA structure, the small pack's tower", "llava", "small"),
 )
 
 
 @dataclass(frozen=True, eq=False)
-class Trial:
+class PretrainedTrial:
     """What all arms share."""
 
     nights: DrawnNights
     runs: Path
     steps: int
 
-    def folder(self, arm: Arm, fold: int) -> Path:
+    def folder(self, arm: PretrainedArm, fold: int) -> Path:
         """Where the run of an arm lies."""
         return self.runs / f"{arm.structure}-{arm.eye}" / f"fold{fold}"
 
@@ -79,7 +79,9 @@ def open_pages(cache: Path) -> DrawnNights:
     return DrawnNights(PAGES.name, pages, PAGES.variants)
 
 
-def train_arm(trial: Trial, arm: Arm, fold: int, advance: Callable[[int, float], None]) -> None:
+def train_arm(
+    trial: PretrainedTrial, arm: PretrainedArm, fold: int, advance: Callable[[int, float], None]
+) -> None:
     """Train one model without one fold and keep its opinions of that fold; once."""
     nights, steps, folder = trial.nights, trial.steps, trial.folder(arm, fold)
     if (folder / "said.npz").exists():
@@ -118,7 +120,7 @@ def train_arm(trial: Trial, arm: Arm, fold: int, advance: Callable[[int, float],
     (folder / "checkpoint.pt").unlink(missing_ok=True)
 
 
-def summarise(trial: Trial) -> dict[str, Any]:
+def summarise(trial: PretrainedTrial) -> dict[str, Any]:
     """Give κ of every arm over the folds that all arms have judged, and their differences."""
     folds = [
         fold
@@ -150,7 +152,9 @@ def summarise(trial: Trial) -> dict[str, Any]:
 
 
 def run_trial(
-    trial: Trial, folds: list[int], advance: Callable[[Arm, int, int, float], None]
+    trial: PretrainedTrial,
+    folds: list[int],
+    advance: Callable[[PretrainedArm, int, int, float], None],
 ) -> dict[str, Any]:
     """Train and judge every arm on some folds; a finished arm is not trained again."""
     for fold in folds:
@@ -166,7 +170,7 @@ def run_trial(
     return result
 
 
-def _groups(model: nn.Module, arm: Arm) -> list[dict[str, Any]]:
+def _groups(model: nn.Module, arm: PretrainedArm) -> list[dict[str, Any]]:
     known = {
         id(p)
         for name in ("tower", "text")
@@ -228,7 +232,7 @@ def _judge(model: Any, nights: DrawnNights, night: int) -> FloatArray:
     return out
 
 
-def _scored(trial: Trial, arm: Arm, folds: list[int]) -> list[ScoredPages]:
+def _scored(trial: PretrainedTrial, arm: PretrainedArm, folds: list[int]) -> list[ScoredPages]:
     nights, out = trial.nights, []
     for fold in folds:
         with np.load(trial.folder(arm, fold) / "said.npz") as said:
