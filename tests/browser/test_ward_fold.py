@@ -171,11 +171,11 @@ def test_the_terminal_shows_how_often_a_pack_beside_gives_the_same_stage(
     scenes: dict[str, Scene],
 ) -> None:
     scene = scenes["1"]
-    told_of = absorb(of(scene), Incoming("bed/1/beside", encode(scene.beside()), True, NOW))
+    with_beside = absorb(of(scene), Incoming("bed/1/beside", encode(scene.beside()), True, NOW))
     (opinion,) = scene.beside().packs
     alike = opinion.compared - len(opinion.parted)
     assert opinion.pack not in text_of(of(scene))
-    assert f"{alike} of {opinion.compared} pages alike" in text_of(told_of)
+    assert f"{alike} of {opinion.compared} pages alike" in text_of(with_beside)
 
 
 async def test_watch_needs_nothing_but_the_broker(

@@ -245,7 +245,7 @@ def _ask_both(questions: Questions, epoch: int, until_: float) -> None:
 
 
 def _batches(questions: Questions, pace: Pace) -> list[tuple[list[int], list[int]]]:
-    """Judge all that waits, as long as the pace says; return the pages judged and given up."""
+    """Judge all that waits, as long as the pace allows; return the pages judged and given up."""
     now, done = 0.0, []
     while len(questions):
         batch, given_up = questions.batch(now, pace)

@@ -1,4 +1,4 @@
-"""Figures count what they are said to count."""
+"""Figures count what their names promise."""
 
 from __future__ import annotations
 

@@ -2,7 +2,7 @@
 
 The whole link runs: connector, outbox, retained states, commands. The network, the broker and the
 disk are the history's: the broker answers late, refuses a message, swallows everything, cuts the
-connection with or without having taken what was under way, is away, knows MQTT 3.1.1 only, lets
+connection with or without having processed what was under way, is away, knows MQTT 3.1.1 only, lets
 another client take the daemon's place; the journal cannot be read for a while. Time is the event
 loop's own and goes on to the next thing at once. ``HYPNOCAST_HISTORIES=5000`` runs so many.
 """
@@ -244,7 +244,7 @@ class LinkHistories(RuleBasedStateMachine):
     @precondition(lambda self: self.client is not None and self.client.under_way)
     @rule(count=st.integers(1, 25))
     def answer(self, count: int) -> None:
-        """Take messages and say so, in their order, as a broker must."""
+        """Accept messages and acknowledge them, in their order, as a broker must."""
 
         async def answer() -> None:
             client = self.client

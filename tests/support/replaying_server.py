@@ -1,4 +1,4 @@
-"""A TCP server that says to each who connects what it was given, as gear's own servers do."""
+"""A TCP server that sends to each who connects what it was given, as gear's own servers do."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class ReplayingServer:
     """Serves one connection after the other, and closes each when its script is over."""
 
     def __init__(self, script: Script, *, greeting: bytes = b"") -> None:
-        """Take the script, and what a client must say first."""
+        """Keep the script, and what a client must send first."""
         self._script = script
         self._greeting = greeting
         self._socket = socket.create_server(("127.0.0.1", 0))
@@ -36,10 +36,10 @@ class ReplayingServer:
             with connection, contextlib.suppress(OSError):
                 if self._over.is_set():
                     return
-                heard = b""
-                while len(heard) < len(self._greeting):
-                    heard += connection.recv(64)
-                assert heard == self._greeting
+                received = b""
+                while len(received) < len(self._greeting):
+                    received += connection.recv(64)
+                assert received == self._greeting
                 self.served += 1
                 for pause, piece in self._script(self.served):
                     if self._over.wait(pause):

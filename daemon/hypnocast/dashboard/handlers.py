@@ -58,7 +58,7 @@ class Handlers:
     """The handlers of the ward page, around one hub."""
 
     def __init__(self, settings: DashboardSettings, supervisor: Supervisor) -> None:
-        """Take the settings, and who watches; a wrong login file is refused here."""
+        """Read the settings, and keep who watches; a wrong login file is refused here."""
         self.settings = settings
         self.hub = Hub(settings, supervisor)
         logins = load_logins(Path(settings.users_file)) if settings.users_file else None

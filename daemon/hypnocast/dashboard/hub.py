@@ -80,7 +80,7 @@ class Hub:
     """Folds the feed into a ward and notifies every viewer of what changed."""
 
     def __init__(self, settings: DashboardSettings, supervisor: Supervisor) -> None:
-        """Take the settings, and who watches; nothing is connected before :meth:`start`."""
+        """Keep the settings, and who watches; nothing is connected before :meth:`start`."""
         self._supervisor = supervisor
         self.ward = WardView()
         self.feed = Feed(

@@ -98,7 +98,7 @@ async def serve(
 
 
 async def _sweep(door: Door, worker: Worker) -> None:
-    """Close what was opened and says nothing, whether or not anybody else comes."""
+    """Close what was opened and sends nothing, whether or not anybody else comes."""
     while True:
         worker.beat()
         await asyncio.sleep(SWEEP_S)

@@ -1,4 +1,4 @@
-"""Files and folders whose names survive a power cut, and how long the disk takes over it.
+"""Files and folders whose names survive a power cut, and whether the disk is slow over it.
 
 A file that was synced can still be gone after a power cut: its name lies in its folder, and the
 folder has to be synced too.
@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Final
 
 SLOW_SYNC_S: Final = 1.0
-"""A disk that is well takes some hundredths of a second."""
+"""A disk that is well needs some hundredths of a second."""
 
 SHOWN_S: Final = 15.0
 """So long a slow sync is reported."""

@@ -1,4 +1,4 @@
-"""Where every thread of this process is just now, for the log, when one of them stands still."""
+"""Where every thread of this process is just now, for the log, when one of them hangs."""
 
 from __future__ import annotations
 

@@ -53,6 +53,6 @@ class GivesReasons(Protocol):
     def reasons(self, look: Look, stage: Stage, go_on: Callable[[], bool]) -> Opinion:
         """Give the opinion on a look with the reasons for a stage.
 
-        ``go_on`` is asked before each word: once it says no, :class:`TooLateError` is raised.
+        ``go_on`` is asked before each word: once it is False, :class:`TooLateError` is raised.
         """
         ...

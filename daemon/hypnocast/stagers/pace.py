@@ -16,7 +16,7 @@ NOTICED_S = 1.0
 """Nobody notices whether a quicker model judges one by one."""
 
 WORTH_A_BATCH = 0.9
-"""A page in a batch has to take less than this much of what it takes alone."""
+"""A page in a batch must need less than this share of its time alone."""
 
 OPENING_S = 900.0
 """A model may need so long to open and warm up: gigabytes from a slow disk, on a busy machine."""
@@ -84,7 +84,7 @@ class Pace:
 
     @property
     def gains_by_batches(self) -> bool:
-        """Whether pages judged together take less than one after the other, as far as is known.
+        """Whether pages judged together are quicker than one after the other, as far as is known.
 
         Where they do not, each page gets its stage as soon as it can.
         """

@@ -51,8 +51,8 @@ class Arm(Struct, frozen=True, forbid_unknown_fields=True):
     context: Annotated[int, Meta(ge=0, le=8)] = 0
     """Pages before, shown along."""
     pack: str = ""
-    """Folder of the pack, below the folder of packs given on the command line; ``{fold}`` stands
-    for the fold whose subjects it has not seen."""
+    """Folder of the pack, below the folder of packs given on the command line; ``{fold}`` is
+    replaced by the fold whose subjects it has not seen."""
 
 
 class Corruption(Struct, frozen=True, forbid_unknown_fields=True):

@@ -124,7 +124,7 @@ class GenerativeStudent(nn.Module):  # type: ignore[misc]  # torch is passed ove
 def add_lora(model: Any, training: Training) -> Any:
     """Freeze the model and put LoRA adapters into its language part; the eye's projector learns.
 
-    The eye has adapters too where the recipe says so, and wherever perception is trained: what
+    The eye has adapters too where the recipe asks for it, and wherever perception is trained: what
     only the eye can learn would else be learned by nothing.
     """
     from peft import LoraConfig, get_peft_model

@@ -116,7 +116,7 @@ class NightLedger:
         return tuple(self._stages)
 
     def night(self, *, at: Instant, ended: Instant | None = None) -> Night:
-        """Return the night as it stands."""
+        """Return the night so far."""
         title = self.title
         return Night(
             at=at,

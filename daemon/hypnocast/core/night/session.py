@@ -69,7 +69,7 @@ class SessionPlan:
 
 @dataclass(frozen=True, slots=True)
 class Session:
-    """A session as it stands."""
+    """A session at one moment."""
 
     id: str
     site: str

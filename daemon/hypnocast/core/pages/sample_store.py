@@ -23,7 +23,7 @@ BLOCK = 1024
 """Samples that are kept, and let go of, together: 4 s at 256 Hz."""
 
 _UNKNOWN = np.iinfo(np.int32).min
-"""Stands for NaN among whole steps."""
+"""The whole step that means NaN."""
 
 
 class _Block:

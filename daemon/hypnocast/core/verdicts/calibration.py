@@ -77,7 +77,7 @@ class Logistic(PackTomlTable, frozen=True, kw_only=True, tag_field="kind", tag="
 
     Features, in this order: the calibrated log-probabilities of the page, of each of the
     ``lags`` pages before it (newest first), then one exponential average per time constant in
-    ``averages``, the page itself included. A page without evidence stands as ``neutral``, in
+    ``averages``, the page itself included. A page without evidence counts as ``neutral``, in
     the lags and in the averages; so does every page before the first.
     """
 

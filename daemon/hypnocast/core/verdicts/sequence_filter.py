@@ -30,7 +30,7 @@ FORGET_AFTER = 10
 """So many pages in a row without evidence clear the memory."""
 
 _LOG_ZERO = -700.0
-"""Stands for the logarithm of zero: exp of it is still a positive number."""
+"""The logarithm used for zero: exp of it is still a positive number."""
 
 
 def log_normalise(log_weights: FloatArray) -> FloatArray:

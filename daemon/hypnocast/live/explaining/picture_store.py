@@ -73,7 +73,7 @@ class PictureStore:
         keep_bytes: int = KEEP_BYTES,
         supervisor: Supervisor | None = None,
     ) -> None:
-        """Take where pictures lie, the digest of the recipe that draws them, how much to keep.
+        """Keep where pictures lie, the digest of the recipe that draws them, how much to keep.
 
         The thread that writes them is watched by ``supervisor``.
         """

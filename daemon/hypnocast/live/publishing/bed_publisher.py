@@ -223,7 +223,7 @@ class BedPublisher:
         self.refresh()
 
     def notice(self, notice: Notice) -> None:
-        """Say that a rule of the lab's own was met, now and in the night."""
+        """Publish that a rule of the lab's own was met, now and in the night."""
         self._link.send_now(self._site.topics.notice(self.bed), notice, qos=1)
         self.mark(mark_of(notice))
 

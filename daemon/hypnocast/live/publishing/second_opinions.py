@@ -33,7 +33,7 @@ class Shown(Protocol):
 
     @property
     def stages(self) -> Sequence[StageName | None]:
-        """What the pack that speaks has beside of each epoch."""
+        """The stage of the pack that speaks, epoch by epoch."""
         ...
 
     def beside(self, message: payloads.Beside, parted: Sequence[int]) -> None:

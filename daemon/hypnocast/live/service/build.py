@@ -100,7 +100,7 @@ def broker_settings(broker: BrokerTable) -> BrokerSettings:
 
 
 def local_stager(table: PackTable, pack: Pack) -> LocalStager:
-    """Open a pack on this machine; a model of language gets every core if nothing else is said."""
+    """Open a pack on this machine; a model of language gets every core unless set otherwise."""
     alone = 1 if not isinstance(pack.manifest.model, Generative) else None
     return LocalStager(pack, table.provider, table.threads or alone)
 

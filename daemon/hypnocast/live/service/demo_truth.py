@@ -31,7 +31,7 @@ class ShownBed(Protocol):
         """What was published for each epoch of the night."""
         ...
 
-    def beside(self, told: Beside, parted: Sequence[int]) -> None:
+    def beside(self, message: Beside, parted: Sequence[int]) -> None:
         """Publish second opinions, and the epochs on which any differs."""
         ...
 
@@ -40,7 +40,7 @@ class DemoTruth:
     """Watches the demo's events and publishes the simulator's stage of each page."""
 
     def __init__(self, sim: SimulatedSource, clock: UtcAnchor, on_page: OnPage | None) -> None:
-        """Take the simulator, its clock, and who else wants to know."""
+        """Keep the simulator, its clock, and who else gets pages."""
         self._sim = sim
         self._clock = clock
         self._on_page = on_page

@@ -17,7 +17,7 @@ from hypnocast.ports.mqtt.connector import Connector
 from hypnocast.ports.mqtt.probe import retained
 
 PATIENCE_S: Final = 10.0
-"""A broker that takes longer to let us in has more wrong with it than ``doctor`` can show."""
+"""A broker that needs longer to let us in has more wrong with it than ``doctor`` can show."""
 
 
 def running_daemon(config: Config) -> dict[str, str]:

@@ -78,7 +78,7 @@ class WardParts:
     lsl_stages: LslStages | None = None
     """Who sends stages over LSL."""
     boot_id: str = ""
-    """Of this boot: sessions that run are taken up on the grid they had in it."""
+    """Of this boot: sessions that run are resumed on the grid they had in it."""
     problems: Callable[[str], tuple[StreamProblem, ...]] = lambda _: ()
     """What the source knows to be wrong with a bed."""
     watchers: tuple[Watcher, ...] = ()

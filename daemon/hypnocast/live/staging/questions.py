@@ -162,7 +162,7 @@ def answer_all(batch: list[Question], answers: Sequence[Opinion | HypnocastError
 def reasons_of(
     stager: Stager, look: Look, stage: Stage, go_on: Callable[[], bool]
 ) -> Opinion | HypnocastError:
-    """Ask the model why a page has a stage, as long as ``go_on`` says."""
+    """Ask the model why a page has a stage, as long as ``go_on`` allows."""
     try:
         if isinstance(stager, GivesReasons):
             return stager.reasons(look, stage, go_on)

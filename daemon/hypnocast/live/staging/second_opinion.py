@@ -30,7 +30,7 @@ MOST_WAITING = 8
 """Pages of a bed that wait; at one more the oldest is left out."""
 
 QUIET_S = 0.05
-"""So often it is looked whether the pack that speaks has something to do."""
+"""How often it is checked whether the pack that speaks has something to do."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

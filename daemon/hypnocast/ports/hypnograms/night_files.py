@@ -1,7 +1,7 @@
 """A night's hypnogram as the files that other people's software reads.
 
 EDF+ with the standard texts, with or without signals; the NSRR's two XML files, Profusion's page by
-page and the NSRR's own event by event; BIDS ``events.tsv`` with its side-car. Each writer takes
+page and the NSRR's own event by event; BIDS ``events.tsv`` with its side-car. Each writer gets
 the same :class:`NightHypnogram`, so that none can differ from the others.
 """
 

@@ -103,7 +103,7 @@ class Journal:
 
     @property
     def slow(self) -> str:
-        """A write that took long of late, in words; empty where none did."""
+        """A slow write a moment ago, in words; empty where there was none."""
         return self._writer.pace.problem
 
     @property

@@ -26,7 +26,7 @@ _HELD_S: Final = 1.0
 """The same while events are held in memory: the disk is tried again."""
 
 DEADLINE_S: Final = 30.0
-"""A disk may take its time over a sync."""
+"""A disk may be slow over a sync."""
 
 _GROUP: Final = 256
 """At most so many batches share one fsync, so that none waits for a crowd."""

@@ -98,7 +98,7 @@ class Client(aiomqtt.Client):
         )
         self.protocol = protocol
         self.taken_over = False
-        """Whether the broker ended the connection because another client took our id."""
+        """Whether the broker ended the connection because another client used our id."""
         self.most_bytes: int | None = None
         """The largest message the broker accepts, where it gave one."""
         self._settings = settings

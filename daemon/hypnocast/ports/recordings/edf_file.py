@@ -105,7 +105,7 @@ class EdfFile:
                 raise self._fault(f"gives {signal.label} {rate:.3g} samples a second")
         announced = self._int(text[236:244], "number of records", -1, 10**9)
         self.announced = announced
-        """How many records the header says there are; −1 while the file is being recorded."""
+        """How many records the header announces; −1 while the file is being recorded."""
         there = self.on_disk()
         self.records = there if announced < 0 else min(announced, there)
         self.truncated = announced > there

@@ -18,7 +18,7 @@ from hypnocast.stagers.packs.pack import Pack
 MOST_BEDS = 64
 
 KEEP_INPUTS = ("num_logits_to_keep", "logits_to_keep")
-"""Names under which some exports take how many last positions need logits."""
+"""Names under which some exports read how many last positions need logits."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -43,12 +43,12 @@ def with_lead(model: Generative) -> Generative:
 def without_end(answers: Sequence[Path]) -> list[Path]:
     """Leave out the quotation mark behind each stage: the schema allows nothing else there.
 
-    To learn how likely it is would take a run of the decoder for each stage.
+    To learn how likely it is would need a run of the decoder for each stage.
     """
     ends = {path[-1] for path in answers}
     shorter = [path[:-1] for path in answers]
-    told_apart = len(set(shorter)) == len(shorter) and all(shorter)
-    return shorter if len(ends) == 1 and told_apart else list(answers)
+    distinct = len(set(shorter)) == len(shorter) and all(shorter)
+    return shorter if len(ends) == 1 and distinct else list(answers)
 
 
 def _beginning(paths: Sequence[Path]) -> Path:

@@ -28,7 +28,7 @@ def lead_to(text: bytes, key: str) -> tuple[int, bytes]:
 
 
 def finished_json(text: bytes) -> dict[str, Any]:
-    """Read an object that may break off: what stands as whole members, and a string cut short."""
+    """Read an object that may break off: its whole members, and a string cut short."""
     for end in (b"", b"]}", b'"]}'):
         with contextlib.suppress(ValueError):
             return dict(json.loads(text + end))

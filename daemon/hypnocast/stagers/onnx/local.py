@@ -33,7 +33,7 @@ WARM_UP_S = 20.0
 """A batch that would last longer than this is not measured: the night waits."""
 
 MEASURE_S = 60.0
-"""A model that takes longer over its first look, which is its slowest, is not asked for another."""
+"""A model slower over its first look, which is its slowest, is not asked for another."""
 
 
 class Model(Protocol):
@@ -166,7 +166,7 @@ class LocalStager:
             self._model = GenerativeModel(self.pack, model, self._engine)
         page_s = self._warm_up(self._warm[:1])
         if page_s < MEASURE_S:
-            self.pace.page_s = 0.0  # the first look takes memory: the second one tells
+            self.pace.page_s = 0.0  # the first look allocates memory: the second one counts
             page_s = self._warm_up(self._warm[1:2])
         if page_s < QUICK_S:
             # What a full batch needs is allocated now, and not in the middle of the night.
