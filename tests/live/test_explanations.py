@@ -108,7 +108,7 @@ class ShownExplanations:
 async def test_of_each_bed_only_the_newest_page_waits_and_what_gives_way_is_counted() -> None:
     slow = SlowExplainer()
     publishers = {"1": ShownExplanations(), "2": ShownExplanations()}
-    explanations_out = PublishedExplanations(slow)
+    explanations_out = PublishedExplanations(slow.explain)
     running = asyncio.create_task(explanations_out.run(publishers))
     scenes = {bed: Scene(bed, 11, 9, 0.0) for bed in publishers}
     explanations_out.event(scenes["1"].event(0))

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import functools
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
@@ -24,7 +25,7 @@ from hypnocast.core.types import PAGE_S, Arrival, Chunk, ClockReading, Mark, Str
 from hypnocast.core.wire import payloads
 from hypnocast.core.wire.topics import Topics
 from hypnocast.live.explaining.explanations import Depth
-from hypnocast.live.explaining.past_pages import PastPages
+from hypnocast.live.explaining.past_pages import PastPages, reasons_later
 from hypnocast.live.explaining.picture_store import PAGES, PictureStore
 from hypnocast.live.explaining.published_explanations import PublishedExplanations
 from hypnocast.live.service.build import JOURNAL, make_parts, pipeline_maker
@@ -249,7 +250,9 @@ async def running_ward(
         )
         picture_store = PictureStore(folder / PAGES, loaded.recipe.digest, supervisor=supervisor)
         past = PastPages(picture_store, parts.judge, journal, loaded, depth=explain or "channels")
-        explanations_out = PublishedExplanations(past)
+        explanations_out = PublishedExplanations(
+            functools.partial(past.explain, channels=explain is not None)
+        )
         values: list[Running] = []
 
         class Watcher:
@@ -274,7 +277,9 @@ async def running_ward(
                     change_tape=None if recorder is None else recorder.change,
                 ),
                 boot_id=boot_id,
-                watchers=(Watcher(), explanations_out) if explain else (Watcher(),),
+                watchers=(Watcher(), explanations_out)
+                if explain or reasons_later(loaded)
+                else (Watcher(),),
                 past=past,
                 supervisor=supervisor,
             )

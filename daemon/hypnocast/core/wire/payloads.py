@@ -1,8 +1,7 @@
 """What Hypnocast publishes: the events and the states. JSON Schemas are generated from here.
 
-Every key is always there, null where it has no value. Ids are pseudonymous. A consumer that
-meets a key it does not know must ignore it; a change that would break a consumer changes the
-number in ``schema``.
+Every key is always there, null where it has no value. Ids are pseudonymous. A consumer
+ignores keys it does not know; a change that would break one changes the number in ``schema``.
 """
 
 from __future__ import annotations
@@ -224,8 +223,7 @@ class StageStatistics(Message, frozen=True, kw_only=True):
 class NightStatistics(Message, frozen=True, kw_only=True):
     """By the definitions of the AASM manual; null where undefined.
 
-    Pages without a stage count as neither sleep nor wake; ``affected_by_withheld`` names what
-    might be otherwise had they been staged.
+    Pages without a stage are neither sleep nor wake: ``affected_by_withheld`` names what changes.
     """
 
     time_in_bed_from: Literal["lights_off", "recording_start"]
@@ -358,20 +356,22 @@ class Beside(Message, frozen=True, kw_only=True):
 
 
 class Explanation(Message, frozen=True, kw_only=True):
-    """How much the stage's probability falls when a part of the page is blanked."""
+    """How much the stage's probability falls when a part is blanked; reasons written later."""
 
     epoch: Epoch
     stage: StageName
     sentence: str
-    """``R rests on E1-M2 and Chin``."""
+    """``R rests on E1-M2 and Chin``, or the model's own reasons where only they were asked."""
     probability: float
     """The stage's, by the model alone, on the page as it is."""
     channels: dict[str, float]
-    """Role → fall of the stage's probability."""
+    """Role → fall of the stage's probability; empty where only reasons were asked."""
     alone: dict[str, float]
     """Kind of channels (EEG, eyes, chin) → the stage's probability where only it is left."""
     patches: tuple[tuple[float, ...], ...] | None
     """Rows of patches, top to bottom; null where only channels were asked."""
+    rationale: str | None = None
+    rules: tuple[str, ...] | None = None
 
 
 class Explained(Explanation, frozen=True, kw_only=True):

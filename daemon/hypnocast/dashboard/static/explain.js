@@ -31,9 +31,10 @@ export function explanations(bed, now, panel) {
     const epoch = panel.epoch();
     const known = explanations.get(epoch) ?? null;
     const staged = panel.staged();
-    ask.hidden = !staged || known !== null;
+    const covered = Object.keys(known?.channels ?? {}).length;
+    ask.hidden = !staged || covered > 0;
     where.hidden = !staged || !known?.patches;
-    const key = `${session} ${epoch} ${staged && known !== null}`;
+    const key = `${session} ${epoch} ${staged && known !== null} ${covered}`;
     if (key === shown) return;
     shown = key;
     veil(null);
@@ -42,8 +43,12 @@ export function explanations(bed, now, panel) {
     if (!staged || !known) return box.replaceChildren();
     const bars = Object.entries(known.channels).sort(([, a], [, b]) => b - a)
       .map(([role, fall]) => bar(role, fall, false, `fill-${known.stage}`));
-    box.replaceChildren(el("p", { class: "sentence" }, known.sentence),
-      el("ul", { class: "shares", "aria-label": `How much of ${known.stage} each channel carries` }, ...bars));
+    box.replaceChildren(el("p", { class: "sentence" }, known.sentence));
+    if (known.rationale && known.rationale !== known.sentence) box.append(el("p", {}, known.rationale));
+    if (known.rules?.length) box.append(el("p", {}, `Rules: ${known.rules.join(", ")}`));
+    if (covered) {
+      box.append(el("ul", { class: "shares", "aria-label": `How much of ${known.stage} each channel carries` }, ...bars));
+    }
     if (asked && known.patches) veil(known.patches);
   }
 

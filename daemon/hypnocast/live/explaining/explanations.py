@@ -17,7 +17,7 @@ from hypnocast.core.evidence.occlusion import (
     patch_looks,
 )
 from hypnocast.core.pictures.recipe import Recipe
-from hypnocast.core.types import FloatArray, Look, Opinion, Stage
+from hypnocast.core.types import STAGES, FloatArray, Look, Opinion, Stage
 from hypnocast.core.wire import payloads
 from hypnocast.live.staging.questions import STUDIES_AT_ONCE
 
@@ -63,8 +63,10 @@ async def explain(
     return replace(rests, patches=patch_falls(stage, judged[0], patches))
 
 
-def explanation(epoch: int, rests: StageBasis) -> payloads.Explanation:
-    """Return an explanation as it crosses MQTT."""
+def explanation(
+    epoch: int, rests: StageBasis, reasons: Opinion | None = None
+) -> payloads.Explanation:
+    """Return an explanation as it crosses MQTT, with the model's own reasons if there are any."""
     return payloads.Explanation(
         epoch=epoch,
         stage=rests.stage.value,
@@ -73,6 +75,23 @@ def explanation(epoch: int, rests: StageBasis) -> payloads.Explanation:
         channels={role.value: fall for role, fall in rests.channels.items()},
         alone=rests.alone,
         patches=rests.patches,
+        rationale=None if reasons is None else reasons.rationale,
+        rules=None if reasons is None else reasons.rules,
+    )
+
+
+def reasons_alone(stage: Stage, reasons: Opinion) -> payloads.Explanation:
+    """Return an explanation that is no more than the model's own reasons."""
+    return payloads.Explanation(
+        epoch=reasons.epoch,
+        stage=stage.value,
+        sentence=reasons.rationale or "",
+        probability=float(_probabilities(reasons)[STAGES.index(stage)]),
+        channels={},
+        alone={},
+        patches=None,
+        rationale=reasons.rationale,
+        rules=reasons.rules,
     )
 
 

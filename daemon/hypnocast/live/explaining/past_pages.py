@@ -9,17 +9,23 @@ from hypnocast.core.types import Picture, Stage
 from hypnocast.core.wire import commands, payloads
 from hypnocast.errors import CommandError
 from hypnocast.live.bed.bed_updates import ClosedPage, Item
-from hypnocast.live.explaining.explanations import Depth, explain, explanation
+from hypnocast.live.explaining.explanations import Depth, explain, explanation, reasons_alone
 from hypnocast.live.explaining.picture_store import PictureStore
 from hypnocast.live.staging.judging import Judge
 from hypnocast.ports.journal.journal import Journal
-from hypnocast.stagers.packs.manifest import Signals
+from hypnocast.stagers.packs.manifest import Generative, Signals
 from hypnocast.stagers.packs.pack import Pack
 
 
 def depth_of(config: Config) -> Depth:
     """Return how deep explanations go: to the channels, unless the configuration asks for more."""
     return "patches" if config.pack.explain == "patches" else "channels"
+
+
+def reasons_later(pack: Pack) -> bool:
+    """Return whether a pack's model writes its reasons after the stage was published."""
+    model = pack.manifest.model
+    return isinstance(model, Generative) and model.gives_reasons_later
 
 
 class PastPages:
@@ -67,8 +73,13 @@ class PastPages:
         explained = await self.explain(staged[-1])
         return _reply(command, explanation=explained)
 
-    async def explain(self, event: payloads.StageEvent) -> payloads.Explanation:
-        """Return what an event's stage rests on."""
+    async def explain(
+        self, event: payloads.StageEvent, *, channels: bool = True
+    ) -> payloads.Explanation:
+        """Return what an event's stage rests on, and the reasons of a model that gives them later.
+
+        Without ``channels`` nothing is covered: the reasons are all.
+        """
         if isinstance(self._pack.manifest.model, Signals):
             raise CommandError(
                 f"{self._pack.manifest.name} reads signals: nothing on its picture can be covered",
@@ -82,8 +93,11 @@ class PastPages:
         if look is None:
             raise _not_kept(event.bed, event.epoch)
         stage = Stage(str(event.stage))
+        if not channels:
+            return reasons_alone(stage, await self._judge.reasons(look, stage))
+        reasons = await self._judge.reasons(look, stage) if reasons_later(self._pack) else None
         rests = await explain(self._judge, self._pack.recipe, look, stage, self._depth)
-        return explanation(event.epoch, rests)
+        return explanation(event.epoch, rests, reasons)
 
     async def _check(self, bed: str, command: commands.PageCommand | commands.Explain) -> None:
         session = await self._journal.read(lambda reader: reader.session(command.session))

@@ -8,7 +8,7 @@ explained, the older ones are left out and counted.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Protocol
 
 import msgspec
@@ -20,12 +20,8 @@ from hypnocast.errors import HypnocastError
 _log = structlog.get_logger("explanations")
 
 
-class Explains(Protocol):
-    """Explains a stage: :class:`~hypnocast.live.explaining.past_pages.PastPages`."""
-
-    async def explain(self, event: payloads.StageEvent) -> payloads.Explanation:
-        """Explain an event's stage."""
-        ...
+Explain = Callable[[payloads.StageEvent], Awaitable[payloads.Explanation]]
+"""Explains an event's stage: :class:`~hypnocast.live.explaining.past_pages.PastPages` does."""
 
 
 class Shows(Protocol):
@@ -39,9 +35,9 @@ class Shows(Protocol):
 class PublishedExplanations:
     """Explains every page that gets a stage (a :class:`~hypnocast.live.service.ward.Watcher`)."""
 
-    def __init__(self, past: Explains) -> None:
+    def __init__(self, explain: Explain) -> None:
         """Keep who explains pages."""
-        self._past = past
+        self._explain = explain
         self._newest: dict[str, payloads.StageEvent] = {}
         self._woken = asyncio.Event()
         self._left_out: list[str] = []
@@ -70,7 +66,7 @@ class PublishedExplanations:
 
     async def _explained(self, event: payloads.StageEvent) -> payloads.Explained | None:
         try:
-            explanation = await self._past.explain(event)
+            explanation = await self._explain(event)
         except HypnocastError as error:
             _log.warning("a page is not explained", bed=event.bed, error=str(error))
             return None

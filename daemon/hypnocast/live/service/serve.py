@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import signal
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -18,7 +19,7 @@ from hypnocast.core.timing.decisions import Decision, decision_to_json
 from hypnocast.core.wire.topics import Topics
 from hypnocast.errors import HypnocastError
 from hypnocast.live.bed.sources import LiveSource
-from hypnocast.live.explaining.past_pages import PastPages, depth_of
+from hypnocast.live.explaining.past_pages import PastPages, depth_of, reasons_later
 from hypnocast.live.explaining.picture_store import PAGES, PictureStore
 from hypnocast.live.explaining.published_explanations import PublishedExplanations
 from hypnocast.live.service.build import (
@@ -46,6 +47,7 @@ from hypnocast.ports.recordings.tape_recorder import TapeLimits, TapeRecorder
 from hypnocast.ports.supervision import Supervisor
 from hypnocast.ports.system import Notifier
 from hypnocast.stagers.fallback import FallbackStep
+from hypnocast.stagers.packs.pack import Pack
 
 BACKGROUND_THREADS = 8
 
@@ -89,7 +91,7 @@ async def serve(
         picture_store = PictureStore(state_dir / PAGES, pack.recipe.digest, supervisor=supervisor)
         stack.callback(picture_store.close)
         past = PastPages(picture_store, parts.judge, journal, pack, depth=depth_of(config))
-        explanations_out = PublishedExplanations(past) if config.pack.explain != "off" else None
+        explanations_out = _explanations_out(config, pack, past)
         everyone = (*watchers, PseudonymWarnings(bed.id for bed in config.bed))
         ward = Ward(
             WardParts(
@@ -158,6 +160,14 @@ async def serve(
             stack.enter_context(numbers)
         await keep_watch(ward.run(), Watchdog(report, notifier), ward.ready, stop=ward.stop)
         _log.info("ended in good order; sessions that run can be taken up again")
+
+
+def _explanations_out(config: Config, pack: Pack, past: PastPages) -> PublishedExplanations | None:
+    """Return who explains every page, where that is asked or the model writes reasons later."""
+    covering = config.pack.explain != "off"
+    if not covering and not reasons_later(pack):
+        return None
+    return PublishedExplanations(functools.partial(past.explain, channels=covering))
 
 
 def _stage_outlets(config: Config, stack: contextlib.AsyncExitStack) -> StageOutlets | None:

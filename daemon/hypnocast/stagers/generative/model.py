@@ -73,8 +73,7 @@ class GenerativeModel:
         """Open the graphs, tokenise the prompt, and read the part before the first picture."""
         self._model = model
         context = pack.manifest.context
-        self.gives_reasons = model.scoring == "stage-first" and bool(model.rationale_key)
-        """Whether reasons can be written behind a stage that is known."""
+        self.gives_reasons = model.gives_reasons_later
         again = context.pictures > 1 or self.gives_reasons
         self._eye = VisionEncoder(
             pack, model.vision_encoder, model.preprocess, engine, remember=again

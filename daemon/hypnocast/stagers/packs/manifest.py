@@ -195,6 +195,11 @@ class Generative(PackTomlTable, frozen=True, kw_only=True, tag_field="family", t
     max_seconds: Positive = 20.0
     """An answer longer than either is closed there, and the stage read from what there is."""
 
+    @property
+    def gives_reasons_later(self) -> bool:
+        """Whether reasons are written behind a stage that was published before."""
+        return self.scoring == "stage-first" and self.rationale_key is not None
+
     def __post_init__(self) -> None:
         """Refuse keys that contradict each other."""
         for fault in _generative_faults(self):

@@ -1,0 +1,104 @@
+"""Reasons that a model writes behind a stage: published later, given up where a page comes."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+
+import jsonschema
+import pytest
+
+from hypnocast.core.pictures.recipe import builtin
+from hypnocast.core.types import PAGE_S, Look, Opinion, Stage
+from hypnocast.core.wire.schema import json_schemas
+from hypnocast.core.wire.topics import Topics
+from hypnocast.errors import TooLateError
+from hypnocast.live.staging.judging import Judge
+from hypnocast.simulate import SimulatedSource
+from hypnocast.stagers.onnx.local import LocalStager
+from hypnocast.stagers.packs.pack import load_pack
+from support.brokers import Mosquitto
+from support.gated_stager import Gated, a_look
+from support.mqtt_lab import listening
+from support.needs import need_module
+from support.ward_lab import HandDriven, night, running_ward
+
+BED = "bed-01"
+CLOCK_0 = 1000.0
+TOPIC = Topics("lab").explanation(BED)
+
+
+@pytest.fixture(scope="module")
+def stage_first(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small random model that names the stage first and writes its reasons behind it."""
+    for name in ("torch", "transformers", "onnx", "onnxruntime", "ml_dtypes"):
+        need_module(name)
+    from hypnocast_models.export.asking import ask_stage_first
+    from hypnocast_models.export.stream_pack import pack_folder
+    from hypnocast_models.tune.families import tiny
+
+    folder = tmp_path_factory.mktemp("stage-first")
+    source = folder / "weights"
+    source.mkdir()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        tiny("smolvlm", source)
+    recipe = builtin("clinical-448x224")
+    pack_folder(source, folder / "pack", "fp32", name="why", recipe=recipe, ask=ask_stage_first)
+    return folder / "pack"
+
+
+@pytest.fixture
+def source() -> HandDriven:
+    return HandDriven(night(SimulatedSource([BED], seed=5, pages=3, truth=False)))
+
+
+async def test_a_stage_is_published_first_and_its_reasons_on_a_topic_of_their_own(
+    tmp_path: Path, stage_first: Path, broker: Mosquitto, source: HandDriven
+) -> None:
+    async with (
+        listening(broker.port) as listener,
+        running_ward(tmp_path, stage_first, source, broker.port) as running,
+    ):
+        (event,) = await running.go_to(CLOCK_0 + PAGE_S + 5.0, BED, 1)
+        await running.until(lambda: listener.json_of(TOPIC), "the reasons")
+        (reasons,) = listener.json_of(TOPIC)
+        state = running.ward.state()
+    assert (event.status, event.rationale) == ("final", None)
+    jsonschema.validate(reasons, json_schemas()["explanation"])
+    assert (reasons["event"], reasons["stage"]) == (event.id, event.stage)
+    assert reasons["rationale"] == reasons["sentence"]
+    assert reasons["channels"] == {}
+    assert state.counters["explained"] == 1
+
+
+class Writing(Gated):
+    """A real stager that writes reasons word after word until it is told to stop."""
+
+    def __init__(self, stager: LocalStager) -> None:
+        super().__init__(stager)
+        self.gate.set()
+        self.writes = threading.Event()
+
+    def reasons(self, look: Look, stage: Stage, go_on: Callable[[], bool]) -> Opinion:
+        """Write until a page comes."""
+        while go_on():
+            self.writes.set()
+        raise TooLateError("pages wait for their stage", where=f"{look.page.epoch} {stage}")
+
+
+async def test_reasons_are_given_up_for_a_page_that_comes(pack: Path) -> None:
+    stager = Writing(LocalStager(load_pack(pack), "cpu"))
+    judge = Judge(lambda: stager)
+    await judge.start()
+    try:
+        reasons = judge.reasons(a_look(7), Stage.N2)
+        assert await asyncio.to_thread(stager.writes.wait, 10.0)
+        assert (await judge.ask(a_look(8))).epoch == 8
+        with pytest.raises(TooLateError):
+            await reasons
+    finally:
+        judge.stop()
