@@ -20,6 +20,7 @@ from hypnocast.core.types import (
     StreamOpened,
 )
 from support import bed_lab as bed
+from support.examples import examples
 
 START = 1000.0
 ANCHOR = 1010.0
@@ -57,7 +58,9 @@ gaps = st.lists(st.tuples(st.floats(0.0, 99.0), st.floats(0.001, 40.0)), max_siz
 
 
 @pytest.mark.promise(4)
-@settings(max_examples=500, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(
+    max_examples=examples(150, 500), deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
 @given(
     gaps=st.tuples(gaps, gaps),
     jitter=st.floats(0.0, 0.012),

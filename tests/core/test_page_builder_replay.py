@@ -26,6 +26,7 @@ from hypnocast.core.types import (
     StreamOpened,
 )
 from support import bed_lab as bed
+from support.examples import examples
 
 START = 1000.0
 
@@ -128,7 +129,9 @@ def rechunked(tape: list[bed.Event], rng: np.random.Generator) -> Iterator[bed.E
 
 
 @pytest.mark.promise(5)
-@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(
+    max_examples=examples(30, 100), deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
 @given(
     seed=st.integers(0, 2**32 - 1),
     restart=st.sampled_from(["", "same", "other uid", "other labels"]),

@@ -136,7 +136,7 @@ def check_nights(count: int) -> None:
 
 
 def test_another_future_changes_no_earlier_terminal_verdict() -> None:
-    check_nights(60)
+    check_nights(25)
 
 
 @pytest.mark.long

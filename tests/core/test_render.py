@@ -17,6 +17,7 @@ from hypnocast.core.pictures.recipe import Recipe, builtin, builtin_names
 from hypnocast.core.pictures.render import draw_page, picture_digest, render, spectrogram_top
 from hypnocast.core.quality import assess
 from hypnocast.core.types import Page, Pixels, Role
+from support.examples import examples
 from support.synthetic_pages import SIX, page_of, synthetic_page
 
 CLINICAL, SPECTRAL, PAPER = (
@@ -102,7 +103,7 @@ def test_a_missing_channel_is_an_empty_band() -> None:
     assert np.array_equal(picture_of(nothing, SPECTRAL), blank)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=examples(15, 40), deadline=None)
 @given(
     name=st.sampled_from(builtin_names()),
     start=st.floats(0, 29),
