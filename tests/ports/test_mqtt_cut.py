@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import random
 import select
 from collections.abc import Iterator
@@ -89,4 +90,18 @@ async def test_what_a_dying_broker_acknowledged_sends_nothing_into_a_closed_sock
                 await client._disconnected
         await client.leave()
         broker.start()
+    assert complaints == []
+
+
+async def test_a_connection_cut_while_nobody_listens_leaves_nothing_for_asyncio_to_print(
+    broker: Mosquitto, complaints: list[dict[str, Any]]
+) -> None:
+    client = Client(BrokerSettings(port=broker.port), "5", identifier="cut-off")
+    await client.join()
+    broker.kill()
+    await until(client._disconnected.done, "the cut is noticed")
+    await client.leave()
+    del client
+    gc.collect()
+    await asyncio.sleep(0)
     assert complaints == []

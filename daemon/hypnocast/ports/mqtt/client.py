@@ -151,6 +151,8 @@ class Client(aiomqtt.Client):
     def _drop(self) -> None:
         """Close the socket whatever state the connection is in; aiomqtt leaves it open at times."""
         self._client.disconnect()
+        if self._disconnected.done() and not self._disconnected.cancelled():
+            self._disconnected.exception()  # it was raised where it matters, or nobody waited
 
     def send(
         self,
