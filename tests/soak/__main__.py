@@ -20,6 +20,7 @@ from soak.checker import (
     check_pages,
     check_sizes,
     journal_events,
+    killed_while_degraded,
 )
 from soak.consumer import Consumer
 from soak.disk import FailingDisk, MemoryGroup
@@ -180,9 +181,10 @@ def _judge(
 ) -> dict[str, Any]:
     verdict = Verdict()
     events = journal_events(journal)
-    check_events(verdict, consumer.events(), events)
-    check_pages(verdict, events, amplifiers.gaps, _quiet(injected, manager.lives, span))
     ends = [life.ended for life in manager.lives]
+    not_durable = killed_while_degraded(manager.statuses, ends)
+    check_events(verdict, consumer.events(), events, not_durable)
+    check_pages(verdict, events, amplifiers.gaps, _quiet(injected, manager.lives, span))
     up = [(at, next((end for end in ends if end > at), span[1])) for at in manager.ready]
     namings = check_naming(injected, consumer.states, manager.statuses, up)
     for naming in namings:

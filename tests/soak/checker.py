@@ -22,6 +22,10 @@ from soak.manager import ProcessSize
 
 Event = dict[str, Any]
 
+_DEGRADED = re.compile("journal[_ ]degraded")
+STATUS_DELAY_S = 5.0
+"""The status line is written once a second, more seldom on a busy machine."""
+
 NAMED_AFTERWARDS = ("clock step",)
 """Kinds that are over at once, and named none the less."""
 
@@ -53,10 +57,48 @@ def journal_events(path: Path) -> dict[str, dict[int, Event]]:
     return found
 
 
+def killed_while_degraded(
+    statuses: Sequence[tuple[float, str]], ends: Sequence[float]
+) -> list[tuple[float, float]]:
+    """Return the stretches in which the journal was said to be degraded until the daemon died."""
+    stretches = []
+    for end in ends:
+        mine = [(at, _DEGRADED.search(words)) for at, words in statuses if at < end]
+        since = None
+        for at, degraded in reversed(mine):
+            if not degraded:
+                break
+            since = at
+        if since is not None:
+            stretches.append((since - STATUS_DELAY_S, end))
+    return stretches
+
+
+def _durable(
+    verdict: Verdict,
+    received: Sequence[ReceivedMessages],
+    journal: dict[str, dict[int, Event]],
+    not_durable: Sequence[tuple[float, float]],
+) -> list[ReceivedMessages]:
+    """Leave out what was sent while it was told not to be durable, and lost by a kill."""
+    apart = {
+        _identity(each.event)
+        for each in received
+        if any(begin <= each.at <= end for begin, end in not_durable)
+        and _identity(journal[each.bed].get(each.event["sequence"], {})) != _identity(each.event)
+    }
+    verdict.counts["told as not durable, then killed"] = len(apart)
+    return [each for each in received if _identity(each.event) not in apart]
+
+
 def check_events(
-    verdict: Verdict, received: Sequence[ReceivedMessages], journal: dict[str, dict[int, Event]]
+    verdict: Verdict,
+    messages: Sequence[ReceivedMessages],
+    journal: dict[str, dict[int, Event]],
+    not_durable: Sequence[tuple[float, float]],
 ) -> None:
     """Look for what was lost, doubled, or came again as something else."""
+    received = _durable(verdict, messages, journal, not_durable)
     first: dict[str, str] = {}
     by_number: dict[tuple[str, int], str] = {}
     numbers: dict[str, set[int]] = defaultdict(set)
