@@ -21,7 +21,12 @@ def text_of(name: str) -> str:
 
 
 def test_the_recipes_of_the_design_are_built_in() -> None:
-    assert builtin_names() == ("clinical-448x224", "paper-336", "spectral-448")
+    assert builtin_names() == (
+        "clinical-448x224",
+        "paper-336",
+        "spectral-448",
+        "spectral-448-one-eeg",
+    )
     for name in builtin_names():
         recipe = builtin(name)
         assert recipe.name == name

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -212,6 +213,19 @@ def test_the_order_of_the_channels_does_not_matter() -> None:
     page = synthetic_page(SPECTRAL, 6)
     turned = page_of(SPECTRAL, {r: page.signals[r].samples for r in reversed(list(Role))})
     assert np.array_equal(picture_of(page, SPECTRAL), picture_of(turned, SPECTRAL))
+
+
+def test_a_recipe_of_one_eeg_draws_the_best_of_the_page_and_nothing_else() -> None:
+    one, every = builtin("spectral-448-one-eeg"), SPECTRAL
+    whole = synthetic_page(every, 11)
+    alone = {role: page_of(every, {role: whole.signals[role].samples}) for role in SIX}
+    assert np.array_equal(draw_page(whole, one, 50).rgb, draw_page(alone[Role.F4], every, 50).rgb)
+    gap = with_gap(whole, every, 5.0, 9.0)
+    signals = {**whole.signals, Role.F4: gap.signals[Role.F4]}
+    picture = draw_page(replace(whole, signals=signals), one, 50)
+    assert np.array_equal(picture.rgb, draw_page(alone[Role.C4], every, 50).rgb)
+    assert set(picture.channels) <= {Role.C4}
+    assert set(picture.quality) == set(SIX)  # the others are watched all the same
 
 
 @pytest.mark.parametrize("name", builtin_names())

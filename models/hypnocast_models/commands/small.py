@@ -27,10 +27,10 @@ def small_pages(data: Data, cache: Cache = Path("cache")) -> None:
     from hypnocast_models.data import open_recordings
     from hypnocast_models.data.pages import draw_simulated, fill_cache
     from hypnocast_models.small import regimen
-    from hypnocast_models.small.ship import RECIPE
+    from hypnocast_models.small.ship import TRAINING_RECIPE
     from hypnocast_models.small.sources import HELD_OUT, SLEEP_EDF, UCDDB
 
-    recipe = builtin(RECIPE)
+    recipe = builtin(TRAINING_RECIPE)
     rows = open_recordings(data / SLEEP_EDF)
     whole = open_recordings(data / UCDDB, without=HELD_OUT)
     with progress_bars() as progress:
@@ -253,7 +253,7 @@ def small_pretrained(
     from hypnocast_models.data import open_recordings
     from hypnocast_models.data.pages import fill_cache
     from hypnocast_models.small import pretrained, regimen
-    from hypnocast_models.small.ship import RECIPE
+    from hypnocast_models.small.ship import TRAINING_RECIPE
     from hypnocast_models.small.sources import FOLDS, SLEEP_EDF
 
     torch.set_num_threads(threads)
@@ -264,7 +264,7 @@ def small_pretrained(
         fill_cache(
             nights,
             pretrained.PAGES,
-            builtin(RECIPE),
+            builtin(TRAINING_RECIPE),
             folder,
             seed=regimen.SEED,
             advance=partial(progress.advance, bar),

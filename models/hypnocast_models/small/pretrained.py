@@ -29,7 +29,7 @@ from hypnocast_models.small.augment import colour
 from hypnocast_models.small.drawn_nights import DrawnNights
 from hypnocast_models.small.pretrained_towers import ClipArm, LlavaArm
 from hypnocast_models.small.regimen import SEED, nights_in
-from hypnocast_models.small.ship import RECIPE
+from hypnocast_models.small.ship import TRAINING_RECIPE
 from hypnocast_models.small.sources import FOLDS
 from hypnocast_models.small.train import EEG_BANDS, STRETCH, class_weights, off_page
 
@@ -75,7 +75,7 @@ class PretrainedTrial:
 
 def open_pages(cache: Path) -> DrawnNights:
     """Open the pages drawn for this trial."""
-    pages: PageSet = read_cache(cache, PAGES, builtin(RECIPE), SEED)
+    pages: PageSet = read_cache(cache, PAGES, builtin(TRAINING_RECIPE), SEED)
     return DrawnNights(PAGES.name, pages, PAGES.variants)
 
 

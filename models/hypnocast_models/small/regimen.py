@@ -19,7 +19,7 @@ from hypnocast.core.types import STAGES, FloatArray
 from hypnocast_models.data.pages import ROWS, SIMULATED, STITCHED, WHOLE, DrawingPlan, read_cache
 from hypnocast_models.small.assembly import Size, build
 from hypnocast_models.small.drawn_nights import DrawnNights
-from hypnocast_models.small.ship import RECIPE
+from hypnocast_models.small.ship import TRAINING_RECIPE
 from hypnocast_models.small.sources import FOLDS, fold_of
 from hypnocast_models.small.train import W_N3, Diet, TrainPlan, class_weights, train
 
@@ -67,7 +67,9 @@ _SHARE = {"rows": 0.75, "stitched": 0.1, "whole": 0.09, "simulated": 0.06}
 def open_drawn_nights(cache: Path, kind: str) -> DrawnNights:
     """Open the drawn pages of one kind."""
     plan = PLANS[kind]
-    return DrawnNights(kind, read_cache(cache / kind, plan, builtin(RECIPE), SEED), plan.variants)
+    return DrawnNights(
+        kind, read_cache(cache / kind, plan, builtin(TRAINING_RECIPE), SEED), plan.variants
+    )
 
 
 def nights_in(material: DrawnNights, folds: Sequence[int]) -> NDArray[np.int64]:

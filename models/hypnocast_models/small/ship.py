@@ -35,7 +35,10 @@ from hypnocast_models.small.sources import ATTRIBUTION, LICENCE
 from hypnocast_models.small.tower import PAGE_PX
 
 NAME = "hypnocast-small"
-RECIPE = "spectral-448"
+RECIPE = "spectral-448-one-eeg"
+"""What the pack reads: one EEG, for it was judged on nothing else."""
+TRAINING_RECIPE = "spectral-448"
+"""Draws the pages to train on: those of one EEG are the same, simulated ones have six channels."""
 INTENDED_USE = (
     "Research on live sleep staging, and trying Hypnocast out. Not a medical device: no "
     "diagnosis, no alarm function. Read CARD.md for what it was judged on."

@@ -99,6 +99,9 @@ class Recipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Top to bottom, and in the order of drawing."""
     grid: Grid | None = None
     spectrogram: Spectrogram | None = None
+    channels: Literal["all", "one EEG"] = "all"
+    """``one EEG``: of all channels only the EEG that is best on the page is drawn, in its own
+    band; for models that were judged on nothing else."""
 
     def __post_init__(self) -> None:
         """Refuse what the types allow but nobody can draw."""
@@ -160,7 +163,10 @@ def _is_recipe(file_name: str) -> bool:
 
 @lru_cache(maxsize=64)
 def _digest(recipe: Recipe) -> str:
-    canonical = msgspec.json.encode(recipe, order="deterministic")
+    facts = msgspec.to_builtins(recipe)
+    if facts["channels"] == "all":
+        del facts["channels"]  # recipes had their digests before there was a choice
+    canonical = msgspec.json.encode(facts)  # keys in the order of the fields
     return "sha256:" + hashlib.sha256(canonical).hexdigest()
 
 

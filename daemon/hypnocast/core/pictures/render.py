@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import lru_cache
 
 import numpy as np
@@ -12,8 +13,17 @@ from hypnocast.core.pictures.conditioning import Conditioned, Filtered, conditio
 from hypnocast.core.pictures.lines import draw_grid, draw_traces, rgb
 from hypnocast.core.pictures.recipe import Band, Recipe, Spectrum
 from hypnocast.core.pictures.spectrogram import spectrograms
-from hypnocast.core.quality import assess
-from hypnocast.core.types import PAGE_S, FloatArray, Page, Picture, Pixels, Quality, Role
+from hypnocast.core.quality import assess, reason_against
+from hypnocast.core.types import (
+    EEG_ROLES,
+    PAGE_S,
+    FloatArray,
+    Page,
+    Picture,
+    Pixels,
+    Quality,
+    Role,
+)
 
 
 def draw_page(
@@ -31,6 +41,10 @@ def draw_page(
         quality = assess(page, recipe.roles, mains_hz)
     if channels is None:
         channels = page.channels
+    if recipe.channels == "one EEG":
+        only = best_eeg(page, recipe, quality)
+        page = replace(page, signals={r: s for r, s in page.signals.items() if r == only})
+        channels = {role: name for role, name in channels.items() if role == only}
     pixels = render(condition(page, recipe, mains_hz), recipe)
     return Picture(
         epoch=page.epoch,
@@ -40,6 +54,22 @@ def draw_page(
         quality=quality,
         channels=channels,
     )
+
+
+def best_eeg(page: Page, recipe: Recipe, quality: Quality) -> Role | None:
+    """Return the EEG without a fault that has most of the page, by the order of the bands.
+
+    Where every EEG has a fault it is the one with most of the page; None without any EEG.
+    """
+    there = [role for role in recipe.roles if role in EEG_ROLES and role in page.signals]
+
+    def rank(role: Role) -> tuple[bool, float]:
+        found = quality.get(role)
+        if found is None:
+            return True, 0.0
+        return reason_against(found, 0.0) is not None, -round(found.coverage, 3)
+
+    return min(there, key=rank, default=None)
 
 
 def render(page: Conditioned, recipe: Recipe) -> Pixels:
