@@ -12,7 +12,7 @@ from hypnocast.bench.machine import conditions
 from hypnocast.errors import ConfigError
 from hypnocast.stagers.packs.pack import Pack
 
-Group = Literal["start", "picture", "verdict", "path", "night", "ward", "crowd", "generate"]
+Group = Literal["start", "picture", "verdict", "path", "night", "ward", "loop", "crowd", "generate"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +88,12 @@ def _ward(effort: Effort, _: Report) -> Iterator[Figure]:
     yield from ward.measure(effort.pack, effort.folder / "ward", long=effort.long)
 
 
+def _loop(effort: Effort, _: Report) -> Iterator[Figure]:
+    from hypnocast.bench import loop
+
+    yield from loop.measure(effort.pack, effort.folder / "loop", seconds=130 if effort.long else 60)
+
+
 def _crowd(effort: Effort, _: Report) -> Iterator[Figure]:
     from hypnocast.bench import crowd
 
@@ -110,10 +116,11 @@ _GROUPS: dict[Group, Callable[[Effort, Report], Iterator[Figure]]] = {
     "path": _path,
     "night": _night,
     "ward": _ward,
+    "loop": _loop,
     "crowd": _crowd,
     "generate": _generate,
 }
 
 GROUPS: tuple[Group, ...] = tuple(_GROUPS)
-SHORT: tuple[Group, ...] = tuple(group for group in GROUPS if group != "crowd")
+SHORT: tuple[Group, ...] = tuple(group for group in GROUPS if group not in ("loop", "crowd"))
 """What is measured where nothing is named: in less than five minutes."""

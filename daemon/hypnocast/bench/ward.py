@@ -43,7 +43,7 @@ SERVICE = {
     "MALLOC_TRIM_THRESHOLD_": "131072",
 }
 """What the unit in ``systemd`` sets: the daemon is measured as it is shipped."""
-_SITE = "bench"
+SITE = "bench"
 _SETTLED_S = 40.0
 """The processor is watched from so long after the first bed was seen."""
 _FULL_S = 330.0
@@ -134,7 +134,7 @@ async def _over_lsl(
         subscriber = asyncio.create_task(_listen(broker, received))
         run = [sys.executable, "-c", RUN, "run", "--config", str(config)]
         send = [sys.executable, "-m", "hypnocast.bench.outlets", str(beds), str(lsl)]
-        with _process(run, environment | SERVICE) as daemon, _process(send, environment):
+        with running(run, environment | SERVICE) as daemon, running(send, environment):
             try:
                 return await _watch(daemon, subscriber, seconds, received)
             finally:
@@ -168,7 +168,7 @@ async def _watch(
 async def _listen(broker: BrokerSettings, received: Received) -> None:
     import aiomqtt
 
-    topics = Topics(_SITE)
+    topics = Topics(SITE)
     decoder = msgspec.json.Decoder(payloads.StageEvent)
     async with aiomqtt.Client(broker.host, broker.port) as client:
         await client.subscribe(topics.events("+"), qos=1)
@@ -184,7 +184,7 @@ def config_text(pack: Pack, folder: Path, broker: BrokerSettings) -> str:
 
     return f"""
 [site]
-id = {text(_SITE)}
+id = {text(SITE)}
 [daemon]
 state_dir = {text(folder / "state")}
 [broker]
@@ -199,7 +199,8 @@ RUN = "from hypnocast.cli import main; main()"
 
 
 @contextlib.contextmanager
-def _process(command: list[str], environment: dict[str, str]) -> Iterator[subprocess.Popen[bytes]]:
+def running(command: list[str], environment: dict[str, str]) -> Iterator[subprocess.Popen[bytes]]:
+    """Run a process until it is left, then end it."""
     with subprocess.Popen(
         command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     ) as process:

@@ -16,7 +16,8 @@ Groups = Annotated[
     list[str] | None,
     typer.Argument(
         metavar="[GROUP]...",
-        help="start, picture, verdict, path, night, ward, generate; by name or with --long: crowd.",
+        help="start, picture, verdict, path, night, ward, generate; by name or with --long: "
+        "loop, crowd.",
     ),
 ]
 
