@@ -15,6 +15,7 @@ from hypnocast.bench.ward import SERVICE, Received
 from hypnocast.cli import run
 from hypnocast.errors import ConfigError
 from hypnocast.stagers.packs.pack import load_pack
+from support.daemons import command
 from support.needs import need_program
 from support.packs import make_tiny_pack
 
@@ -106,3 +107,15 @@ def test_the_ward_is_measured_in_the_environment_that_the_unit_sets() -> None:
     lines = unit.read_text(encoding="utf-8").splitlines()
     values = [line.partition("=")[2].split() for line in lines if line.startswith("Environment=")]
     assert dict(word.split("=", 1) for words in values for word in words) == SERVICE
+
+
+@pytest.mark.long
+@pytest.mark.timeout(300)
+def test_a_closed_loop_is_timed_from_the_newest_sample_to_the_verdict(pack: Path) -> None:
+    need_program("mosquitto")
+    told = command("bench", "loop", "--json", "--pack", str(pack))
+    assert told.returncode == 0, told.stderr
+    for figure in json.loads(told.stdout)["figures"]:
+        assert figure["count"] >= 3
+        # The filters need a second of signal after the window: nobody can be sooner.
+        assert min(figure["samples"]) >= load_pack(pack).recipe.tail_s

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -14,6 +15,9 @@ import pylsl
 import pytest
 
 from hypnocast import cli
+from hypnocast.bridge.brainflow_boards import BoardPlace, BrainFlowBoard
+from hypnocast.bridge.gear import BridgeRun
+from hypnocast.errors import StreamError
 from support.daemons import Daemon, daemon
 from support.gear_bytes import rda, rda_block, rda_start, zmax_packet
 from support.lsl_lab import unique
@@ -179,3 +183,15 @@ def test_what_makes_no_sense_is_refused_in_one_line(
     assert told.out == ""
     assert what in told.err
     assert told.err.count("\n") == 1
+
+
+def test_a_recording_that_is_not_there_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.run(["bridge", "file", "/nowhere/night.xdf"]) == 1
+    assert "/nowhere/night.xdf: cannot be opened" in capsys.readouterr().err
+
+
+def test_a_board_that_cannot_be_opened_is_tried_again() -> None:
+    need_module("brainflow")
+    board = BrainFlowBoard("cyton", BoardPlace(serial_port="/dev/nowhere"), "bed-1", {})
+    with pytest.raises(StreamError, match="UNABLE_TO_OPEN_PORT"):
+        list(board.arrivals(BridgeRun(threading.Event(), lambda _: None)))

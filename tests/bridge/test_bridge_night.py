@@ -7,7 +7,9 @@ mosquitto, plain paho, and LabRecorder's own program as an independent recorder.
 from __future__ import annotations
 
 import json
+import re
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -26,12 +28,13 @@ import pyxdf
 from hypnocast.core.types import PAGE_S, Stage
 from hypnocast.simulate import CLINICAL, SimulatedNight
 from support.brokers import running_mosquitto
-from support.daemons import command, daemon
+from support.daemons import Daemon, command, daemon
 from support.mqtt_lab import Listener
 from support.needs import need_module
 
 pytestmark = pytest.mark.timeout(300)
 
+LSL_PAGE = Path(__file__).parents[2] / "docs" / "lsl.md"
 PAGES = 1
 RATE = 256
 AFTER_S = 4
@@ -131,6 +134,22 @@ def lab_recorder(target: Path, *streams: str) -> Iterator[subprocess.Popen[str]]
             running.communicate("\n", 30.0)
 
 
+@contextmanager
+def _example(folder: Path) -> Iterator[Daemon]:
+    """Run the program of docs/lsl.md that reacts to stages, at the file's bed."""
+    code = re.search(r"```python\n(.*?)```", LSL_PAGE.read_text(), re.DOTALL)
+    assert code is not None
+    target = folder / "react.txt"
+    script = code[1].replace("/bed-1/", "/file/")
+    with target.open("wb") as out, subprocess.Popen(
+        [sys.executable, "-u", "-c", script], stdout=out, stderr=subprocess.STDOUT
+    ) as process:  # fmt: skip
+        try:
+            yield Daemon(process, target, target)
+        finally:
+            process.kill()
+
+
 @dataclass
 class BridgedNight:
     """What was seen of the run."""
@@ -140,7 +159,8 @@ class BridgedNight:
     config: Path
     xdf: Path
     file_bridge: tuple[int, str] = (-1, "")
-    log: str = ""
+    reaction: str = ""
+    """What the example of docs/lsl.md printed."""
 
     def events(self, bed: str) -> list[tuple[Any, float]]:
         """Return a bed's final events, with when they came by the monotonic clock."""
@@ -179,16 +199,18 @@ def night(tmp_path_factory: pytest.TempPathFactory) -> Iterator[BridgedNight]:
             serving.wait_for(
                 lambda: listener.json_of(status)[-1]["streams"], "the file's stream at the bed"
             )
+            example = stack.enter_context(_example(folder))
             writer.start()
             stack.callback(writer.join)
             stack.callback(over.set)
             serving.wait_for(lambda: len(told.events("file")) >= PAGES, "the file's pages")
             serving.wait_for(lambda: told.events("board"), "a page of the board")
             assert bridged.process.wait(30.0) == 0
+            example.wait_for(lambda: example.output, "the example's first stage")
         assert board.end() == 0
         assert serving.end() == 0
         told.file_bridge = (bridged.process.returncode, bridged.output)
-        told.log = serving.complained
+        told.reaction = example.output
         yield told
 
 
@@ -238,3 +260,10 @@ def test_lab_recorder_writes_signals_and_stages_into_one_file(night: BridgedNigh
     rolling = by_name["Hypnocast file probabilities"]["time_stamps"] - begun
     assert len(rolling) > 0
     assert np.abs(rolling - np.round(rolling)).max() < 0.001
+
+
+def test_the_example_reacts_to_stages_without_mqtt(night: BridgedNight) -> None:
+    event, _ = night.events("file")[0]
+    stage, confidence, page_end = night.reaction.splitlines()[0].split()
+    assert (stage, float(confidence)) == (event["stage"], event["confidence"])
+    assert float(page_end) > 0.0

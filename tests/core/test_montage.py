@@ -116,6 +116,8 @@ def test_electrodes_of_two_streams_are_never_subtracted() -> None:
         (["F4-LER", "F3"], Role.F4, "F4-LE", "substitute"),
         (["Fpz-Cz", "Pz-Oz"], Role.F4, "Fpz-Cz", "substitute"),
         (["Fpz-Cz", "Pz-Oz"], Role.O2, "Pz-Oz", "substitute"),
+        (["F7-Fpz", "F8-Fpz"], Role.F4, "F8-Fpz", "substitute"),
+        (["TP9-Fpz", "AF7-Fpz", "AF8-Fpz", "TP10-Fpz"], Role.F4, "AF8-TP9", "substitute"),
         (["EEG(sec)"], Role.C4, "EEG", "substitute"),
         (["C4"], Role.C4, "C4 (reference assumed)", "assumed_reference"),
         (["E1-M1"], Role.E1, "E1-M1", "substitute"),

@@ -14,6 +14,8 @@ import edfio
 import numpy as np
 
 from attacks.bad_messages import REFUSED, SHOWN, a_stage, a_status
+from hypnocast.bridge.rda_messages import RdaDecoder
+from hypnocast.bridge.zmax import ZmaxDecoder
 from hypnocast.config.file import load_config
 from hypnocast.core.montage.choice import choose_montage
 from hypnocast.core.types import (
@@ -35,6 +37,7 @@ from hypnocast.ports.recordings.tape import Tape
 from hypnocast.ports.stream_xml import parse_header, write_header
 from hypnocast.stagers.onnx.inspection import inspect_onnx
 from hypnocast.stagers.packs.pack import verify_pack
+from support.gear_bytes import rda, rda_block, rda_start, zmax_packet
 from support.packs import make_tiny_pack
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
@@ -66,7 +69,17 @@ def targets(folder: Path) -> list[FuzzTarget]:
         _xdf(folder),
         _tape(folder),
         _scored(folder),
+        _rda(),
+        FuzzTarget("ZMax", (zmax_packet(32768, 40000) * 4, b"DEBUG.x\n"), ZmaxDecoder().feed),
     ]
+
+
+def _rda() -> FuzzTarget:
+    """Return the reading of what a BrainVision Recorder sends, as one connection."""
+    block = rda_block(1, np.ones((3, 2), dtype=np.float32), [(1, "Stimulus", "S  1")])
+    begin = rda_start(("F4", "Cz"), 2000.0, (0.1, 0.5))
+    seeds = (begin + block + rda(3), begin + rda_block(2, np.ones((3, 2), dtype=np.int16)))
+    return FuzzTarget("BrainVision RDA", seeds, lambda data: list(RdaDecoder().feed(data)))
 
 
 def viewer_target() -> FuzzTarget:

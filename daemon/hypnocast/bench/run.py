@@ -91,7 +91,7 @@ def _ward(effort: Effort, _: Report) -> Iterator[Figure]:
 def _loop(effort: Effort, _: Report) -> Iterator[Figure]:
     from hypnocast.bench import loop
 
-    yield from loop.measure(effort.pack, effort.folder / "loop", seconds=130 if effort.long else 60)
+    yield from loop.measure(effort.pack, effort.folder / "loop", seconds=130 if effort.long else 20)
 
 
 def _crowd(effort: Effort, _: Report) -> Iterator[Figure]:

@@ -57,7 +57,13 @@ WISHES: Mapping[Role, tuple[Wish, ...]] = MappingProxyType(
         Role.F4: _scalp_wishes(
             "F4",
             "F3",
-            [("Fpz", ANY), ("Fz", ANY), ("Fp2", ANY), ("Fp1", ANY), ("AF4", ANY), ("AF3", ANY)],
+            [
+                *((middle, ANY) for middle in ("Fpz", "Fz", "Fp2", "Fp1", "AF4", "AF3")),
+                # Headbands: Muse has the temples behind the ears, ZMax has Fpz.
+                ("AF8", "TP9"),
+                ("AF7", "TP10"),
+                *((side, ANY) for side in ("AF8", "AF7", "F8", "F7")),
+            ],
         ),
         Role.C4: (*_scalp_wishes("C4", "C3", [("Cz", ANY)]), (EEG, None, "substitute")),
         Role.O2: _scalp_wishes("O2", "O1", [("Oz", ANY), ("Cz", "Oz"), ("Pz", "Oz")]),
