@@ -16,6 +16,8 @@ from hypnocast import __version__
 from hypnocast.core.types import PAGE_S
 from hypnocast.core.wire.payloads import StageEvent
 from hypnocast.errors import CommandError
+from hypnocast.nights.fhir import fhir_bundle
+from hypnocast.nights.hl7 import hl7_message
 from hypnocast.nights.night_view import NightView
 from hypnocast.ports.durable_files import private_file
 from hypnocast.ports.hypnograms.night_files import (
@@ -30,7 +32,7 @@ from hypnocast.ports.hypnograms.night_files import (
 )
 from hypnocast.ports.hypnograms.vendor_files import VENDOR_FORMATS
 
-FORMATS = ("edf", "csv", "bids", "nsrr", "json", *VENDOR_FORMATS)
+FORMATS = ("edf", "csv", "bids", "nsrr", "json", "fhir", "hl7", *VENDOR_FORMATS)
 
 _STAGES = ("W", "N1", "N2", "N3", "R")
 
@@ -64,6 +66,10 @@ def export_night(
             texts = {f"{stem}.csv": as_csv(view, zone)}
         case "json":
             texts = {f"{stem}.json": as_json(view)}
+        case "fhir":
+            texts = {f"{stem}.fhir.json": fhir_bundle(view)}
+        case "hl7":
+            texts = {f"{stem}.hl7": hl7_message(view, zone)}
         case "nsrr":
             texts = {
                 f"{stem}-profusion.xml": profusion_xml(night),
