@@ -259,6 +259,8 @@ def test_a_command_needs_the_token_of_its_own_session(ward: ServedWard) -> None:
         for token in ("", "0" * 64, theirs):
             answer = client.post("/api/bed/1/command", json=NOTE, headers={"x-csrf-token": token})
             assert answer.status_code == 403, token
+            answer = client.post("/api/bed/1/retire", json={}, headers={"x-csrf-token": token})
+            assert answer.status_code == 403, token
         good = client.post("/api/bed/1/command", json=NOTE, headers={"x-csrf-token": mine})
         assert good.status_code == 502  # let through, to a broker that is not there
 
@@ -269,7 +271,7 @@ def test_other_sites_can_neither_command_nor_log_in_nor_frame(local: Served) -> 
         token = client.get("/api/session").json()["csrf"]
         for origin in ("https://evil.example", "null", "http://127.0.0.1:1", None):
             headers = {"x-csrf-token": token} | ({"origin": origin} if origin else {})
-            for path in ("/api/bed/1/command", "/api/login", "/api/logout"):
+            for path in ("/api/bed/1/command", "/api/bed/1/retire", "/api/login", "/api/logout"):
                 assert client.post(path, json=NOTE, headers=headers).status_code == 403
         answer = client.get("/")
         policy = answer.headers["content-security-policy"]

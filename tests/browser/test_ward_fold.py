@@ -9,6 +9,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from functools import reduce
 from importlib.resources import files
+from pathlib import Path
 
 import msgspec
 import pytest
@@ -138,9 +139,9 @@ def test_cleared_topics_are_forgotten_and_beds_sort_by_number() -> None:
     assert absorb(gone, Incoming("bed/1/stage", b"", False, NOW)).beds["1"].stage is None
 
 
-def text_of(full: WardView, now: float = NOW, width: int = 160) -> str:
+def text_of(full: WardView, now: float = NOW, width: int = 160, zone: str = "UTC") -> str:
     console = Console(file=io.StringIO(), width=width)
-    console.print(ward_view(full, now))
+    console.print(ward_view(full, now, zone=zone))
     assert isinstance(console.file, io.StringIO)
     return console.file.getvalue()
 
@@ -176,6 +177,29 @@ def test_the_terminal_shows_how_often_a_pack_beside_gives_the_same_stage(
     alike = opinion.compared - len(opinion.parted)
     assert opinion.pack not in text_of(of(scene))
     assert f"{alike} of {opinion.compared} pages alike" in text_of(with_beside)
+
+
+def test_eighty_columns_show_a_ward_with_long_names_as_on_the_golden_screen(
+    scenes: dict[str, Scene],
+) -> None:
+    problem = "Chin: no channel fits; name one under `roles` for this bed if there is one"
+    far = replace(scenes["2"], bed="sleeplab-pc3-headbox", problems=(problem,))
+    full = of(*scenes.values(), far)
+    console = Console(file=io.StringIO(), width=80)
+    console.print(ward_view(full, NOW, zone="Europe/Berlin"))
+    assert isinstance(console.file, io.StringIO)
+    shown = "\n".join(line.rstrip() for line in console.file.getvalue().splitlines()) + "\n"
+    assert shown == (Path(__file__).parent / "watch-80.txt").read_text(encoding="utf-8")
+    assert "04:0" in text_of(full, width=160, zone="Europe/Berlin")
+
+
+@pytest.mark.parametrize("width", [60, 72, 80, 100, 132, 200])
+def test_no_terminal_is_overrun(scenes: dict[str, Scene], width: int) -> None:
+    far = replace(scenes["4"], bed="sleeplab-pc3-headbox")
+    text = text_of(of(*scenes.values(), far), width=width)
+    assert max(map(len, text.splitlines())) <= width
+    for word in ("WITHHELD", "detached", "SILENT", "ENDED", "review", "sleeplab-pc3-headbox"):
+        assert word in text
 
 
 async def test_watch_needs_nothing_but_the_broker(

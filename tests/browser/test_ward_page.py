@@ -16,7 +16,10 @@ from playwright.sync_api import Browser, BrowserContext, Page, expect
 from browser.conftest import Stand
 from browser.serving import served, settings_for
 from browser.ward_topics import PREFIX, Publisher, Scene, crowd
+from hypnocast.core.wire.page_facts import Judged
+from hypnocast.core.wire.payloads import encode
 from support.brokers import running_mosquitto
+from support.mqtt_lab import kept_by_broker
 
 AXE = Path(__file__).parent / "vendor" / "axe-core" / "axe.min.js"
 SOAK_BEDS = 40
@@ -128,6 +131,51 @@ def test_a_daemon_that_died_is_shown_on_its_beds(tab: Page, stand: Stand) -> Non
     expect(tab.locator('[data-bed="1"]')).to_contain_text("its daemon (bedside) is offline")
     stand.publisher.publish(f"{PREFIX}/daemon/bedside/available", b"online")
     expect(tab.locator('[data-bed="1"]')).not_to_contain_text("offline")
+
+
+def test_a_bed_without_news_is_retired_once_that_is_confirmed(tab: Page, stand: Stand) -> None:
+    scene = stand.publisher.scenes["1"]
+    orphan = msgspec.structs.replace(scene.status(), bed="21", node="sold")
+    stand.publisher.publish(f"{PREFIX}/daemon/sold/available", b"offline")
+    stand.publisher.publish(f"{PREFIX}/bed/21/status", encode(orphan))
+    tab.goto(stand.page.address)
+    expect(tab.locator('[data-bed="1"]').get_by_role("button")).to_have_count(0)
+    button = tab.locator('[data-bed="21"]').get_by_role("button", name="Retire …")
+    button.click()
+    tab.get_by_role("dialog").get_by_role("button", name="Cancel").click()
+    expect(tab.locator('[data-bed="21"]')).to_be_visible()
+
+    stand.publisher.publish(f"{PREFIX}/daemon/sold/available", b"online")
+    expect(button).to_be_hidden()
+    stand.publisher.publish(f"{PREFIX}/daemon/sold/available", b"offline")
+    button.focus()
+    tab.keyboard.press("Enter")
+    expect(tab.get_by_role("dialog")).to_contain_text("Retire Bed 21?")
+    stand.publisher.publish(f"{PREFIX}/daemon/sold/available", b"online")
+    sure = tab.get_by_role("dialog").get_by_role("button", name="Retire")
+    sure.click()
+    expect(tab.get_by_role("dialog")).to_contain_text("is served by the daemon sold")
+    stand.publisher.publish(f"{PREFIX}/daemon/sold/available", b"offline")
+    sure.click()
+    expect(tab.get_by_role("dialog")).to_be_hidden()
+    expect(tab.locator('[data-bed="21"]')).to_have_count(0)
+    assert f"{PREFIX}/bed/21/status" not in kept_by_broker(stand.broker.port)
+    stand.publisher.publish(f"{PREFIX}/daemon/sold/available", b"")
+
+
+def test_a_montage_that_the_pack_was_not_judged_on_says_so(tab: Page, stand: Stand) -> None:
+    words = "The pack was not judged on this montage, but on Fpz-Cz (16 healthy adults)."
+    outside = Judged(montages=(("Fpz-Cz",),), inside=False, words=words)
+    status = msgspec.structs.replace(stand.publisher.scenes["2"].status(), judged=outside)
+    stand.publisher.publish(f"{PREFIX}/bed/2/status", encode(status))
+    open_ward(tab, stand)
+    line = tab.locator('[data-bed="2"] .judged')
+    expect(line).to_have_text(words)
+    expect(tab.locator('[data-bed="1"] .judged')).to_be_hidden()
+    assert line.evaluate("node => node.scrollHeight <= node.clientHeight + 1")
+    open_bed(tab, stand, "2")
+    expect(tab.locator("#judged")).to_have_text(words)
+    stand.publisher.show(stand.publisher.scenes["2"])
 
 
 # --- in time, and healing ------------------------------------------------------------------

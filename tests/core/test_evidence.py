@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from hypnocast.core.evidence.measures import TONES_NEEDED, chin_tone, measure, with_claims
 from hypnocast.core.types import PAGE_S, STAGES, ChannelQuality, Flag, FloatArray, Page, Role, Stage
-from hypnocast.core.wire.payloads import Evidence
+from hypnocast.core.wire.page_facts import Evidence
 from hypnocast.simulate.events import EventKind
 from hypnocast_models.data.recordings import page_of
 from hypnocast_models.data.simulated import ROLES

@@ -13,7 +13,7 @@ import numpy as np
 
 from hypnocast.core.evidence.measures import chin_tone, measure
 from hypnocast.core.types import PAGE_S, STAGES, Page, Role, Stage
-from hypnocast.core.wire.payloads import Evidence
+from hypnocast.core.wire.page_facts import Evidence
 from hypnocast.simulate import SimulatedNight
 from hypnocast.simulate.events import Event, EventKind
 from hypnocast.simulate.montages import CLINICAL

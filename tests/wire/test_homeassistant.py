@@ -14,7 +14,7 @@ import pytest
 from hypnocast.core.types import PAGE_S, Stage
 from hypnocast.core.wire import payloads
 from hypnocast.core.wire.topics import HOME_ASSISTANT_STATUS, Topics
-from hypnocast.live.publishing.home_assistant import discovery, discovery_topic
+from hypnocast.live.publishing.home_assistant import discovery
 from hypnocast.simulate import SimulatedSource
 from support.brokers import Mosquitto, running_mosquitto
 from support.needs import need_module
@@ -45,7 +45,7 @@ def listener(
 
     def hold(data_s: float) -> None:
         if data_s > 3 * PAGE_S and not born.is_set():
-            topic = discovery_topic(TOPICS, "bed-01")
+            topic = TOPICS.discovery("bed-01")
             before = len(ears.wait(topic, 1))
             ears.publish(HOME_ASSISTANT_STATUS, b"online")
             ears.wait(topic, before + 1)
@@ -59,7 +59,7 @@ def listener(
 
 
 def document(listener: PlainListener, bed: str = "bed-01") -> dict[str, Any]:
-    fields: dict[str, Any] = json.loads(listener.payloads(discovery_topic(TOPICS, bed))[-1])
+    fields: dict[str, Any] = json.loads(listener.payloads(TOPICS.discovery(bed))[-1])
     return fields
 
 
@@ -68,7 +68,7 @@ def test_every_bed_is_a_device_and_is_announced_again_after_a_birth(
 ) -> None:
     ids = set()
     for bed in ("bed-01", "bed-02"):
-        found = listener.payloads(discovery_topic(TOPICS, bed))
+        found = listener.payloads(TOPICS.discovery(bed))
         assert len(found) >= 2
         assert len(set(found)) == 1
         assert found[0] == discovery(TOPICS, "node1", bed, pages=True)

@@ -258,7 +258,7 @@ def retire(
     from hypnocast.config.file import load_config
     from hypnocast.core.wire.topics import Topics
     from hypnocast.live.service.build import broker_settings
-    from hypnocast.live.service.retire import retire as clear
+    from hypnocast.ports.mqtt.retire import retire as clear
 
     loaded = _pointed(load_config(config), broker, site)
     topics = Topics(loaded.site.id, loaded.broker.topic_root)
@@ -281,7 +281,10 @@ def watch(
 
     loaded = _pointed(load_config(config), broker, site)
     settings = WatchSettings(
-        broker_settings(loaded.broker), loaded.prefix, once_after_s=2.0 if once else None
+        broker_settings(loaded.broker),
+        loaded.prefix,
+        once_after_s=2.0 if once else None,
+        zone=loaded.site.timezone,
     )
     asyncio.run(look(settings))
 

@@ -24,6 +24,7 @@ from starlette.staticfiles import StaticFiles
 from hypnocast import __version__
 from hypnocast.core.wire.commands import CatchUp, PageCommand, decode_command
 from hypnocast.core.wire.payloads import TopicWord
+from hypnocast.core.wire.topics import Topics
 from hypnocast.dashboard.auth import Allowance, Gate, Visitor, load_logins
 from hypnocast.dashboard.door import address_of
 from hypnocast.dashboard.guard import Guard
@@ -31,6 +32,7 @@ from hypnocast.dashboard.hub import Hub
 from hypnocast.dashboard.pictures import Album, picture_digest, png_of_reply
 from hypnocast.dashboard.settings import DashboardSettings
 from hypnocast.errors import BrokerError
+from hypnocast.ports.mqtt.retire import retire
 from hypnocast.ports.supervision import Supervisor
 
 _STATIC = Path(str(files("hypnocast.dashboard") / "static"))
@@ -84,6 +86,7 @@ class Handlers:
             Route("/api/bed/{bed}/page", self.newest_page),
             Route("/api/bed/{bed}/page/{epoch:int}", self.past_page),
             Route("/api/bed/{bed}/command", self.command, methods=["POST"]),
+            Route("/api/bed/{bed}/retire", self.retire, methods=["POST"]),
             Mount("/static", StaticFiles(directory=_STATIC)),
         ]
         guard = Middleware(
@@ -272,6 +275,24 @@ class Handlers:
 
     async def command(self, request: Request) -> Response:
         """Send a command to a bed and answer with its reply."""
+        bed = self._bed_to_act_on(request)
+        try:
+            command = decode_command(await request.body())
+        except msgspec.DecodeError as error:
+            raise RefusedRequest(HTTPStatus.BAD_REQUEST, f"not a command: {error}") from None
+        if isinstance(command, CatchUp | PageCommand):
+            raise RefusedRequest(HTTPStatus.BAD_REQUEST, "this command is not sent from here")
+        reply = await self.hub.ask(bed, command)
+        return _json(reply)
+
+    async def retire(self, request: Request) -> Response:
+        """Take a bed that nobody serves any more off every screen."""
+        bed = self._bed_to_act_on(request)
+        root, _, site = self.settings.prefix.rpartition("/")
+        return _json({"cleared": await retire(self.settings.broker, Topics(site, root), bed)})
+
+    def _bed_to_act_on(self, request: Request) -> str:
+        """Return the bed of a request that this site's own page sent, and not too many of them."""
         self._may_act(request)
         bed = _bed(request)
         if not self._commands.spend(_client(request)):
@@ -281,14 +302,7 @@ class Handlers:
                 wait_s=self._commands.wait_s(),
             )
         _json_only(request)
-        try:
-            command = decode_command(await request.body())
-        except msgspec.DecodeError as error:
-            raise RefusedRequest(HTTPStatus.BAD_REQUEST, f"not a command: {error}") from None
-        if isinstance(command, CatchUp | PageCommand):
-            raise RefusedRequest(HTTPStatus.BAD_REQUEST, "this command is not sent from here")
-        reply = await self.hub.ask(bed, command)
-        return _json(reply)
+        return bed
 
 
 # --- answers -----------------------------------------------------------------------------------

@@ -6,6 +6,8 @@ import asyncio
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import datetime
+from zoneinfo import ZoneInfo
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
@@ -37,13 +39,20 @@ _SIGN: dict[Level, tuple[str, str]] = {
     "fair": ("▲", "#f3cf55"),
     "bad": ("✖", "bold #ff8a5c"),
 }
+_COURSE = "Last 30 min"
 _COLUMNS = {
-    "Bed": 3, "Subject": 7, "Stage": 12, "Since": 14, "Sure": 5, "Last 30 min": 30,
-    "Electrodes": 19, "Latency": 7,
+    "Bed": 3, "Subject": 7, "Stage": 12, "Since": 14, "Sure": 5, _COURSE: 30,
+    "Electrodes": 14, "Latency": 7,
 }  # fmt: skip
-"""Columns, and how narrow they may get."""
-_ROOM = {"Since": 100, "Sure": 100, "Subject": 124, "Latency": 124}
-"""Columns that want a wider terminal."""
+"""Columns, and how wide they are at least."""
+_LEFT_OUT = ("Latency", "Subject", "Sure", "Since")
+"""Columns that a narrow terminal goes without, in this order."""
+_WRAPPED = ("Stage", "Electrodes")
+_LONGEST_WORD = 22
+_SHORTEST_COURSE = 11
+"""Minutes; where there is no room for so many, the course is left out."""
+_BETWEEN = 3
+"""Blanks between two columns."""
 
 _UNREAL = {"simulated": "SIMULATED", "replay": "REPLAYED"}
 
@@ -56,6 +65,8 @@ class WatchSettings:
     prefix: str = "hypnocast/lab"
     once_after_s: float | None = None
     """Print one table after so many seconds and end; None watches until interrupted."""
+    zone: str = "UTC"
+    """The clocks of the site."""
     below: tuple[str, ...] = ()
     """What else to keep in sight: lines below the table."""
 
@@ -74,7 +85,7 @@ async def watch(settings: WatchSettings, console: Console | None = None) -> None
     try:
         if settings.once_after_s is not None:
             await asyncio.sleep(settings.once_after_s)
-            screen.print(ward_view(ward, time.time(), feed.link, settings.below))
+            screen.print(_view(ward, feed.link, settings))
             if not feed.link.connected:
                 raise BrokerError(
                     f"the ward cannot be seen: {feed.link.problem}",
@@ -84,16 +95,28 @@ async def watch(settings: WatchSettings, console: Console | None = None) -> None
             return
         with Live(console=screen, auto_refresh=False, screen=screen.is_terminal) as live:
             while True:
-                live.update(ward_view(ward, time.time(), feed.link, settings.below), refresh=True)
+                live.update(_view(ward, feed.link, settings), refresh=True)
                 await asyncio.sleep(_REDRAWS_S)
     finally:
         await ended(task)
 
 
+def _view(ward: WardView, link: BrokerLink, settings: WatchSettings) -> RenderableType:
+    return ward_view(ward, time.time(), link, settings.below, settings.zone)
+
+
 def ward_view(
-    ward: WardView, now: float, link: BrokerLink | None = None, below: tuple[str, ...] = ()
+    ward: WardView,
+    now: float,
+    link: BrokerLink | None = None,
+    below: tuple[str, ...] = (),
+    zone: str = "UTC",
 ) -> RenderableType:
-    """Return the table of the ward, with what is wrong above and the notice below."""
+    """Return the table of the ward, with what is wrong above and below, and the notice.
+
+    Times are by the clocks of the site's ``zone``.
+    """
+    cards = tuple(card(bed, ward) for bed in ward.beds.values())
     parts: list[RenderableType] = []
     if link is not None and not link.connected:
         silent = _lasting(now - link.since)
@@ -101,13 +124,20 @@ def ward_view(
         parts.append(Text(words, "bold white on #b83a0c"))
     if ward.refused:
         parts.append(Text(f"{ward.refused} messages broke the contract: {ward.refusal}", "#f3cf55"))
-    sources = {card(bed, ward).source for bed in ward.beds.values()}
+    sources = {told.source for told in cards}
     if len(sources) == 1 and (unreal := _UNREAL.get(next(iter(sources)))) is not None:
         parts.append(Text(f" {unreal}: no person now. ", "italic #5fb0ee"))
-    parts.append(_Fitted(ward, now))
+    parts.append(_Fitted(cards, now, zone))
+    parts += [
+        Text(f"{plain(told.bed)}: {plain(problem)}", "#f3cf55")
+        for told in cards
+        for problem in told.problems
+    ]
     parts += [Text(line) for bed in ward.beds.values() for line in _second_opinions(bed)]
+    parts += [Text(line, "dim") for line in _not_judged(cards)]
     parts += [Text(line) for line in below]
-    parts.append(Text("Research use only: no diagnosis, no alarm function.", "dim"))
+    notice = f"Times of {zone}. Research use only: no diagnosis, no alarm function."
+    parts.append(Text(notice, "dim"))
     return Group(*parts)
 
 
@@ -132,37 +162,74 @@ def _second_opinions(bed: BedView) -> Iterator[str]:
         yield " · ".join(parts)
 
 
+def _not_judged(cards: tuple[Card, ...]) -> Iterator[str]:
+    """Say of which beds the pack was not judged on the montage; once for all of the same."""
+    beds: dict[str, list[str]] = {}
+    for told in cards:
+        if told.judged is not None:
+            beds.setdefault(told.judged, []).append(told.bed)
+    for words, names in beds.items():
+        yield f"{', '.join(names)}: {plain(words)}"
+
+
 @dataclass(frozen=True, slots=True)
 class _Fitted:
     """The ward as a table, with as many columns as the terminal has room for."""
 
-    ward: WardView
+    cards: tuple[Card, ...]
     now: float
+    zone: str
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        yield ward_table(self.ward, self.now, options.max_width)
+        mixed = len({told.source for told in self.cards}) > 1
+        rows = [_cells(told, self.now, self.zone, tagged=mixed) for told in self.cards]
+        yield ward_table(rows, options.max_width)
 
 
-def ward_table(ward: WardView, now: float, width: int) -> Table:
-    """Return the ward as a table, a row per bed.
+def ward_table(rows: list[dict[str, Text]], width: int) -> Table:
+    """Return the ward as a table, a row per bed; where 60 columns are, no word is cut.
 
     A narrow terminal shows the stage, the course and the electrodes: what is wrong comes first.
     """
-    shown = [name for name in _COLUMNS if width >= _ROOM.get(name, 0)]
+    widths = _fitted_widths(rows, width)
     table = Table(box=SIMPLE_HEAD, header_style="dim", border_style="dim", pad_edge=False)
-    for name in shown:
-        wraps = name in ("Stage", "Electrodes")
-        table.add_column(name, no_wrap=not wraps, min_width=_COLUMNS[name])
-    mixed = len({card(bed, ward).source for bed in ward.beds.values()}) > 1
-    for bed in ward.beds.values():
-        cells = _cells(card(bed, ward), now, tagged=mixed)
-        table.add_row(*(cells[name] for name in shown))
-    if not ward.beds:
+    for name, wide in widths.items():
+        title = f"Last {wide} min" if name == _COURSE else name
+        table.add_column(title, no_wrap=name not in ("Bed", *_WRAPPED), width=wide, overflow="fold")
+    for cells in rows:
+        course = cells[_COURSE]
+        shown = cells | {_COURSE: course[max(0, len(course) - widths.get(_COURSE, 0)) :]}
+        table.add_row(*(shown[name] for name in widths))
+    if not rows:
         table.add_row("–", Text("no bed yet", "dim"))
     return table
 
 
-def _cells(card: Card, now: float, *, tagged: bool) -> dict[str, RenderableType]:
+def _fitted_widths(rows: list[dict[str, Text]], width: int) -> dict[str, int]:
+    """Return the columns shown and how wide they are."""
+    widths = dict(_COLUMNS)
+    for name in ("Bed", "Subject", *_WRAPPED):
+        for cells in rows:
+            longest = max(map(len, cells[name].plain.split()), default=0) + 2 * (name == "Stage")
+            widths[name] = max(widths[name], min(longest, _LONGEST_WORD))
+    for name in _LEFT_OUT:
+        if _whole(widths) > width:
+            del widths[name]
+    widths[_COURSE] -= max(0, _whole(widths) - width)
+    if widths[_COURSE] < _SHORTEST_COURSE:
+        del widths[_COURSE]
+    for name in ("Electrodes", "Stage", "Bed"):
+        widest = max((len(cells[name]) for cells in rows), default=0)
+        spare = max(0, width - _whole(widths))
+        widths[name] = max(widths[name], min(widest, widths[name] + spare))
+    return widths
+
+
+def _whole(widths: dict[str, int]) -> int:
+    return 2 + sum(widths.values()) + _BETWEEN * (len(widths) - 1)
+
+
+def _cells(card: Card, now: float, zone: str, *, tagged: bool) -> dict[str, Text]:
     staged = card.mood == "staged"
     bed = Text(card.bed, "bold")
     if tagged and card.source in _UNREAL:
@@ -171,15 +238,17 @@ def _cells(card: Card, now: float, *, tagged: bool) -> dict[str, RenderableType]
         "Bed": bed,
         "Subject": Text(plain(card.subject or "")),
         "Stage": _stage(card, now),
-        "Since": f"{_clock(card.since)} · {_lasting(card.lasted_s)}"
+        "Since": Text(f"{_clock(card.since, zone)} · {_lasting(card.lasted_s)}")
         if staged and card.since
-        else "",
-        "Sure": f"{100 * card.confidence:.0f} %" if staged and card.confidence is not None else "",
-        "Last 30 min": _recent(card.recent),
+        else Text(),
+        "Sure": Text(f"{100 * card.confidence:.0f} %")
+        if staged and card.confidence is not None
+        else Text(),
+        _COURSE: _recent(card.recent),
         "Electrodes": _health(card),
-        "Latency": f"{card.latency_ms / 1000:.1f} s"
+        "Latency": Text(f"{card.latency_ms / 1000:.1f} s")
         if card.latency_ms is not None and staged
-        else "",
+        else Text(),
     }
 
 
@@ -232,13 +301,11 @@ def _health(card: Card) -> Text:
     sign, style = _SIGN[card.health] if card.health is not None else ("■", "dim")
     shown = Text(f"{sign} ", style)
     shown.append(plain(card.health_words), style if card.health != "good" else "")
-    if card.problems:
-        shown.append(f"\n{plain(card.problems[0])}", "#f3cf55")
     return shown
 
 
-def _clock(instant: str) -> str:
-    return time.strftime("%H:%M", time.localtime(seconds(instant)))
+def _clock(instant: str, zone: str) -> str:
+    return datetime.fromtimestamp(seconds(instant), ZoneInfo(zone)).strftime("%H:%M")
 
 
 def _lasting(length_s: float) -> str:

@@ -111,6 +111,8 @@ class Card(Struct, frozen=True, kw_only=True):
     latency_ms: float | None
     lights: LightsName
     problems: tuple[str, ...]
+    judged: str | None
+    """That the pack was not judged on this montage, and on what it was; in words."""
     notice: NightMark | None
     """The newest notice, for a while."""
     seen: float
@@ -175,6 +177,7 @@ def card(bed: BedView, ward: WardView) -> Card:
         latency_ms=status.latency_ms if status is not None else None,
         lights=status.lights if status is not None else "unknown",
         problems=status.problems if status is not None else (),
+        judged=status.judged.words if status is not None and status.judged is not None else None,
         notice=_notice(night, len(points)),
         seen=bed.seen if judged or node is None else max(bed.seen, node.seen),
         node=status.node if status is not None else None,

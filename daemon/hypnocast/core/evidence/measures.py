@@ -25,7 +25,7 @@ from hypnocast.core.evidence.detectors import (
     stretch_of,
 )
 from hypnocast.core.types import Flag, Page, Quality, Role
-from hypnocast.core.wire.payloads import Evidence
+from hypnocast.core.wire.page_facts import Evidence
 
 TONES_NEEDED = 20
 """Ten minutes of chin tone before a page's tone is ranked among them."""

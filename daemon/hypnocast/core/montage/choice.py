@@ -16,6 +16,7 @@ from hypnocast.core.montage.preferences import ANY, WISHES
 from hypnocast.core.montage.units import microvolts_per
 from hypnocast.core.pictures.conditioning import passband
 from hypnocast.core.types import Derivation, DerivationKind, Role, StreamHeader
+from hypnocast.core.wire.page_facts import ASSUMED, MIRRORED
 from hypnocast.errors import ConfigError
 
 _NO_WORDS: Mapping[str, str] = MappingProxyType({})
@@ -188,7 +189,7 @@ def _named(
 def _derivation(
     role: Role, found: _Found, kind: DerivationKind, units: Mapping[str, str]
 ) -> Derivation:
-    mark = {"mirrored": " (mirrored)", "assumed_reference": " (reference assumed)"}.get(kind, "")
+    mark = {"mirrored": MIRRORED, "assumed_reference": ASSUMED}.get(kind, "")
     return Derivation(
         role=role,
         name=found.name + mark,

@@ -6,11 +6,11 @@ from typing import Annotated, Literal
 
 from msgspec import Meta
 
+from hypnocast.core.wire.page_facts import Share
 from hypnocast.core.wire.payloads import (
     Epoch,
     Instant,
     Message,
-    Share,
     SourceName,
     StageName,
     TopicWord,

@@ -12,6 +12,7 @@ import msgspec
 from msgspec import Meta, Struct
 
 from hypnocast.core.types import MAX_EPOCHS
+from hypnocast.core.wire.page_facts import Evidence, Judged, Share
 from hypnocast.core.wire.queue_state import QueueState
 
 StageName = Literal["W", "N1", "N2", "N3", "R"]
@@ -48,7 +49,6 @@ Instant = Annotated[
     str, Meta(pattern=r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z$", title="UTC, milliseconds")
 ]
 Epoch = Annotated[int, Meta(ge=0, lt=MAX_EPOCHS)]
-Share = Annotated[float, Meta(ge=0.0, le=1.0)]
 Sha256 = Annotated[str, Meta(pattern=r"^sha256:[0-9a-f]{64}$")]
 TopicWord = Annotated[str, Meta(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
 """Site, node and bed ids: one level of a topic, no wildcard."""
@@ -81,23 +81,6 @@ class Digests(Message, frozen=True, kw_only=True):
     pack: Sha256 | None
     recipe: Sha256 | None
     picture: Sha256 | None
-
-
-class Evidence(Message, frozen=True, kw_only=True):
-    """What was measured on the page's signals, whatever the model says; off by default."""
-
-    slow_wave_share: Share | None
-    """Share of the page with slow waves of at least 75 µV."""
-    spindles: tuple[float, ...] | None
-    """Seconds after the page's start, as all times here."""
-    k_complexes: tuple[float, ...] | None
-    alpha_share: Share | None
-    rapid_eye_movements: tuple[float, ...] | None
-    slow_eye_movements: tuple[float, ...] | None
-    chin_tone_quantile: Share | None
-    """Where the chin's tone lies among the night's pages so far."""
-    claims: dict[str, Literal["supported", "unsupported"]]
-    """Claims read from the rationale, checked against the above."""
 
 
 class Timing(Message, frozen=True, kw_only=True):
@@ -139,6 +122,8 @@ class StageEvent(Message, frozen=True, kw_only=True):
     """Role → derivation used."""
     quality: dict[str, ChannelReport]
     """Role → coverage and flags."""
+    judged: Judged | None = None
+    """Whether the pack was judged on such a montage; null where no channel was used."""
     review: bool
     evidence: Evidence | None
     lights: LightsName
@@ -197,6 +182,8 @@ class BedStatus(Message, frozen=True, kw_only=True):
     channels: dict[str, ChannelHealth]
     problems: tuple[str, ...]
     """What is wrong, one line each, with what to do."""
+    judged: Judged | None = None
+    """Whether the pack was judged on such a montage; null where there is none yet."""
     latency_ms: float | None
     """From the end of the last page to its event in the journal."""
     provider: str | None

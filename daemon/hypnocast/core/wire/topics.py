@@ -70,6 +70,14 @@ class Topics:
         """Return the topic of the opinions of packs beside: retained."""
         return f"{self.prefix}/bed/{bed}/beside"
 
+    def discovery(self, bed: str) -> str:
+        """Return where Home Assistant finds the document of a bed's device: retained."""
+        return f"{HOME_ASSISTANT_ROOT}device/{self.device(bed)}/config"
+
+    def device(self, bed: str) -> str:
+        """Return what Home Assistant knows a bed's device by."""
+        return f"hypnocast-{self.site}-{bed}"
+
     def command(self, bed: str) -> str:
         """Return the topic on which commands come in."""
         return f"{self.prefix}/bed/{bed}/command"

@@ -1,6 +1,7 @@
 // Commands: asked for, confirmed where they end something, sent with an id of their own, answered.
 
 import { by, say } from "./dom.js";
+import { post } from "./post.js";
 import { atSiteTime, hm } from "./words.js";
 
 const WORDS = {
@@ -74,21 +75,10 @@ export function actions(bed, now) {
   }
 }
 
-/** Send a command with a fresh token and an id of its own; the answer always has ok and error. */
+/** Send a command with an id of its own; the answer always has ok, error and the request. */
 export async function send(bed, body) {
   const request = crypto.randomUUID();
-  try {
-    const session = await (await fetch("/api/session")).json();
-    const answer = await fetch(`/api/bed/${encodeURIComponent(bed)}/command`, {
-      method: "POST",
-      headers: { "content-type": "application/json", "x-csrf-token": session.csrf ?? "" },
-      body: JSON.stringify({ ...body, request }),
-    });
-    const reply = await answer.json();
-    return answer.ok ? reply : { ok: false, error: reply.error, request };
-  } catch {
-    return { ok: false, error: "the server does not answer", request };
-  }
+  return { ok: false, error: null, request, ...await post(bed, "command", { ...body, request }) };
 }
 
 /** The last time at which a clock showed this: 23:50 given at 00:10 was yesterday. */

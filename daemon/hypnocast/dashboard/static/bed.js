@@ -115,13 +115,14 @@ function facts({ card, status, stage }) {
 
 function electrodes(card) {
   const list = by("electrodes");
-  const key = JSON.stringify(card.electrodes) + card.problems.join();
+  const key = JSON.stringify([card.electrodes, card.problems, card.judged]);
   if (list.dataset.key === key) return;
   list.dataset.key = key;
   list.replaceChildren(...card.electrodes.map((lead) => el("li", { "data-level": lead.level },
     el("span", { class: "shape", "aria-hidden": "true" }), el("span", {}, lead.role),
     el("span", { class: "words" }, lead.derivation === lead.role ? lead.words : `${lead.words} (${lead.derivation})`))));
   if (card.electrodes.length === 0) list.append(el("li", {}, el("span"), el("span"), el("span", { class: "words" }, "no electrodes seen")));
+  say(by("judged"), card.judged ?? "");
   by("problems").replaceChildren(...card.problems.map((problem) => el("li", {}, problem)));
 }
 

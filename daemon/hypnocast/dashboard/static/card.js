@@ -7,7 +7,8 @@ import { bedName, hm, lasting, metWords, percent, STAGE_WORDS } from "./words.js
 const OLD_S = 90;
 const UNREAL = { simulated: "SIMULATED", replay: "REPLAY" };
 
-export function makeCard(bed) {
+/** `retire` is called with the bed where somebody asks to take it off the screens. */
+export function makeCard(bed, retire) {
   const parts = {
     banner: el("p", { class: "banner" }),
     subject: el("span", { class: "subject" }),
@@ -21,14 +22,16 @@ export function makeCard(bed) {
     leads: el("ul", { class: "leads", "aria-label": "Electrodes" }),
     met: el("p", { class: "met" }),
     problem: el("p", { class: "problem" }),
+    judged: el("p", { class: "judged" }),
     recent: recentBox(),
+    retire: el("button", { type: "button", class: "retire", hidden: true, onclick: () => retire(bed) }, "Retire …"),
   };
   const health = el("p", { class: "health" }, el("span", { class: "shape", "aria-hidden": "true" }), parts.healthWords, parts.latency);
   const node = el("article", { class: "card" },
     parts.banner,
     el("div", { class: "head" }, el("h2", {}, el("a", { href: `/bed/${encodeURIComponent(bed)}` }, bedName(bed))), parts.subject, parts.tags),
     el("div", { class: "now" }, parts.letter, el("div", { class: "words" }, parts.first, parts.second, parts.sure)),
-    parts.recent.node, parts.met, parts.problem, health, parts.leads);
+    parts.recent.node, parts.met, parts.problem, parts.judged, health, parts.leads, parts.retire);
   let card = null;
   let old = false;
 
@@ -50,6 +53,9 @@ export function makeCard(bed) {
     parts.met.hidden = !card.notice;
     say(parts.problem, card.problems[0] ?? "");
     parts.problem.hidden = card.problems.length === 0;
+    say(parts.judged, card.judged ?? "");
+    mark(parts.judged, "title", card.judged);
+    parts.judged.hidden = card.judged === null;
     age(now);
   }
 
@@ -59,6 +65,7 @@ export function makeCard(bed) {
     const away = card.node_available === false && card.mood !== "ended";
     old = away || (silent > OLD_S && card.mood !== "ended");
     node.classList.toggle("old", old);
+    parts.retire.hidden = card.node_available !== false && silent <= OLD_S;
     if (away) {
       say(parts.second, `its daemon (${card.node}) is offline`);
       parts.second.classList.add("age");

@@ -2,6 +2,7 @@
 
 import { by, el, say } from "./dom.js";
 import { makeCard } from "./card.js";
+import { retiring } from "./retire.js";
 import { listen, prepare } from "./live.js";
 import { bedName, byName, metWords } from "./words.js";
 
@@ -14,9 +15,11 @@ const SPOKEN = {
   stale: "is silent", withheld: "withheld", ended: "has ended", staged: "is staged again",
 };
 
+const retire = retiring();
+
 function place(bed) {
   if (!cards.has(bed)) {
-    const made = makeCard(bed);
+    const made = makeCard(bed, retire);
     const item = el("li", { "data-bed": bed }, made.node);
     const list = by("ward");
     const after = [...list.children].find((other) => byName(other.dataset.bed, bed) > 0);

@@ -10,7 +10,7 @@ from hypnocast.core.night.session import Session, SessionChange
 from hypnocast.core.pages.aligned_stream import AlignedStreamState
 from hypnocast.core.pages.moving_traces import Envelope
 from hypnocast.core.types import Derivation, Flag, Gap, Page, Picture, Role, StreamHeader
-from hypnocast.core.wire.payloads import Evidence
+from hypnocast.core.wire.page_facts import Evidence
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ from hypnocast.core.pictures.render import draw_page
 from hypnocast.core.pictures.samples import SampleRecipe, sample
 from hypnocast.core.quality import assess, verdict_on
 from hypnocast.core.types import PAGE_S, Gap, Page, Picture, Reason, Role
-from hypnocast.core.wire.payloads import Evidence
+from hypnocast.core.wire.page_facts import Evidence
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,6 +19,7 @@ class BedLog:
         """Begin with nothing logged."""
         self._log = _log.bind(bed=bed)
         self._problems: frozenset[str] = frozenset()
+        self._judged: str | None = None
         self._begun: str | None = None
         self._logged: set[str] = set()
         """What was logged of the session that runs."""
@@ -43,6 +44,12 @@ class BedLog:
         elif event.status == "withheld" and f"withheld {event.reason}" not in self._logged:
             self._logged.add(f"withheld {event.reason}")
             self._log.warning("first page withheld", reason=event.reason, epoch=event.epoch)
+
+    def judged(self, words: str | None) -> None:
+        """Log that the pack was not judged on the bed's montage."""
+        if words is not None and words != self._judged:
+            self._log.warning("montage", what=words)
+        self._judged = words or self._judged
 
     def problems(self, lines: Sequence[str]) -> None:
         """Log what has become wrong, and what is well again."""

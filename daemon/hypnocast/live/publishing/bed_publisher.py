@@ -22,6 +22,7 @@ from hypnocast.core.timing.utc import instant, seconds_of
 from hypnocast.core.types import Pixels
 from hypnocast.core.wire import payloads
 from hypnocast.core.wire.notices import Notice
+from hypnocast.core.wire.page_facts import JudgedMontages
 from hypnocast.core.wire.topics import Topics
 from hypnocast.core.wire.traces import TraceColumns, Traces
 from hypnocast.live.bed.bed_updates import SignalsSeen, TracesSeen
@@ -66,6 +67,8 @@ class SiteStates:
     """Called with every event that has become durable."""
     problems: Callable[[str], tuple[StreamProblem, ...]]
     """What is wrong with a bed's streams, beyond what its signals show."""
+    judged: JudgedMontages
+    """What the pack was judged on."""
     lsl: LslStages | None = None
     """None: nothing is sent over LSL."""
 
@@ -248,6 +251,7 @@ class BedPublisher:
         if self._shown is None or _differ(status, self._shown):
             self._shown = status
             self._log.problems(status.problems)
+            self._log.judged(status.judged.words if status.judged is not None else None)
             self._link.retain(self._site.topics.status(self.bed), status)
         if self._night_due and time.monotonic() - self._night_at >= NIGHT_EVERY_S:
             self._show_night()
@@ -289,6 +293,7 @@ class BedPublisher:
         anchored = session is not None and session.anchor_utc is not None
         self._problems = self._site.problems(self.bed)
         problems = (*(seen.problems if seen else ()), *map(str, self._problems))
+        used = {role.value: one.derivation.name for role, one in seen.channels.items()} if seen else {}
         return payloads.BedStatus(
             at=instant(time.time()),
             site=self._site.topics.site,
@@ -305,6 +310,7 @@ class BedPublisher:
             streams=stream_health(seen, self._problems) if seen else (),
             channels=channel_health(seen) if seen else {},
             problems=tuple(dict.fromkeys(problems)),
+            judged=self._site.judged.of(used),
             latency_ms=last.timing.journaled if last is not None else None,
             provider=self._provider,
             pack=self._site.pack,

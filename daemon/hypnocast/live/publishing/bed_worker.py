@@ -20,6 +20,7 @@ from hypnocast.core.timing.utc import instant
 from hypnocast.core.types import ChannelQuality, FloatArray, Opinion, Role
 from hypnocast.core.verdicts.decider import Decider, NightState
 from hypnocast.core.wire import payloads
+from hypnocast.core.wire.page_facts import JudgedMontages
 from hypnocast.live.bed.bed_updates import (
     Changed,
     ClosedPage,
@@ -56,6 +57,8 @@ class EventOrigin:
     pack_digest: str
     recipe_digest: str
     review_below: float
+    judged: JudgedMontages
+    """What the pack was judged on."""
 
     def origin(self, session: Session) -> Origin:
         """Return what the events of a session have in common."""
@@ -69,6 +72,7 @@ class EventOrigin:
             pack_digest=self.pack_digest,
             recipe_digest=self.recipe_digest,
             review_below=self.review_below,
+            judged=self.judged,
         )
 
 

@@ -11,19 +11,14 @@ from typing import Any, get_args
 
 from hypnocast import __version__
 from hypnocast.core.wire.payloads import BedState, StageName
-from hypnocast.core.wire.topics import HOME_ASSISTANT_ROOT, Topics
+from hypnocast.core.wire.topics import Topics
 
 _NOTHING = "none"
 
 
-def discovery_topic(topics: Topics, bed: str) -> str:
-    """Return where the document of a bed's device lies: retained."""
-    return f"{HOME_ASSISTANT_ROOT}device/{_device(topics, bed)}/config"
-
-
 def discovery(topics: Topics, node: str, bed: str, *, pages: bool) -> bytes:
     """Return the document of a bed's device; ``pages`` where its pictures are published."""
-    device = _device(topics, bed)
+    device = topics.device(bed)
     components = _components(topics, bed) | (_picture(topics, bed) if pages else {})
     for key, component in components.items():
         component["unique_id"] = f"{device}-{key}"
@@ -44,10 +39,6 @@ def discovery(topics: Topics, node: str, bed: str, *, pages: bool) -> bytes:
         "components": components,
     }
     return json.dumps(whole, ensure_ascii=False, separators=(",", ":")).encode()
-
-
-def _device(topics: Topics, bed: str) -> str:
-    return f"hypnocast-{topics.site}-{bed}"
 
 
 def _components(topics: Topics, bed: str) -> dict[str, dict[str, Any]]:

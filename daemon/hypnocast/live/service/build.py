@@ -41,6 +41,7 @@ from hypnocast.stagers.fallback import FallbackStager, FallbackStep
 from hypnocast.stagers.onnx.local import LocalStager
 from hypnocast.stagers.onnx.vision_encoder import SEEN_AT_ONCE
 from hypnocast.stagers.packs.catalogue import resolve_pack
+from hypnocast.stagers.packs.judged import judged_montages
 from hypnocast.stagers.packs.manifest import Generative, Signals
 from hypnocast.stagers.packs.pack import Pack, load_pack
 from hypnocast.stagers.remote.open_inference import RemoteStager
@@ -143,6 +144,7 @@ def make_parts(
             pack_digest=pack.digest,
             recipe_digest=pack.recipe.digest,
             review_below=manifest.calibration.review_below if review is None else review,
+            judged=judged_montages(manifest),
         ),
         deadline_s=LIVE_DEADLINE_S if live else None,
         carries=carries(pack),
@@ -167,6 +169,7 @@ def _beside_pack(
         pack_digest=pack.digest,
         recipe_digest=pack.recipe.digest,
         review_below=0.0,
+        judged=judged_montages(manifest),
     )
     return BesidePack(
         name=f"{manifest.name} {manifest.version}",

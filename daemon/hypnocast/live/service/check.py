@@ -15,6 +15,8 @@ from typing import Any
 
 from hypnocast import __version__
 from hypnocast.config.tables import Config
+from hypnocast.core.montage.choice import Montage
+from hypnocast.core.wire.page_facts import JudgedMontages
 from hypnocast.errors import HypnocastError, InstallError
 from hypnocast.live.service.build import broker_settings, local_stager, open_pack
 from hypnocast.live.staging.capacity import Capacity
@@ -153,8 +155,10 @@ def _clock(_: Config) -> Iterator[Finding]:
 
 def _streams(config: Config) -> Iterator[Finding]:
     from hypnocast.live.service.stream_survey import survey
+    from hypnocast.stagers.packs.judged import judged_montages
 
     found = survey(config, wait_s=3.0)
+    judged = judged_montages(open_pack(config).manifest)
     served = set(found.montages)
     for bed in config.bed:
         if bed.id not in served:
@@ -162,15 +166,27 @@ def _streams(config: Config) -> Iterator[Finding]:
     if not config.bed and not served:
         yield Finding("streams", bad=False, text="none on the network yet; run waits for them")
     for name, montage in found.montages.items():
-        names = ", ".join(d.name for d in montage.derivations.values()) or "no derivation"
-        yield Finding("streams", bad=not montage.derivations, text=f"bed {name}: {names}")
-        for role, derivation in montage.derivations.items():
-            if derivation.microvolts_per_unit is None:
-                why = montage.problems.get(role.value, "unit unknown")
-                yield Finding("streams", bad=True, text=f"bed {name}: {role}: {why}")
+        yield from _montage(name, montage, judged)
+    unlisted = [one.seen for one in found.found if one.bed is None and one.seen.is_psg]
+    if config.bed and unlisted:
+        names = ", ".join(f"{seen.name} on {seen.host}" for seen in unlisted)
+        text = f"taken by no [[bed]], and with any no others are found: {names}"
+        yield Finding("streams", bad=False, text=text)
     for each in found.found:
         for problem in each.problems:
             yield Finding("streams", bad=True, text=str(problem))
+
+
+def _montage(bed: str, montage: Montage, judged: JudgedMontages) -> Iterator[Finding]:
+    names = ", ".join(d.name for d in montage.derivations.values()) or "no derivation"
+    yield Finding("streams", bad=not montage.derivations, text=f"bed {bed}: {names}")
+    seen = judged.of({role.value: used for role, used in montage.channels.items()})
+    if seen is not None and seen.words is not None:
+        yield Finding("streams", bad=False, text=f"bed {bed}: {seen.words}")
+    for role, derivation in montage.derivations.items():
+        if derivation.microvolts_per_unit is None:
+            why = montage.problems.get(role.value, "unit unknown")
+            yield Finding("streams", bad=True, text=f"bed {bed}: {role}: {why}")
 
 
 def installation(config: Config) -> dict[str, str]:

@@ -22,7 +22,7 @@ from hypnocast.live.bed.sources import ArrivalSource
 from hypnocast.live.explaining.past_pages import PastPages
 from hypnocast.live.publishing.bed_publisher import BedPublisher, LslStages, SiteStates
 from hypnocast.live.publishing.bed_worker import BedParts, BedWorker
-from hypnocast.live.publishing.home_assistant import discovery, discovery_topic
+from hypnocast.live.publishing.home_assistant import discovery
 from hypnocast.live.service.command_handler import CommandHandler
 from hypnocast.live.service.daemon_status import degraded_of, state_of
 from hypnocast.live.service.resumption import known_night, log_failure, session_of
@@ -127,6 +127,7 @@ class Ward:
             show_pages=plan.show_pages,
             done=self._event_done,
             problems=plan.problems,
+            judged=plan.parts.stamp.judged,
             lsl=plan.lsl_stages,
         )
         self.workers: dict[str, BedWorker] = {}
@@ -324,7 +325,7 @@ class Ward:
     def _announce(self, bed: str) -> None:
         plan = self._plan
         document = discovery(plan.topics, plan.node, bed, pages=plan.show_pages)
-        topic = discovery_topic(plan.topics, bed)
+        topic = plan.topics.discovery(bed)
         self.link.retain_bytes(topic, document, content_type="application/json")
 
     def _event_done(self, event: payloads.StageEvent) -> None:

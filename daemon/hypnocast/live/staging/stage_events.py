@@ -15,6 +15,7 @@ from hypnocast.core.types import (
     Verdict,
 )
 from hypnocast.core.wire import payloads
+from hypnocast.core.wire.page_facts import Evidence, JudgedMontages
 from hypnocast.live.bed.bed_updates import Timings
 
 UNASSIGNED = 1
@@ -35,6 +36,7 @@ class Origin:
     pack_digest: str
     recipe_digest: str
     review_below: float
+    judged: JudgedMontages
 
 
 def stage_event(
@@ -44,7 +46,7 @@ def stage_event(
     timings: Timings,
     lights: payloads.LightsName,
     *,
-    evidence: payloads.Evidence | None = None,
+    evidence: Evidence | None = None,
 ) -> payloads.StageEvent:
     """Build the event; its sequence is given by the journal."""
     staged = verdict if isinstance(verdict, Staged) else None
@@ -52,6 +54,7 @@ def stage_event(
     revision = 0 if staged is not None and staged.provisional else 1
     confidence = float(staged.probabilities.max()) if staged is not None else None
     picture = outcome.digest if isinstance(outcome, Picture) else None
+    channels = {role.value: name for role, name in outcome.channels.items()} if outcome else {}
     return payloads.StageEvent(
         id=payloads.event_id(origin.session, verdict.epoch, revision),
         sequence=UNASSIGNED,
@@ -74,8 +77,9 @@ def stage_event(
         confidence=round(confidence, 6) if confidence is not None else None,
         rationale=staged.rationale if staged is not None else None,
         rules=staged.rules if staged is not None else None,
-        channels={role.value: name for role, name in outcome.channels.items()} if outcome else {},
+        channels=channels,
         quality=_quality(outcome),
+        judged=origin.judged.of(channels),
         review=confidence is not None and confidence < origin.review_below,
         evidence=_checked(evidence, staged),
         lights=lights,
@@ -92,7 +96,7 @@ def stage_event(
     )
 
 
-def _checked(evidence: payloads.Evidence | None, staged: Staged | None) -> payloads.Evidence | None:
+def _checked(evidence: Evidence | None, staged: Staged | None) -> Evidence | None:
     """Hold what the model claims against what was measured."""
     if evidence is None or staged is None or staged.rationale is None:
         return evidence

@@ -13,8 +13,10 @@ All of them are supervised: one that fails is reported, counted and started anew
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+
+import structlog
 
 from hypnocast.core.types import StreamHeader
 from hypnocast.errors import StreamError
@@ -39,6 +41,8 @@ from hypnocast.ports.lsl.stream_slot import MAX_PAUSE_S, LslTimings, SlotHealth,
 from hypnocast.ports.stream_xml import ParsedHeader
 from hypnocast.ports.supervision import Supervisor
 from hypnocast.ports.worker import Worker
+
+_log = structlog.get_logger("lsl")
 
 STILL_AFTER_S = 20.0
 """The watcher turns many times a second."""
@@ -67,6 +71,7 @@ class LslSource:
         self.openers = Openers(self._supervisor, self.wake)
         self._probes: dict[str, Opening] = {}
         self._crowded = ""
+        self._unlisted: set[tuple[str, str]] = set()
         self._next_clock = 0.0
         self._watcher: Worker | None = None
         self._reader: ReaderThread | None = None
@@ -226,6 +231,8 @@ class LslSource:
         wanted: dict[str, set[str]] = {}
         for slot, seen in zip(self._slots, fitting, strict=True):
             wanted.setdefault(slot.bed, set()).update(one.uid for one in seen)
+        if not self._auto:
+            self._tell_unlisted(announced, set().union(*wanted.values()))
         contested = claimed_twice(wanted)
         for slot, seen in zip(self._slots, fitting, strict=True):
             taken = {
@@ -235,6 +242,20 @@ class LslSource:
                 for uid in other.uids
             }
             slot.tend(seen, announced, contested=contested, taken=taken, bench=self, now=now)
+
+    def _tell_unlisted(self, announced: Mapping[str, Announced], taken: Collection[str]) -> None:
+        """Log once of each polysomnogram that no configured bed takes: others are not found."""
+        for uid, entry in announced.items():
+            seen = entry.seen
+            if uid in taken or not seen.is_psg or (seen.name, seen.host) in self._unlisted:
+                continue
+            self._unlisted.add((seen.name, seen.host))
+            _log.warning(
+                "a polysomnogram that no bed takes",
+                stream=seen.name,
+                host=seen.host,
+                remedy="add a [[bed]]; with any in the configuration no others are found",
+            )
 
     def _measure_clocks(self) -> None:
         for slot in self._slots:

@@ -34,6 +34,7 @@ __all__ = [
     "Digest",
     "Generative",
     "HiddenMarkov",
+    "JudgedRecordings",
     "Logistic",
     "Manifest",
     "Metric",
@@ -327,6 +328,15 @@ class Metric(PackTomlTable, frozen=True, kw_only=True):
     gain: float | None = None
 
 
+class JudgedRecordings(PackTomlTable, frozen=True, kw_only=True):
+    """One kind of recording that the pack was judged on."""
+
+    derivations: Annotated[tuple[Token, ...], Meta(min_length=1, max_length=16)]
+    """As events name them (``F4-M1``, ``Fpz-Cz``); ``Chin`` stands for any pair of the chin."""
+    on: Annotated[str, Meta(max_length=300)]
+    """Database, subjects and conditions in words."""
+
+
 class Manifest(PackTomlTable, frozen=True, kw_only=True):
     """The whole of ``pack.toml``."""
 
@@ -344,6 +354,8 @@ class Manifest(PackTomlTable, frozen=True, kw_only=True):
     calibration: Calibration
     provenance: Provenance
     metrics: tuple[Metric, ...] = ()
+    judged: tuple[JudgedRecordings, ...] = ()
+    """Without it, what the metrics say they were measured on."""
     files: dict[str, Digest]
     """SHA-256 of every file of the pack but ``pack.toml`` itself."""
 
