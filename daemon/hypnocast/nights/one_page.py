@@ -77,7 +77,9 @@ def draw_from_file(
     recording = open_recording(path, timezone=config.site.timezone)
     mains_hz = config.signal.mains_hz
     choose = fitting_choice(config, recording, recipe.roles, topic_word(bed or path.stem))
-    for page in pages_of(recording, recipe, choose):
+    # Beyond the last sample nothing need be read; the grid begins with the recording or later.
+    there = epoch * PAGE_S < recording.duration_s
+    for page in pages_of(recording, recipe, choose) if there else ():
         passed(page.epoch)
         if page.epoch == epoch:
             return DrawnPage(draw_page(page, recipe, mains_hz), recipe)
