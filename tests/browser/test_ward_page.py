@@ -138,7 +138,7 @@ def test_a_bed_without_news_is_retired_once_that_is_confirmed(tab: Page, stand: 
     orphan = msgspec.structs.replace(scene.status(), bed="21", node="sold")
     stand.publisher.publish(f"{PREFIX}/daemon/sold/available", b"offline")
     stand.publisher.publish(f"{PREFIX}/bed/21/status", encode(orphan))
-    tab.goto(stand.page.address)
+    tab.goto(stand.page.at())
     expect(tab.locator('[data-bed="1"]').get_by_role("button")).to_have_count(0)
     button = tab.locator('[data-bed="21"]').get_by_role("button", name="Retire …")
     button.click()

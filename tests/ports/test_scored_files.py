@@ -128,6 +128,55 @@ def test_runs_of_a_bids_table_are_read_by_corrections_and_by_compare(
     assert found[:10] == [W] * 3 + [N1] * 2 + [N2] * 5
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "# MNE-Annotations\n# onset, duration, description\n0,60,W\n60,90,Stage N2\n",
+        "0,60,W\n60,90,N2\n",
+        "0\t60\tW\n60\t90\tN2\n",
+    ],
+)
+def test_durations_count_where_no_line_names_the_columns(tmp_path: Path, text: str) -> None:
+    assert read(tmp_path / "hypnogram.txt", text) == [W, W, N2, N2, N2]
+
+
+@pytest.mark.parametrize(
+    ("text", "stages"),
+    [
+        ("1,W\n2,N1\n3,R\n", [W, N1, R]),
+        ("0;W\n30;N1\n60;R\n", [W, N1, R]),
+        ("22:15:00,W\n22:15:30,N1\n22:16:30,R\n", [W, N1, None, R]),
+        (
+            "timestamp,stage\n2026-03-14T22:15:00+01:00,W\n2026-03-14T22:16:00+01:00,R\n",
+            [W, None, R],
+        ),
+    ],
+)
+def test_a_count_or_a_time_before_the_stage_is_used(
+    tmp_path: Path, text: str, stages: list[Stage | None]
+) -> None:
+    assert read(tmp_path / "hypnogram.csv", text) == stages
+
+
+@pytest.mark.parametrize(
+    ("text", "what"),
+    [
+        ("0\t0\n1\t0\n2\t0\n2\t1\n5\t0\n", "which holds the stages is not known"),
+        ("W,N1\nN2,N2\n", "which holds the stages is not known"),
+        ("0,W\n60,N1\n90,N2\n", "which holds the stages is not known"),
+        ("epoch,scorer1,scorer2\n1,W,W\n2,N1,W\n", "'epoch', 'scorer1', 'scorer2'"),
+    ],
+)
+def test_columns_without_names_are_not_guessed_at(tmp_path: Path, text: str, what: str) -> None:
+    with pytest.raises(TapeError, match=what):
+        read(tmp_path / "hypnogram.txt", text)
+
+
+def test_deep_sleep_by_its_other_names_is_n3(tmp_path: Path) -> None:
+    text = "epoch,stage\n0,SWS\n1,Slow wave sleep\n2,Sommeil paradoxal\n"
+    assert read(tmp_path / "hypnogram.csv", text) == [N3, N3, R]
+
+
 @pytest.mark.parametrize("head", ["Sleep Stage", "sleep_stage", " SLEEP  STAGE ", "Schlafstadium"])
 def test_a_header_is_known_whatever_its_spaces(tmp_path: Path, head: str) -> None:
     assert read(tmp_path / "a.csv", f"Epoch,{head}\n0,W\n1,Sleep stage ?\n2,N2\n") == [W, None, N2]

@@ -36,7 +36,9 @@ _WAKE = frozenset(
 )
 _REM = frozenset(
     {"r", "rem", "rem sleep", "rapideyemovement", "rapideyemovementsleep", "sr", "5", "paradoxical"}
+    | {"sommeil paradoxal", "paradoxal"}
 )
+_DEEP = frozenset({"sws", "slow wave sleep", "delta sleep", "tiefschlaf", "sommeil lent profond"})
 _NOTHING = frozenset(
     {
         *("", "?", "n/a", "na", "nan", "none", "unscored", "unknown", "u", "uns", "unk", "-"),
@@ -70,6 +72,8 @@ def read_word(text: str) -> StageWord | None:
             return StageWord(Stage.W, rk=rest in {"s0", "0"})
         if rest in _REM:
             return StageWord(Stage.R, rk=rest == "5")
+        if word in _DEEP:
+            return StageWord(Stage.N3)
     return _read_nrem(rest)
 
 

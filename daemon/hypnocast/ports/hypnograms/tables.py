@@ -16,6 +16,7 @@ from pathlib import Path
 from hypnocast.core.types import PAGE_S, Stage
 from hypnocast.errors import TapeError
 from hypnocast.ports.hypnograms.event_tables import read_events
+from hypnocast.ports.hypnograms.lists import read_list
 from hypnocast.ports.hypnograms.scoring import ScoredSpan, Scoring
 from hypnocast.ports.hypnograms.stage_words import is_digit, read_word
 from hypnocast.ports.hypnograms.table_cells import (
@@ -35,7 +36,10 @@ _STAGES = (
     *("value", "label", "score", "scoring", "event type"),
 )
 _ONSETS = ("onset", "recording onset", "start time", "startzeit", "heure de début", "start")
-_CLOCKS = ("time", "clock time", "zeit", "uhrzeit", "heure", "begin", "beginn")
+_CLOCKS = (
+    *("time", "clock time", "zeit", "uhrzeit", "heure", "begin", "beginn", "timestamp"),
+    *("time stamp", "datetime", "date time", "zeitstempel", "horodatage"),
+)
 _EPOCHS = ("epoch", "epoch number", "epoch no", "epoch #", "epoche", "époque", "page")
 _DURATIONS = ("duration", "dauer", "durée", "duree")
 _ENDS = ("end", "stop", "end time", "endzeit", "heure de fin", "ende")
@@ -57,13 +61,19 @@ def read_table(text: str, path: Path, scheme: str | None) -> Scoring:
         rows = list(csv.reader(source, delimiter=delimiter))
     except csv.Error as error:
         raise TapeError(f"is no table: {error}", where=str(path)) from None
+    if (
+        skipped
+        and rows
+        and _names_columns(comment := _cells_of_comment(lines[skipped - 1]), rows[0])
+    ):
+        rows, skipped = [comment, *rows], skipped - 1
     head = [_name(cell) for cell in rows[0]] if rows else []
     places = [head.index(name) for name in _STAGES if name in head]
     if not places and _is_luna(rows):
         columns = Columns(stage=0, onset=3, epoch=None, duration=None, end=4)
         return read_events(rows, columns, TableReader(path, skipped + 1), scheme)
     if not places:
-        return _list(rows, skipped + 1, path, scheme)
+        return read_list(rows, TableReader(path, skipped + 1), scheme)
     body, line = rows[1:], skipped + 2
     stage = next((at for at in places if _holds_stages(body, at)), places[0])
     columns = Columns(
@@ -76,6 +86,15 @@ def read_table(text: str, path: Path, scheme: str | None) -> Scoring:
     if columns.onset is not None:
         return read_events(body, columns, TableReader(path, line), scheme)
     return _paged(body, columns, TableReader(path, line), scheme)
+
+
+def _cells_of_comment(line: str) -> list[str]:
+    """Return the names in the last comment over a table, as MNE writes them."""
+    return [cell.strip() for cell in line.lstrip("# ").split(",")] if line.startswith("#") else []
+
+
+def _names_columns(names: Sequence[str], row: Sequence[str]) -> bool:
+    return len(names) == len(row) > 1 and any(_name(name) in _STAGES for name in names)
 
 
 def _is_luna(rows: Sequence[Sequence[str]]) -> bool:
@@ -109,26 +128,6 @@ def _holds_stages(rows: Sequence[Sequence[str]], column: int) -> bool:
             if is_digit(row[column]) or (word is not None and word.stage is not None):
                 return True
     return False
-
-
-def _list(
-    rows: Sequence[Sequence[str]], first_line: int, path: Path, scheme: str | None
-) -> Scoring:
-    """Read one stage a line, as YASA, Profusion's text, Luna's .eannot and ISRUC have it."""
-    reader = TableReader(path, first_line)
-    cells = [row[-1] if row else "" for row in rows]
-    words = words_of([one for one in cells if one.strip()], scheme, str(path))
-    spans: list[ScoredSpan] = []
-    rk = False
-    for number, cell in enumerate(cells):
-        if not cell.strip():
-            continue
-        read = words(cell)
-        if read is None:
-            raise reader.fault(number, not_a_stage(cell), USE)
-        rk |= read.rk
-        spans.append(ScoredSpan(PAGE_S * len(spans), PAGE_S, read.stage))
-    return Scoring("a list of stages", tuple(spans), "R&K" if rk else "AASM")
 
 
 def _paged(
