@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import platform
 import shutil
@@ -155,10 +156,14 @@ def _clock(_: Config) -> Iterator[Finding]:
 
 def _streams(config: Config) -> Iterator[Finding]:
     from hypnocast.live.service.stream_survey import survey
+    from hypnocast.stagers.packs.catalogue import resolve_pack
     from hypnocast.stagers.packs.judged import judged_montages
+    from hypnocast.stagers.packs.pack import read_manifest
 
     found = survey(config, wait_s=3.0)
-    judged = judged_montages(open_pack(config).manifest)
+    judged = JudgedMontages()
+    with contextlib.suppress(HypnocastError):  # said under "pack"
+        judged = judged_montages(read_manifest(resolve_pack(config.pack.name)))
     served = set(found.montages)
     for bed in config.bed:
         if bed.id not in served:

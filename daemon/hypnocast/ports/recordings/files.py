@@ -133,7 +133,11 @@ def _time_of(seconds: str, text: str) -> datetime | None:
 def _open_edf(path: Path, timezone: str, key: bytes) -> Recording:
     file = EdfFile(path)
     if not file.signals or not file.records:
-        raise TapeError("holds no signals", where=str(path))
+        raise TapeError(
+            "holds no signals, annotations at most",
+            where=str(path),
+            remedy="Name the recording; a hypnogram goes to `corrections --add` or `compare`.",
+        )
     last_onset = file.read(file.records - 1, 1)[0][0]
     check_duration(last_onset, path)
     kind = "BDF" if file.is_bdf else "EDF"
