@@ -39,12 +39,14 @@ def test_the_shipped_pack_was_judged_on_one_derivation_as_its_figures_say(
 def test_a_headband_and_a_whole_polysomnogram_are_outside_it(
     shipped: Manifest, channels: dict[str, str]
 ) -> None:
-    told = judged_montages(shipped).of(channels)
-    assert told is not None
-    assert told.inside is False
-    assert told.montages == (("Fpz-Cz",),)
-    assert told.words is not None
-    assert told.words.startswith("The pack was not judged on this montage, but on Fpz-Cz (sleep")
+    judged_here = judged_montages(shipped).of(channels)
+    assert judged_here is not None
+    assert judged_here.inside is False
+    assert judged_here.montages == (("Fpz-Cz",),)
+    assert judged_here.words is not None
+    assert judged_here.words.startswith(
+        "The pack was not judged on this montage, but on Fpz-Cz (sleep"
+    )
 
 
 def test_what_a_pack_says_itself_counts_more_than_its_figures(shipped: Manifest) -> None:
@@ -71,15 +73,15 @@ def test_a_montage_is_inside_with_the_same_derivations_or_their_mirror_images(
     change: dict[str, str | None], *, inside: bool
 ) -> None:
     channels = {role: used for role, used in {**WHOLE, **change}.items() if used is not None}
-    told = JudgedMontages(((PSG, "nights"),)).of(channels)
-    assert told is not None
-    assert told.inside is inside
+    judged_here = JudgedMontages(((PSG, "nights"),)).of(channels)
+    assert judged_here is not None
+    assert judged_here.inside is inside
 
 
 def test_a_pack_that_says_nothing_is_said_to_say_nothing(shipped: Manifest) -> None:
     silent = judged_montages(msgspec.structs.replace(shipped, metrics=()))
-    told = silent.of(WHOLE)
-    assert told is not None
-    assert told.inside is None
-    assert told.words == "The pack does not say on which montage it was judged."
+    judged_here = silent.of(WHOLE)
+    assert judged_here is not None
+    assert judged_here.inside is None
+    assert judged_here.words == "The pack does not say on which montage it was judged."
     assert silent.of({}) is None

@@ -124,14 +124,14 @@ def ward_view(
         parts.append(Text(words, "bold white on #b83a0c"))
     if ward.refused:
         parts.append(Text(f"{ward.refused} messages broke the contract: {ward.refusal}", "#f3cf55"))
-    sources = {told.source for told in cards}
+    sources = {one.source for one in cards}
     if len(sources) == 1 and (unreal := _UNREAL.get(next(iter(sources)))) is not None:
         parts.append(Text(f" {unreal}: no person now. ", "italic #5fb0ee"))
     parts.append(_Fitted(cards, now, zone))
     parts += [
-        Text(f"{plain(told.bed)}: {plain(problem)}", "#f3cf55")
-        for told in cards
-        for problem in told.problems
+        Text(f"{plain(one.bed)}: {plain(problem)}", "#f3cf55")
+        for one in cards
+        for problem in one.problems
     ]
     parts += [Text(line) for bed in ward.beds.values() for line in _second_opinions(bed)]
     parts += [Text(line, "dim") for line in _not_judged(cards)]
@@ -165,9 +165,9 @@ def _second_opinions(bed: BedView) -> Iterator[str]:
 def _not_judged(cards: tuple[Card, ...]) -> Iterator[str]:
     """Say of which beds the pack was not judged on the montage; once for all of the same."""
     beds: dict[str, list[str]] = {}
-    for told in cards:
-        if told.judged is not None:
-            beds.setdefault(told.judged, []).append(told.bed)
+    for one in cards:
+        if one.judged is not None:
+            beds.setdefault(one.judged, []).append(one.bed)
     for words, names in beds.items():
         yield f"{', '.join(names)}: {plain(words)}"
 
@@ -181,8 +181,8 @@ class _Fitted:
     zone: str
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        mixed = len({told.source for told in self.cards}) > 1
-        rows = [_cells(told, self.now, self.zone, tagged=mixed) for told in self.cards]
+        mixed = len({one.source for one in self.cards}) > 1
+        rows = [_cells(one, self.now, self.zone, tagged=mixed) for one in self.cards]
         yield ward_table(rows, options.max_width)
 
 

@@ -65,8 +65,8 @@ class JudgedMontages:
             return Judged(montages=(), inside=None, words=words)
         if any(_same(names, channels) for names in montages):
             return Judged(montages=montages, inside=True, words=None)
-        told = "; or ".join(f"{', '.join(names)} ({on})" for names, on in self.recordings)
-        words = f"The pack was not judged on this montage, but on {told}."
+        recordings = "; or ".join(f"{', '.join(names)} ({on})" for names, on in self.recordings)
+        words = f"The pack was not judged on this montage, but on {recordings}."
         return Judged(montages=montages, inside=False, words=words)
 
 

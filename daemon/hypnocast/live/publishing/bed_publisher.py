@@ -293,7 +293,8 @@ class BedPublisher:
         anchored = session is not None and session.anchor_utc is not None
         self._problems = self._site.problems(self.bed)
         problems = (*(seen.problems if seen else ()), *map(str, self._problems))
-        used = {role.value: one.derivation.name for role, one in seen.channels.items()} if seen else {}
+        channels = seen.channels if seen else {}
+        used = {role.value: one.derivation.name for role, one in channels.items()}
         return payloads.BedStatus(
             at=instant(time.time()),
             site=self._site.topics.site,

@@ -232,7 +232,7 @@ class LslSource:
         for slot, seen in zip(self._slots, fitting, strict=True):
             wanted.setdefault(slot.bed, set()).update(one.uid for one in seen)
         if not self._auto:
-            self._tell_unlisted(announced, set().union(*wanted.values()))
+            self._log_unlisted(announced, set().union(*wanted.values()))
         contested = claimed_twice(wanted)
         for slot, seen in zip(self._slots, fitting, strict=True):
             taken = {
@@ -243,7 +243,7 @@ class LslSource:
             }
             slot.tend(seen, announced, contested=contested, taken=taken, bench=self, now=now)
 
-    def _tell_unlisted(self, announced: Mapping[str, Announced], taken: Collection[str]) -> None:
+    def _log_unlisted(self, announced: Mapping[str, Announced], taken: Collection[str]) -> None:
         """Log once of each polysomnogram that no configured bed takes: others are not found."""
         for uid, entry in announced.items():
             seen = entry.seen

@@ -16,16 +16,16 @@ def judged_montages(manifest: Manifest) -> JudgedMontages:
     """Return the montages that a pack was judged on.
 
     A pack without ``[[judged]]`` is taken at the word of its figures: ``on`` names the derivation
-    in ``single EEG Fpz-Cz``. Figures on the same derivations are told once.
+    in ``single EEG Fpz-Cz``. Figures on the same derivations count once.
     """
     if manifest.judged:
         return JudgedMontages(tuple((each.derivations, each.on) for each in manifest.judged))
-    told: dict[tuple[str, ...], str] = {}
+    found: dict[tuple[str, ...], str] = {}
     for metric in manifest.metrics:
         derivations = tuple(dict.fromkeys(_derivations(metric.on)))
         if derivations:
-            told.setdefault(derivations, metric.on)
-    return JudgedMontages(tuple(told.items()))
+            found.setdefault(derivations, metric.on)
+    return JudgedMontages(tuple(found.items()))
 
 
 def _derivations(text: str) -> Iterator[str]:
