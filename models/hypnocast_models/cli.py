@@ -5,11 +5,12 @@ from __future__ import annotations
 import sys
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from hypnocast.errors import CommandError, HypnocastError, InstallError
+from hypnocast_models.commands.judging import judging
 from hypnocast_models.commands.packs import packs
 from hypnocast_models.commands.research import research
 from hypnocast_models.commands.screen import print_line, progress_bars
@@ -23,6 +24,7 @@ app = typer.Typer(
 )
 app.add_typer(small, name="small", no_args_is_help=True)
 app.add_typer(packs, name="pack", no_args_is_help=True)
+app.add_typer(judging)
 app.add_typer(research)
 app.add_typer(weights, name="weights", no_args_is_help=True)
 
@@ -54,130 +56,6 @@ def time_pack(
     loaded = load_pack(pack)
     for beds in (1, 8):
         print_line(f"batch of {beds}: {time_per_page(loaded, beds, rounds):.2f} ms a page")
-
-
-@app.command("evaluate")
-def evaluate_pack(
-    pack: Annotated[Path, typer.Argument(help="Folder of the pack.")],
-    database: Annotated[
-        Path,
-        typer.Argument(help="An archive of scored nights that a reader knows, or pages of `draw`."),
-    ],
-    *,
-    kind: Annotated[str, typer.Option(help="The archive's reader, where it is not plain.")] = "",
-    hypnograms: Annotated[
-        Path | None, typer.Option(help="Folder of files with the stages, named as the nights.")
-    ] = None,
-    subject: Annotated[list[str] | None, typer.Option(help="Only these subjects.")] = None,
-    gain: Annotated[list[float] | None, typer.Option(help="Multiply all samples by this.")] = None,
-    mains: Annotated[int, typer.Option(help="Mains frequency, 50 or 60 Hz.")] = 50,
-    min_coverage: Annotated[
-        float | None, typer.Option(help="Instead of the pack's own; recorded.")
-    ] = None,
-    out: Annotated[Path | None, typer.Option(help="Write the figures here as JSON.")] = None,
-    report: Annotated[
-        Path | None,
-        typer.Option(help="Write a page with plots here, beside other scorers on the same nights."),
-    ] = None,
-) -> None:
-    """Judge a pack on scored nights, on the stream that the daemon would emit."""
-    import json
-
-    from hypnocast.stagers.packs.pack import load_pack
-    from hypnocast_models.compare import evaluate as judging
-    from hypnocast_models.readers.material import only_subjects, open_material
-    from hypnocast_models.taught import warn_of_taught
-
-    loaded = load_pack(pack)
-    for path in (out, report):
-        if path is not None:  # after hours of work is no time to find that there is no folder
-            path.parent.mkdir(parents=True, exist_ok=True)
-    all_nights = open_material(database, loaded.recipe, kind, hypnograms)
-    nights = only_subjects(all_nights, subject)
-    warnings = warn_of_taught(loaded.manifest, {night.subject for night in nights})
-    for line in warnings:
-        print(line, file=sys.stderr)
-    first: judging.Evaluation | None = None
-    result: dict[str, Any] = {
-        "pack": loaded.digest,
-        "min_coverage": min_coverage,
-        "warnings": list(warnings),
-        "gains": {},
-    }
-    with progress_bars() as progress:
-        for each in gain or [1.0]:
-            bar = progress.add_task(f"×{each:g}", total=sum(len(n.stages) for n in nights))
-            made = judging.evaluate(
-                loaded,
-                nights,
-                gain=each,
-                min_coverage=min_coverage,
-                mains_hz=mains,
-                advance=partial(progress.advance, bar),
-            )
-            first = first or made
-            result["gains"][f"{each:g}"] = {
-                "filtered": judging.summarise(made.scored),
-                "unfiltered": judging.summarise(made.unfiltered),
-            }
-    for each, found in result["gains"].items():
-        both = [f"{how} κ {found[how]['kappa'][0]:.3f}" for how in ("filtered", "unfiltered")]
-        print_line(f"×{each}: {', '.join(both)}, coverage {found['filtered']['coverage']:.3f}")
-    if out is not None:
-        out.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
-    if report is not None and first is not None:
-        from hypnocast_models.compare.evaluation_page import evaluation_page
-        from hypnocast_models.scorers import beside
-
-        at = (gain or [1.0])[0]
-        eegs = [eeg for night in nights if (eeg := beside.single_eeg(night)) is not None]
-        every = [eeg for night in all_nights if (eeg := beside.single_eeg(night)) is not None]
-        scorers = {
-            f"{loaded.manifest.name} {loaded.manifest.version}": first.scored,
-            "its model alone, unfiltered": first.unfiltered,
-            "gradient boosting, fitted on other subjects": beside.gradient_boosting(
-                every, eegs, seed=0
-            ),
-            "YASA, whole night in view": beside.yasa(eegs, at),
-            "always N2": beside.majority(eegs),
-        }
-        note = f"{database.name}: {len(nights)} nights, all samples ×{at:g}; pack {loaded.digest}."
-        note = " ".join([note, *warnings])
-        title = f"{loaded.manifest.name} on {database.name}"
-        report.write_text(evaluation_page(title, note, scorers), encoding="utf-8")
-        print_line(f"{report} written")
-
-
-@app.command("yasa")
-def judge_yasa(
-    database: Annotated[Path, typer.Argument(help="Folder of scored recordings (*.npz).")],
-    *,
-    subject: Annotated[list[str] | None, typer.Option(help="Only these subjects.")] = None,
-    gain: Annotated[list[float] | None, typer.Option(help="Multiply all samples by this.")] = None,
-    out: Annotated[
-        Path | None, typer.Option(help="Write its hypnograms here, for `compare`.")
-    ] = None,
-) -> None:
-    """Show what YASA makes of the same nights; it sees each whole night at once."""
-    from hypnocast_models.compare import figures
-    from hypnocast_models.data.recordings import database_files, open_recording
-    from hypnocast_models.readers.material import only_subjects
-    from hypnocast_models.scorers.yasa import stage_with_yasa, written
-
-    files = {path.stem: open_recording(path) for path in database_files(database)}
-    wanted = only_subjects(list(files.values()), subject)
-    nights = [(name, night) for name, night in files.items() if night in wanted]
-    gains = gain or [1.0]
-    for each in gains:
-        tables = []
-        for name, night in nights:
-            staged = stage_with_yasa(night, each)
-            tables.append(figures.confusion(night.stages.astype("int64"), staged))
-            if out is not None:
-                folder = out if len(gains) == 1 else out / f"x{each:g}"
-                folder.mkdir(parents=True, exist_ok=True)
-                (folder / f"{name}.csv").write_text(written(name, night, staged), encoding="utf-8")
-        print_line(f"×{each:g}: YASA κ {figures.kappa(sum(tables[1:], tables[0])):.3f}")
 
 
 @app.command("adopt")

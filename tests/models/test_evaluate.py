@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
+from hypnocast.errors import InstallError
 from support.made_up_nights import night
 from support.models_cli import run
 from support.needs import need_module
@@ -49,12 +50,42 @@ def test_one_page_has_the_pack_beside_other_scorers_and_its_plots(
     assert found["pages"] == 60
     html = report.read_text(encoding="utf-8")
     rows = re.findall(r"<tr><td>([^<]*)</td><td>([^<]*)</td>", html)
-    scorers = dict(rows)
+    scorers = dict(reversed(rows))  # the first table counts
     kappa, low, high = found["kappa"]
     assert scorers["hypnocast-small " + _version()] == f"{kappa:.3f} [{low:.3f}, {high:.3f}]"
     assert -1 <= float(scorers["gradient boosting, fitted on other subjects"].split()[0]) <= 1
     assert float(scorers["always N2"].split()[0]) == 0.0
     assert html.count("<img") == 3 + 2
+
+
+def test_the_report_has_everybody_at_every_gain_and_how_far_the_pack_is_ahead(
+    database: Path, tmp_path: Path
+) -> None:
+    out, report = tmp_path / "figures.json", tmp_path / "report.html"
+    gains = ["--gain", "1", "--gain", "0.5"]
+    arguments = ["evaluate", str(PACK), str(database), "--out", str(out), "--report", str(report)]
+    outcome = CliRunner().invoke(app, [*arguments, *gains, "--beside", str(PACK)])
+    assert outcome.exit_code == 0, outcome.output
+    found = json.loads(out.read_text(encoding="utf-8"))
+    everybody = found["beside"]
+    (again,) = (name for name in everybody if name.startswith(f"hypnocast-small {_version()} ("))
+    assert everybody[again]["0.5"]["pack_minus_this"][0] == 0.0
+    boosting = everybody["gradient boosting, fitted on other subjects"]
+    assert set(boosting) == {"1", "0.5"}
+    for gain, figures in found["gains"].items():
+        (kappa, *_), (other, *_) = figures["filtered"]["kappa"], boosting[gain]["kappa"]
+        assert boosting[gain]["pack_minus_this"][0] == pytest.approx(kappa - other, abs=2e-4)
+    html = report.read_text(encoding="utf-8")
+    assert "<th>×1</th><th>×0.5</th>" in html
+    assert "κ of the pack minus κ of" in html
+
+
+def test_an_environment_without_yasa_is_named(
+    database: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["evaluate", str(PACK), str(database), "--report", str(tmp_path / "report.html")]
+    assert run([*arguments, "--yasa", "/usr/bin/python3"]) == InstallError.exit_code
+    assert "/usr/bin/python3: YASA did not stage there: " in capfd.readouterr().err
 
 
 @pytest.mark.parametrize("verb", [["evaluate", str(PACK)], ["yasa"]])

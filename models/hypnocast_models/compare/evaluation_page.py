@@ -12,6 +12,7 @@ from hypnocast.core.types import STAGES
 from hypnocast_models.compare import figures
 from hypnocast_models.compare.figures import ScoredPages
 from hypnocast_models.compare.page import html_page, html_table, inline, new_figure
+from hypnocast_models.compare.side_by_side import SideBySide
 
 NAMES = [stage.value for stage in STAGES]
 HEIGHT = {"W": 4, "R": 3, "N1": 2, "N2": 1, "N3": 0}
@@ -20,13 +21,36 @@ COLOURS = ("#e0a030", "#7fb8d8", "#3f7fb0", "#1d3f70", "#b04f70")
 BINS = 10
 
 
-def evaluation_page(title: str, note: str, scorers: Mapping[str, Sequence[ScoredPages]]) -> str:
-    """Give the page; the first scorer is the pack, and one without nights was not to be had."""
-    name, ours = next(iter(scorers.items()))
-    parts = [f"<p>{escape(note)}</p>", _table(scorers)]
+def evaluation_page(heading: str, note: str, found: SideBySide) -> str:
+    """Give the page; a scorer without nights was not to be had."""
+    name, own = next(iter(found.scorers.items()))
+    gain, ours = next(iter(own.items()))
+    at_first = {scorer: by_gain.get(gain, []) for scorer, by_gain in found.scorers.items()}
+    parts = [f"<p>{escape(note)}</p>", _table(at_first), _by_gain(found)]
     parts += [f"<h2>{escape(name)}</h2>", _confusion(ours), _reliability(ours), _risk(ours)]
     parts += ["<h2>Nights</h2>", *(_night(night) for night in _shown(ours))]
-    return html_page(title, parts)
+    return html_page(heading, parts)
+
+
+def _by_gain(found: SideBySide) -> str:
+    """Show κ of everybody at every gain, and how far the pack is ahead of each."""
+    gains = list(found.own)
+    kappas = [
+        [name, *(str(figures.bootstrap(by_gain[g])) if by_gain.get(g) else "" for g in gains)]
+        for name, by_gain in found.scorers.items()
+    ]
+    ahead = [
+        [name, *(str(found.difference(name, g) or "") for g in gains)]
+        for name in list(found.scorers)[1:]
+    ]
+    head = ("κ", *(f"×{gain:g}" for gain in gains))
+    return (
+        "<h2>At every gain</h2>"
+        + html_table(head, kappas)
+        + "<h2>How far the pack is ahead</h2>"
+        + html_table(("κ of the pack minus κ of", *head[1:]), ahead)
+        + "<p>Paired: the same subjects are drawn for both.</p>"
+    )
 
 
 def _table(scorers: Mapping[str, Sequence[ScoredPages]]) -> str:

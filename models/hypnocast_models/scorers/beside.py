@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,7 +15,7 @@ from hypnocast_models.data import PictureNight, ScoredRecording
 from hypnocast_models.readers.material import Material
 from hypnocast_models.readers.night import ArrayNight
 from hypnocast_models.scorers.gradient_boosting import fit_and_judge
-from hypnocast_models.scorers.yasa import stage_with_yasa
+from hypnocast_models.scorers.yasa import stage_in_environment, stage_with_yasa
 
 FOLDS = 4
 MAJORITY = STAGES.index(Stage.N2)
@@ -88,7 +89,7 @@ def gradient_boosting(
     fold = fold_of or (by_number(sorted(mine)) if not others else lambda _subject: 0)
     out: dict[str, ScoredPages] = {}
     for each in sorted({fold(subject) for subject in mine}):
-        train = others or [n for n in judged if fold(n.subject) != each]
+        train = others or [n for n in database if fold(n.subject) != each]
         test = [n for n in judged if fold(n.subject) == each]
         if not train:
             return []
@@ -97,12 +98,20 @@ def gradient_boosting(
     return [out[night.name] for night in judged]
 
 
-def yasa(nights: Sequence[ScoredRecording], gain: float) -> list[ScoredPages]:
-    """Let YASA stage the nights, each in full view; nothing where it is not installed."""
-    if importlib.util.find_spec("yasa") is None:
+def yasa(
+    nights: Sequence[ScoredRecording], gain: float, python: Path | None = None
+) -> list[ScoredPages]:
+    """Let YASA stage the nights, each in full view; nothing where it is not installed.
+
+    ``python`` is that of another environment which has it.
+    """
+    if python is not None:
+        staged = stage_in_environment(python, nights, gain)
+    elif importlib.util.find_spec("yasa") is not None:
+        staged = [stage_with_yasa(night, gain) for night in nights]
+    else:
         return []
-    out = []
-    for night in nights:
-        ours = stage_with_yasa(night, gain)
-        out.append(scored(night, ours, np.eye(len(STAGES))[ours]))
-    return out
+    return [
+        scored(night, ours, np.eye(len(STAGES))[ours])
+        for night, ours in zip(nights, staged, strict=True)
+    ]

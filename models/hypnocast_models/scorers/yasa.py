@@ -1,20 +1,25 @@
 """YASA beside us on the same nights, where it can run.
 
 YASA sees the whole night before it stages its first page; Hypnocast never sees a page to come.
-It wants versions of its own of numpy and friends, so it may live in an environment of its own;
-this module needs nothing but it, numpy and the recordings.
+It wants versions of its own of numpy and friends, so it may live in an environment of its own.
 """
 
 from __future__ import annotations
 
 import importlib.util
+import subprocess
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from hypnocast.core.types import PAGE_S, Stage
+from hypnocast.core.types import Stage
 from hypnocast.errors import InstallError
 from hypnocast_models.data.recordings import ScoredRecording
+from hypnocast_models.scorers import yasa_alone
+from hypnocast_models.scorers.yasa_alone import stage_rows
 
 STAGES = ("W", "N1", "N2", "N3", "R")
 
@@ -27,19 +32,32 @@ def stage_with_yasa(recording: ScoredRecording, gain: float = 1.0) -> NDArray[np
             where="yasa",
             remedy="Run `pip install yasa` in an environment of its own.",
         )
-    import mne
-    import yasa
+    return stage_rows(recording.rows * gain, recording.rate, recording.epochs)
 
-    page = round(PAGE_S * recording.rate)
-    night = np.zeros((int(recording.epochs.max()) + 1, page))
-    night[recording.epochs] = recording.rows * gain
-    info = mne.create_info(["C4"], recording.rate, "eeg", verbose="error")
-    raw = mne.io.RawArray(night.reshape(1, -1) * 1e-6, info, verbose="error")
-    predicted = yasa.SleepStaging(raw, eeg_name="C4").predict()
-    names = getattr(predicted, "hypno", predicted)
-    order = {"W": 0, "WAKE": 0, "N1": 1, "N2": 2, "N3": 3, "R": 4, "REM": 4}
-    stages = np.array([order[str(name)] for name in names], dtype=np.int64)
-    return stages[recording.epochs]
+
+def stage_in_environment(
+    python: Path, recordings: Sequence[ScoredRecording], gain: float = 1.0
+) -> list[NDArray[np.int64]]:
+    """Let the YASA of another environment stage some nights; nothing else is needed there."""
+    with tempfile.TemporaryDirectory(prefix="hypnocast-yasa-") as scratch:
+        folder = Path(scratch)
+        for at, night in enumerate(recordings):
+            np.savez(
+                folder / f"{at:05d}.npz",
+                rows=night.rows * gain,
+                rate=night.rate,
+                epochs=night.epochs,
+            )
+        command = [str(python), yasa_alone.__file__, str(folder)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if done.returncode:
+            why = done.stderr.strip().splitlines()[-1:] or ["it said nothing"]
+            raise InstallError(
+                f"YASA did not stage there: {why[0]}",
+                where=str(python),
+                remedy="Name the Python of an environment with `pip install yasa`.",
+            )
+        return [np.load(folder / f"{at:05d}.npy") for at in range(len(recordings))]
 
 
 def written(name: str, recording: ScoredRecording, stages: NDArray[np.int64]) -> str:
