@@ -83,11 +83,15 @@ class PictureStore:
         self._writer = (supervisor or Supervisor()).pool("pictures", 1, deadline_s=DEADLINE_S)
         self._room = threading.BoundedSemaphore(_MOST_WAITING)
         self._written = 0
+        self.left_out = 0
+        """Pictures that were not kept because the disk was far behind."""
 
     def keep(self, session: str, picture: Picture) -> None:
         """Keep a picture; never waits, and gives up where the disk is far behind."""
         if self._room.acquire(blocking=False):
             self._writer.forget(self._write, session, picture)
+        else:
+            self.left_out += 1
 
     def close(self) -> None:
         """Write what waits."""

@@ -19,8 +19,10 @@ from hypnocast.ports.metrics import MetricValue
 from hypnocast.ports.mqtt.link import Connected
 
 if TYPE_CHECKING:
+    from hypnocast.live.explaining.picture_store import PictureStore
     from hypnocast.live.service.ward import Ward
     from hypnocast.ports.lsl.source import LslSource
+    from hypnocast.ports.lsl.stage_outlets import StageOutlets
     from hypnocast.ports.recordings.tape_recorder import TapeRecorder
 
 
@@ -63,6 +65,10 @@ METRICS: Final = {
         PublishedNumber("tape_bytes", "counter", "Written to tapes", (), "tape_bytes"),
         PublishedNumber("tape_lost", "counter", "Arrivals no tape took", (), "tape_lost"),
         PublishedNumber("tapes_running", "gauge", "Beds whose tape is being written"),
+        PublishedNumber("tapes_given_up", "counter", "Tapes whose write or sync was refused"),
+        PublishedNumber("pictures_left_out", "counter", "Pages not kept: the disk was behind"),
+        PublishedNumber("lsl_not_sent", "counter", "Stages that could not be sent over LSL"),
+        PublishedNumber("clock_steps", "counter", "Times the host's clock was set"),
         PublishedNumber("judged", "counter", "Pages judged", (), "judged"),
         PublishedNumber("judge_failed", "counter", "Pages the model failed on", (), "failed"),
         PublishedNumber("judge_given_up", "counter", "Not judged: too late anyway", (), "given_up"),
@@ -130,6 +136,7 @@ def numbers_of(ward: Ward) -> Iterator[MetricValue]:
         yield value("worker_restarts", restarts, worker=worker)
     yield value("workers", len(ward.supervisor.health()))
     yield value("degraded", len(ward.degraded()))
+    yield value("clock_steps", ward.host_clock.steps)
     yield from ward.source_numbers()
     for queue, state in queues_of(ward).items():
         yield value("queue_depth", state.depth, queue=queue)
@@ -182,8 +189,16 @@ def queues_of(ward: Ward) -> dict[str, QueueState]:
     return queues
 
 
-def live_numbers(lsl: LslSource, tapes: TapeRecorder | None) -> Iterable[MetricValue]:
-    """Return what only a ward on a network has: streams and tapes."""
+def live_numbers(
+    lsl: LslSource,
+    tapes: TapeRecorder | None,
+    pictures: PictureStore,
+    outlets: StageOutlets | None,
+) -> Iterable[MetricValue]:
+    """Return what only a ward on a network has: streams in and out, tapes, pictures."""
+    yield value("pictures_left_out", pictures.left_out)
+    if outlets is not None:
+        yield value("lsl_not_sent", outlets.failures)
     yield value("sink_errors", lsl.sink_errors)
     for slot in lsl.health():
         yield value("stream_samples", slot.samples, bed=slot.bed, stream=slot.stream)
@@ -192,6 +207,7 @@ def live_numbers(lsl: LslSource, tapes: TapeRecorder | None) -> Iterable[MetricV
         counted = tapes.statistics()
         yield value("tape_bytes", counted.bytes_written)
         yield value("tape_lost", counted.arrivals_lost)
+        yield value("tapes_given_up", counted.given_up)
         yield value("tapes_running", counted.running)
 
 

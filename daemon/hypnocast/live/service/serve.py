@@ -88,11 +88,11 @@ async def serve(
                     tapes.note(bed, decision_to_json(decision), clock())
 
         parts = make_parts(config, pack, journal, live=True, on_step=_log_step)
-        picture_store = PictureStore(state_dir / PAGES, pack.recipe.digest, supervisor=supervisor)
-        stack.callback(picture_store.close)
+        picture_store = _picture_store(state_dir, pack.recipe.digest, supervisor, stack)
         past = PastPages(picture_store, parts.judge, journal, pack, depth=depth_of(config))
         explanations_out = _explanations_out(config, pack, past)
         everyone = (*watchers, PseudonymWarnings(bed.id for bed in config.bed))
+        outlets = _stage_outlets(config, stack)
         ward = Ward(
             WardParts(
                 source=source,
@@ -114,7 +114,7 @@ async def serve(
                 ),
                 beds=tuple(bed.id for bed in config.bed),
                 show_pages=config.publish.page,
-                lsl_stages=_stage_outlets(config, stack),
+                lsl_stages=outlets,
                 home_assistant=config.publish.home_assistant,
                 boot_id=boot_id(),
                 problems=lambda bed: tuple(
@@ -124,7 +124,7 @@ async def serve(
                 past=past,
                 supervisor=supervisor,
                 tape_problem=lambda: "" if tapes is None else tapes.statistics().problem,
-                source_numbers=lambda: live_numbers(lsl, tapes),
+                source_numbers=lambda: live_numbers(lsl, tapes, picture_store, outlets),
             )
         )
 
@@ -168,6 +168,14 @@ def _explanations_out(config: Config, pack: Pack, past: PastPages) -> PublishedE
     if not covering and not reasons_later(pack):
         return None
     return PublishedExplanations(functools.partial(past.explain, channels=covering))
+
+
+def _picture_store(
+    state_dir: Path, recipe: str, supervisor: Supervisor, stack: contextlib.AsyncExitStack
+) -> PictureStore:
+    store = PictureStore(state_dir / PAGES, recipe, supervisor=supervisor)
+    stack.callback(store.close)
+    return store
 
 
 def _stage_outlets(config: Config, stack: contextlib.AsyncExitStack) -> StageOutlets | None:

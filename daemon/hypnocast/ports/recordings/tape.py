@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections import deque
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -47,6 +48,9 @@ _FIRST_STREAM: Final = 3
 BOUNDARY_EVERY_S: Final = 10.0
 """Damage to a file costs at most what lies between two boundaries."""
 
+MOST_OFFSETS: Final = 20_000
+"""The footer of a part repeats the newest: a day of readings, where a part lasts for weeks."""
+
 NOTES_NAME: Final = "Hypnocast"
 ARRIVALS_NAME: Final = "HypnocastArrivals"
 
@@ -75,7 +79,8 @@ class _OnTape:
     count: int = 0
     first_stamp: float | None = None
     last_stamp: float | None = None
-    offsets: list[tuple[float, float]] = field(default_factory=list)
+    offsets: deque[tuple[float, float]] = field(default_factory=lambda: deque(maxlen=MOST_OFFSETS))
+    """For the footer. All of them lie in the part as they came."""
 
 
 class Tape:
