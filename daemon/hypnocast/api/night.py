@@ -18,7 +18,7 @@ from hypnocast.core.pictures.recipe import Recipe, builtin
 from hypnocast.core.pictures.render import draw_page
 from hypnocast.core.quality import assess, verdict_on
 from hypnocast.core.types import PAGE_S, STAGES, Look, Opinion, Page, Picture, Pixels, Reason
-from hypnocast.core.verdicts.decider import Decider, NightState
+from hypnocast.core.verdicts.decider import decide_night
 from hypnocast.errors import TapeError
 from hypnocast.live.publishing.bed_publisher import png
 from hypnocast.nights.one_page import pages_of
@@ -228,23 +228,11 @@ class _Judge:
     def _decide(
         self, night: OpenNight, opinions: Mapping[int, Opinion], reasons: Mapping[int, str]
     ) -> StagedRecording:
-        # Every opinion is terminal here, so nothing is provisional.
-        decider, state = Decider(self.pack.manifest.calibration), NightState()
         pages = max([*opinions, *reasons], default=-1) + 1
-        stages: list[str | None] = [None] * pages
-        chances = np.full((pages, len(STAGES)), np.nan)
-        raw = np.full((pages, len(STAGES)), np.nan)
-        for epoch in range(pages):
-            opinion = opinions.get(epoch)
-            if opinion is None:
-                state, _ = decider.withhold(state, epoch)
-                continue
-            state, staged = decider.step(state, opinion)
-            stages[epoch], chances[epoch] = staged.stage.value, staged.probabilities
-            raw[epoch] = opinion.log_probabilities
+        stages, chances, raw = decide_night(self.pack.manifest.calibration, opinions, pages)
         manifest = self.pack.manifest
         hypnogram = StagedHypnogram(
-            stages=tuple(stages),
+            stages=tuple(stage and stage.value for stage in stages),
             probabilities=chances,
             reasons=tuple(reasons.get(epoch) for epoch in range(pages)),
             onset_s=0.0,

@@ -12,13 +12,10 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import chain, repeat
 
-import numpy as np
-
 from hypnocast.core.pictures.recipe import Recipe
 from hypnocast.core.pictures.render import draw_page, picture_digest
 from hypnocast.core.quality import assess, verdict_on
 from hypnocast.core.types import (
-    STAGES,
     FloatArray,
     Look,
     Opinion,
@@ -26,9 +23,8 @@ from hypnocast.core.types import (
     Picture,
     Reason,
     Role,
-    Stage,
 )
-from hypnocast.core.verdicts.decider import Decider, NightState
+from hypnocast.core.verdicts.decider import decide_night
 from hypnocast.stagers.base import Stager
 from hypnocast.stagers.one_night import OneNight
 from hypnocast.stagers.packs.pack import Pack
@@ -156,20 +152,8 @@ def _decide(
     opinions: Mapping[int, Opinion],
     reasons: Mapping[int, str],
 ) -> StagedNight:
-    # The terminal opinion is given at once, so nothing is provisional.
-    decider, state = Decider(pack.manifest.calibration), NightState()
-    pages = len(night.stages)
-    stages: list[Stage | None] = [None] * pages
-    chances = np.full((pages, len(STAGES)), np.nan)
-    raw = np.full((pages, len(STAGES)), np.nan)
-    for epoch in range(pages):
-        opinion = opinions.get(epoch)
-        if opinion is None:
-            state, _ = decider.withhold(state, epoch)
-            continue
-        state, staged = decider.step(state, opinion)
-        stages[epoch], chances[epoch] = staged.stage, staged.probabilities
-        raw[epoch] = opinion.log_probabilities
+    calibration = pack.manifest.calibration
+    stages, chances, raw = decide_night(calibration, opinions, len(night.stages))
     name = f"{pack.manifest.name} {pack.manifest.version}"
     hypnogram = ScoredHypnogram(
         name, night.name, night.subject, tuple(stages), probabilities=chances

@@ -14,12 +14,12 @@ Where it does not, the first opinion is terminal at once. Pages become terminal 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
 
-from hypnocast.core.types import STAGES, FloatArray, Opinion, Staged
+from hypnocast.core.types import STAGES, FloatArray, Opinion, Stage, Staged
 from hypnocast.core.verdicts.calibration import Calibration
 from hypnocast.core.verdicts.sequence_filter import (
     EMPTY,
@@ -131,6 +131,29 @@ class Decider:
         for _ in range(pages):
             memory = skip(self.calibration.sequence, memory)
         return memory
+
+
+def decide_night(
+    calibration: Calibration, opinions: Mapping[int, Opinion], pages: int
+) -> tuple[list[Stage | None], FloatArray, FloatArray]:
+    """Decide a whole night whose opinions are terminal at once.
+
+    Returns for each page its stage, its probabilities and the model's raw log-probabilities;
+    None and NaN where there is no opinion.
+    """
+    decider, state = Decider(calibration), NightState()
+    stages: list[Stage | None] = [None] * pages
+    chances = np.full((pages, len(STAGES)), np.nan)
+    raw = np.full((pages, len(STAGES)), np.nan)
+    for epoch in range(pages):
+        opinion = opinions.get(epoch)
+        if opinion is None:
+            state, _ = decider.withhold(state, epoch)
+            continue
+        state, staged = decider.step(state, opinion)
+        stages[epoch], chances[epoch] = staged.stage, staged.probabilities
+        raw[epoch] = opinion.log_probabilities
+    return stages, chances, raw
 
 
 def _staged(opinion: Opinion, log_staged: FloatArray, *, provisional: bool) -> Staged:
