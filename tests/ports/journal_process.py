@@ -41,8 +41,7 @@ async def write(path: Path) -> None:
 
 def _first(reader: JournalReader) -> dict[str, int]:
     """Return where each bed goes on."""
-    last = {bed: reader.last_epoch(f"{bed}-night") for bed in BEDS}
-    return {bed: 0 if epoch is None else epoch + 1 for bed, epoch in last.items()}
+    return {bed: len(reader.evidence(f"{bed}-night")) for bed in BEDS}
 
 
 async def _page(journal: Journal, bed: str, epoch: int) -> None:

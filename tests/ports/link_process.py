@@ -20,8 +20,7 @@ async def main(port: int, path: Path) -> None:
     """Commit one page after the other until killed."""
     async with Journal.open(path) as journal, linked(BrokerSettings(port=port), journal):
         await journal.commit(a_batch(session=a_session()))
-        last = await journal.read(lambda reader: reader.last_epoch("bed1-night"))
-        epoch = 0 if last is None else last + 1
+        epoch = len(await journal.read(lambda reader: reader.evidence("bed1-night")))
         while True:
             await journal.commit(a_batch(an_event(epoch)))
             epoch += 1

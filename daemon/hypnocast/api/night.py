@@ -116,7 +116,7 @@ class OpenNight:
         drawn = builtin(recipe)
         for page in self._pages(drawn):
             if page.epoch == epoch:
-                return _shown(self._picture(page, drawn), page)
+                return _shown(draw_page(page, drawn, self._mains_hz), page)
         raise TapeError(
             f"has no page {epoch}",
             where=str(self._recording.path),
@@ -140,9 +140,6 @@ class OpenNight:
     def _pages(self, recipe: Recipe) -> Iterator[Page]:
         """Give the pages in their order; the last one may be partial, as at a session's end."""
         return pages_of(self._recording, recipe)
-
-    def _picture(self, page: Page, recipe: Recipe) -> Picture:
-        return draw_page(page, recipe, self._mains_hz)
 
 
 class _Judge:
@@ -223,7 +220,7 @@ class _Judge:
         if reason is not None:
             reasons[page.epoch] = reason.value
             return None
-        return night._picture(page, recipe)  # noqa: SLF001 - one module
+        return draw_page(page, recipe, night._mains_hz)  # noqa: SLF001 - one module
 
     def _decide(
         self, night: OpenNight, opinions: Mapping[int, Opinion], reasons: Mapping[int, str]

@@ -165,13 +165,6 @@ class JournalReader:
         rows = self._rows("SELECT * FROM pages WHERE session = ? ORDER BY epoch", session)
         return tuple(PageRecord(*row) for row in rows)
 
-    def last_epoch(self, session: str) -> int | None:
-        """Return the newest epoch that has a terminal event."""
-        rows = self._rows(
-            "SELECT max(epoch) FROM events WHERE session = ? AND revision = 1", session
-        )
-        return None if rows[0][0] is None else int(rows[0][0])
-
     def evidence(self, session: str) -> tuple[tuple[int, FloatArray | None], ...]:
         """Return each terminal page's raw log-probabilities, None where it was withheld.
 
