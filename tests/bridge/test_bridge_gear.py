@@ -47,11 +47,11 @@ class Reader:
     def channels(self) -> list[tuple[str, str, str]]:
         """Return label, unit and type of each channel, as the stream describes them."""
         node = self.inlet.info(10.0).desc().child("channels").child("channel")
-        told = []
+        lines = []
         while not node.empty():
-            told.append(tuple(node.child_value(k) for k in ("label", "unit", "type")))
+            lines.append(tuple(node.child_value(k) for k in ("label", "unit", "type")))
             node = node.next_sibling("channel")
-        return told
+        return lines
 
 
 def _reader(name: str) -> Reader:
@@ -109,12 +109,12 @@ def test_brainvision_recorder_is_published_in_microvolts_and_found_again(tmp_pat
     assert marks.rows == [["Stimulus/S 12"]]
     assert abs(marks.stamps[0] - signals.stamps[299]) < 1e-6
     assert np.abs(np.diff(signals.stamps[:300]) - 0.004).max() < 0.05
-    told = f"BrainVision Recorder at {address}"
+    gear = f"BrainVision Recorder at {address}"
     assert [line for line in lines if "source_id" not in line] == [
-        f"{told}: sending",
+        f"{gear}: sending",
         f"{address}: closed the connection. Trying again, at least every 30 s.",
-        f"{told}: sending",
-        f"{told}: ended",
+        f"{gear}: sending",
+        f"{gear}: ended",
     ]
 
 
@@ -179,10 +179,10 @@ def test_what_makes_no_sense_is_refused_in_one_line(
     if arguments[0] == "brainflow":
         need_module("brainflow")
     assert cli.run(["bridge", *arguments]) == 2
-    told = capsys.readouterr()
-    assert told.out == ""
-    assert what in told.err
-    assert told.err.count("\n") == 1
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert what in printed.err
+    assert printed.err.count("\n") == 1
 
 
 def test_a_recording_that_is_not_there_is_refused(capsys: pytest.CaptureFixture[str]) -> None:

@@ -165,9 +165,9 @@ class BridgedNight:
     def events(self, bed: str) -> list[tuple[Any, float]]:
         """Return a bed's final events, with when they came by the monotonic clock."""
         topic = f"hypnocast/lab/bed/{bed}/events"
-        told = [(json.loads(m.payload), m.timestamp) for m in self.listener.messages
+        outcome = [(json.loads(m.payload), m.timestamp) for m in self.listener.messages
                 if m.topic == topic]  # fmt: skip
-        return [(event, at) for event, at in told if event["status"] == "final"]
+        return [(event, at) for event, at in outcome if event["status"] == "final"]
 
 
 @pytest.fixture(scope="module")
@@ -184,7 +184,7 @@ def night(tmp_path_factory: pytest.TempPathFactory) -> Iterator[BridgedNight]:
         config.write_text(CONFIG.format(state=folder / "state", port=broker.port))
         listener = Listener(broker.port)
         stack.callback(listener.close)
-        told = BridgedNight(listener, recorder, config, folder / "recorded.xdf")
+        bridged_night = BridgedNight(listener, recorder, config, folder / "recorded.xdf")
         recorder.begin()
         serving = stack.enter_context(daemon(folder / "run", "run", "-c", str(config)))
         status = "hypnocast/lab/bed/file/status"
@@ -195,7 +195,7 @@ def night(tmp_path_factory: pytest.TempPathFactory) -> Iterator[BridgedNight]:
         call = ("bridge", "brainflow", "--board", "synthetic", "--name", "sines")
         board = stack.enter_context(daemon(folder / "board", *call, "--label", "C4=C4-M1"))
         signals, stages = "bridge-file-night", "hypnocast/lab/file/events"
-        with lab_recorder(told.xdf, signals, stages, "hypnocast/lab/file/probabilities"):
+        with lab_recorder(bridged_night.xdf, signals, stages, "hypnocast/lab/file/probabilities"):
             serving.wait_for(
                 lambda: listener.json_of(status)[-1]["streams"], "the file's stream at the bed"
             )
@@ -203,15 +203,15 @@ def night(tmp_path_factory: pytest.TempPathFactory) -> Iterator[BridgedNight]:
             writer.start()
             stack.callback(writer.join)
             stack.callback(over.set)
-            serving.wait_for(lambda: len(told.events("file")) >= PAGES, "the file's pages")
-            serving.wait_for(lambda: told.events("board"), "a page of the board")
+            serving.wait_for(lambda: len(bridged_night.events("file")) >= PAGES, "the file's pages")
+            serving.wait_for(lambda: bridged_night.events("board"), "a page of the board")
             assert bridged.process.wait(30.0) == 0
             example.wait_for(lambda: example.output, "the example's first stage")
         assert board.end() == 0
         assert serving.end() == 0
-        told.file_bridge = (bridged.process.returncode, bridged.output)
-        told.reaction = example.output
-        yield told
+        bridged_night.file_bridge = (bridged.process.returncode, bridged.output)
+        bridged_night.reaction = example.output
+        yield bridged_night
 
 
 def test_a_boards_stages_come_to_mqtt_by_two_commands(night: BridgedNight) -> None:
@@ -230,9 +230,9 @@ def test_a_growing_file_is_staged_while_it_grows(night: BridgedNight) -> None:
 
 
 def test_a_growing_file_is_staged_as_its_replay(night: BridgedNight) -> None:
-    told = command("replay", str(night.recorder.path), "--json", "-c", str(night.config))
-    assert told.returncode == 0, told.stderr
-    replayed = json.loads(told.stdout)
+    outcome = command("replay", str(night.recorder.path), "--json", "-c", str(night.config))
+    assert outcome.returncode == 0, outcome.stderr
+    replayed = json.loads(outcome.stdout)
     live = [event for event, _ in night.events("file")[:PAGES]]
     assert [event["epoch"] for event in live] == list(range(PAGES))
     assert [event["stage"] for event in live] == replayed["stages"][:PAGES]

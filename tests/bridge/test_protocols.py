@@ -141,7 +141,7 @@ def test_samples_that_were_lost_leave_a_gap_where_they_are_missing() -> None:
         before = clock.stamps(10, float(at))
     clock.skip(50)  # the sender counts its blocks
     assert clock.stamps(10, 10.6)[0] == pytest.approx(before[-1] + 0.51)
-    for at in 13.6 + np.arange(40) * 0.1:  # three seconds gone, and nothing tells
+    for at in 13.6 + np.arange(40) * 0.1:  # three seconds gone, and nothing shows it
         after = clock.stamps(10, float(at))
     assert after[-1] == pytest.approx(17.5, abs=0.01)
 

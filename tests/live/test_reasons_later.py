@@ -76,7 +76,7 @@ async def test_a_stage_is_published_first_and_its_reasons_on_a_topic_of_their_ow
 
 
 class Writing(Gated):
-    """A real stager that writes reasons word after word until it is told to stop."""
+    """A real stager that writes reasons word after word until it is published to stop."""
 
     def __init__(self, stager: LocalStager) -> None:
         super().__init__(stager)

@@ -81,8 +81,8 @@ class BrainFlowBoard:
         sheet: dict[str, Any] = self._library.BoardShim.get_board_descr(self._number)
         self._rows: list[int] = sheet["eeg_channels"]
         rate = float(sheet["sampling_rate"])
-        told = str(sheet.get("eeg_names", "")).split(",")
-        labels = told if len(told) == len(self._rows) else [f"EEG {n}" for n in self._rows]
+        given = str(sheet.get("eeg_names", "")).split(",")
+        labels = given if len(given) == len(self._rows) else [f"EEG {n}" for n in self._rows]
         if model.reference:
             labels = [f"{label}-{model.reference}" for label in labels]
         self._header: StreamHeader = signal_header(

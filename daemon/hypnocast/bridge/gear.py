@@ -1,4 +1,4 @@
-"""What a piece of gear gives, and the loop that publishes it until it is told to stop."""
+"""What a piece of gear gives, and the loop that publishes it until it is stopped."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Gear(Protocol):
         """What people know it by, with its address."""
 
     def arrivals(self, run: BridgeRun) -> Iterator[Arrival]:
-        """Connect, and give what comes with stamps on the local LSL clock, until told to stop.
+        """Connect, and give what comes with stamps on the local LSL clock, until it is stopped.
 
         Ends by itself where there is nothing more to come. A :class:`StreamError` is tried again.
         """
@@ -134,18 +134,18 @@ def renamed(labels: Sequence[str], names: Mapping[str, str]) -> tuple[str, ...]:
 
     A name for a channel that does not exist is a mistake, and said.
     """
-    told = [plain(label.strip()) or f"channel {n}" for n, label in enumerate(labels, 1)]
-    places = {str(number): number - 1 for number in range(1, len(told) + 1)}
-    places |= {label: place for place, label in enumerate(told)}
+    renamed_labels = [plain(label.strip()) or f"channel {n}" for n, label in enumerate(labels, 1)]
+    places = {str(number): number - 1 for number in range(1, len(renamed_labels) + 1)}
+    places |= {label: place for place, label in enumerate(renamed_labels)}
     for old, new in names.items():
         if old not in places:
             raise ConfigError(
                 f"there is no channel {old!r}",
                 where="--label",
-                remedy=f"The channels are {', '.join(told)}; a number from 1 serves too.",
+                remedy=f"The channels are {', '.join(renamed_labels)}; a number from 1 serves too.",
             )
-        told[places[old]] = new
-    return tuple(told)
+        renamed_labels[places[old]] = new
+    return tuple(renamed_labels)
 
 
 def _kind_of(label: str) -> str:

@@ -123,7 +123,7 @@ class _Following:
         self._origin: float | None = None
         """The local time at which the file's first sample is said to have been taken."""
         self._slack = float("inf")
-        """By how much records came before they were due, at least, lately."""
+        """By how much records came before they were due, at least, of the last ones."""
         self._slew = 0.0
         """By how much a second of the file is longer than one of this host, as a share."""
         self._retimed = 0.0
@@ -213,7 +213,7 @@ class _Following:
             self._run.say(f"{self._file.path}: has not grown for {now - self._grew:.0f} s")
 
     def _closed(self) -> bool:
-        """Tell whether the header now says how many records there are, and all were read."""
+        """Return whether the header now gives how many records there are, and all were read."""
         if not self._open_end or self._clock() - self._grew < 2 * _WAIT_S:
             return False
         announced = EdfFile(self._file.path).announced

@@ -78,7 +78,7 @@ class RdaDecoder:
         self._channels = 0
 
     def feed(self, piece: bytes) -> Iterator[RdaMessage]:
-        """Take bytes; yield the messages that are whole now."""
+        """Add bytes; yield the messages that are whole now."""
         self._bytes += piece
         while len(self._bytes) >= _HEADER.size:
             guid, size, kind = _HEADER.unpack_from(self._bytes)
@@ -127,16 +127,16 @@ def _block(body: bytes, channels: int, sample: str) -> RdaBlock:
     number, points, markers = _DATA.unpack_from(body)
     counts = np.frombuffer(body, sample, points * channels, _DATA.size).reshape(points, channels)
     at = _DATA.size + counts.nbytes
-    told = []
+    read: list[RdaMarker] = []
     for _ in range(markers):
         size, position, _points, _channel = _MARKER.unpack_from(body, at)
         if size < _MARKER.size or at + size > len(body):
             raise ValueError(size)
         kind, _, rest = body[at + _MARKER.size : at + size].partition(b"\0")
         text = rest.partition(b"\0")[0]
-        told.append(RdaMarker(min(position, points), _words(kind, text)))
+        read.append(RdaMarker(min(position, points), _words(kind, text)))
         at += size
-    return RdaBlock(number, counts, tuple(told))
+    return RdaBlock(number, counts, tuple(read))
 
 
 def _words(kind: bytes, text: bytes) -> str:

@@ -17,7 +17,7 @@ LISTENER_S: Final = 10.0
 """How long a recording waits for somebody to listen before it goes by."""
 
 SUFFIXES: Final = ("psg", "exg", "aux", "eeg", "eog", "emg", "ecg")
-"""How streams of one bed are told apart: whoever groups streams by name knows these words."""
+"""How streams of one bed are distinguished: whoever groups streams by name knows these words."""
 
 
 def published(
@@ -31,10 +31,10 @@ def published(
     kept = [each for each in headers if not each.source_id.startswith(OWN_SOURCE)]
     signals = [each for each in kept if each.rate > 0.0]
     labels = [channel.label for each in signals for channel in each.channels]
-    told = iter(renamed(labels, names))
+    new_labels = iter(renamed(labels, names))
     out: dict[str, StreamHeader] = {}
     for place, each in enumerate(signals[: len(SUFFIXES)]):
-        channels = tuple(replace(channel, label=next(told)) for channel in each.channels)
+        channels = tuple(replace(channel, label=next(new_labels)) for channel in each.channels)
         new_name = each.name
         if name:
             new_name = name if len(signals) == 1 else f"{name}-{SUFFIXES[place]}"
