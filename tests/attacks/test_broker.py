@@ -17,6 +17,7 @@ from hypnocast.core.wire.topics import Topics
 from hypnocast.ports.journal.journal import Journal
 from hypnocast.ports.kept_word import MQTT_CLIENT, kept_word
 from hypnocast.ports.mqtt import retained
+from hypnocast.ports.mqtt.client import Client
 from hypnocast.ports.mqtt.command_inbox import CommandInbox
 from hypnocast.ports.mqtt.link import Connected, MqttLink
 from hypnocast.ports.mqtt.settings import BrokerSettings
@@ -136,6 +137,33 @@ async def test_leafing_through_pages_spends_nothing_of_what_commands_may() -> No
     assert inbox.ignored["too_many"] == 40
     inbox.receive("bed1", b'{"command":"lights_off","request":"l","session":"s"}', retained=False)
     assert inbox.ignored["too_many"] == 40
+
+
+@pytest.mark.attack("commands")
+async def test_a_flood_at_one_bed_pushes_no_other_beds_command_out(tmp_path: Path) -> None:
+    """While nobody reads, for a moment, what comes from a real broker."""
+    with running_mosquitto(tmp_path) as broker:
+        client = Client(BrokerSettings(port=broker.port), "5", identifier="daemon")
+        await client.join()
+        await client.listen("hypnocast/lab/bed/+/command")
+        rude = paho.Client(CallbackAPIVersion.VERSION2, client_id="rude", protocol=paho.MQTTv5)
+        rude.connect("127.0.0.1", broker.port)
+        rude.loop_start()
+        try:
+            for number in range(3000):
+                rude.publish("hypnocast/lab/bed/flooded/command", f"{number}", qos=0)
+                if number == 2000:
+                    rude.publish("hypnocast/lab/bed/calm/command", "lights", qos=1)
+            await until(lambda: client.dropped >= 3001 - 64, "all but what there is room for")
+            kept = [await anext(client.messages) for _ in range(64)]
+        finally:
+            rude.loop_stop()
+            rude.disconnect()
+            await client.leave()
+    beds = [message.topic.value.split("/")[3] for message in kept]
+    assert beds.count("calm") == 1
+    told = [int(bytes(m.payload)) for m in kept if "flooded" in m.topic.value]
+    assert told == sorted(told), "in the order in which they came"
 
 
 @pytest.mark.attack("commands")

@@ -21,6 +21,7 @@ from hypnocast.ports.lsl.beds import BedStreams, Selector
 from hypnocast.ports.lsl.limits import MAX_OPENERS, MAX_PROBES
 from hypnocast.ports.lsl.opening import Openers
 from hypnocast.ports.lsl.problems import ProblemKind
+from hypnocast.ports.lsl.senders import Senders
 from hypnocast.ports.lsl.source import LslSource
 from hypnocast.ports.lsl.stream_slot import LslTimings
 from hypnocast.ports.stream_xml import MAX_HEADER_CHARS
@@ -116,6 +117,22 @@ def test_two_thousand_invented_streams_hide_no_real_one() -> None:
         wait_until(lambda: len(network.announced(0.0)) > 1500, "they are seen", 60.0)
         with reading() as (source, _):
             assert not problems(source, CALM)
+
+
+@pytest.mark.attack("crowds")
+@pytest.mark.parametrize("named", [True, False])
+def test_a_stream_is_read_only_from_an_address_that_is_named(named: bool) -> None:
+    senders = Senders(["10.0.0.7", "127.0.0.0/31" if named else "127.0.0.2/31"])
+    source = LslSource([BedStreams("bed", (Selector(source_id="bed"),))], senders=senders)
+    collector = Collector()
+    with outlets(Stream(unique("bed"), source_id="bed")), source.reading(collector):
+        if named:
+            collector.wait(lambda: len(collector.counts("bed")) > 100, "it is read")
+            return
+        wait_until(lambda: ProblemKind.BAD_METADATA in problems(source, "bed"), "it is told")
+        text = problems(source, "bed")[ProblemKind.BAD_METADATA]
+        assert text == "comes from 127.0.0.1, which is none of the addresses in [lsl] senders"
+        assert source.health()[0].openings == 0
 
 
 @pytest.mark.long

@@ -50,6 +50,7 @@ WRONG = [
     ("[session]\ntimeout_s = 0", "session.timeout_s"),
     ("[lsl]\nscope = 'world'", "lsl.scope"),
     ("[lsl]\npeers = 'a'", "lsl.peers"),
+    ("[lsl]\nsenders = ['10.0.0.7', 'bedside-1']", "lsl.senders[1]"),
     ("[tape]\nkeep_days = 0", "tape.keep_days"),
     ("[publish]\nhop_s = 0.1", "publish.hop_s"),
     ("[dashboard]\nenabled = true\nhost = '0.0.0.0'", "dashboard.host"),

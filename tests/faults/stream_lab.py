@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -20,6 +19,7 @@ from faults.checker import NightCheck, Truth, check_night
 from faults.witness import Witness, witness
 from support.brokers import running_mosquitto
 from support.daemons import Daemon, daemon
+from support.other_host import run_module
 
 TESTS = Path(__file__).resolve().parents[1]
 LABELS = ("F4-M1", "C4-M1", "O2-M1", "E1-M2", "E2-M2", "Chin")
@@ -63,11 +63,13 @@ BED = '[[bed]]\nid = "{bed}"\nstreams = [{{ source_id = "{bed}" }}]\n'
 class Amplifiers:
     """A process with outlets, ready to send on order."""
 
-    def __init__(self, *beds: str, labels: tuple[str, ...] = LABELS) -> None:
-        """Start it; a bed may be named more than once."""
+    def __init__(
+        self, *beds: str, labels: tuple[str, ...] = LABELS, host: str | None = None
+    ) -> None:
+        """Start it, here or on a host of another name; a bed may be named more than once."""
         specs = [{"name": bed, "source_id": bed, "labels": labels} for bed in beds]
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "faults.amplifier", json.dumps(specs)],
+            run_module(host, "faults.amplifier", json.dumps(specs)),
             cwd=TESTS,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,

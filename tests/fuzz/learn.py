@@ -19,7 +19,7 @@ from types import FrameType
 from typing import Any
 
 from fuzz.mutate import mutated
-from fuzz.run import Fed, _one
+from fuzz.run import Fed, limited, one
 from fuzz.targets import FuzzTarget, targets
 
 CORPUS = Path(__file__).parent / "corpus"
@@ -49,17 +49,18 @@ def learn(target: FuzzTarget, seconds: float, seed: int = 0) -> Learnt:
     chance = random.Random(f"{target.name} {seed}")
     learnt = Learnt(Fed(target.name))
     pool = [*target.seeds, *corpus(target.name)]
-    for data in pool:
-        learnt.ways |= ways_of(target, data, learnt.fed)
-    until = time.monotonic() + seconds
-    while time.monotonic() < until:
-        data = mutated(tuple(pool), chance)
-        new = ways_of(target, data, learnt.fed) - learnt.ways
-        if new:
-            learnt.ways |= new
-            pool.append(data)
-            if len(data) <= LARGEST:
-                learnt.kept.append(data)
+    with limited():
+        for data in pool:
+            learnt.ways |= ways_of(target, data, learnt.fed)
+        until = time.monotonic() + seconds
+        while time.monotonic() < until:
+            data = mutated(tuple(pool), chance)
+            new = ways_of(target, data, learnt.fed) - learnt.ways
+            if new:
+                learnt.ways |= new
+                pool.append(data)
+                if len(data) <= LARGEST:
+                    learnt.kept.append(data)
     return learnt
 
 
@@ -84,7 +85,7 @@ def ways_of(target: FuzzTarget, data: bytes, fed: Fed) -> set[Way]:
 
     sys.settrace(enter)
     try:
-        _one(target, data, fed)
+        one(target, data, fed)
     finally:
         sys.settrace(None)
     return ways

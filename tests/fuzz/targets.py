@@ -164,6 +164,8 @@ def command_target() -> FuzzTarget:
         {"command": "end_session", "request": "r2", "session": "bed1-1"},
         {"command": "lights_off", "request": "r3", "session": "bed1-1", "at": at},
         {"command": "note", "request": "r4", "session": "bed1-1", "text": "coughs", "at": at},
+        {"command": "accept_stream", "request": "r7", "session": "bed1-1"},
+        {"command": "page", "request": "r8", "session": "bed1-1", "epoch": 3},
         {"command": "explain", "request": "r5", "session": "bed1-1", "epoch": 3},
         {"command": "catch_up", "request": "r6", "since": 12, "limit": 100},
     ]

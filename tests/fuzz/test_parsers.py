@@ -10,12 +10,18 @@ from pathlib import Path
 import pytest
 
 from fuzz.learn import corpus, learn
-from fuzz.run import Fed, _one, feed
+from fuzz.run import Fed, feed, limited, one
 from fuzz.targets import FuzzTarget, targets
 
 INPUTS = 300
 SPOKEN = {"MQTT command", "messages to viewers", "pack.toml", "ZMax"}
 """What is wrong with these is told in an answer or passed over, not raised."""
+
+LEARNT = (
+    *("ONNX", "EDF", "XDF", "scored file"),
+    *("LSL metadata", "MQTT command", "messages to viewers"),
+)
+"""Of these a corpus is kept."""
 
 
 @pytest.fixture(scope="module")
@@ -38,19 +44,20 @@ def test_a_bad_input_is_refused_in_words(all_targets: dict[str, FuzzTarget], nam
     assert fed.refused > 0 or name in SPOKEN
 
 
-@pytest.mark.parametrize("name", ["ONNX", "EDF", "XDF", "scored file"])
+@pytest.mark.parametrize("name", LEARNT)
 def test_what_fuzzing_learnt_is_read_or_refused(
     all_targets: dict[str, FuzzTarget], name: str
 ) -> None:
     kept, fed = corpus(name), Fed(name)
     assert kept
-    for data in kept:
-        _one(all_targets[name], data, fed)
+    with limited():
+        for data in kept:
+            one(all_targets[name], data, fed)
     assert not fed.failures, fed.failures[0]
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("name", ["ONNX", "EDF", "XDF", "scored file"])
+@pytest.mark.parametrize("name", LEARNT)
 def test_ten_minutes_of_learning_find_no_fault(
     all_targets: dict[str, FuzzTarget], name: str
 ) -> None:

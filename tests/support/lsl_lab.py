@@ -12,7 +12,6 @@ import os
 import shutil
 import signal
 import subprocess
-import sys
 import tempfile
 import threading
 import time
@@ -29,6 +28,7 @@ from numpy.typing import NDArray
 
 from hypnocast.core.types import Arrival, Chunk
 from hypnocast.ports.lsl.library import LslNetwork
+from support.other_host import run_module
 
 _TESTS = Path(__file__).resolve().parents[1]
 PORT_RANGE = 96
@@ -104,15 +104,10 @@ class Stream:
 class Outlets:
     """A process with outlets, from its start to its end."""
 
-    def __init__(self, *streams: Stream) -> None:
-        """Start it and wait until its outlets are up."""
+    def __init__(self, *streams: Stream, host: str | None = None) -> None:
+        """Start it, here or on a host of another name, and wait until its outlets are up."""
         self.process = subprocess.Popen(
-            [
-                sys.executable,
-                "-m",
-                "support.lsl_outlets",
-                json.dumps([asdict(one) for one in streams]),
-            ],
+            run_module(host, "support.lsl_outlets", json.dumps([asdict(one) for one in streams])),
             cwd=_TESTS,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,

@@ -1,4 +1,4 @@
-"""``pack list|show|verify|to-triton``."""
+"""``pack list|show|verify|sign|key|to-triton``."""
 
 from __future__ import annotations
 
@@ -58,21 +58,59 @@ def show(pack: Wanted, *, json: Json = False) -> None:
 
 
 @packs.command("verify")
-def verify(pack: Wanted, *, json: Json = False) -> None:
+def verify(
+    pack: Wanted,
+    *,
+    key: Annotated[
+        str | None, typer.Option(help="Who must have signed it: a public key, or its file.")
+    ] = None,
+    json: Json = False,
+) -> None:
     """Verify a pack's every file; exit code 1 where there is a fault."""
     from hypnocast.stagers.packs.catalogue import check_pack, resolve_pack
 
-    facts = check_pack(resolve_pack(pack))
+    facts = check_pack(resolve_pack(pack), key)
     if json:
         print_json(facts)
     elif facts["sound"]:
         pack_name = f"{facts['name']} {facts['version']}"
         print_line(f"{pack_name} is sound: {facts['files']} files, {facts['digest']}")
+        if key is not None:
+            print_line(f"signed by {key}: {facts['signature']}")
     else:
         for fault in facts["faults"]:
             print_line(fault)
     if not facts["sound"]:
         raise typer.Exit(1)
+
+
+@packs.command("key")
+def make_key(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="The secret key; FILE.pub beside.")],
+) -> None:
+    """Make a key to sign packs with; an empty password leaves it unencrypted."""
+    from hypnocast.stagers.packs.signing import make_keys
+
+    password = typer.prompt(
+        "Password", default="", hide_input=True, confirmation_prompt=True, show_default=False
+    )
+    print_line(f'signed_by = "{make_keys(file, password)}"')
+
+
+@packs.command("sign")
+def sign(
+    pack: Wanted,
+    key: Annotated[Path, typer.Argument(metavar="KEY", help="The secret key's file.")],
+) -> None:
+    """Sign a pack, after verifying it."""
+    from hypnocast.stagers.packs.catalogue import resolve_pack
+    from hypnocast.stagers.packs.pack import load_pack
+    from hypnocast.stagers.packs.signing import sign_pack
+
+    def password() -> str:
+        return str(typer.prompt("Password of the key", hide_input=True))
+
+    print_line(str(sign_pack(load_pack(resolve_pack(pack)), key, password)))
 
 
 @packs.command("to-triton")

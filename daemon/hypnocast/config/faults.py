@@ -14,6 +14,7 @@ import msgspec
 from msgspec import inspect
 
 _PATTERNS = {
+    r"^RW[A-Za-z0-9+/]{54}$": "a public key of minisign's, which begins with RW",
     r"^[A-Za-z0-9_-]{1,64}$": "1 to 64 letters, digits, _ or -",
     r"^[A-Za-z0-9_/-]{1,64}$": "1 to 64 letters, digits, _, - or /",
 }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import stat
 from collections.abc import Callable
+from ipaddress import ip_network
 from pathlib import Path
 from typing import NoReturn
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
@@ -85,6 +86,12 @@ def _check(config: Config, where: str) -> None:
     if broker.topic_root.startswith("/") or broker.topic_root.endswith("/"):
         refuse("broker.topic_root", "begins or ends with a slash", "Leave the slash out.")
     _check_dashboard(config.dashboard, refuse)
+    for index, place in enumerate(config.lsl.senders):
+        try:
+            ip_network(place, strict=False)
+        except ValueError:
+            remedy = "Write an address or a network, such as 10.0.0.7 or 10.0.0.0/24."
+            refuse(f"lsl.senders[{index}]", f"{place[:64]!r} is no address", remedy)
     _check_servers(config.pack, refuse)
     _check_beds(config.bed, refuse)
     _check_rules(config, refuse)

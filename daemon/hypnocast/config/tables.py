@@ -102,6 +102,8 @@ class PackTable(ConfigTable, frozen=True, kw_only=True):
     """A pack that ships, or the path of a pack folder."""
     digest: Annotated[str, Meta(pattern="^sha256:[0-9a-f]{64}$")] | None = None
     """Only the pack of this digest is loaded (``hypnocast pack show`` prints it)."""
+    signed_by: Annotated[str, Meta(pattern=r"^RW[A-Za-z0-9+/]{54}$")] | None = None
+    """Only a pack that was signed by this minisign key is loaded."""
     provider: Literal["auto", "cuda", "tensorrt", "cpu"] = "auto"
     threads: Annotated[int, Meta(ge=1, le=64)] | None = None
     """Default: one, and for a generative pack every core, four at most."""
@@ -145,6 +147,10 @@ class LslTable(ConfigTable, frozen=True, kw_only=True):
     port_range: Annotated[int, Meta(ge=16, le=4096)] | None = None
     session_id: Annotated[str, Meta(pattern=r"^[A-Za-z0-9._-]{1,64}$")] | None = None
     """Only streams of senders with the same session id are seen."""
+    senders: tuple[str, ...] = ()
+    """Addresses and networks from which streams are read; default: any."""
+    pin: bool = False
+    """In mid-session a stream from another host or address is read only once the lab accepts it."""
     publish: bool = True
     """Stages as LSL streams beside MQTT, for what records or reacts over LSL."""
 

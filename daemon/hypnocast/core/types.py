@@ -149,11 +149,21 @@ class ClockReading:
 
 
 @dataclass(frozen=True, slots=True)
+class OutletChange:
+    """A stream comes from another outlet than before in this session."""
+
+    text: str
+    moved: bool
+    """Whether it comes from another place too: a restart does not."""
+
+
+@dataclass(frozen=True, slots=True)
 class StreamOpened:
     """A stream was found, or found again after it was lost."""
 
     header: StreamHeader
     at: float
+    change: OutletChange | None = None
 
 
 @dataclass(frozen=True, slots=True)

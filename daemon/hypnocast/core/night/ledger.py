@@ -33,6 +33,8 @@ MAX_NOTES = 500
 MAX_NOTE_CHARS = 65_536
 """What a night shows of its notes: the newest, as many and as long together. The journal and the
 report have all."""
+MAX_STREAMS = 100
+"""So many changes of streams are shown apart from these."""
 
 _PAGE_MIN = PAGE_S / 60.0
 _NAMES: tuple[StageName, ...] = ("W", "N1", "N2", "N3", "R")
@@ -73,6 +75,7 @@ class NightLedger:
         self._marks: list[NightMark] = []
         self._notes: deque[NightMark] = deque()
         self._note_chars = 0
+        self._streams = 0
         self._last_sequence = 0
 
     def add(self, event: StageEvent) -> None:
@@ -101,8 +104,13 @@ class NightLedger:
         return before != self._doubted
 
     def mark(self, mark: NightMark) -> None:
-        """Enter a marker or note; of those that change no figure the newest are kept."""
-        if mark.kind.startswith("lights_"):
+        """Enter a marker or note; of those that change no figure the newest are kept.
+
+        Of streams that came from elsewhere the first are kept, whatever is noted after them.
+        """
+        first = mark.kind == "stream" and self._streams < MAX_STREAMS
+        if first or mark.kind.startswith("lights_"):
+            self._streams += first
             self._marks.append(mark)
             return
         self._notes.append(mark)

@@ -70,6 +70,13 @@ class Note(Strict, frozen=True, kw_only=True, tag_field="command", tag="note"):
     at: Moment | None = None
 
 
+class AcceptStream(Strict, frozen=True, kw_only=True, tag_field="command", tag="accept_stream"):
+    """What took a stream's place in this session is the lab's own: it may be read."""
+
+    request: RequestId
+    session: SessionId
+
+
 class Explain(Strict, frozen=True, kw_only=True, tag_field="command", tag="explain"):
     """Ask what a page's stage rests on."""
 
@@ -94,7 +101,17 @@ class CatchUp(Strict, frozen=True, kw_only=True, tag_field="command", tag="catch
     limit: Annotated[int, Meta(ge=1, le=500)] = 200
 
 
-Command = StartSession | EndSession | LightsOff | LightsOn | Note | Explain | PageCommand | CatchUp
+Command = (
+    StartSession
+    | EndSession
+    | LightsOff
+    | LightsOn
+    | Note
+    | AcceptStream
+    | Explain
+    | PageCommand
+    | CatchUp
+)
 
 
 class Reply(Message, frozen=True, kw_only=True):

@@ -34,7 +34,7 @@ SourceName = Literal["live", "replay", "simulated"]
 StatusName = Literal["provisional", "final", "withheld"]
 PhaseName = Literal["setup", "calibration", "recording", "ended"]
 LightsName = Literal["on", "off", "unknown"]
-MarkKind = Literal["lights_off", "lights_on", "note", "notice", "phase", "gap"]
+MarkKind = Literal["lights_off", "lights_on", "note", "notice", "stream", "phase", "gap"]
 StreamState = Literal["live", "silent", "lost", "refused"]
 StatisticName = Literal[
     "total_sleep_min",
@@ -125,6 +125,7 @@ class StageEvent(Message, frozen=True, kw_only=True):
     judged: Judged | None = None
     """Whether the pack was judged on such a montage; null where no channel was used."""
     review: bool
+    """Less sure than the threshold, or a stream came from another place in this page."""
     evidence: Evidence | None
     lights: LightsName
     digests: Digests

@@ -10,6 +10,7 @@ const WORDS = {
   note: { title: "Note", words: "", text: true, at: true },
   start_session: { title: "Start session", subject: true },
   end_session: { title: "End session" },
+  accept_stream: { title: "Accept stream" },
 };
 
 /** Wire the buttons of a bed; `now()` gives its room. */
@@ -32,6 +33,7 @@ export function actions(bed, now) {
     say(by("dialog-words"),
       name === "start_session" ? (session && now().card.mood !== "ended" ? `A session runs (${session}). Starting the next one ends it.` : "A new night begins for the next person.")
       : name === "end_session" ? `The session ${session ?? ""} ends; its last page is withheld.`
+      : name === "accept_stream" ? "The streams of this bed come from another place than before in this session. Say that this is the lab's own doing: they are read."
       : words && `${words} now, or at the time you give.`);
     by("dialog-subject").hidden = !subject;
     by("dialog-text").hidden = !text;

@@ -123,6 +123,7 @@ function electrodes(card) {
     el("span", { class: "words" }, lead.derivation === lead.role ? lead.words : `${lead.words} (${lead.derivation})`))));
   if (card.electrodes.length === 0) list.append(el("li", {}, el("span"), el("span"), el("span", { class: "words" }, "no electrodes seen")));
   say(by("judged"), card.judged ?? "");
+  by("accept").hidden = !card.problems.some((problem) => problem.includes("accept_stream"));
   by("problems").replaceChildren(...card.problems.map((problem) => el("li", {}, problem)));
 }
 
@@ -153,7 +154,7 @@ function marks(night) {
   const key = JSON.stringify(data);
   if (list.dataset.key === key) return;
   list.dataset.key = key;
-  const kinds = { lights_off: "☾ Lights off", lights_on: "☀ Lights on", note: "✎ Note", notice: "⚑ Notice", phase: "Phase", gap: "Gap" };
+  const kinds = { lights_off: "☾ Lights off", lights_on: "☀ Lights on", note: "✎ Note", notice: "⚑ Notice", stream: "⇄ Stream", phase: "Phase", gap: "Gap" };
   list.replaceChildren(...data.toReversed().map((one) => el("li", {},
     el("time", { datetime: one.at }, hm(one.at)), el("span", { class: "kind" }, kinds[one.kind] ?? one.kind), el("span", {}, one.text))));
   if (data.length === 0) list.append(el("li", {}, el("span"), el("span", { class: "kind" }, "none yet")));

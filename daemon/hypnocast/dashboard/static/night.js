@@ -5,7 +5,7 @@ import { LEVELS, PAGE_S, REASONS, STAGES, STAGE_WORDS, hm, lasting } from "./wor
 
 /* global uPlot */
 
-const KIND = { lights_off: "☾", lights_on: "☀", notice: "⚑" };
+const KIND = { lights_off: "☾", lights_on: "☀", notice: "⚑", stream: "⇄" };
 const SHORTEST_S = 3600;
 const STACK = ["N3", "N2", "N1", "R", "W"];
 

@@ -13,7 +13,7 @@ from hypnocast.core.night.session import SessionKeeper
 from hypnocast.core.pages.moving_traces import MovingTraces
 from hypnocast.core.pages.page_builder import PageBuilder
 from hypnocast.core.timing.decisions import Decision
-from hypnocast.core.types import Arrival, Mark, StreamHeader
+from hypnocast.core.types import Arrival, Mark, StreamHeader, StreamOpened
 from hypnocast.live.bed.bed_sessions import BedSessions
 from hypnocast.live.bed.bed_updates import Item, TracesSeen
 from hypnocast.live.bed.page_drawing import DrawingSettings
@@ -84,6 +84,8 @@ class BedPipeline:
         self._intake.add(arrival)
         if isinstance(arrival, Mark):
             self.sessions.mark(arrival, self._now)
+        elif isinstance(arrival, StreamOpened):
+            self.sessions.stream_opened(arrival)
 
     def step(self, now: float | None) -> None:
         """Let time pass: live to the local clock, else as far as the data have come."""

@@ -15,11 +15,12 @@ from hypnocast.core.night.session import (
     SessionKeeper,
     SessionPlan,
 )
+from hypnocast.core.plain_text import plain
 from hypnocast.core.timing.decisions import WHOLE_PAGE_S, Anchored, Decision, cut_short
-from hypnocast.core.types import PAGE_S, Mark, Page, StreamHeader
+from hypnocast.core.types import PAGE_S, Mark, Page, StreamHeader, StreamOpened
 from hypnocast.errors import CommandError
 from hypnocast.live.bed.bed_updates import Changed, Item, Noted
-from hypnocast.live.bed.markers import Markers
+from hypnocast.live.bed.markers import NOTE_CHARS, Markers
 from hypnocast.live.bed.page_sender import PageSender
 from hypnocast.live.bed.stream_intake import StreamIntake
 
@@ -109,6 +110,19 @@ class BedSessions:
     def data_came(self, at: float) -> None:
         """Note that a needed channel had a sample; a session may begin by it."""
         self._apply(self._keeper.data_came(self.moment(at)))
+
+    def stream_opened(self, opened: StreamOpened) -> None:
+        """Note a stream that comes from another outlet; of one from elsewhere the page is doubtful.
+
+        Between sessions there is nothing to note.
+        """
+        session, change = self._keeper.session, opened.change
+        if change is None or session is None:
+            return
+        if change.moved and session.anchor_lsl is not None:
+            self._pages.review(session, int((opened.at - session.anchor_lsl) // PAGE_S))
+        text = plain(f"{opened.header.key} {change.text}", NOTE_CHARS)
+        self._send(Noted(session, self.moment(opened.at).utc, text, "stream"))
 
     def pages_closed(self, pages: Iterable[Page], now: float, *, over: bool = False) -> None:
         """Send pages as those of the session that runs; ``over``: no more samples will come."""

@@ -34,6 +34,8 @@ class ClosedPage:
     """What was measured on the page, where that is wanted."""
     page: Page | None = None
     """The page itself, where packs beside are to see it too."""
+    review: bool = False
+    """Whether people should look at it, however sure the model is."""
 
     @property
     def epoch(self) -> int:
@@ -55,8 +57,8 @@ class Noted:
     session: Session
     at_utc: float
     text: str
-    kind: Literal["note", "gap"] = "note"
-    """A gap: pages over which nobody watched."""
+    kind: Literal["note", "gap", "stream"] = "note"
+    """A gap: pages over which nobody watched. A stream: it comes from another outlet."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,6 +25,7 @@ class PageSender:
         self._send = send
         self._drawing = PageDrawing(settings)
         self._windows = RollingWindows(settings.hop_s) if settings.hop_s is not None else None
+        self._doubtful: tuple[str, int] | None = None
         self._resumed_at: tuple[str, int] | None = None
         """The session that was resumed, and the page in which that was."""
 
@@ -35,6 +36,10 @@ class PageSender:
     def resume(self, session: Session, epoch: int) -> None:
         """Note in which page a session was resumed: the daemon missed a part of it."""
         self._resumed_at = (session.id, epoch)
+
+    def review(self, session: Session, epoch: int) -> None:
+        """Have a page reviewed by people, however sure the model is."""
+        self._doubtful = (session.id, epoch)
 
     def send_missed(self, session: Session, epoch: int) -> None:
         """Send a page that passed while the daemon was down."""
@@ -54,7 +59,8 @@ class PageSender:
         timings = Timings(closed, None if closed is None else closed + drawn_ms)
         evidence = self._drawing.measure(page, outcome)
         goes_on = page if self._settings.beside else None
-        self._send(ClosedPage(session, outcome, timings, evidence, goes_on))
+        review = (session.id, page.epoch) == self._doubtful
+        self._send(ClosedPage(session, outcome, timings, evidence, goes_on, review))
 
     def send_glimpse(
         self,

@@ -44,6 +44,7 @@ from hypnocast.stagers.packs.catalogue import resolve_pack
 from hypnocast.stagers.packs.judged import judged_montages
 from hypnocast.stagers.packs.manifest import Generative, Signals
 from hypnocast.stagers.packs.pack import Pack, load_pack
+from hypnocast.stagers.packs.signing import check_signature
 from hypnocast.stagers.remote.open_inference import RemoteStager
 from hypnocast.stagers.signal import carries, sample_recipe
 
@@ -69,6 +70,8 @@ def open_pack(config: Config) -> Pack:
             where="pack.digest",
             remedy="Find out who changed the pack; name its digest if it was you.",
         )
+    if config.pack.signed_by is not None:
+        check_signature(pack, config.pack.signed_by)
     if isinstance(pack.manifest.model, Signals):
         _refuse_what_needs_pictures(config)
     return pack

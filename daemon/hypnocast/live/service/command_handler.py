@@ -29,9 +29,18 @@ class CommandHandler:
     """Obeys the commands of all beds."""
 
     def __init__(
-        self, signal_thread: SignalThread, durable: Durable, known: Known, past: PastPages | None
+        self,
+        signal_thread: SignalThread,
+        durable: Durable,
+        known: Known,
+        past: PastPages | None,
+        accept_streams: Callable[[str], bool],
     ) -> None:
-        """Keep who does it, who knows when it is durable, and who answers of past pages."""
+        """Keep who does it, who knows when it is durable, and who answers of past pages.
+
+        ``accept_streams`` accepts who sends a bed's streams; it returns whether any was doubtful.
+        """
+        self._accept_streams = accept_streams
         self._signal_thread = signal_thread
         self._durable = durable
         self._known = known
@@ -52,6 +61,8 @@ class CommandHandler:
                 return await self._mark_lights(bed, command)
             case commands.Note():
                 return await self._note(bed, command)
+            case commands.AcceptStream():
+                return await self._accept_stream(bed, command)
             case commands.PageCommand() | commands.Explain() if self._past is not None:
                 return await self._past.answer(bed, command)
             case _:
@@ -82,6 +93,20 @@ class CommandHandler:
             pipeline.sessions.note(at, command.text, now)
 
         await self._do(bed, note)
+        return _done(command, command.session)
+
+    async def _accept_stream(self, bed: str, command: commands.AcceptStream) -> commands.Reply:
+        def accept(pipeline: BedPipeline, now: float) -> None:
+            pipeline.sessions.expect(command.session)
+            if not self._accept_streams(bed):
+                raise CommandError(
+                    "no stream comes from elsewhere",
+                    where=f"bed {bed}",
+                    remedy="Look at the bed's problems.",
+                )
+            pipeline.sessions.note(None, "the lab accepts who sends the streams now", now)
+
+        await self._do(bed, accept)
         return _done(command, command.session)
 
     async def _mark_lights(

@@ -39,6 +39,7 @@ from hypnocast.live.service.watchdog import Watchdog, keep_watch
 from hypnocast.ports.journal.journal import Journal
 from hypnocast.ports.kept_word import MQTT_CLIENT, WARD_TOKEN, kept_word
 from hypnocast.ports.lsl.library import configure_lsl, load_pylsl
+from hypnocast.ports.lsl.senders import Senders
 from hypnocast.ports.lsl.source import LslSource
 from hypnocast.ports.lsl.stage_outlets import StageOutlets
 from hypnocast.ports.metrics import MetricsServer
@@ -79,7 +80,13 @@ async def serve(
         tapes = _tape_recorder(config, clock, supervisor) if config.tape.enabled else None
         if tapes is not None:
             stack.callback(tapes.close)
-        lsl = LslSource(beds_of(config), supervisor=supervisor)
+        lsl = LslSource(
+            beds_of(config),
+            supervisor=supervisor,
+            session_of=lambda bed: ward.session_of(bed),  # noqa: PLW0108 - there is no ward yet
+            pinned=config.lsl.pin,
+            senders=Senders(config.lsl.senders),
+        )
         source = LiveSource(lsl, clock, tapes.write if tapes is not None else None)
 
         def decided(bed: str, decisions: Sequence[Decision]) -> None:
@@ -120,6 +127,7 @@ async def serve(
                 problems=lambda bed: tuple(
                     problem for problem in lsl.problems() if problem.bed == bed
                 ),
+                accept_streams=lsl.accept,
                 watchers=everyone if explanations_out is None else (*everyone, explanations_out),
                 past=past,
                 supervisor=supervisor,

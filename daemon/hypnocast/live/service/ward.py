@@ -81,6 +81,8 @@ class WardParts:
     """Of this boot: sessions that run are resumed on the grid they had in it."""
     problems: Callable[[str], tuple[StreamProblem, ...]] = lambda _: ()
     """What the source knows to be wrong with a bed."""
+    accept_streams: Callable[[str], bool] = lambda _: False
+    """Takes the lab's word for who sends a bed's streams; whether it was asked for."""
     watchers: tuple[Watcher, ...] = ()
     home_assistant: bool = False
     """Announce every bed as a device of Home Assistant."""
@@ -109,7 +111,11 @@ class Ward:
             plan.source, plan.make_pipeline, self._deliver, self.supervisor
         )
         self.command_handler = CommandHandler(
-            self.signal_thread, self._durable, self._knows_session, plan.past
+            self.signal_thread,
+            self._durable,
+            self._knows_session,
+            plan.past,
+            plan.accept_streams,
         )
         self.link = MqttLink(
             plan.broker,
@@ -314,6 +320,12 @@ class Ward:
             if self._plan.home_assistant:
                 self._announce(bed)
         return bed_worker
+
+    def session_of(self, bed: str) -> str | None:
+        """Return the id of the session that runs at a bed; may be asked from any thread."""
+        publisher = self.publishers.get(bed)
+        session = None if publisher is None else publisher.session
+        return None if session is None else session.id
 
     async def _knows_session(self, bed: str, session: str) -> bool:
         record = await self.journal.read(lambda reader: reader.session(session))

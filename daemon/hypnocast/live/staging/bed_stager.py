@@ -259,7 +259,15 @@ class BedStager:
         judged = clock() if opinion is not None and clock is not None else None
         lights = closed.session.lights_at(closed.session.start_of(closed.epoch))
         timings = replace(closed.timings, judged=judged)
-        event = stage_event(origin, verdict, outcome, timings, lights, evidence=closed.evidence)
+        event = stage_event(
+            origin,
+            verdict,
+            outcome,
+            timings,
+            lights,
+            evidence=closed.evidence,
+            review=closed.review,
+        )
         kept = opinion.log_probabilities if opinion is not None else None
         picture = outcome if isinstance(outcome, Picture) else None
         carried = opinion.carried if opinion is not None else None

@@ -47,6 +47,7 @@ def stage_event(
     lights: payloads.LightsName,
     *,
     evidence: Evidence | None = None,
+    review: bool = False,
 ) -> payloads.StageEvent:
     """Build the event; its sequence is given by the journal."""
     staged = verdict if isinstance(verdict, Staged) else None
@@ -80,7 +81,7 @@ def stage_event(
         channels=channels,
         quality=_quality(outcome),
         judged=origin.judged.of(channels),
-        review=confidence is not None and confidence < origin.review_below,
+        review=review or (confidence is not None and confidence < origin.review_below),
         evidence=_checked(evidence, staged),
         lights=lights,
         digests=payloads.Digests(

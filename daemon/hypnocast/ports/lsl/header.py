@@ -13,6 +13,7 @@ import os
 import socket
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -29,27 +30,36 @@ class RefusedStreamError(StreamError):
     """A stream that is never to be opened: it costs too much, or contradicts itself."""
 
 
-def fetch_header(info: Any, seen: AnnouncedStream, *, timeout_s: float) -> ParsedHeader:
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a stream says of itself, and where it is."""
+
+    described: ParsedHeader
+    address: str
+    """Where its samples come from."""
+
+
+def fetch_header(info: Any, seen: AnnouncedStream, *, timeout_s: float) -> Answer:
     """Ask a stream whose inlet is open for its description; believe what was announced alike."""
     ports = data_ports_of(info.as_xml())
     deadline = time.monotonic() + timeout_s
     failure = StreamError("broke off while it was opened")
     for place in _connected_to(ports):
         try:
-            xml = _ask(place, deadline)
+            answer = _ask(place, deadline)
         except RefusedStreamError:
             raise
         except StreamError as error:
             failure = error
             continue
         try:
-            described = parse_header(xml)
+            described = parse_header(answer)
         except StreamError as error:
             failure = RefusedStreamError(error.what, where=error.where, remedy=error.remedy)
             continue
         if described.header.uid == seen.uid:
             _compare(seen, described)
-            return described
+            return Answer(described, place[0])
     raise failure
 
 

@@ -27,6 +27,7 @@ from hypnocast.core.types import (
     ClockReading,
     FloatArray,
     Mark,
+    OutletChange,
     StreamHeader,
     StreamLost,
     StreamOpened,
@@ -81,8 +82,13 @@ class LiveStream:
         clock_every_s: float,
         report: Callable[[ProblemKind, str], None],
         clear: Callable[[ProblemKind], None],
+        change: OutletChange | None = None,
     ) -> None:
-        """Begin with an opened inlet; ``offset`` is the first clock measurement, or None."""
+        """Begin with an opened inlet; ``offset`` is the first clock measurement, or None.
+
+        ``change`` is set where another outlet was read before.
+        """
+        self._change = change
         self.bed = bed
         self.header = header
         self.inlet = inlet
@@ -123,7 +129,7 @@ class LiveStream:
         arrivals: list[Arrival] = []
         if not self._announced:
             self._announced = True
-            arrivals.append(StreamOpened(header=self.header, at=now))
+            arrivals.append(StreamOpened(header=self.header, at=now, change=self._change))
         try:
             pulled = self.inlet.pull(self.header)
         except LostStream as lost:

@@ -10,10 +10,11 @@ from hypnocast.core.types import StreamHeader
 from hypnocast.errors import HypnocastError, StreamError
 from hypnocast.ports.lsl.announcements import Announced
 from hypnocast.ports.lsl.beds import Selector, is_marker
-from hypnocast.ports.lsl.header import RefusedStreamError, fetch_header
+from hypnocast.ports.lsl.header import Answer, RefusedStreamError, fetch_header
 from hypnocast.ports.lsl.inlet import Inlet
 from hypnocast.ports.lsl.limits import MAX_OPENERS, MAX_PROBES, too_costly
 from hypnocast.ports.lsl.problems import ProblemKind
+from hypnocast.ports.lsl.senders import EVERYBODY, Senders
 from hypnocast.ports.stream_xml import ParsedHeader, relabel
 from hypnocast.ports.supervision import Supervisor
 from hypnocast.ports.worker import Worker
@@ -35,9 +36,14 @@ class Opening:
     done: threading.Event = field(default_factory=threading.Event)
     inlet: Inlet | None = None
     """None where it was only asked who it is."""
-    described: ParsedHeader | None = None
+    answer: Answer | None = None
     offset: float | None = None
     error: HypnocastError | None = None
+
+    @property
+    def described(self) -> ParsedHeader | None:
+        """What the stream says of itself, if it answered."""
+        return None if self.answer is None else self.answer.described
 
     @property
     def refused(self) -> bool:
@@ -48,8 +54,14 @@ class Opening:
 class Openers:
     """Opens, asks and closes streams on threads of its own, never more than so many at once."""
 
-    def __init__(self, supervisor: Supervisor, wake: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        supervisor: Supervisor,
+        wake: Callable[[], None],
+        senders: Senders = EVERYBODY,
+    ) -> None:
         """Keep who watches the threads, and whom to wake when an attempt has come to an end."""
+        self._senders = senders
         self._supervisor = supervisor
         self._wake = wake
         self._running: set[Opening] = set()
@@ -63,9 +75,7 @@ class Openers:
             inlet = Inlet(announced.info, announced.seen, keep_s=keep_s)
             try:
                 inlet.open(timeout_s=OPEN_TIMEOUT_S)
-                opening.described = fetch_header(
-                    announced.info, announced.seen, timeout_s=OPEN_TIMEOUT_S
-                )
+                opening.answer = self._ask(announced, OPEN_TIMEOUT_S)
                 opening.offset = inlet.measure(timeout_s=CLOCK_TIMEOUT_S)
                 opening.inlet = inlet
             finally:
@@ -81,13 +91,19 @@ class Openers:
             inlet = Inlet(announced.info, announced.seen, keep_s=1)
             try:
                 inlet.open(timeout_s=PROBE_TIMEOUT_S)
-                opening.described = fetch_header(
-                    announced.info, announced.seen, timeout_s=PROBE_TIMEOUT_S
-                )
+                opening.answer = self._ask(announced, PROBE_TIMEOUT_S)
             finally:
                 inlet.close()
 
         return self._start(self._probing, MAX_PROBES, announced, now, run)
+
+    def _ask(self, announced: Announced, timeout_s: float) -> Answer:
+        answer = fetch_header(announced.info, announced.seen, timeout_s=timeout_s)
+        if not self._senders.know(answer.address):
+            raise RefusedStreamError(
+                f"comes from {answer.address}, which is none of the addresses in [lsl] senders"
+            )
+        return answer
 
     def close_later(self, inlet: Inlet) -> None:
         """Close an inlet without waiting for it."""

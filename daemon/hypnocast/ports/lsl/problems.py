@@ -22,6 +22,8 @@ class ProblemKind(StrEnum):
     """No samples although the stream is open; it stays open."""
     BAD_METADATA = "bad_metadata"
     """The header cannot be read; the stream is not opened."""
+    ANOTHER_OUTLET = "another_outlet"
+    """In mid-session the stream comes from another place; read unless the config says otherwise."""
     TOO_COSTLY = "too_costly"
     """The announcement asks for more memory than a stream may cost; it is not opened."""
     CROWDED = "crowded"

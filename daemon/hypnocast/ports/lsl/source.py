@@ -13,7 +13,7 @@ All of them are supervised: one that fails is reported, counted and started anew
 from __future__ import annotations
 
 import threading
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 import structlog
@@ -23,6 +23,7 @@ from hypnocast.errors import StreamError
 from hypnocast.ports.lsl.announcements import Announced, Network
 from hypnocast.ports.lsl.beds import (
     BedStreams,
+    Selector,
     auto_bed,
     auto_selector,
     claimed_twice,
@@ -37,6 +38,7 @@ from hypnocast.ports.lsl.live_stream import LiveStream
 from hypnocast.ports.lsl.opening import Openers, Opening
 from hypnocast.ports.lsl.problems import ProblemKind, StreamProblem
 from hypnocast.ports.lsl.reader_thread import ReaderThread, Sink
+from hypnocast.ports.lsl.senders import EVERYBODY, Senders
 from hypnocast.ports.lsl.stream_slot import MAX_PAUSE_S, LslTimings, SlotHealth, StreamSlot
 from hypnocast.ports.stream_xml import ParsedHeader
 from hypnocast.ports.supervision import Supervisor
@@ -60,15 +62,24 @@ class LslSource:
         *,
         timing: LslTimings | None = None,
         supervisor: Supervisor | None = None,
+        session_of: Callable[[str], str | None] = lambda _: None,
+        pinned: bool = False,
+        senders: Senders = EVERYBODY,
     ) -> None:
-        """Keep what to read, and who watches the threads; nothing is opened before the start."""
+        """Keep what to read, and who watches the threads; nothing is opened before the start.
+
+        ``session_of`` returns the session that runs at a bed. ``pinned``: in mid-session a stream
+        from elsewhere is read only once :meth:`accept` was called. Only ``senders`` are read.
+        """
+        self.session_of = session_of
+        self._pinned = pinned
         self._pylsl = load_pylsl()
         self._timing = timing or LslTimings()
         self._auto = beds is None
         self._lock = threading.Lock()
         self._wake = threading.Event()
         self._supervisor = supervisor or Supervisor()
-        self.openers = Openers(self._supervisor, self.wake)
+        self.openers = Openers(self._supervisor, self.wake, senders)
         self._probes: dict[str, Opening] = {}
         self._crowded = ""
         self._unlisted: set[tuple[str, str]] = set()
@@ -77,7 +88,7 @@ class LslSource:
         self._reader: ReaderThread | None = None
         now = self._pylsl.local_clock()
         self._slots = [
-            StreamSlot(bed.bed, selector, bed.units, timing=self._timing, now=now)
+            self._slot(bed.bed, selector, bed.units, now)
             for bed in beds or ()
             for selector in bed.selectors
         ]
@@ -155,6 +166,16 @@ class LslSource:
     def sink_errors(self) -> int:
         """How often the sink raised."""
         return 0 if self._reader is None else self._reader.sink_errors
+
+    def accept(self, bed: str) -> bool:
+        """Accept who sends a bed's streams; return whether any was doubtful."""
+        with self._lock:
+            asked = [slot.pin.accept() for slot in self._slots if slot.bed == bed]
+        self.wake()
+        return any(asked)
+
+    def _slot(self, bed: str, selector: Selector, units: Collection[str], now: float) -> StreamSlot:
+        return StreamSlot(bed, selector, units, timing=self._timing, now=now, pinned=self._pinned)
 
     # -- what slots need (lsl_slot.Bench) --------------------------------------------------------
 
@@ -295,7 +316,7 @@ class LslSource:
                     return
                 if place[0] in beds if markers else self._is_psg(entry, now):
                     known.add(place)
-                    self._slots.append(StreamSlot(*place, timing=self._timing, now=now))
+                    self._slots.append(self._slot(*place, (), now))
 
     def _is_psg(self, entry: Announced, now: float) -> bool:
         """Decide by its type or its labels, of a stream that answers; that lasts a moment."""

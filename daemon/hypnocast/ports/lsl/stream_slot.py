@@ -17,6 +17,7 @@ from hypnocast.ports.lsl.beds import AnnouncedStream, Selector, StreamChoice, ch
 from hypnocast.ports.lsl.limits import too_costly
 from hypnocast.ports.lsl.live_stream import LiveStream, StreamState
 from hypnocast.ports.lsl.opening import Openers, Opening, effective_header, header_problems
+from hypnocast.ports.lsl.outlet_pin import Outlet, OutletPin
 from hypnocast.ports.lsl.problems import ProblemKind, StreamProblem
 from hypnocast.ports.lsl.reader_thread import ReaderThread
 from hypnocast.ports.stream_xml import ParsedHeader
@@ -82,6 +83,9 @@ class SlotShared(Protocol):
     def openers(self) -> Openers:
         """The threads that open streams."""
 
+    def session_of(self, bed: str) -> str | None:
+        """Return the session that runs at a bed."""
+
     def free_key(self, slot: StreamSlot, header: StreamHeader) -> str:
         """Return a name for the stream that no other of its bed has."""
 
@@ -97,8 +101,10 @@ class StreamSlot:
         *,
         timing: LslTimings,
         now: float,
+        pinned: bool = False,
     ) -> None:
-        """Begin to search."""
+        """Begin to search; ``pinned``: in mid-session nobody from elsewhere fills the place."""
+        self.pin = OutletPin(binding=pinned)
         self.bed = bed
         self.selector = selector
         self._units = units
@@ -170,6 +176,9 @@ class StreamSlot:
         if self.opening is not None and self.opening.done.is_set():
             opening, self.opening = self.opening, None
             self._adopt(opening, bench, now)
+        just_read = self.openings > 0 and now - self._since < SUSPECT_S
+        self.pin.live_in(bench.session_of(self.bed), reading=self.live is not None or just_read)
+        self._note_outlet()
         self._note_claims(fitting, contested)
         self._forget(announced, now)
         candidates = [
@@ -179,6 +188,7 @@ class StreamSlot:
             and seen.uid not in taken
             and seen.uid not in self._refused
             and not self._is_mute(seen.uid)
+            and not self.pin.holds(seen.uid)
         ]
         choice = choose(
             candidates,
@@ -221,10 +231,11 @@ class StreamSlot:
     ) -> None:
         """Ask streams that fit alike whether they are there: an announcement is only a datagram."""
         for seen in rivals:
-            if seen.uid not in self._probes:
-                probe = bench.openers.probe(announced[seen.uid], now=now)
-                if probe is not None:
-                    self._probes[seen.uid] = probe
+            probe = self._probes.get(seen.uid) or bench.openers.probe(announced[seen.uid], now=now)
+            if probe is not None:
+                self._probes[seen.uid] = probe
+                if probe.done.is_set() and probe.answer is not None:
+                    self.pin.may_read(Outlet.of(probe.answer))
 
     def _is_mute(self, uid: str) -> bool:
         """Return whether an announcement had no outlet behind it a moment ago."""
@@ -267,6 +278,13 @@ class StreamSlot:
     def _pause(self, uid: str, now: float) -> None:
         count = self._failures.get(uid, (0, 0.0))[0] + 1
         self._failures[uid] = (count, now + min(2.0 ** (count - 1), MAX_PAUSE_S))
+
+    def _note_outlet(self) -> None:
+        if problem := self.pin.problem:
+            remedy = "Is it the lab's own? Then accept it (accept_stream)"
+            self.report(ProblemKind.ANOTHER_OUTLET, problem, remedy)
+        else:
+            self.clear(ProblemKind.ANOTHER_OUTLET)
 
     def _note_claims(
         self, fitting: list[AnnouncedStream], contested: Mapping[str, tuple[str, ...]]
@@ -324,8 +342,8 @@ class StreamSlot:
         bench.reader.drop(live)
 
     def _adopt(self, opening: Opening, bench: SlotShared, now: float) -> None:
-        described, inlet = opening.described, opening.inlet
-        if described is None or inlet is None:
+        answer, inlet = opening.answer, opening.inlet
+        if answer is None or inlet is None:
             what = opening.error or StreamError("could not be opened")
             if opening.refused:
                 self._refused.add(opening.uid)
@@ -343,10 +361,14 @@ class StreamSlot:
         else:
             self._failures.pop(opening.uid, None)
         self.clear(*ProblemKind)
-        self.key = self.key or bench.free_key(self, described.header)
-        header = self._believed(described)
+        self.key = self.key or bench.free_key(self, answer.described.header)
+        header = self._believed(answer.described)
         if header is None:
             self._refused.add(opening.uid)
+            bench.openers.close_later(inlet)
+            return
+        outlet = Outlet.of(answer)
+        if not self.pin.may_read(outlet):
             bench.openers.close_later(inlet)
             return
         live = LiveStream(
@@ -359,6 +381,7 @@ class StreamSlot:
             clock_every_s=self._timing.clock_every_s,
             report=self.report,
             clear=self.clear,
+            change=self.pin.read(outlet),
         )
         self.live = live
         self.openings += 1

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import logging
 import socket
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, cast
 
 import aiomqtt
 import paho.mqtt.client as paho
@@ -17,6 +17,7 @@ from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 
 from hypnocast.errors import BrokerError
+from hypnocast.ports.mqtt.fair_queue import FairQueue
 from hypnocast.ports.mqtt.settings import BrokerSettings, login, tls_context
 
 Protocol = Literal["5", "3.1.1"]
@@ -52,6 +53,8 @@ class BrokerSilent(BrokerError):  # noqa: N818 - it is what the broker did
 class Client(aiomqtt.Client):
     """What aiomqtt's client lacks: reason codes of PUBACK, and sending without waiting.
 
+    What comes in waits in a :class:`FairQueue`; aiomqtt's own would drop messages unseen.
+
     ``send`` hands a message over at once and returns a future of its acknowledgement, so that
     messages stay in order and many can be under way.
     """
@@ -71,8 +74,6 @@ class Client(aiomqtt.Client):
         The broker is asked to send nothing larger than ``incoming_bytes``; of what it sends,
         ``most_waiting`` messages may lie unread.
         """
-        self.dropped = 0
-        """Messages that came while ``most_waiting`` lay unread."""
         username, password = login(settings)
         v5 = protocol == "5"
         super().__init__(
@@ -89,7 +90,7 @@ class Client(aiomqtt.Client):
             timeout=settings.login_s,
             keepalive=settings.keepalive_s,
             max_queued_incoming_messages=most_waiting,
-            queue_type=self._counting_queue(),
+            queue_type=FairQueue,
             max_inflight_messages=IN_FLIGHT,
             properties=_connect_properties(incoming_bytes) if v5 else None,
             tls_context=tls_context(settings),
@@ -104,18 +105,10 @@ class Client(aiomqtt.Client):
         self._settings = settings
         self._unanswered: dict[int, tuple[asyncio.Future[None], float]] = {}
 
-    def _counting_queue(self) -> type[asyncio.Queue[aiomqtt.Message]]:
-        """Return aiomqtt's queue of incoming messages: it drops what has no room unseen."""
-
-        class CountingQueue(asyncio.Queue[aiomqtt.Message]):
-            def put_nowait(queue, item: aiomqtt.Message) -> None:  # noqa: N805 - self is the client
-                try:
-                    super().put_nowait(item)
-                except asyncio.QueueFull:
-                    self.dropped += 1
-                    raise
-
-        return CountingQueue
+    @property
+    def dropped(self) -> int:
+        """Messages that had no room among those that lay unread."""
+        return cast("FairQueue", self._queue).dropped
 
     async def join(self) -> None:
         """Connect and log in: :class:`BrokerRefused` or :class:`BrokerError` where that fails."""

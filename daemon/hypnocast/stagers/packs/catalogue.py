@@ -87,14 +87,23 @@ def show_pack(path: str | Path) -> dict[str, Any]:
     }
 
 
-def check_pack(path: str | Path) -> dict[str, Any]:
-    """Verify a pack, and return every fault as plain data."""
+def check_pack(path: str | Path, key: str | None = None) -> dict[str, Any]:
+    """Verify a pack, and return every fault as plain data; with a key, who signed it too."""
     faults = [str(fault) for fault in verify_pack(path)]
+    signature = ""
+    if key is not None and not faults:
+        from hypnocast.stagers.packs.signing import check_signature
+
+        try:
+            signature = check_signature(load_pack(path), key)
+        except PackError as error:
+            faults = [str(error)]
     facts: dict[str, Any] = {"folder": str(Path(path).resolve()), "sound": not faults}
     if not faults:
         pack = load_pack(path)
         facts |= {"name": pack.manifest.name, "version": pack.manifest.version}
         facts |= {"digest": pack.digest, "files": len(pack.manifest.files)}
+        facts |= {"signature": signature} if key is not None else {}
     return facts | {"faults": faults}
 
 

@@ -20,6 +20,8 @@ from hypnocast.stagers.onnx.inspection import inspect_onnx
 from hypnocast.stagers.packs.manifest import Contrastive, Manifest, Model, Signals
 
 MANIFEST = "pack.toml"
+SIGNATURE = "pack.toml.minisig"
+"""Who made the pack: the one file that the manifest cannot list."""
 MAX_FILES = 512
 MAX_SIDE_FILE = 64 << 20
 """Bytes of any file of a pack but ONNX models and their data."""
@@ -88,7 +90,7 @@ def find_faults(
         else:
             kind = "a symbolic link" if stat.S_ISLNK(state.st_mode) else "no regular file"
             yield _fault(path, f"{kind}: it may lead out of the pack", _HOSTILE)
-    for name in sorted(lying.keys() - manifest.files.keys() - {MANIFEST}):
+    for name in sorted(lying.keys() - manifest.files.keys() - {MANIFEST, SIGNATURE}):
         yield _fault(folder / name, "lies in the pack, but [files] does not list it", _HOSTILE)
     if len(manifest.files) > MAX_FILES:
         yield _fault(folder / MANIFEST, f"files: lists more than {MAX_FILES}", _HOSTILE)
