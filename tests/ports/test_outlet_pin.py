@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import pytest
 
-from hypnocast.ports.lsl.outlet_pin import Outlet, OutletPin
+from hypnocast.ports.lsl.outlet_pin import OutletPin, SeenOutlet
 
-HOME = Outlet("1", "bedside-1", "10.0.0.7")
-AGAIN = Outlet("2", "bedside-1", "10.0.0.7")
+HOME = SeenOutlet("1", "bedside-1", "10.0.0.7")
+AGAIN = SeenOutlet("2", "bedside-1", "10.0.0.7")
 ELSEWHERE = {
-    "another name": Outlet("3", "evil", "10.0.0.7"),
-    "another address": Outlet("3", "bedside-1", "10.0.0.9"),
-    "both": Outlet("3", "evil", "10.0.0.9"),
-    "its own uid": Outlet("1", "bedside-1", "10.0.0.9"),
+    "another name": SeenOutlet("3", "evil", "10.0.0.7"),
+    "another address": SeenOutlet("3", "bedside-1", "10.0.0.9"),
+    "both": SeenOutlet("3", "evil", "10.0.0.9"),
+    "its own uid": SeenOutlet("1", "bedside-1", "10.0.0.9"),
 }
 
 
@@ -37,7 +37,7 @@ def test_an_amplifier_that_is_begun_anew_is_read_and_noted(binding: bool) -> Non
 
 
 def test_a_second_address_of_a_host_is_accepted_once() -> None:
-    pin, other = read_at_home(binding=True), Outlet("2", "bedside-1", "fe80::7")
+    pin, other = read_at_home(binding=True), SeenOutlet("2", "bedside-1", "fe80::7")
     assert not pin.may_read(other)
     assert pin.accept()
     for outlet in (other, HOME, other):

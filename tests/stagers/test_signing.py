@@ -16,7 +16,7 @@ from hypnocast.errors import ConfigError, PackError
 from hypnocast.live.service.build import open_pack
 from hypnocast.stagers.packs.files import SIGNATURE
 from hypnocast.stagers.packs.pack import load_pack, verify_pack
-from hypnocast.stagers.packs.signing import check_signature, make_keys, sign_pack
+from hypnocast.stagers.packs.signing import check_signature, make_keys, signature_of
 from support.needs import need_module
 from support.packs import make_tiny_pack
 
@@ -39,9 +39,12 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Signed:
     need_module("minisign")
     folder = tmp_path_factory.mktemp("signed")
     pack = make_tiny_pack(folder / "tiny")
-    public = make_keys(folder / "lab.key", PASSWORD)
-    sign_pack(load_pack(pack), folder / "lab.key", lambda: PASSWORD)
-    return Signed(pack, folder / "lab.key", public)
+    secret, public, line = make_keys(PASSWORD)
+    (folder / "lab.key").write_bytes(secret)
+    (folder / "lab.key.pub").write_bytes(public)
+    signature = signature_of(load_pack(pack), folder / "lab.key", lambda: PASSWORD)
+    (pack / SIGNATURE).write_bytes(signature)
+    return Signed(pack, folder / "lab.key", line)
 
 
 @pytest.fixture
@@ -62,15 +65,13 @@ def test_a_signed_pack_is_loaded_where_its_key_is_asked_for(signed: Signed) -> N
 
 @pytest.mark.attack("packs: signatures")
 @pytest.mark.parametrize("what", ["none", "another key", "another pack", "half", "noise"])
-def test_a_pack_that_the_key_did_not_sign_is_refused(
-    signed: Signed, tmp_path: Path, what: str
-) -> None:
+def test_a_pack_that_the_key_did_not_sign_is_refused(signed: Signed, what: str) -> None:
     signature, public = signed.folder / SIGNATURE, signed.public
     match what:
         case "none":
             signature.unlink()
         case "another key":
-            public = make_keys(tmp_path / "other.key", "")
+            public = make_keys("")[2]
         case "another pack":
             manifest = signed.folder / "pack.toml"
             manifest.write_bytes(manifest.read_bytes() + b"\n# another\n")
@@ -92,15 +93,12 @@ def test_a_signature_of_what_it_says_beside_cannot_be_changed(signed: Signed) ->
 def test_a_wrong_password_and_what_is_no_key_are_told(signed: Signed, tmp_path: Path) -> None:
     pack = load_pack(signed.folder)
     with pytest.raises(ConfigError, match="password"):
-        sign_pack(pack, signed.key, lambda: "guess")
+        signature_of(pack, signed.key, lambda: "guess")
     (tmp_path / "no.key").write_text("no key\n")
     with pytest.raises(ConfigError, match="no secret key"):
-        sign_pack(pack, tmp_path / "no.key", never)
+        signature_of(pack, tmp_path / "no.key", never)
     with pytest.raises(ConfigError, match="no public key"):
         check_signature(pack, "RWnokey")
-    with pytest.raises(ConfigError, match="is there already"):
-        make_keys(signed.key, "")
-    assert signed.key.stat().st_mode & 0o777 == 0o600
 
 
 def test_the_command_line_makes_keys_signs_and_verifies(made: Signed, tmp_path: Path) -> None:
@@ -109,6 +107,9 @@ def test_the_command_line_makes_keys_signs_and_verifies(made: Signed, tmp_path: 
     told = runner.invoke(app, ["pack", "key", str(key)], input="\n\n")
     assert told.exit_code == 0, told.output
     public = told.output.split('"')[1]
+    assert key.stat().st_mode & 0o777 == 0o600
+    again = runner.invoke(app, ["pack", "key", str(key)])
+    assert "is there already" in str(again.exception)
     assert runner.invoke(app, ["pack", "sign", str(pack), str(key)]).exit_code == 0
     good = runner.invoke(app, ["pack", "verify", str(pack), "--key", public])
     assert good.exit_code == 0

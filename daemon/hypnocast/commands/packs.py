@@ -89,12 +89,26 @@ def make_key(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="The secret key; FILE.pub beside.")],
 ) -> None:
     """Make a key to sign packs with; an empty password leaves it unencrypted."""
+    from hypnocast.errors import ConfigError
+    from hypnocast.ports.durable_files import private_file
     from hypnocast.stagers.packs.signing import make_keys
 
+    public = file.with_name(f"{file.name}.pub")
+    for place in (file, public):
+        if place.exists():
+            raise ConfigError("is there already", where=str(place), remedy="Name another file.")
     password = typer.prompt(
         "Password", default="", hide_input=True, confirmation_prompt=True, show_default=False
     )
-    print_line(f'signed_by = "{make_keys(file, password)}"')
+    secret, shown, line = make_keys(password)
+    try:
+        private_file(file, secret)
+        public.write_bytes(shown)
+    except OSError as error:
+        raise ConfigError(
+            f"cannot be written: {error.strerror}", where=str(file), remedy="Name another file."
+        ) from None
+    print_line(f'signed_by = "{line}"')
 
 
 @packs.command("sign")
@@ -103,14 +117,28 @@ def sign(
     key: Annotated[Path, typer.Argument(metavar="KEY", help="The secret key's file.")],
 ) -> None:
     """Sign a pack, after verifying it."""
+    from hypnocast.errors import PackError
+    from hypnocast.ports.durable_files import replace_file
     from hypnocast.stagers.packs.catalogue import resolve_pack
+    from hypnocast.stagers.packs.files import SIGNATURE
     from hypnocast.stagers.packs.pack import load_pack
-    from hypnocast.stagers.packs.signing import sign_pack
+    from hypnocast.stagers.packs.signing import signature_of
 
     def password() -> str:
         return str(typer.prompt("Password of the key", hide_input=True))
 
-    print_line(str(sign_pack(load_pack(resolve_pack(pack)), key, password)))
+    verified = load_pack(resolve_pack(pack))
+    path = verified.folder / SIGNATURE
+    try:
+        replace_file(path, signature_of(verified, key, password))
+        path.chmod(0o644)
+    except OSError as error:
+        raise PackError(
+            f"cannot be written: {error.strerror}",
+            where=str(path),
+            remedy="Sign as who owns the pack.",
+        ) from None
+    print_line(str(path))
 
 
 @packs.command("to-triton")

@@ -125,7 +125,6 @@ class StageEvent(Message, frozen=True, kw_only=True):
     judged: Judged | None = None
     """Whether the pack was judged on such a montage; null where no channel was used."""
     review: bool
-    """Less sure than the threshold, or a stream came from another place in this page."""
     evidence: Evidence | None
     lights: LightsName
     digests: Digests

@@ -31,7 +31,7 @@ class RefusedStreamError(StreamError):
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class StreamAnswer:
     """What a stream says of itself, and where it is."""
 
     described: ParsedHeader
@@ -39,7 +39,7 @@ class Answer:
     """Where its samples come from."""
 
 
-def fetch_header(info: Any, seen: AnnouncedStream, *, timeout_s: float) -> Answer:
+def fetch_header(info: Any, seen: AnnouncedStream, *, timeout_s: float) -> StreamAnswer:
     """Ask a stream whose inlet is open for its description; believe what was announced alike."""
     ports = data_ports_of(info.as_xml())
     deadline = time.monotonic() + timeout_s
@@ -59,7 +59,7 @@ def fetch_header(info: Any, seen: AnnouncedStream, *, timeout_s: float) -> Answe
             continue
         if described.header.uid == seen.uid:
             _compare(seen, described)
-            return Answer(described, place[0])
+            return StreamAnswer(described, place[0])
     raise failure
 
 

@@ -10,7 +10,7 @@ from hypnocast.core.types import StreamHeader
 from hypnocast.errors import HypnocastError, StreamError
 from hypnocast.ports.lsl.announcements import Announced
 from hypnocast.ports.lsl.beds import Selector, is_marker
-from hypnocast.ports.lsl.header import Answer, RefusedStreamError, fetch_header
+from hypnocast.ports.lsl.header import RefusedStreamError, StreamAnswer, fetch_header
 from hypnocast.ports.lsl.inlet import Inlet
 from hypnocast.ports.lsl.limits import MAX_OPENERS, MAX_PROBES, too_costly
 from hypnocast.ports.lsl.problems import ProblemKind
@@ -36,7 +36,7 @@ class Opening:
     done: threading.Event = field(default_factory=threading.Event)
     inlet: Inlet | None = None
     """None where it was only asked who it is."""
-    answer: Answer | None = None
+    answer: StreamAnswer | None = None
     offset: float | None = None
     error: HypnocastError | None = None
 
@@ -97,7 +97,7 @@ class Openers:
 
         return self._start(self._probing, MAX_PROBES, announced, now, run)
 
-    def _ask(self, announced: Announced, timeout_s: float) -> Answer:
+    def _ask(self, announced: Announced, timeout_s: float) -> StreamAnswer:
         answer = fetch_header(announced.info, announced.seen, timeout_s=timeout_s)
         if not self._senders.know(answer.address):
             raise RefusedStreamError(

@@ -11,13 +11,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from hypnocast.core.types import OutletChange
-from hypnocast.ports.lsl.header import Answer
+from hypnocast.ports.lsl.header import StreamAnswer
 
 MOST_HELD = 1024
 
 
 @dataclass(frozen=True, slots=True)
-class Outlet:
+class SeenOutlet:
     """Who sends a stream."""
 
     uid: str
@@ -27,7 +27,7 @@ class Outlet:
     """Where its samples come from."""
 
     @classmethod
-    def of(cls, answer: Answer) -> Outlet:
+    def of(cls, answer: StreamAnswer) -> SeenOutlet:
         """Return who answered."""
         header = answer.described.header
         return cls(header.uid, header.host, answer.address)
@@ -35,7 +35,7 @@ class Outlet:
     def __str__(self) -> str:
         return f"{self.host or 'a host without a name'} at {self.address or 'an unknown address'}"
 
-    def is_at_home(self, before: Outlet) -> bool:
+    def is_at_home(self, before: SeenOutlet) -> bool:
         """Return whether this one comes from where another came from."""
         return (self.host, self.address) == (before.host, before.address)
 
@@ -47,10 +47,10 @@ class OutletPin:
         """Keep whether an outlet from elsewhere is read only once the lab has accepted it."""
         self._binding = binding
         self._session: str | None = None
-        self._homes: list[Outlet] = []
+        self._homes: list[SeenOutlet] = []
         """Who was read when the session began, and whom the lab has accepted since."""
-        self._newest: Outlet | None = None
-        self._held: dict[str, Outlet] = {}
+        self._newest: SeenOutlet | None = None
+        self._held: dict[str, SeenOutlet] = {}
         """Outlets from elsewhere that wait until the lab accepts them."""
 
     @property
@@ -85,7 +85,7 @@ class OutletPin:
         """Return whether an outlet waits until the lab accepts it."""
         return uid in self._held
 
-    def may_read(self, outlet: Outlet) -> bool:
+    def may_read(self, outlet: SeenOutlet) -> bool:
         """Return whether an outlet may be read; one that may not waits until it is accepted."""
         pinned = self._binding and self._session is not None and self._homes
         if not pinned or self._is_at_home(outlet):
@@ -94,7 +94,7 @@ class OutletPin:
             self._held[outlet.uid] = outlet
         return False
 
-    def read(self, outlet: Outlet) -> OutletChange | None:
+    def read(self, outlet: SeenOutlet) -> OutletChange | None:
         """Note that an outlet is read from now on; return what that changes in a session."""
         before, self._newest = self._newest, outlet
         self._held.clear()
@@ -116,5 +116,5 @@ class OutletPin:
             self._homes.append(self._newest)
         return doubtful
 
-    def _is_at_home(self, outlet: Outlet) -> bool:
+    def _is_at_home(self, outlet: SeenOutlet) -> bool:
         return any(outlet.is_at_home(home) for home in self._homes)

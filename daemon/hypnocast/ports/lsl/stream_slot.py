@@ -17,7 +17,7 @@ from hypnocast.ports.lsl.beds import AnnouncedStream, Selector, StreamChoice, ch
 from hypnocast.ports.lsl.limits import too_costly
 from hypnocast.ports.lsl.live_stream import LiveStream, StreamState
 from hypnocast.ports.lsl.opening import Openers, Opening, effective_header, header_problems
-from hypnocast.ports.lsl.outlet_pin import Outlet, OutletPin
+from hypnocast.ports.lsl.outlet_pin import OutletPin, SeenOutlet
 from hypnocast.ports.lsl.problems import ProblemKind, StreamProblem
 from hypnocast.ports.lsl.reader_thread import ReaderThread
 from hypnocast.ports.stream_xml import ParsedHeader
@@ -235,7 +235,7 @@ class StreamSlot:
             if probe is not None:
                 self._probes[seen.uid] = probe
                 if probe.done.is_set() and probe.answer is not None:
-                    self.pin.may_read(Outlet.of(probe.answer))
+                    self.pin.may_read(SeenOutlet.of(probe.answer))
 
     def _is_mute(self, uid: str) -> bool:
         """Return whether an announcement had no outlet behind it a moment ago."""
@@ -367,7 +367,7 @@ class StreamSlot:
             self._refused.add(opening.uid)
             bench.openers.close_later(inlet)
             return
-        outlet = Outlet.of(answer)
+        outlet = SeenOutlet.of(answer)
         if not self.pin.may_read(outlet):
             bench.openers.close_later(inlet)
             return

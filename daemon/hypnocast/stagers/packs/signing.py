@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 from hypnocast.errors import ConfigError, InstallError, PackError
-from hypnocast.ports.durable_files import private_file, replace_file
 from hypnocast.stagers.packs.files import MANIFEST, SIGNATURE, read_plain
 from hypnocast.stagers.packs.pack import Pack
 
@@ -21,28 +20,16 @@ MOST_BYTES = 4096
 """Of a signature or a key."""
 
 
-def make_keys(path: Path, password: str) -> str:
-    """Write a secret key, encrypted where there is a password, and its public one; return that."""
-    minisign = _library()
-    pair = minisign.KeyPair.generate()
-    key: str = pair.public_key.to_base64().decode()
+def make_keys(password: str) -> tuple[bytes, bytes, str]:
+    """Return a secret key, encrypted where there is a password, the public one, and its line."""
+    pair = _library().KeyPair.generate()
     if password:
         pair.secret_key.encrypt(password)
-    public = path.with_name(f"{path.name}.pub")
-    try:
-        for place in (path, public):
-            if place.exists():
-                raise ConfigError("is there already", where=str(place), remedy="Name another file.")
-        private_file(path, bytes(pair.secret_key) + b"\n")
-        replace_file(public, bytes(pair.public_key) + b"\n")
-    except OSError as error:
-        raise ConfigError(
-            f"cannot be written: {error.strerror}", where=str(path), remedy="Name another file."
-        ) from None
-    return key
+    line = pair.public_key.to_base64().decode()
+    return bytes(pair.secret_key) + b"\n", bytes(pair.public_key) + b"\n", line
 
 
-def sign_pack(pack: Pack, secret_key: Path, password: Callable[[], str]) -> Path:
+def signature_of(pack: Pack, secret_key: Path, password: Callable[[], str]) -> bytes:
     """Sign a pack that was verified; ``password`` is asked where the key is encrypted."""
     minisign = _library()
     try:
@@ -56,17 +43,7 @@ def sign_pack(pack: Pack, secret_key: Path, password: Callable[[], str]) -> Path
     comment = f"{pack.manifest.name} {pack.manifest.version} {pack.digest}"
     signature = key.sign(_manifest(pack), trusted_comment=comment)
     key.wipe()
-    path = pack.folder / SIGNATURE
-    try:
-        replace_file(path, bytes(signature) + b"\n")
-        path.chmod(0o644)
-    except OSError as error:
-        raise PackError(
-            f"cannot be written: {error.strerror}",
-            where=str(path),
-            remedy="Sign as who owns the pack.",
-        ) from None
-    return path
+    return bytes(signature) + b"\n"
 
 
 def check_signature(pack: Pack, key: str) -> str:
