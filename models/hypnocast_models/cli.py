@@ -192,6 +192,60 @@ def finetune(
     print_line(f"tuned weights in {out / 'weights'}; held out: {held_out}")
 
 
+@app.command("learn")
+def learn_nights(
+    weights: Annotated[Path, typer.Argument(help="Local folder of weights and tokenizer.")],
+    nights: Annotated[
+        Path, typer.Argument(help="Corrected nights, nights with weak labels, recordings.")
+    ],
+    out: Annotated[Path, typer.Argument(help="The run, both packs and the figures go here.")],
+    *,
+    held_out: Annotated[list[str], typer.Option(help="Who judges before and after; repeat.")],
+    name: Annotated[str, typer.Option(help="Name of the pack.")],
+    version: str = "0.1.0",
+    recipe: Annotated[str, typer.Option(help="Recipe of the training, or a file.")] = "small",
+    pages: Annotated[str | None, typer.Option(help="How pages are drawn.")] = None,
+    steps: Annotated[int | None, typer.Option(help="Steps of staging.")] = None,
+    batch: Annotated[int | None, typer.Option(help="Pages at once.")] = None,
+    learning_rate: float | None = None,
+    lora_rank: Annotated[int | None, typer.Option(help="0 trains every weight.")] = None,
+    seed: int | None = None,
+    mains: Annotated[int, typer.Option(help="Mains frequency, 50 or 60 Hz.")] = 50,
+    min_coverage: Annotated[float | None, typer.Option(help="For judging; else 0.8.")] = None,
+) -> None:
+    """Learn from a lab's own nights, and judge before and after on people held out."""
+    from hypnocast_models.tune.learn import Lesson, learn
+    from hypnocast_models.tune.recipe import read_training
+
+    given = {
+        "pages": pages,
+        "steps": steps,
+        "batch": batch,
+        "learning_rate": learning_rate,
+        "lora_rank": lora_rank,
+        "seed": seed,
+    }
+    training = read_training(recipe, given)
+    lesson = Lesson(weights, nights, held_out, training, mains, min_coverage)
+    with progress_bars() as progress:
+        task = progress.add_task("learning", total=training.total_steps)
+        found = learn(
+            lesson,
+            out,
+            name=name,
+            version=version,
+            progress=print_line,
+            advance=lambda step, loss: progress.update(
+                task, completed=step, description=f"learning, loss {loss:.3f}"
+            ),
+        )
+    for who, count in found.teachers.items():
+        print_line(f"taught by {who}: {count} pages")
+    before, after = (found.to_json()[when]["kappa"][0] for when in ("before", "after"))
+    print_line(f"{', '.join(held_out)}: κ {before:.3f} before, {after:.3f} after")
+    print_line(f"{name} {version} {found.pack.digest} in {found.pack.folder}")
+
+
 def _need_logger(program: str) -> None:
     from importlib.util import find_spec
 

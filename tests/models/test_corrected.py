@@ -17,6 +17,7 @@ from hypnocast.core.types import Stage
 from hypnocast.errors import CommandError, RecipeError, TapeError
 from hypnocast.nights.night_view import open_night
 from hypnocast.simulate import SimulatedSource
+from hypnocast.stagers.packs.pack import load_pack
 from support.brokers import free_port
 from support.needs import need_module
 from support.packs import make_tiny_pack
@@ -28,6 +29,7 @@ for name in ("torch", "transformers", "peft", "accelerate", "onnx", "onnxscript"
 from hypnocast_models.cli import app  # noqa: E402 - after what it needs was found
 from hypnocast_models.data import open_corrected  # noqa: E402
 from hypnocast_models.readers.material import open_material, without_subjects  # noqa: E402
+from hypnocast_models.tune.lessons import TrainingPages  # noqa: E402
 
 RECIPE = builtin("clinical-448x224")
 STAGES = [Stage.W, Stage.N3] * 6
@@ -117,3 +119,46 @@ def test_pages_of_another_recipe_and_broken_files_are_refused(
 def _tiny(folder: Path) -> Path:
     models("tiny", "llava", folder / "weights")
     return folder / "weights"
+
+
+def test_a_lab_learns_from_its_own_nights_and_sees_what_it_was_worth(
+    corrected: Path, tmp_path: Path
+) -> None:
+    nights, weights, out = tmp_path / "nights", tmp_path / "weights", tmp_path / "out"
+    for name, subject, weak in (("a", "ann", True), ("b", "ben", False)):
+        _relabelled(corrected / "night1" / "lesson.npz", nights / name, subject, weak=weak)
+    models("tiny", "llava", weights)
+    words = ["learn", weights, nights, out, "--name", "mine", "--steps", 2, "--batch", 2]
+    words += ["--pages", RECIPE.name, "--lora-rank", 4]
+    with pytest.raises(CommandError, match="second opinion, which cannot judge"):
+        models(*words, "--held-out", "ann")
+    models(*words, "--held-out", "ben")
+    found = json.loads((out / "learned.json").read_text(encoding="utf-8"))
+    taught = {"other 1.2.0, sure of 0.9 (weak labels)": len(STAGES) - 1}
+    assert found["teachers"] == taught
+    assert found["before"]["pages"] == found["after"]["pages"] == len(STAGES) - 1
+    made = load_pack(out / "pack")
+    assert made.digest == found["pack"]
+    assert "weak labels" in made.manifest.provenance.notes
+    assert "weak labels" in (out / "pack" / "CARD.md").read_text(encoding="utf-8")
+
+
+def test_a_page_of_half_the_weight_counts_half(corrected: Path, tmp_path: Path) -> None:
+    _relabelled(corrected / "night1" / "lesson.npz", tmp_path / "a", "ann", weak=True)
+    (night,) = open_material(tmp_path, RECIPE)
+    drawn = TrainingPages([night], RECIPE).draw(np.arange(4), np.random.default_rng(0), 1.0)
+    assert drawn.weights.tolist() == [0.5] * 4
+
+
+def _relabelled(lesson: Path, folder: Path, subject: str, *, weak: bool) -> None:
+    """Write a night anew as somebody else's."""
+    folder.mkdir(parents=True)
+    with np.load(lesson) as kept:
+        arrays = {name: kept[name] for name in kept.files}
+    facts = json.loads(arrays["facts"].tobytes())
+    facts |= {"subject": subject, "session": f"night of {subject}", "weak": weak}
+    if weak:
+        facts["scorer"] = "other 1.2.0, sure of 0.9"
+        arrays["weight"] = np.full(len(arrays["stage"]), 0.5, np.float32)
+    arrays["facts"] = np.frombuffer(json.dumps(facts).encode(), np.uint8)
+    np.savez(folder / "lesson.npz", **arrays)

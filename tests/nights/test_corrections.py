@@ -6,7 +6,7 @@ import asyncio
 import csv
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from zoneinfo import ZoneInfo
@@ -25,9 +25,13 @@ from hypnocast.core.wire import payloads
 from hypnocast.errors import CommandError, TapeError
 from hypnocast.nights.corrections import add_scoring, as_text, comparisons
 from hypnocast.nights.export import export_night
-from hypnocast.nights.night_view import NightView, open_night, view_of
+from hypnocast.nights.night_view import NightView, SecondHypnogram, open_night, view_of
 from hypnocast.nights.report import report
-from hypnocast.nights.training_pages import write_training_pages
+from hypnocast.nights.training_pages import (
+    scorer_teacher,
+    second_teacher,
+    write_training_pages,
+)
 from hypnocast.ports.hypnograms.night_files import NightHypnogram, write_edf
 from hypnocast.ports.hypnograms.scored_files import read_scoring
 from hypnocast.ports.journal.journal import Journal
@@ -209,7 +213,10 @@ def test_a_lesson_holds_what_the_model_saw_and_how_the_scorer_staged_it(tmp_path
     (tmp_path / "s.csv").write_text("epoch,stage\n0,W\n2,N3\n")
     add_scoring(taped.config, view, tmp_path / "s.csv", scorer="mk")
     view = open_night(taped.config, "latest")
-    assert write_training_pages(taped.config, view, tmp_path / "lesson", scorer="mk") == 2
+    assert (
+        write_training_pages(taped.config, view, tmp_path / "lesson", scorer_teacher(view, "mk"))
+        == 2
+    )
     assert sorted(path.name for path in (tmp_path / "lesson").iterdir()) == [
         "lesson.npz",
         "pages.csv",
@@ -225,9 +232,29 @@ def test_a_lesson_holds_what_the_model_saw_and_how_the_scorer_staged_it(tmp_path
     rows = list(csv.DictReader((tmp_path / "lesson" / "pages.csv").read_text().splitlines()))
     assert [row["picture"] for row in rows] == seen
     with pytest.raises(CommandError, match="scored by mk"):
-        write_training_pages(taped.config, view, tmp_path / "no", scorer="jb")
+        scorer_teacher(view, "jb")
     no_tape, half = tmp_path / "no-tape.xdf", tmp_path / "half"
     no_tape.write_bytes(b"no tape")
     with pytest.raises(TapeError, match="no-tape"):
-        write_training_pages(taped.config, view, half, scorer="mk", tape=no_tape)
+        write_training_pages(taped.config, view, half, scorer_teacher(view, "mk"), tape=no_tape)
     assert list(half.iterdir()) == []
+
+
+def test_a_second_opinion_teaches_where_it_is_sure_and_is_marked_as_weak(tmp_path: Path) -> None:
+    pack = make_tiny_pack(tmp_path / "tiny")
+    sim = SimulatedSource(1, seed=2, stages=[Stage.W, Stage.N2, Stage.N2, Stage.R])
+    taped = asyncio.run(tape_nights(tmp_path / "state", pack, sim, port=free_port()))
+    view = open_night(taped.config, "latest")
+    second = SecondHypnogram("other 1.2.0", ("W", "N2", None, "R"), (0.95, 0.6, 0.0, 0.9), ())
+    view = replace(view, seconds=(second,))
+    teacher = second_teacher(view, "other", 0.9)
+    assert write_training_pages(taped.config, view, tmp_path / "lesson", teacher) == 2
+    with np.load(tmp_path / "lesson" / "lesson.npz", allow_pickle=False) as lesson:
+        facts = json.loads(lesson["facts"].tobytes())
+        assert lesson["epoch"].tolist() == [0, 3]
+        assert [ALL[k] for k in lesson["stage"]] == [Stage.W, Stage.R]
+        assert lesson["weight"].tolist() == pytest.approx([0.95, 0.9])
+    assert facts["weak"]
+    assert facts["scorer"] == "other 1.2.0, sure of 0.9"
+    with pytest.raises(CommandError, match=r"other 1\.2\.0"):
+        second_teacher(view, "gssc", 0.9)

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from hypnocast.commands.common import ConfigFile, Json, print_json, print_line
+from hypnocast.errors import CommandError
 
 Wanted = Annotated[
     str,
@@ -185,6 +186,12 @@ def corrections(
     pages: Annotated[
         Path | None, typer.Option(help="Write the scorer's pages there, to fine-tune a pack on.")
     ] = None,
+    second: Annotated[
+        str, typer.Option(help="For --pages: a pack beside teaches, where it was --sure.")
+    ] = "",
+    sure: Annotated[
+        float, typer.Option(min=0.2, max=1, help="Least probability of a second opinion.")
+    ] = 0.9,
     tape: Annotated[
         Path | None, typer.Option(help="The recording, where it does not lie among the tapes.")
     ] = None,
@@ -209,11 +216,21 @@ def corrections(
                 print_line(f"note: {note}")
         view = open_night(loaded, view.session.id)
     if pages is not None:
-        from hypnocast.nights.training_pages import write_training_pages
+        from hypnocast.nights.training_pages import (
+            scorer_teacher,
+            second_teacher,
+            write_training_pages,
+        )
 
-        count = write_training_pages(loaded, view, pages, scorer=scorer, tape=tape)
+        if bool(scorer) == bool(second):
+            raise CommandError(
+                "needs to know whose stages", where="--pages", remedy="Give --scorer or --second."
+            )
+        teacher = scorer_teacher(view, scorer) if scorer else second_teacher(view, second, sure)
+        count = write_training_pages(loaded, view, pages, teacher, tape=tape)
         if not json:
-            print_line(f"{pages}: {count} pages with the stages of {scorer}")
+            weak = ": weak labels" if teacher.weak else ""
+            print_line(f"{pages}: {count} pages with the stages of {teacher.name}{weak}")
     if json:
         print_json(comparisons(view))
         return

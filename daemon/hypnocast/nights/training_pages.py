@@ -1,8 +1,11 @@
-"""Pages with a scorer's stages, as a folder that ``hypnocast-models finetune`` reads.
+"""Pages with somebody's stages, as a folder that ``hypnocast-models finetune`` reads.
+
+The stages are a scorer's, or a second opinion's where it was sure: weak labels, marked as such.
 
 ``lesson.npz`` holds ``pictures`` (n, height, width, 3) uint8 exactly as a model sees them,
-``stage`` (n,) uint8 as index into W, N1, N2, N3, R, ``epoch`` (n,) int32 and ``facts``, the
-bytes of a JSON object: format, recipe digest, session, subject, bed, source, scorer.
+``stage`` (n,) uint8 as index into W, N1, N2, N3, R, ``epoch`` (n,) int32, ``weight`` (n,) float32
+(1 for a scorer's stage, else how sure the second opinion was) and ``facts``, the bytes of a JSON
+object: format, recipe digest, session, subject, bed, source, scorer, weak.
 ``pages.csv`` lists the same of each page for people, with the model's own stage beside it.
 """
 
@@ -12,6 +15,7 @@ import csv
 import json
 import zipfile
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +25,7 @@ from numpy.typing import NDArray
 from hypnocast.config.tables import Config
 from hypnocast.core.pictures.recipe import Recipe
 from hypnocast.core.types import STAGES, Picture, Stage
+from hypnocast.core.wire.payloads import StageName
 from hypnocast.errors import CommandError, TapeError
 from hypnocast.live.service.build import open_pack
 from hypnocast.nights.night_view import NightView
@@ -29,28 +34,71 @@ from hypnocast.nights.redraw import draw_again, tapes_of
 FORMAT = "hypnocast.lesson/1"
 
 
+@dataclass(frozen=True, slots=True)
+class PageTeacher:
+    """Whose stages are to be learnt from."""
+
+    name: str
+    stages: tuple[StageName | None, ...]
+    """Per epoch; None where there is nothing to learn."""
+    weights: tuple[float, ...]
+    weak: bool
+    """Whether a model gave them, not a person."""
+
+
+def scorer_teacher(view: NightView, scorer: str) -> PageTeacher:
+    """Let a scorer's stages be learnt from."""
+    found = view.scorers.get(scorer)
+    if found is None:
+        there = ", ".join(view.scorers) or "nobody"
+        raise CommandError(
+            f"{scorer!r} has not scored this night",
+            where="--scorer",
+            remedy=f"It was scored by {there}.",
+        )
+    return PageTeacher(scorer, found, (1.0,) * len(found), weak=False)
+
+
+def second_teacher(view: NightView, pack: str, sure: float) -> PageTeacher:
+    """Let the stages of a pack beside be learnt from, where it was at least so sure."""
+    found = next((second for second in view.seconds if second.name.split()[0] == pack), None)
+    if found is None:
+        there = ", ".join(second.name for second in view.seconds) or "none"
+        raise CommandError(
+            f"no pack {pack!r} judged this night beside the one that spoke",
+            where="--second",
+            remedy=f"Second opinions there are: {there}.",
+        )
+    stages = tuple(
+        stage if confidence >= sure else None
+        for stage, confidence in zip(found.stages, found.confidences, strict=True)
+    )
+    return PageTeacher(f"{found.name}, sure of {sure:g}", stages, found.confidences, weak=True)
+
+
 def write_training_pages(
     config: Config,
     view: NightView,
     folder: Path,
+    teacher: PageTeacher,
     *,
-    scorer: str,
     tape: Path | None = None,
     advance: Callable[[], None] = lambda: None,
 ) -> int:
-    """Draw every page that the scorer staged and the model saw; return how many there are."""
-    stages = _stages(view, scorer)
+    """Draw every page that the teacher staged and the model saw; return how many there are."""
     recipe = open_pack(config).recipe
-    wanted = [
-        epoch
-        for epoch, page in enumerate(view.pages)
-        if page is not None and page.digests.picture is not None and stages[epoch] is not None
-    ]
+    wanted = {
+        epoch: (Stage(stage), weight)
+        for epoch, (page, stage, weight) in enumerate(
+            zip(view.pages, teacher.stages, teacher.weights, strict=False)
+        )
+        if page is not None and page.digests.picture is not None and stage is not None
+    }
     if not wanted:
         raise CommandError(
-            "has no page that both the scorer staged and a model saw", where=view.session.id
+            f"has no page that {teacher.name} staged and a model saw", where=view.session.id
         )
-    tapes = [tape] if tape is not None else tapes_of(config, view, wanted[0])
+    tapes = [tape] if tape is not None else tapes_of(config, view, min(wanted))
     if not tapes:
         raise TapeError(
             f"there is no tape of {view.session.id}",
@@ -61,24 +109,11 @@ def write_training_pages(
     drawn = _TrainingFolder(folder, view, recipe)
     with drawn:
         for path in tapes:
-            for picture in draw_again(config, view, recipe, path, range(wanted[-1] + 1)):
-                stage = stages[picture.epoch]
-                if picture.epoch in wanted and stage is not None:
-                    drawn.add(picture, Stage(stage))
+            for picture in draw_again(config, view, recipe, path, range(max(wanted) + 1)):
+                if picture.epoch in wanted:
+                    drawn.add(picture, *wanted[picture.epoch])
                     advance()
-    return drawn.finish(scorer)
-
-
-def _stages(view: NightView, scorer: str) -> tuple[str | None, ...]:
-    found = view.scorers.get(scorer)
-    if found is None:
-        there = ", ".join(view.scorers) or "nobody"
-        raise CommandError(
-            f"{scorer!r} has not scored this night",
-            where="--scorer",
-            remedy=f"It was scored by {there}.",
-        )
-    return found
+    return drawn.finish(teacher)
 
 
 class _TrainingFolder:
@@ -88,6 +123,7 @@ class _TrainingFolder:
         self._folder, self._view, self._recipe = folder, view, recipe
         self._raw = folder / "pictures.part"
         self._stages: dict[int, Stage] = {}
+        self._weights: list[float] = []
         self._digests: list[str] = []
 
     def __enter__(self) -> None:
@@ -98,21 +134,22 @@ class _TrainingFolder:
         if error is not None:
             self._raw.unlink()
 
-    def add(self, picture: Picture, stage: Stage) -> None:
+    def add(self, picture: Picture, stage: Stage, weight: float) -> None:
         if picture.epoch not in self._stages:
             self._file.write(picture.rgb.tobytes())
             self._stages[picture.epoch] = stage
+            self._weights.append(weight)
             self._digests.append(picture.digest)
 
-    def finish(self, scorer: str) -> int:
+    def finish(self, teacher: PageTeacher) -> int:
         try:
-            self._write_npz(scorer)
+            self._write_npz(teacher)
         finally:
             self._raw.unlink(missing_ok=True)
-        self._write_csv(scorer)
+        self._write_csv(teacher.name)
         return len(self._stages)
 
-    def _write_npz(self, scorer: str) -> None:
+    def _write_npz(self, teacher: PageTeacher) -> None:
         session = self._view.session
         facts = {
             "format": FORMAT,
@@ -121,11 +158,13 @@ class _TrainingFolder:
             "subject": session.subject,
             "bed": session.bed,
             "source": session.source,
-            "scorer": scorer,
+            "scorer": teacher.name,
+            "weak": teacher.weak,
         }
         small: dict[str, NDArray[np.generic]] = {
             "stage": np.array([STAGES.index(s) for s in self._stages.values()], np.uint8),
             "epoch": np.array(list(self._stages), np.int32),
+            "weight": np.array(self._weights, np.float32),
             "facts": np.frombuffer(json.dumps(facts).encode(), np.uint8),
         }
         shape = (len(self._stages), self._recipe.height, self._recipe.width, 3)

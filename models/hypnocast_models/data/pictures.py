@@ -13,7 +13,7 @@ import zipfile
 import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import IO, NamedTuple
@@ -46,6 +46,10 @@ class PictureNight:
     """Of every page of the night; None where nobody staged it."""
     shape: tuple[int, int, int]
     folded: Mapping[int, bytes]
+    weights: Mapping[int, float] = field(default_factory=dict)
+    """How much a page counts in training; 1 where nothing is said."""
+    weak: bool = False
+    """Whether a model gave the stages, not a person."""
 
     @property
     def epochs(self) -> tuple[int, ...]:
@@ -71,7 +75,14 @@ def open_corrected(path: Path, recipe: Recipe) -> PictureNight:
         _check(facts, recipe, path)
         session = facts["session"]
         whose = _Whose(session, facts["subject"] or session, facts["scorer"])
-        return _night(file, path, recipe, "pictures", whose)
+        night = _night(file, path, recipe, "pictures", whose)
+        if "weight.npy" not in file.namelist():  # written before weights were
+            return night
+        weights = _small(file, "weight").astype(np.float64)
+        if len(weights) != len(night.epochs) or not ((weights > 0) & (weights <= 1)).all():
+            raise TapeError("its weights are not one a page, above 0 and up to 1", where=str(path))
+        each = dict(zip(night.epochs, weights.tolist(), strict=True))
+        return replace(night, weights=each, weak=bool(facts.get("weak")))
 
 
 def open_drawn(path: Path, recipe: Recipe) -> PictureNight:

@@ -63,8 +63,11 @@ class ContrastiveStudent(nn.Module):  # type: ignore[misc]  # torch is passed ov
         scale = self.model.logit_scale.exp()
         cosines = _image_vectors(self.model, self._pixels(lesson.pictures)) @ self.texts().T
         logits = (scale * cosines).float()
-        weights = self.stage_weights.to(logits.device)
-        loss = nn.functional.cross_entropy(logits, labels.to(logits.device), weight=weights)
+        stages = labels.to(logits.device)
+        weights = self.stage_weights.to(logits.device)[stages]
+        weights = weights * torch.from_numpy(lesson.weights).to(weights)
+        each = nn.functional.cross_entropy(logits, stages, reduction="none")
+        loss = (each * weights).sum() / weights.sum()
         if self.training:
             return {"loss": loss}
         return {"loss": loss, "logits": logits.log_softmax(-1)}

@@ -57,22 +57,23 @@ class GenerativeStudent(nn.Module):  # type: ignore[misc]  # torch is passed ove
         features = self._see(lesson.pictures)
         if self.training:
             likelihoods = self._log_likelihoods(features, [int(stage) for stage in lesson.stages])
-            return {"loss": self._weighted(-likelihoods, labels)}
+            return {"loss": self._weighted(-likelihoods, labels, lesson)}
         pages = len(lesson.pictures)
         every = [stage for _ in range(pages) for stage in range(len(self._answers))]
         means = self._log_likelihoods(features.repeat_interleave(len(self._answers), 0), every)
         lengths = torch.tensor([len(answer) for answer in self._answers], device=means.device)
         logits = means.unflatten(0, (pages, -1)) * lengths
         true = means.unflatten(0, (pages, -1))[torch.arange(pages), labels]
-        return {"loss": self._weighted(-true, labels), "logits": logits.log_softmax(-1)}
+        return {"loss": self._weighted(-true, labels, lesson), "logits": logits.log_softmax(-1)}
 
     def gradient_checkpointing_enable(self, **how: Any) -> None:
         """Trade time for memory, as the Trainer asks."""
         self.model.enable_input_require_grads()
         self.model.gradient_checkpointing_enable(**how)
 
-    def _weighted(self, losses: Tensor, stages: Tensor) -> Tensor:
+    def _weighted(self, losses: Tensor, stages: Tensor, lesson: TrainingPage) -> Tensor:
         weights = self.stage_weights.to(losses.device)[stages.to(losses.device)]
+        weights = weights * torch.from_numpy(lesson.weights).to(weights)
         return (losses * weights).sum() / weights.sum()
 
     def _log_likelihoods(self, features: Tensor, stages: Sequence[int]) -> Tensor:

@@ -12,9 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from hypnocast.core.pictures.conditioning import condition
 from hypnocast.core.pictures.recipe import Recipe
-from hypnocast.core.pictures.render import render
+from hypnocast.core.pictures.render import draw_page
 from hypnocast.core.types import EEG_ROLES, PAGE_S, STAGES, FloatArray, Page, Pixels
 from hypnocast_models.data.pictures import PictureNight
 from hypnocast_models.readers.material import Material
@@ -32,6 +31,8 @@ class TrainingPage:
     perceived: FloatArray | None
     """(pages, 30 × 6): what is to be seen in each second, for perception pre-training; None where
     a page has no samples."""
+    weights: FloatArray
+    """(pages,): how much each counts in the loss; below 1 where a model gave the stage."""
 
 
 class TrainingPages:
@@ -61,23 +62,25 @@ class TrainingPages:
         self, places: NDArray[np.int64], rng: np.random.Generator, jitter: float
     ) -> TrainingPage:
         """Draw some pages, each at a gain jittered log-uniformly by up to ``jitter``."""
-        pictures, stages, perceived = [], [], []
+        pictures, stages, perceived, weights = [], [], [], []
         for place in places:
             night, epoch, stage = self._index[int(place)]
             gain = float(np.exp(rng.uniform(-1, 1) * np.log(jitter)))
             stages.append(stage)
             if isinstance(night, PictureNight):
+                weights.append(night.weights.get(epoch, 1.0))
                 pictures.append(night.picture(epoch))
                 continue
+            weights.append(1.0)
             recipe = self._recipe
             page = amplified(night.page(epoch, recipe.context_s, recipe.tail_s), gain)
             pictures.append(self._drawn(page))
             perceived.append(_perceive(page))
         seen = np.stack(perceived) if len(perceived) == len(pictures) else None
-        return TrainingPage(pictures, np.asarray(stages, np.int64), seen)
+        return TrainingPage(pictures, np.asarray(stages, np.int64), seen, np.asarray(weights))
 
     def _drawn(self, page: Page) -> Pixels:
-        return render(condition(page, self._recipe, self._mains_hz), self._recipe)
+        return draw_page(page, self._recipe, self._mains_hz).rgb
 
 
 def _perceive(page: Page) -> FloatArray:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import shlex
 import sys
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -15,6 +16,7 @@ import msgspec
 
 from hypnocast.errors import CommandError
 from hypnocast.stagers.packs.manifest import Provenance, TrainingSource
+from hypnocast_models.data.pictures import PictureNight
 from hypnocast_models.readers.material import Material
 from hypnocast_models.tune.recipe import Training, training_toml
 
@@ -32,9 +34,20 @@ class Cast:
     held_out: Sequence[str]
 
 
+def teachers_of(nights: Sequence[Material]) -> dict[str, int]:
+    """Give who gave the stages of nights that are kept as pictures, and of how many pages."""
+    pages: Counter[str] = Counter()
+    for night in nights:
+        if isinstance(night, PictureNight) and night.scorer:
+            who = f"{night.scorer} (weak labels)" if night.weak else night.scorer
+            pages[who] += sum(stage is not None for stage in night.stages)
+    return dict(sorted(pages.items()))
+
+
 def describe_run(weights: Path, data: Path, cast: Cast, training: Training) -> dict[str, Any]:
     """Give everything that a run depends on."""
     return {
+        "teachers": teachers_of(cast.taught),
         "weights": str(weights),
         "weights_digest": _digest_of(weights),
         "data": str(data),
@@ -54,6 +67,7 @@ def begin_run(folder: Path, run: dict[str, Any], training: Training) -> None:
     kept = folder / RUN
     if kept.is_file():
         before = msgspec.json.decode(kept.read_bytes())
+        before.setdefault("teachers", run["teachers"])  # runs begun before it was written down
         other = [key for key in run if key not in _MAY_DIFFER and before.get(key) != run[key]]
         if "recipe" in other:
             was = before.get("recipe", {})
@@ -96,9 +110,14 @@ def provenance_of(weights: Path, commit: str) -> Provenance | None:
         seed=run["recipe"]["seed"],
         commit=commit,
         command=run["command"],
-        notes=f"Judged while it trained by: {judged}. Held out: {held_out}. Recipe: "
-        + ", ".join(f"{key} {value}" for key, value in run["recipe"].items()),
+        notes=f"{_teachers(run)}Judged while it trained by: {judged}. Held out: {held_out}. "
+        "Recipe: " + ", ".join(f"{key} {value}" for key, value in run["recipe"].items()),
     )
+
+
+def _teachers(run: dict[str, Any]) -> str:
+    pages = [f"{who}: {count} pages" for who, count in run.get("teachers", {}).items()]
+    return f"Stages of kept pictures by {'; '.join(pages)}. " if pages else ""
 
 
 def _digest_of(weights: Path) -> str:

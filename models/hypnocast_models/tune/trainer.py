@@ -96,6 +96,7 @@ def _batch(drawn: Sequence[TrainingPage], *, perceiving: bool = False) -> dict[s
         [picture for one in drawn for picture in one.pictures],
         np.concatenate([one.stages for one in drawn]),
         np.concatenate(seen) if len(seen) == len(drawn) else None,
+        np.concatenate([one.weights for one in drawn]),
     )
     stages = torch.from_numpy(lesson.stages)
     return {"lesson": lesson, "labels": stages, "perceiving": perceiving}
