@@ -56,9 +56,18 @@ def convert(
     stage_first: Annotated[
         bool, typer.Option(help="Ask for the stage first, then for the reasons.")
     ] = False,
+    prove_on: Annotated[
+        Path | None,
+        typer.Option(help="An archive on whose pages the pack is held against transformers."),
+    ] = None,
+    prove_pages: Annotated[int, typer.Option(help="So many pages of it.", min=1)] = 10,
     commit: Annotated[str, typer.Option(help="Commit of the code that trained.")] = "0" * 40,
 ) -> None:
-    """Write a pack from weights of any size in a stream: a minute and a gigabyte for 3B."""
+    """Write a pack from weights of any size in a stream: a minute and a gigabyte for 3B.
+
+    With `--prove-on` the model itself is run too, by PyTorch and with its own processor: the
+    largest difference and the stages that stay are printed, and an fp32 pack that is off refused.
+    """
     from hypnocast.core.pictures.recipe import builtin
     from hypnocast_models.export.asking import ask_as_sleepvlm, ask_plainly, ask_stage_first
     from hypnocast_models.export.stream_pack import Ask, pack_folder
@@ -80,4 +89,14 @@ def convert(
         ask=ask,
         progress=print_line,
     )
+    if prove_on is not None:
+        from hypnocast_models.tune.deliver import pages_to_prove
+        from hypnocast_models.tune.proof import prove
+
+        pages = pages_to_prove(made.recipe, prove_on, prove_pages)
+        weights_of = (source, None) if adapter is None else (adapter, source)
+        proof = prove(made, weights_of[0], pages, base=weights_of[1])
+        print_line(str(proof))
+        if precision == "fp32":
+            proof.demand()
     print_line(f"{made.manifest.name} {made.manifest.version} {made.digest}")
