@@ -15,6 +15,7 @@ from hypnocast.core.types import PAGE_S, Look, Opinion
 from hypnocast.core.wire import payloads
 from hypnocast.errors import ConfigError
 from hypnocast.live.service.build import JOURNAL, load_beside, open_pack, pipeline_maker
+from hypnocast.live.service.check import pack_findings
 from hypnocast.live.staging.judging import Judge
 from hypnocast.live.staging.second_opinion import MOST_WAITING
 from hypnocast.ports.journal.reader import JournalReader
@@ -159,3 +160,17 @@ def test_a_pack_beside_itself_is_refused(
     source = HandDriven(coming)
     with pytest.raises(ConfigError, match=r"pack\.beside\["):
         pipeline_maker(config, open_pack(config), source, boot_id="a", auto=True)
+
+
+def test_a_pack_beside_that_is_not_the_pinned_one_is_refused_and_check_names_it(
+    pack: Path, other: Path
+) -> None:
+    digest = load_beside(str(other)).digest
+    pinned = BesidePackTable(name=str(other), digest=digest)
+    config = Config(pack=PackTable(name=str(pack), beside=(pinned,)))
+    lines = [one.text for one in pack_findings(config)]
+    assert sum(line.startswith("beside: ") for line in lines) == 1
+    wrong = msgspec.structs.replace(pinned, digest="sha256:" + "0" * 64)
+    config = Config(pack=PackTable(name=str(pack), beside=(wrong,)))
+    with pytest.raises(ConfigError, match=r"pack\.beside\[0\]\.digest"):
+        list(pack_findings(config))

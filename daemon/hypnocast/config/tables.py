@@ -90,6 +90,10 @@ class BesidePackTable(ConfigTable, frozen=True, kw_only=True):
 
     name: str
     """A pack that ships, or the path of a pack folder."""
+    digest: Annotated[str, Meta(pattern="^sha256:[0-9a-f]{64}$")] | None = None
+    """Only the pack of this digest is loaded (``hypnocast pack show`` prints it)."""
+    signed_by: Annotated[str, Meta(pattern=r"^RW[A-Za-z0-9+/]{54}$")] | None = None
+    """Only a pack that was signed by this minisign key is loaded."""
     provider: Literal["auto", "cuda", "tensorrt", "cpu"] = "auto"
     threads: Annotated[int, Meta(ge=1, le=64)] | None = None
     """Default: one, and for a generative pack every core, four at most."""

@@ -9,7 +9,9 @@ import numpy as np
 
 from hypnocast.core.types import Look, Picture
 from hypnocast.stagers.onnx.local import LocalStager
+from hypnocast.stagers.packs.manifest import Signals
 from hypnocast.stagers.packs.pack import Pack
+from hypnocast.stagers.signal import sample_recipe
 
 
 def time_per_page(pack: Pack, beds: int, rounds: int) -> float:
@@ -35,6 +37,10 @@ def time_per_page(pack: Pack, beds: int, rounds: int) -> float:
 
 def _picture(pack: Pack, turn: int, bed: int, rng: np.random.Generator) -> Picture:
     size = (pack.recipe.height, pack.recipe.width, 3)
+    samples = None
+    if isinstance(pack.manifest.model, Signals):
+        recipe = sample_recipe(pack.manifest.model)
+        samples = {role: rng.normal(0.0, 20.0, recipe.samples) for role, _, _ in recipe.bands}
     return Picture(
         epoch=turn,
         rgb=rng.integers(0, 256, size, dtype=np.uint8),
@@ -42,4 +48,5 @@ def _picture(pack: Pack, turn: int, bed: int, rng: np.random.Generator) -> Pictu
         recipe=pack.recipe.digest,
         quality={},
         channels={},
+        samples=samples,
     )

@@ -64,17 +64,22 @@ class WardDecisions:
 def open_pack(config: Config) -> Pack:
     """Load and verify the configured pack."""
     pack = load_pack(resolve_pack(config.pack.name))
-    if config.pack.digest not in (None, pack.digest):
-        raise ConfigError(
-            f"{config.pack.name} has the digest {pack.digest}, not {config.pack.digest}",
-            where="pack.digest",
-            remedy="Find out who changed the pack; name its digest if it was you.",
-        )
-    if config.pack.signed_by is not None:
-        check_signature(pack, config.pack.signed_by)
+    _check_pinned(config.pack, pack, "pack")
     if isinstance(pack.manifest.model, Signals):
         _refuse_what_needs_pictures(config)
     return pack
+
+
+def _check_pinned(table: PackTable | BesidePackTable, pack: Pack, where: str) -> None:
+    """Refuse a pack that is not the one, or not by the one, that the configuration names."""
+    if table.digest not in (None, pack.digest):
+        raise ConfigError(
+            f"{table.name} has the digest {pack.digest}, not {table.digest}",
+            where=f"{where}.digest",
+            remedy="Find out who changed the pack; name its digest if it was you.",
+        )
+    if table.signed_by is not None:
+        check_signature(pack, table.signed_by)
 
 
 def _refuse_what_needs_pictures(config: Config) -> None:
@@ -192,9 +197,11 @@ def load_beside(name: str) -> Pack:
     return load_pack(resolve_pack(name))
 
 
-def _beside_roles(config: Config, pack: Pack) -> tuple[Role, ...]:
+def beside_roles(config: Config, pack: Pack) -> tuple[Role, ...]:
     """Return what packs beside read of a page; a pack whose pages are cut otherwise is refused."""
     packs = [load_beside(table.name) for table in config.pack.beside]
+    for place, (table, other) in enumerate(zip(config.pack.beside, packs, strict=True)):
+        _check_pinned(table, other, f"pack.beside[{place}]")
     digests = [pack.digest, *(other.digest for other in packs)]
     cut = (pack.recipe.context_s, pack.recipe.tail_s)
     for place, other in enumerate(packs):
@@ -244,7 +251,7 @@ def pipeline_maker(
     """Return what makes the pipeline of a bed when it first appears."""
     settings = replace(
         drawing_settings(config, pack, rolling=source.kind != "replay"),
-        beside=_beside_roles(config, pack),
+        beside=beside_roles(config, pack),
     )
     load_libraries(settings)
     beds = {bed.id: bed for bed in config.bed}

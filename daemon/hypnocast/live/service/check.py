@@ -15,11 +15,17 @@ from pathlib import Path
 from typing import Any
 
 from hypnocast import __version__
-from hypnocast.config.tables import Config
+from hypnocast.config.tables import BesidePackTable, Config, PackTable
 from hypnocast.core.montage.choice import Montage
 from hypnocast.core.wire.page_facts import JudgedMontages
 from hypnocast.errors import HypnocastError, InstallError
-from hypnocast.live.service.build import broker_settings, local_stager, open_pack
+from hypnocast.live.service.build import (
+    beside_roles,
+    broker_settings,
+    load_beside,
+    local_stager,
+    open_pack,
+)
 from hypnocast.live.staging.capacity import Capacity
 from hypnocast.ports.memory import resident_bytes
 from hypnocast.ports.mqtt.settings import BrokerSettings
@@ -54,7 +60,7 @@ def check_all(config: Config) -> list[Finding]:
     """Look at everything that ``run`` will need; nothing is changed but one probe of the broker."""
     findings = [Finding("config", bad=False, text=_would_do(config))]
     for subject, look in (
-        ("pack", _pack),
+        ("pack", pack_findings),
         ("broker", _broker),
         ("disk", _disk),
         ("clock", _clock),
@@ -83,7 +89,8 @@ def _would_do(config: Config) -> str:
     return f"serves {beds}; events to {host}:{port} ({tls}); nights begin {begin}"
 
 
-def _pack(config: Config) -> Iterator[Finding]:
+def pack_findings(config: Config) -> Iterator[Finding]:
+    """Look at the pack that speaks, warmed, and at those beside it."""
     pack = open_pack(config)
     began, before = time.perf_counter(), resident_bytes()
     stager = local_stager(config.pack, pack)
@@ -101,6 +108,23 @@ def _pack(config: Config) -> Iterator[Finding]:
             yield Finding("pack", bad=True, text=text)
         if stager.failure is not None:
             yield Finding("pack", bad=True, text=str(stager.failure))
+    finally:
+        stager.close()
+    beside_roles(config, pack)  # refuses one that is not the pinned one, or cannot see these pages
+    for table in config.pack.beside:
+        yield from _beside(table)
+
+
+def _beside(table: BesidePackTable) -> Iterator[Finding]:
+    """Warm a pack beside once; it may be slow, for its pages are shed first."""
+    other = load_beside(table.name)
+    stager = local_stager(
+        PackTable(name=table.name, provider=table.provider, threads=table.threads), other
+    )
+    try:
+        name = f"{other.manifest.name} {other.manifest.version}"
+        text = f"beside: {name} on {stager.provider}"
+        yield Finding("pack", bad=stager.failure is not None, text=str(stager.failure or text))
     finally:
         stager.close()
 
