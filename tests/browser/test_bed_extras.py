@@ -1,17 +1,19 @@
-"""What a bed's page shows where the lab wants it: notices, and the signals themselves."""
+"""What a bed's page shows where the lab wants it: notices, signals, second opinions, site time."""
 
 from __future__ import annotations
 
 import math
+import re
 import time
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 
 import msgspec
 import pytest
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Browser, Page, expect
 
 from browser.conftest import Stand
-from browser.serving import until
+from browser.serving import served, settings_for, until
 from browser.test_ward_page import open_bed, open_ward, serious
 from browser.ward_topics import PREFIX, ROLES, instant
 from hypnocast.core.pages.moving_traces import COLUMNS
@@ -92,3 +94,51 @@ def test_a_second_that_breaks_the_contract_is_named_and_not_drawn(tab: Page, sta
         stand.publisher.publish(topic, payload, retained=False)
     expect(tab.locator("#alerts")).to_contain_text("messages broke the contract")
     expect(tab.locator("#traces-panel")).to_be_hidden()
+
+
+def test_a_bed_shows_what_the_pack_beside_says_and_where_it_parts(tab: Page, stand: Stand) -> None:
+    scene = stand.publisher.scenes["2"]
+    found = scene.beside()
+    (opinion,) = found.packs
+    topic = f"{PREFIX}/bed/2/beside"
+    try:
+        open_bed(tab, stand, "2")
+        expect(tab.locator("#beside figure")).to_have_count(0)
+        stand.publisher.publish(topic, encode(found))
+        figure = tab.locator("#beside figure")
+        expect(figure).to_have_count(1)
+        expect(figure).to_contain_text("Second opinion: other 1.0.0")
+        expect(figure).to_contain_text(
+            re.compile(f"{opinion.compared} pages compared, {len(opinion.parted)} part, κ 0.88")
+        )
+        expect(figure).to_contain_text("2 pages left out")
+        staged = sum(stage is not None for stage in opinion.stages)
+        expect(figure.locator("rect[class^='fill-']")).to_have_count(staged)
+        expect(figure.locator("rect.parts")).to_have_count(len(opinion.parted))
+        assert serious(tab) == []
+        figure.locator("svg").click(position={"x": 5, "y": 10})
+        expect(tab.locator("#page-name")).not_to_contain_text("newest")
+    finally:
+        stand.publisher.publish(topic, b"")
+
+
+def test_times_are_those_of_the_site_wherever_the_browser_is(
+    browser: Browser, stand: Stand
+) -> None:
+    settings = settings_for(stand.broker, timezone="Asia/Kolkata")
+    tab = browser.new_page(timezone_id="America/Los_Angeles")
+    try:
+        with served(settings) as page:
+            tab.goto(page.at("bed/2"))
+            expect(tab.locator("#site")).to_contain_text("Asia/Kolkata")
+            tab.get_by_role("button", name="Lights off").click()
+            found = datetime.now(UTC) - timedelta(minutes=5)
+            there = found + timedelta(hours=5, minutes=30)
+            tab.locator("#dialog-at input").fill(f"{there:%H:%M:%S}")
+            tab.locator("#dialog-do").click()
+            expect(tab.locator("#reply")).to_contain_text("Lights off: done")
+            command = msgspec.json.decode(stand.publisher.commands[-1])
+            at = datetime.fromisoformat(command["at"])
+            assert abs((at - found).total_seconds()) < 2.0
+    finally:
+        tab.close()

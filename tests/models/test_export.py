@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
 
 from hypnocast.errors import PackError
-from hypnocast.stagers.packs.pack import load_pack, verify_pack
+from hypnocast.stagers.packs.pack import verify_pack
 from support.needs import need_module
 
 for name in ("torch", "transformers", "onnx", "onnxscript", "onnxruntime"):
@@ -20,7 +19,6 @@ import torch  # noqa: E402 - after what it needs was found
 from hypnocast_models.cli import app  # noqa: E402
 from hypnocast_models.export.generative import Parity  # noqa: E402
 from hypnocast_models.export.graphs import refuse_frozen, write_graph  # noqa: E402
-from hypnocast_models.export.precision import PRECISIONS, lower  # noqa: E402
 
 
 class Branching(torch.nn.Module):  # type: ignore[misc]  # torch is passed over by mypy
@@ -65,25 +63,6 @@ def by_command(kind: str, folder: Path, *options: str) -> str:
     assert made.exit_code == 0, made.output
     assert verify_pack(folder / "pack") == ()
     return made.output
-
-
-@pytest.fixture(scope="module")
-def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("llava")
-    assert "greedy tokens equal" in by_command("llava", folder)
-    return folder / "pack"
-
-
-@pytest.mark.parametrize("precision", PRECISIONS)
-def test_lower_precision_stays_a_verified_pack(
-    precision: str, exported: Path, tmp_path: Path
-) -> None:
-    copy = shutil.copytree(exported, tmp_path / "pack")
-    probabilities: list[str] = []
-    lowered = lower(load_pack(copy), precision, probabilities.append)
-    assert probabilities[0].startswith(f"{precision}: probabilities moved")
-    assert verify_pack(copy) == ()
-    assert lowered.digest != load_pack(exported).digest
 
 
 def test_a_model_is_exported_in_lower_precision_by_one_command(tmp_path: Path) -> None:

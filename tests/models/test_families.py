@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -15,13 +18,14 @@ from hypnocast.core.types import Look, Role
 from hypnocast.core.verdicts.calibration import Calibration
 from hypnocast.stagers.onnx.local import LocalStager
 from hypnocast.stagers.packs.manifest import Provenance
-from hypnocast.stagers.packs.pack import verify_pack
+from hypnocast.stagers.packs.pack import load_pack, verify_pack
 from support.needs import need_module
 
 for name in ("torch", "transformers", "peft", "accelerate", "onnx", "onnxscript", "onnxruntime"):
     need_module(name)
 
 from hypnocast_models.data import ScoredRecording  # noqa: E402 - after what it needs was found
+from hypnocast_models.export.precision import PRECISIONS, lower  # noqa: E402
 from hypnocast_models.readers.night import ArrayNight  # noqa: E402
 from hypnocast_models.tune.contrastive import preprocess_of  # noqa: E402
 from hypnocast_models.tune.deliver import Label, deliver  # noqa: E402
@@ -68,28 +72,49 @@ def two_stage_night(pages: int = 24) -> ScoredRecording:
     )
 
 
-def tune(kind: str, folder: Path) -> tuple[Any, Any, list[float]]:
-    tiny(kind, folder / "weights")
-    training = Training(steps=20, batch=4, accumulate=2, learning_rate=5e-3, lora_rank=4)
-    session = TuningSession(folder / "weights", training)
-    cast = Cast([ArrayNight(two_stage_night())], (), ())
-    losses = session.train(folder, cast, folder / "run")
-    return session.model, session.tokenizer, losses
+@dataclass(frozen=True)
+class Tuned:
+    """A tiny model, tuned and exported."""
+
+    folder: Path
+    losses: list[float]
+    lines: list[str]
+    """What the export reported."""
+
+
+@pytest.fixture(scope="module")
+def tuned(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Tuned]:
+    """Return a family's tuned pack, made once: an export costs more than all the rest."""
+
+    @cache
+    def made(kind: str) -> Tuned:
+        folder = tmp_path_factory.mktemp(kind)
+        tiny(kind, folder / "weights")
+        training = Training(steps=20, batch=4, accumulate=2, learning_rate=5e-3, lora_rank=4)
+        session = TuningSession(folder / "weights", training)
+        cast = Cast([ArrayNight(two_stage_night())], (), ())
+        losses = session.train(folder, cast, folder / "run")
+        lines: list[str] = []
+        tokens = folder / "weights" / "tokenizer.json"
+        pack = folder / "pack"
+        deliver(session.model, session.tokenizer, tokens, LABEL, pack, progress=lines.append)
+        return Tuned(pack, losses, lines)
+
+    return made
 
 
 @pytest.mark.parametrize("kind", [*GENERATIVE, *CONTRASTIVE])
-def test_a_tiny_model_is_tuned_exported_verified_and_staged(kind: str, tmp_path: Path) -> None:
-    model, tokenizer, losses = tune(kind, tmp_path)
-    assert np.mean(losses[-4:]) < np.mean(losses[:4])
-
-    values: list[str] = []
-    tokens = tmp_path / "weights" / "tokenizer.json"
-    pack = deliver(model, tokenizer, tokens, LABEL, tmp_path / "pack", progress=values.append)
-    assert verify_pack(tmp_path / "pack") == ()
-    assert any("parity" in line for line in values)
+def test_a_tiny_model_is_tuned_exported_verified_and_staged(
+    kind: str, tuned: Callable[[str], Tuned]
+) -> None:
+    made = tuned(kind)
+    assert np.mean(made.losses[-4:]) < np.mean(made.losses[:4])
+    assert verify_pack(made.folder) == ()
+    assert any("parity" in line for line in made.lines)
+    assert kind in CONTRASTIVE or any("greedy tokens equal" in line for line in made.lines)
 
     night = two_stage_night(4)
-    stager = LocalStager(pack, "cpu", threads=1)
+    stager = LocalStager(load_pack(made.folder), "cpu", threads=1)
     looks = []
     for row in range(4):
         page = night.page(row, RECIPE.context_s, RECIPE.tail_s, Role.C4, 1.0)
@@ -101,6 +126,19 @@ def test_a_tiny_model_is_tuned_exported_verified_and_staged(kind: str, tmp_path:
     np.testing.assert_allclose(np.exp(rows).sum(axis=1), 1.0, atol=1e-6)
     # Tuned on wake and deep sleep alone: one of the two is its answer for each page.
     assert set(rows.argmax(axis=1)) <= {0, 3}
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_lower_precision_stays_a_verified_pack(
+    precision: str, tuned: Callable[[str], Tuned], tmp_path: Path
+) -> None:
+    whole = tuned("llava").folder
+    copy = shutil.copytree(whole, tmp_path / "pack")
+    lines: list[str] = []
+    lowered = lower(load_pack(copy), precision, lines.append)
+    assert lines[0].startswith(f"{precision}: probabilities moved")
+    assert verify_pack(copy) == ()
+    assert lowered.digest != load_pack(whole).digest
 
 
 def test_the_colours_of_a_tower_are_its_own_processors(tmp_path: Path) -> None:
