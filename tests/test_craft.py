@@ -6,12 +6,13 @@ import ast
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import pytest
 
 from support.needs import need_module
+from support.vocabulary import left
 
 ROOT = Path(__file__).resolve().parents[1]
 CODE = ("daemon", "models", "tests")
@@ -121,13 +122,21 @@ def _modules() -> Iterator[Path]:
         yield from (ROOT / root).rglob("*.py")
 
 
-def test_no_public_class_name_occurs_twice() -> None:
+def _classes(paths: Iterable[Path]) -> dict[str, list[str]]:
     places: dict[str, list[str]] = {}
-    for path in _modules():
+    for path in paths:
         for node in ast.parse(path.read_text(encoding="utf-8")).body:
             if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
                 places.setdefault(node.name, []).append(str(path.relative_to(ROOT)))
-    assert {name: where for name, where in places.items() if len(where) > 1} == {}
+    return {name: where for name, where in places.items() if len(where) > 1}
+
+
+def test_no_public_class_name_occurs_twice() -> None:
+    assert _classes(_modules()) == {}
+
+
+def test_the_style_of_class_names_is_one_name_each_in_tests_too() -> None:
+    assert _classes((*_modules(), *(ROOT / "tests").rglob("*.py"))) == {}
 
 
 def test_a_module_has_a_size_that_can_be_read() -> None:
@@ -181,19 +190,7 @@ def test_no_imports_run_in_a_circle() -> None:
         follow(name, ())
 
 
-OLD_WORDS = (
-    "vigil", "headbox", "easel", "tracer", "gallery", "commentary", "dictation", "discretion",
-    "reel", "shelved", "desk",
-)  # fmt: skip
-"""Names that meant nothing to a newcomer, and are gone."""
-
-
-def test_no_word_of_the_old_private_vocabulary_has_come_back() -> None:
-    found = re.compile(rf"(?i)(?<![a-z])({'|'.join(OLD_WORDS)})s?(?![a-z])")
-    lines = [
-        f"{path.relative_to(ROOT)}:{number} {line.strip()}"
-        for path in _modules()
-        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1)
-        if found.search(line)
-    ]
-    assert lines == []
+def test_the_style_of_words_is_plain() -> None:
+    """A word of the old vocabulary stays with a reason only: ``tests/support/vocabulary.py``."""
+    found = [f"{one.place} {one.word}" for one in left() if not one.why]
+    assert found == []

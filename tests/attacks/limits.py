@@ -12,7 +12,7 @@ def peak_bytes(pid: int) -> int:
     for line in Path(f"/proc/{pid}/status").read_text().splitlines():
         if line.startswith("VmHWM:"):
             return int(line.split()[1]) * 1024
-    raise AssertionError(f"process {pid} tells no memory")
+    raise AssertionError(f"process {pid} reports no memory")
 
 
 def threads(pid: int) -> int:

@@ -72,7 +72,8 @@ async def test_a_client_that_takes_the_id_over_is_named_and_gets_it_once(tmp_pat
             thief.loop_start()
             try:
                 await until(
-                    lambda: any("another client" in line for line in link.problems), "it is told"
+                    lambda: any("another client" in line for line in link.problems),
+                    "it is a problem",
                 )
                 await until(lambda: isinstance(link.state, Connected), "connected again")
                 made = link.connections
@@ -162,8 +163,8 @@ async def test_a_flood_at_one_bed_pushes_no_other_beds_command_out(tmp_path: Pat
             await client.leave()
     beds = [message.topic.value.split("/")[3] for message in kept]
     assert beds.count("calm") == 1
-    told = [int(bytes(m.payload)) for m in kept if "flooded" in m.topic.value]
-    assert told == sorted(told), "in the order in which they came"
+    numbers = [int(bytes(m.payload)) for m in kept if "flooded" in m.topic.value]
+    assert numbers == sorted(numbers), "in the order in which they came"
 
 
 @pytest.mark.attack("commands")

@@ -1,4 +1,4 @@
-"""Whoever takes an amplifier's place in mid-night, under its source id, is told, or held off.
+"""Whoever takes an amplifier's place in mid-night, under its source id, is reported, or held off.
 
 Impostor and amplifier are real liblsl outlets, the impostor's on a host of another name.
 """
@@ -28,7 +28,7 @@ FALSE = 1_000_000
 """From here the impostor counts its samples."""
 
 
-class Night:
+class ImpostorNight:
     """A bed that is read, from an amplifier that can be exchanged."""
 
     def __init__(self, *, pinned: bool, session: str | None = "night") -> None:
@@ -55,8 +55,8 @@ class Night:
 
     @property
     def problem(self) -> str:
-        told = [p for p in self.source.problems() if p.kind is ProblemKind.ANOTHER_OUTLET]
-        return told[0].text if told else ""
+        found = [p for p in self.source.problems() if p.kind is ProblemKind.ANOTHER_OUTLET]
+        return found[0].text if found else ""
 
     @property
     def changes(self) -> list[OutletChange]:
@@ -65,22 +65,22 @@ class Night:
 
 
 @contextmanager
-def night(*, pinned: bool, session: str | None = "night") -> Iterator[Night]:
+def night(*, pinned: bool, session: str | None = "night") -> Iterator[ImpostorNight]:
     """A night whose amplifier is read."""
-    lived = Night(pinned=pinned, session=session)
+    lived = ImpostorNight(pinned=pinned, session=session)
     with lived.stack, lived.source.reading(lived.collector):
         yield lived
 
 
 @pytest.mark.attack("impostors")
-def test_an_impostor_that_takes_over_in_mid_night_is_told() -> None:
+def test_an_impostor_that_takes_over_in_mid_night_is_reported() -> None:
     with night(pinned=False) as lived:
         true = lived.amplifier()
         lived.read()
         true.kill()
         lived.amplifier("evil", FALSE)
         lived.read(FALSE)
-        wait_until(lambda: bool(lived.problem), "it is told")
+        wait_until(lambda: bool(lived.problem), "it is reported")
         assert "comes from evil at" in lived.problem
         (change,) = lived.changes
         assert change.moved
@@ -113,7 +113,7 @@ def test_an_impostor_that_waits_beside_the_amplifier_keeps_a_pinned_bed_no_time_
         lived.amplifier("evil", FALSE)
         wait_until(
             lambda: any(p.kind is ProblemKind.AMBIGUOUS for p in lived.source.problems()),
-            "the rival is told",
+            "the rival is reported",
         )
         true.kill()
         seen = len(lived.collector.counts("bed"))
@@ -171,9 +171,9 @@ def test_a_whole_daemon_marks_the_night_and_the_event_and_obeys_the_lab(
         spare = Amplifiers("bed", host="spare").begin()
         stack.callback(spare.kill)
         held = "it is not read"
-        running.wait_for(lambda: held in str(_status(listener)["problems"]), "it is told", 60.0)
-        told = {"command": "accept_stream", "session": _status(listener)["session"]}
-        listener.publish("hypnocast/lab/bed/bed/command", {**told, "request": "a"})
+        running.wait_for(lambda: held in str(_status(listener)["problems"]), "it is reported", 60.0)
+        accept = {"command": "accept_stream", "session": _status(listener)["session"]}
+        listener.publish("hypnocast/lab/bed/bed/command", {**accept, "request": "a"})
         running.wait_for(lambda: _replies(listener).get("a", {}).get("ok"), "it is obeyed")
         running.wait_for(lambda: _streams(listener), "the night says so", 60.0)
         assert "comes from spare at" in _streams(listener)[-1]["text"]
@@ -181,15 +181,15 @@ def test_a_whole_daemon_marks_the_night_and_the_event_and_obeys_the_lab(
         event = json.loads(listener.events("bed")[0])
         assert event["review"]
         assert held not in str(_status(listener)["problems"])
-        listener.publish("hypnocast/lab/bed/bed/command", {**told, "request": "b"})
+        listener.publish("hypnocast/lab/bed/bed/command", {**accept, "request": "b"})
         running.wait_for(lambda: "b" in _replies(listener), "it is answered")
         assert "no stream comes from elsewhere" in _replies(listener)["b"]["error"]
         assert running.end() == 0, running.complained
 
 
 def _status(listener: Witness) -> dict[str, Any]:
-    told = [one for one in listener.of("/bed/bed/status") if one]
-    return dict(json.loads(told[-1])) if told else {}
+    statuses = [one for one in listener.of("/bed/bed/status") if one]
+    return dict(json.loads(statuses[-1])) if statuses else {}
 
 
 def _replies(listener: Witness) -> dict[str, dict[str, Any]]:

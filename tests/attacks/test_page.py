@@ -90,7 +90,7 @@ def lines(page: Served, count: int, stack: ExitStack, *, sent: bytes = b"") -> l
 
 
 def is_open(line: socket.socket) -> bool:
-    """Say whether the other end still holds a connection."""
+    """Return whether the other end still holds a connection."""
     line.setblocking(False)
     try:
         return line.recv(1) != b""

@@ -30,20 +30,20 @@ from hypnocast.errors import HypnocastError
 from hypnocast.ports.hypnograms.scored_files import read_scoring
 from hypnocast.ports.recordings.files import open_recording
 path = Path(sys.argv[1])
-told = []
+lines = []
 try:
     recording = open_recording(path)
-    told.append(f"{recording.duration_s:.0f} s, {len(recording.problems)} problems")
+    lines.append(f"{recording.duration_s:.0f} s, {len(recording.problems)} problems")
     for _ in recording.arrivals():
         pass
-    told.append("played")
+    lines.append("played")
 except HypnocastError as error:
-    told.append(str(error))
+    lines.append(str(error))
 try:
     read_scoring(path)
 except HypnocastError as error:
     pass
-print("; ".join(told))
+print("; ".join(lines))
 """
 
 

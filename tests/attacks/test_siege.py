@@ -37,7 +37,7 @@ CALM = "calm"
 STAMPED = ("ahead", "behind")
 """Beds of one amplifier each that stamps half a second wrong by a day, again and again."""
 LIED = ("fast", "wide", "pit")
-BEDS = (CALM, *STAMPED, "rival", "told", *LIED, "marked")
+BEDS = (CALM, *STAMPED, "rival", "described", *LIED, "marked")
 MEMORY = 600 << 20
 THREADS = 120
 PAGES = 3
@@ -164,7 +164,9 @@ class _Attacks:
             *(Lie(f"invented-{number}") for number in range(1500)),
         ]
         self._stack.enter_context(Liar(lies, "hang"))
-        self._stack.enter_context(Outlets(Stream("told", source_id="told", padding=64 << 20)))
+        self._stack.enter_context(
+            Outlets(Stream("described", source_id="described", padding=64 << 20))
+        )
         for run in (self._stamp, self._mark, self._command, self._impersonate, self._idle):
             thread = threading.Thread(target=run, daemon=True)
             thread.start()
@@ -297,7 +299,7 @@ def test_a_rival_does_not_interrupt_the_stream_that_is_read(siege: Siege) -> Non
 
 @pytest.mark.attack("siege: descriptions")
 def test_a_description_of_64_mb_is_refused_and_reported(siege: Siege) -> None:
-    assert "longer than" in siege.problem_of("told")
+    assert "longer than" in siege.problem_of("described")
 
 
 @pytest.mark.attack("siege: markers")

@@ -68,7 +68,7 @@ def test_an_announcement_that_costs_too_much_is_refused_before_anything_is_made(
     with Liar([LIES[what]]) as liar, reading("bed") as (source, _):
         # What is no number at all liblsl does not take for an announcement.
         fields = {ProblemKind.TOO_COSTLY, ProblemKind.NOT_FOUND}
-        wait_until(lambda: bool(fields & problems(source, "bed").keys()), "it is told", 30.0)
+        wait_until(lambda: bool(fields & problems(source, "bed").keys()), "it is a problem", 30.0)
         assert source.health()[1].openings == 0
         assert liar.connections == 0
 
@@ -79,7 +79,7 @@ def test_an_announcement_that_costs_too_much_is_refused_before_anything_is_made(
 )
 def test_an_announced_address_that_is_none_is_not_looked_up(address: str) -> None:
     with Liar([Lie("bed", address=address)]), reading("bed") as (source, _):
-        wait_until(lambda: bool(problems(source, "bed")), "it is told", 30.0)
+        wait_until(lambda: bool(problems(source, "bed")), "it is a problem", 30.0)
         assert source.health()[1].state != "open"
 
 
@@ -87,7 +87,9 @@ def test_an_announced_address_that_is_none_is_not_looked_up(address: str) -> Non
 @pytest.mark.parametrize("behaviour", ["hang", "close", "endless", "nobody"])
 def test_a_stream_that_never_answers_is_tried_again_with_pauses(behaviour: Behaviour) -> None:
     with Liar([Lie("bed")], behaviour) as liar, reading("bed") as (source, _):
-        wait_until(lambda: ProblemKind.NO_ANSWER in problems(source, "bed"), "it is told", 30.0)
+        wait_until(
+            lambda: ProblemKind.NO_ANSWER in problems(source, "bed"), "it is a problem", 30.0
+        )
         assert liar.connections < 20
 
 
@@ -96,7 +98,9 @@ def test_a_stream_that_never_answers_is_tried_again_with_pauses(behaviour: Behav
 def test_a_description_beyond_the_limit_is_refused_for_good(times: float) -> None:
     long = Stream(unique("long"), source_id="bed", padding=int(times * MAX_HEADER_CHARS))
     with outlets(long), reading("bed") as (source, _):
-        wait_until(lambda: ProblemKind.BAD_METADATA in problems(source, "bed"), "it is told", 30.0)
+        wait_until(
+            lambda: ProblemKind.BAD_METADATA in problems(source, "bed"), "it is a problem", 30.0
+        )
         assert "longer than" in problems(source, "bed")[ProblemKind.BAD_METADATA]
         assert source.health()[1].openings == 0
 
@@ -129,7 +133,7 @@ def test_a_stream_is_read_only_from_an_address_that_is_named(named: bool) -> Non
         if named:
             collector.wait(lambda: len(collector.counts("bed")) > 100, "it is read")
             return
-        wait_until(lambda: ProblemKind.BAD_METADATA in problems(source, "bed"), "it is told")
+        wait_until(lambda: ProblemKind.BAD_METADATA in problems(source, "bed"), "it is a problem")
         text = problems(source, "bed")[ProblemKind.BAD_METADATA]
         assert text == "comes from 127.0.0.1, which is none of the addresses in [lsl] senders"
         assert source.health()[0].openings == 0
@@ -195,7 +199,7 @@ def test_a_watcher_that_fails_is_reported_and_started_again(
     source = LslSource([BedStreams(CALM, (Selector(source_id=CALM),))], supervisor=supervisor)
     with source.reading(collector):
         failing.set()
-        wait_until(lambda: bool(supervisor.problems()), "its failure is told")
+        wait_until(lambda: bool(supervisor.problems()), "its failure is reported")
         failing.clear()
         with outlets(Stream(unique("calm"), source_id=CALM)):
             collector.wait(lambda: len(collector.counts(CALM)) > 100, "the bed is read after it")

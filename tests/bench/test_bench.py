@@ -113,9 +113,9 @@ def test_the_ward_is_measured_in_the_environment_that_the_unit_sets() -> None:
 @pytest.mark.timeout(300)
 def test_a_closed_loop_is_timed_from_the_newest_sample_to_the_verdict(pack: Path) -> None:
     need_program("mosquitto")
-    told = command("bench", "loop", "--json", "--pack", str(pack))
-    assert told.returncode == 0, told.stderr
-    for figure in json.loads(told.stdout)["figures"]:
+    outcome = command("bench", "loop", "--json", "--pack", str(pack))
+    assert outcome.returncode == 0, outcome.stderr
+    for figure in json.loads(outcome.stdout)["figures"]:
         assert figure["count"] >= 3
         # The filters need a second of signal after the window: nobody can be sooner.
         assert min(figure["samples"]) >= load_pack(pack).recipe.tail_s

@@ -15,7 +15,7 @@ from fuzz.targets import FuzzTarget, targets
 
 INPUTS = 300
 SPOKEN = {"MQTT command", "messages to viewers", "pack.toml", "ZMax"}
-"""What is wrong with these is told in an answer or passed over, not raised."""
+"""What is wrong with these is written in an answer or passed over, not raised."""
 
 LEARNT = (
     *("ONNX", "EDF", "XDF", "scored file"),

@@ -1,6 +1,6 @@
 """Through the running daemon nothing that comes later changes a terminal verdict.
 
-A ward of many beds runs from its source through bedsides, easels, judge and scorer into the
+A ward of many beds runs from its source through pipelines, drawing, judge and scorer into the
 journal. Two beds each have one night up to a moment and another from then on: other samples,
 other delays, lost stretches. What was terminal by then stays, and is the same at both beds.
 """

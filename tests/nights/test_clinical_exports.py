@@ -28,7 +28,7 @@ def _fhir(view: NightView, folder: Path) -> Any:
     return json.loads(path.read_text(encoding="utf-8"))
 
 
-def test_a_bundle_is_valid_fhir_r5_and_tells_the_night(
+def test_a_bundle_is_valid_fhir_r5_and_gives_the_night(
     views: list[NightView], tmp_path: Path
 ) -> None:
     need_module("fhir.resources")
@@ -82,7 +82,7 @@ def _hl7(view: NightView, folder: Path) -> str:
     return path.read_bytes().decode("utf-8")
 
 
-def test_a_message_is_valid_hl7_and_tells_the_night(views: list[NightView], tmp_path: Path) -> None:
+def test_a_message_is_valid_hl7_and_gives_the_night(views: list[NightView], tmp_path: Path) -> None:
     need_module("hl7apy")
     from hl7apy.consts import VALIDATION_LEVEL
     from hl7apy.parser import parse_message

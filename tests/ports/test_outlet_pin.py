@@ -47,7 +47,7 @@ def test_a_second_address_of_a_host_is_accepted_once() -> None:
 
 
 @pytest.mark.parametrize("who", ELSEWHERE)
-def test_an_outlet_from_elsewhere_is_told_until_the_session_is_over(who: str) -> None:
+def test_an_outlet_from_elsewhere_is_reported_until_the_session_is_over(who: str) -> None:
     pin = read_at_home(binding=False)
     assert pin.may_read(ELSEWHERE[who])
     change = pin.read(ELSEWHERE[who])
@@ -77,7 +77,7 @@ def test_an_outlet_from_elsewhere_waits_for_the_labs_word_where_places_are_pinne
     assert not pin.accept(), "there is nothing more to say"
 
 
-def test_what_was_accepted_is_told_no_more() -> None:
+def test_what_was_accepted_is_reported_no_more() -> None:
     pin = read_at_home(binding=False)
     pin.read(ELSEWHERE["both"])
     assert pin.accept()

@@ -66,7 +66,7 @@ class Life:
     record: str = ""
     """Where to write down what is done; empty: nowhere."""
     port: int = 0
-    """Of the broker; 0: nobody is told."""
+    """Of the broker; 0: nothing is published."""
     beds: int = 2
     pages: int = 6
     calls: int = 0
@@ -214,7 +214,7 @@ class Lives:
         self._log = log
 
     def live(self, life: Life) -> dict[str, Any]:
-        """Have a life lived; return what the process says of it."""
+        """Have a life lived; return what the process prints of it."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         self._process.stdin.write(json.dumps(dataclasses.asdict(life)).encode() + b"\n")

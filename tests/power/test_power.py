@@ -41,7 +41,7 @@ def test_no_power_cut_costs_an_event_that_was_called_durable_even_where_syncs_fa
     assert whole.found == []
     assert whole.states.total() > 400
     assert whole.events > 1000
-    assert whole.degraded > 100, "where a sync fails, that is told"
+    assert whole.degraded > 100, "where a sync fails, that is reported"
 
 
 def test_the_judge_finds_a_disk_guilty_that_syncs_nothing(one: Lives, place: Path) -> None:

@@ -76,7 +76,7 @@ LSL_PORT = 16_600
 
 
 def print_now(words: str) -> None:
-    """Tell whoever watches."""
+    """Print for whoever watches."""
     sys.stdout.write(f"{words}\n")
     sys.stdout.flush()
 

@@ -80,14 +80,14 @@ def _durable(
     journal: dict[str, dict[int, Event]],
     not_durable: Sequence[tuple[float, float]],
 ) -> list[ReceivedMessages]:
-    """Leave out what was sent while it was told not to be durable, and lost by a kill."""
+    """Leave out what was sent while it was reported as not durable, and lost by a kill."""
     apart = {
         _identity(each.event)
         for each in received
         if any(begin <= each.at <= end for begin, end in not_durable)
         and _identity(journal[each.bed].get(each.event["sequence"], {})) != _identity(each.event)
     }
-    verdict.counts["told as not durable, then killed"] = len(apart)
+    verdict.counts["reported as not durable, then killed"] = len(apart)
     return [each for each in received if _identity(each.event) not in apart]
 
 
@@ -148,7 +148,7 @@ def check_pages(
             for epoch in range(max(epochs) + 1):
                 if len(epochs.get(epoch, ())) != 1:
                     words = f"{session} page {epoch}: {len(epochs.get(epoch, ()))} terminal events"
-                    verdict.wrong["pages not told exactly once"].append(words)
+                    verdict.wrong["pages without exactly one event"].append(words)
             for (event,) in (found for found in epochs.values() if len(found) == 1):
                 begin, end = (
                     datetime.fromisoformat(event[key]).timestamp() for key in ("start", "end")

@@ -103,7 +103,7 @@ class Consumer:
                 since = max(since, event["sequence"])
             if not reply["more"]:
                 return
-        raise TimeoutError(f"bed {bed} was not told what it missed")
+        raise TimeoutError(f"bed {bed} did not get what it missed")
 
     def events(self) -> list[ReceivedMessages]:
         """Return everything received so far."""

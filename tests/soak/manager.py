@@ -49,7 +49,7 @@ class ServiceManager:
         environment: dict[str, str],
         begun: Callable[[int], object],
     ) -> None:
-        """Take the daemon's configuration, its log, its variables, and who is told its number."""
+        """Keep the daemon's configuration, its log, its variables, and who gets its number."""
         self._begun = begun
         self._config = config
         self._log = log.open("ab")

@@ -1,4 +1,4 @@
-"""The soak's checker finds what it looks for, and leaves alone what was told as not durable."""
+"""The soak's checker finds what it looks for, and leaves alone what was reported as not durable."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ def came(number: int, stage: str = "N2", at: float = 0.0) -> ReceivedMessages:
 
 
 def verdict(*received: ReceivedMessages, kept: int = 3, **more: Any) -> dict[str, list[str]]:
-    told = Verdict()
+    verdict = Verdict()
     journal = {"bed1": {number: event(number) for number in range(1, kept + 1)}}
-    check_events(told, received, journal, more.get("not_durable", ()))
-    return {what: cases for what, cases in told.wrong.items() if cases}
+    check_events(verdict, received, journal, more.get("not_durable", ()))
+    return {what: cases for what, cases in verdict.wrong.items() if cases}
 
 
 ALL = (came(1), came(2), came(3))

@@ -56,9 +56,9 @@ def signed(made: Signed, tmp_path: Path) -> Signed:
 def test_a_signed_pack_is_loaded_where_its_key_is_asked_for(signed: Signed) -> None:
     pack = load_pack(signed.folder)
     assert verify_pack(signed.folder) == ()
-    told = check_signature(pack, signed.public)
-    assert told == check_signature(pack, str(signed.key.with_name("lab.key.pub")))
-    assert told == f"{pack.manifest.name} {pack.manifest.version} {pack.digest}"
+    signed_as = check_signature(pack, signed.public)
+    assert signed_as == check_signature(pack, str(signed.key.with_name("lab.key.pub")))
+    assert signed_as == f"{pack.manifest.name} {pack.manifest.version} {pack.digest}"
     config = Config(pack=PackTable(name=str(signed.folder), signed_by=signed.public))
     assert open_pack(config).digest == pack.digest
 
@@ -90,7 +90,7 @@ def test_a_signature_of_what_it_says_beside_cannot_be_changed(signed: Signed) ->
         check_signature(load_pack(signed.folder), signed.public)
 
 
-def test_a_wrong_password_and_what_is_no_key_are_told(signed: Signed, tmp_path: Path) -> None:
+def test_a_wrong_password_and_what_is_no_key_are_refused(signed: Signed, tmp_path: Path) -> None:
     pack = load_pack(signed.folder)
     with pytest.raises(ConfigError, match="password"):
         signature_of(pack, signed.key, lambda: "guess")
@@ -104,9 +104,9 @@ def test_a_wrong_password_and_what_is_no_key_are_told(signed: Signed, tmp_path: 
 def test_the_command_line_makes_keys_signs_and_verifies(made: Signed, tmp_path: Path) -> None:
     pack = make_tiny_pack(tmp_path / "tiny")
     runner, key = CliRunner(), tmp_path / "key"
-    told = runner.invoke(app, ["pack", "key", str(key)], input="\n\n")
-    assert told.exit_code == 0, told.output
-    public = told.output.split('"')[1]
+    outcome = runner.invoke(app, ["pack", "key", str(key)], input="\n\n")
+    assert outcome.exit_code == 0, outcome.output
+    public = outcome.output.split('"')[1]
     assert key.stat().st_mode & 0o777 == 0o600
     again = runner.invoke(app, ["pack", "key", str(key)])
     assert "is there already" in str(again.exception)

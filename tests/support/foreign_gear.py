@@ -17,7 +17,7 @@ from support.orphans import die_with_parent
 
 
 @dataclass(frozen=True)
-class Gear:
+class ForeignGear:
     """One outlet."""
 
     name: str
@@ -32,10 +32,10 @@ class Gear:
 
 
 GEAR = (
-    Gear("Muse-7F2C", 256, ("TP9", "AF7", "AF8", "TP10", "Right AUX"), "microvolts"),
-    Gear("obci_eeg1", 250, count=8),
-    Gear("OpenBCI_EEG", 250, ("Fp1", "Fp2", "C3", "C4", "T5", "T6", "O1", "O2")),
-    Gear(
+    ForeignGear("Muse-7F2C", 256, ("TP9", "AF7", "AF8", "TP10", "Right AUX"), "microvolts"),
+    ForeignGear("obci_eeg1", 250, count=8),
+    ForeignGear("OpenBCI_EEG", 250, ("Fp1", "Fp2", "C3", "C4", "T5", "T6", "O1", "O2")),
+    ForeignGear(
         "Headbox PSG", 500,
         ("F4", "C4", "O2", "A1", "A2", "LOC", "ROC", "Chin 1", "Chin 2", "ECG II", "Thorax"),
         "V", kind="PSG", per_microvolt=1e-6, format="double64",
@@ -43,7 +43,7 @@ GEAR = (
 )  # fmt: skip
 
 
-def open_outlet(gear: Gear) -> pylsl.StreamOutlet:
+def open_outlet(gear: ForeignGear) -> pylsl.StreamOutlet:
     """Open an outlet that says of itself what such gear says."""
     count = len(gear.labels) or gear.count
     source = f"{gear.name}-source"

@@ -143,10 +143,10 @@ def ward_view(
 
 def _second_opinions(bed: BedView) -> Iterator[str]:
     """Return a line for each pack beside: its newest stage, and how often both gave the same."""
-    night, told = bed.night, bed.beside
-    if night is None or told is None or told.session != night.session:
+    night, beside = bed.night, bed.beside
+    if night is None or beside is None or beside.session != night.session:
         return
-    for pack in told.packs:
+    for pack in beside.packs:
         deep = [
             ours == theirs
             for ours, theirs in zip(night.stages, pack.stages, strict=False)

@@ -71,7 +71,7 @@ class JudgedMontages:
 
 
 def _same(judged: tuple[str, ...], channels: Mapping[str, str]) -> bool:
-    """Tell whether a montage has these derivations, or their mirror images, and no others."""
+    """Return whether a montage has these derivations, or their mirror images, and no others."""
     return all(
         any(_covers(name, role, used) for name in judged) for role, used in channels.items()
     ) and all(any(_covers(name, role, used) for role, used in channels.items()) for name in judged)
