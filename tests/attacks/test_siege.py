@@ -21,7 +21,6 @@ import paho.mqtt.client as paho
 import pytest
 from paho.mqtt.enums import CallbackAPIVersion
 
-from attacks.liar import Liar, Lie
 from attacks.limits import TWO_GB, peak_bytes, threads
 from faults.stream_lab import BED, CONFIG, Amplifiers, now
 from faults.witness import Witness, witness
@@ -30,6 +29,7 @@ from hypnocast.nights.replay import Replayed, ReplaySettings, replay
 from support.brokers import free_port, running_mosquitto
 from support.daemons import Daemon, daemon
 from support.lsl_lab import Outlets, Stream
+from support.lsl_liar import Liar, Lie
 
 pytestmark = [pytest.mark.timeout(420), pytest.mark.long]
 

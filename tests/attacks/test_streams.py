@@ -12,7 +12,6 @@ from contextlib import contextmanager
 
 import pytest
 
-from attacks.liar import Behaviour, Liar, Lie
 from attacks.limits import threads
 from hypnocast.core.plain_text import plain
 from hypnocast.core.types import Chunk
@@ -27,6 +26,7 @@ from hypnocast.ports.lsl.stream_slot import LslTimings
 from hypnocast.ports.stream_xml import MAX_HEADER_CHARS
 from hypnocast.ports.supervision import Supervisor
 from support.lsl_lab import Collector, Stream, gaps, outlets, unique, wait_until
+from support.lsl_liar import Behaviour, Liar, Lie
 
 CALM = "calm"
 OURS = MAX_OPENERS + MAX_PROBES + 4

@@ -17,8 +17,8 @@ from hypnocast.ports.lsl.source import LslSource
 from hypnocast.ports.lsl.stream_slot import LslTimings
 from hypnocast.ports.recordings.tape_reader import read_tape
 from hypnocast.ports.recordings.tape_recorder import TapeRecorder
-from support.lsl_hanging import HangingPeer
 from support.lsl_lab import Collector, Outlets, Stream, gaps, outlets, unique, wait_until
+from support.lsl_liar import Liar, Lie
 
 QUICK = LslTimings(resolve_every_s=0.2, clock_every_s=1.0, silent_after_s=1.0)
 
@@ -298,16 +298,16 @@ def test_a_selector_that_selects_everything_is_refused() -> None:
 
 
 def test_a_peer_that_announces_a_stream_and_then_hangs_holds_nobody_up() -> None:
-    good = Stream(unique("good"))
+    good, silent = Stream(unique("good")), unique("hangs")
     sink = Collector()
     with (
-        HangingPeer(unique("hangs")) as peer,
+        Liar([Lie(silent)]) as peer,
         outlets(good),
-        LslSource([by_name("h", peer.name), by_name("g", good.name)], timing=QUICK).reading(
+        LslSource([by_name("h", silent), by_name("g", good.name)], timing=QUICK).reading(
             sink
         ) as source,
     ):
-        wait_until(peer.called.is_set, "the peer is asked for its header")
+        wait_until(lambda: bool(peer.connections), "the peer is asked for its header")
         before = len(sink.counts("g"))
         wait_until(lambda: len(sink.counts("g")) > before + 400, "the other bed is read")
         wait_until(

@@ -5,8 +5,8 @@ from __future__ import annotations
 from hypnocast.ports.lsl.beds import BedStreams, Selector
 from hypnocast.ports.lsl.discovery import FoundStream, discover
 from hypnocast.ports.lsl.problems import ProblemKind
-from support.lsl_hanging import HangingPeer
 from support.lsl_lab import Stream, outlets, unique
+from support.lsl_liar import Liar, Lie
 
 
 def kinds(found: FoundStream) -> set[ProblemKind]:
@@ -27,9 +27,9 @@ def test_a_unit_that_the_configuration_gives_is_not_missed() -> None:
 
 
 def test_every_stream_is_shown_with_its_bed_and_what_is_wrong_with_it() -> None:
-    ward, twin = unique("ward"), unique("twin")
+    ward, twin, silent = unique("ward"), unique("twin"), unique("hangs")
     with (
-        HangingPeer(unique("hangs")) as peer,
+        Liar([Lie(silent)]),
         outlets(
             Stream(f"{ward} EEG", source_id="e", labels=("F4-M1", "Chin")),
             Stream(f"{ward} EMG", type="vendor", labels=("Chin1-Chin2", "E1-M2"), unit=None),
@@ -52,7 +52,7 @@ def test_every_stream_is_shown_with_its_bed_and_what_is_wrong_with_it() -> None:
     assert kinds(emg) == {ProblemKind.NO_UNIT}
     assert next(one for one in by_itself if "weather" in one.seen.name).bed is None
     assert ProblemKind.AMBIGUOUS in kinds(found["t1"]) & kinds(found["t2"])
-    assert kinds(found[peer.name]) == {ProblemKind.NO_ANSWER}
+    assert kinds(found[silent]) == {ProblemKind.NO_ANSWER}
     taken = {one.seen.name: one.bed for one in configured}
     assert taken[f"{ward} EEG"] == "left"
     assert taken[twin] is None
