@@ -15,6 +15,7 @@ import numpy as np
 import pylsl
 import pytest
 
+from hypnocast.bridge import growing_file
 from hypnocast.bridge.gear import BridgeRun
 from hypnocast.bridge.growing_file import GrowingFile
 from hypnocast.bridge.played_file import PlayedFile
@@ -187,6 +188,23 @@ def test_a_file_is_waited_for_and_joined_where_one_of_its_pages_begins(
     first = publishing.chunks[0]
     signal = edfio.read_edf(tmp_path / "finished.edf").signals[0].data
     assert np.array_equal(first.samples[:, 0], signal[15_000 : 15_000 + len(first.samples)])
+
+
+def test_a_finished_recording_is_told_from_one_that_stands_still(
+    tmp_path: Path, publishing: Publishing, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(growing_file, "QUIET_S", 0.1)
+    _finished(tmp_path / "night.edf", 1800)
+
+    def say(line: str) -> None:
+        publishing.said.append(line)
+        if "has not grown" in line:
+            publishing.stop.set()
+
+    gear = GrowingFile(tmp_path / "night.edf", "night", {})
+    publishing.take(gear.arrivals(BridgeRun(publishing.stop, say)))
+    assert publishing.chunks == []
+    assert publishing.said[-1].endswith(" s; a finished recording is sent by --play")
 
 
 def test_a_recorder_that_writes_seldom_is_followed_later_after_one_gap(

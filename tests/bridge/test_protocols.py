@@ -19,7 +19,7 @@ from hypnocast.bridge.rda_messages import (
     RdaStart,
     RdaStop,
 )
-from hypnocast.bridge.sample_clock import SampleClock
+from hypnocast.bridge.sample_clock import RecordClock, SampleClock
 from hypnocast.bridge.tcp import TcpAddress
 from hypnocast.bridge.zmax import ZmaxDecoder
 from hypnocast.errors import ConfigError, StreamError
@@ -151,3 +151,26 @@ def test_a_slow_crystal_is_followed_without_a_jump() -> None:
     stamps = [clock.stamps(256, float(at)) for at in np.arange(1, 1001)]
     assert stamps[-1][-1] == pytest.approx(1000.0, abs=0.001)
     assert np.abs(np.diff(np.concatenate(stamps)) - 1 / 256.0).max() < 0.0005
+
+
+@pytest.mark.parametrize("ppm", [-150.0, 0.0, 150.0])
+def test_a_recorder_whose_clock_runs_off_is_followed_all_night(ppm: float) -> None:
+    clock, rng = RecordClock(1.0), np.random.default_rng(3)
+    ends = []
+    for record in range(8 * 3600):
+        on_disk = (record + 1) * (1.0 + 1e-6 * ppm) + rng.uniform(0.0, 0.1)
+        assert clock.place(float(record), 1, on_disk) == 0.0, "nothing is sent later at one blow"
+        assert clock.origin is not None
+        ends.append(clock.origin + record + 1 - on_disk)
+    assert min(ends) > 0.5, "no record is late for its page"
+    assert max(ends) < 2.0
+    assert np.abs(np.diff(ends)).max() < 0.1 + 0.0005, "no page notices"
+
+
+def test_a_recorder_that_holds_much_back_is_followed_later_from_there_on() -> None:
+    clock = RecordClock(1.0)
+    assert clock.place(0.0, 10, 10.0) == 0.0
+    later = clock.place(10.0, 10, 20.0)
+    assert later == pytest.approx(9.0)
+    assert clock.hold_back == pytest.approx(10.25)
+    assert [clock.place(10.0 * n, 10, 10.0 * (n + 1)) for n in range(2, 100)] == [0.0] * 98

@@ -16,6 +16,7 @@ import numpy as np
 
 from hypnocast.bridge.gear import BridgeRun, marker_header
 from hypnocast.bridge.recorded_streams import LISTENER_S, in_pieces, published
+from hypnocast.bridge.sample_clock import RecordClock
 from hypnocast.core.types import PAGE_S, Arrival, Chunk, Mark, StreamHeader, StreamOpened
 from hypnocast.errors import StreamError, TapeError
 from hypnocast.ports.lsl.library import load_pylsl
@@ -24,19 +25,10 @@ from hypnocast.ports.recordings.files import edf_streams
 
 _POLL_S = 0.05
 _WAIT_S = 0.5
-MARGIN_S: Final = 0.25
-"""So much later than on time a record may be written without anybody noticing."""
-
-MOST_LATE_S: Final = 0.75
-"""What comes later than this would be missed by the page it belongs to: all is sent later then."""
-
 QUIET_S: Final = 10.0
 """A file that has not grown for so long is said to stand still."""
 
 _MOST_AT_ONCE = 64
-_RETIMED_S = 60.0
-_DRIFT_S = 0.3
-_SLEW = 2e-4
 
 
 class GrowingFile:
@@ -76,9 +68,8 @@ class GrowingFile:
         patience = now + LISTENER_S
         while not run.listened_to() and clock() < patience and not run.stop.wait(_POLL_S):
             pass
-        hold_back = file.record_s + MARGIN_S if self._delay_s is None else self._delay_s
         try:
-            yield from _Following(file, streams, marks, hold_back, run).arrivals()
+            yield from _Following(file, streams, marks, self._delay_s, run).arrivals()
         except (TapeError, OSError) as error:
             raise StreamError(_reason(error), where=str(self._path)) from error
 
@@ -109,7 +100,7 @@ class _Following:
         file: EdfFile,
         streams: list[tuple[StreamHeader, list[int]]],
         marks: StreamHeader,
-        hold_back: float,
+        hold_back: float | None,
         run: BridgeRun,
     ) -> None:
         self._file = file
@@ -118,15 +109,8 @@ class _Following:
         self._clock = load_pylsl().local_clock
         self._run = run
         self._open_end = file.announced < 0
-        self._hold_back = hold_back
+        self._times = RecordClock(file.record_s, hold_back)
         self._next = self._first_record()
-        self._origin: float | None = None
-        """The local time at which the file's first sample is said to have been taken."""
-        self._slack = float("inf")
-        """By how much records came before they were due, at least, of the last ones."""
-        self._slew = 0.0
-        """By how much a second of the file is longer than one of this host, as a share."""
-        self._retimed = 0.0
         self._due: deque[Chunk | Mark] = deque()
         self._grew: float = self._clock()
         self._still = False
@@ -156,7 +140,11 @@ class _Following:
     def _read(self, now: float) -> None:
         """Read the records that have come to disk."""
         there = self._file.on_disk()
-        if there < self._next and there * self._file.record_s < PAGE_S and self._origin is not None:
+        if (
+            there < self._next
+            and there * self._file.record_s < PAGE_S
+            and self._times.origin is not None
+        ):
             raise StreamError("was begun anew", where=str(self._file.path))
         if there <= self._next:
             self._notice_standstill(now)
@@ -166,51 +154,37 @@ class _Following:
         self._grew, self._still = now, False
         last = min(there, self._next + _MOST_AT_ONCE)
         onsets, values = self._file.read(self._next, last - self._next)
-        self._place(now, onsets)
-        assert self._origin is not None  # noqa: S101
+        later = self._times.place(onsets[0], len(onsets), now)
+        if later:
+            self._run.say(
+                f"{self._file.path}: came {later:.1f} s late to disk; what follows is sent so much "
+                f"later (--delay {self._times.hold_back:.1f} from the start loses nothing)"
+            )
+        origin = self._times.origin
+        assert origin is not None  # noqa: S101
         coming: list[Chunk | Mark] = []
         for row, onset in enumerate(onsets):
-            begin = self._origin + onset
+            begin = origin + onset
             for header, places in self._streams:
                 samples = np.stack([values[place][row] for place in places]).T
                 stamps = begin + np.arange(len(samples)) / header.rate
                 coming += in_pieces(Chunk(header.key, samples, stamps), header.rate)
         for tal in self._file.annotations(self._next, last):
             if tal.text:
-                at = self._origin + tal.onset
+                at = origin + tal.onset
                 coming.append(Mark(self._marks.key, at, tal.text, max(now, at)))
         self._due.extend(sorted(coming, key=lambda each: each.arrived))
         self._next = last
 
-    def _place(self, now: float, onsets: list[float]) -> None:
-        """Say when the records just read were taken, by when they came to disk."""
-        if self._origin is None:
-            self._origin = now - onsets[-1] - self._file.record_s + self._hold_back
-            self._retimed = now
-            return
-        slack = self._origin + onsets[0] - now
-        if slack < -MOST_LATE_S:
-            self._origin += MARGIN_S - slack
-            self._run.say(
-                f"{self._file.path}: came {MARGIN_S - slack:.1f} s late to disk; what follows is "
-                f"sent so much later (--delay {self._hold_back + MARGIN_S - slack:.1f} from the "
-                "start loses nothing)"
-            )
-            self._hold_back += MARGIN_S - slack
-            self._slack, self._retimed = float("inf"), now
-            return
-        self._origin += self._slew * self._file.record_s * len(onsets)
-        self._slack = min(self._slack, slack)
-        if now - self._retimed > _RETIMED_S:
-            off = self._hold_back - self._file.record_s - self._slack
-            # The recorder's crystal runs off: follow it more slowly than any page notices.
-            self._slew = float(np.sign(off)) * _SLEW if abs(off) > _DRIFT_S else 0.0
-            self._slack, self._retimed = float("inf"), now
-
     def _notice_standstill(self, now: float) -> None:
         if not self._still and now - self._grew > QUIET_S + self._file.record_s:
             self._still = True
-            self._run.say(f"{self._file.path}: has not grown for {now - self._grew:.0f} s")
+            hint = (
+                ""
+                if self._open_end or self._times.origin is not None
+                else "; is it finished? --play sends it"
+            )
+            self._run.say(f"{self._file.path}: has not grown for {now - self._grew:.0f} s{hint}")
 
     def _closed(self) -> bool:
         """Return whether the header now gives how many records there are, and all were read."""

@@ -28,6 +28,15 @@ _FOREIGN_S = 60.0
 """A stamp so far from when its chunk came was not brought to the recording's clock."""
 
 
+def begins_as_xdf(path: Path) -> bool:
+    """Tell whether a file is XDF, which no recorder writes for others to read along."""
+    try:
+        with path.open("rb") as file:
+            return file.read(4).startswith((b"XDF:", b"\x1f\x8b"))
+    except OSError:
+        return False
+
+
 class PlayedFile:
     """A tape, XDF, EDF or BDF file from its beginning to its end, in real time."""
 

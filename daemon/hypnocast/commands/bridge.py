@@ -96,10 +96,10 @@ def file(
 ) -> None:
     """Publish an EDF or BDF file while a recorder writes it, or play a recording."""
     from hypnocast.bridge.growing_file import GrowingFile
-    from hypnocast.bridge.played_file import PlayedFile
+    from hypnocast.bridge.played_file import PlayedFile, begins_as_xdf
 
     gear: Gear
-    if play or recording.suffix.lower() in (".xdf", ".xdfz", ".gz"):
+    if play or recording.suffix.lower() in (".xdf", ".xdfz") or begins_as_xdf(recording):
         gear = PlayedFile(recording, name, _names(label))
     else:
         gear = GrowingFile(recording, name or recording.stem, _names(label), delay_s=delay)
