@@ -71,6 +71,8 @@ def test_an_announcement_that_costs_too_much_is_refused_before_anything_is_made(
         wait_until(lambda: bool(fields & problems(source, "bed").keys()), "it is a problem", 30.0)
         assert source.health()[1].openings == 0
         assert liar.connections == 0
+        if ProblemKind.TOO_COSTLY in problems(source, "bed"):
+            wait_until(lambda: source.limits_met[ProblemKind.TOO_COSTLY] == 1, "it is counted")
 
 
 @pytest.mark.attack("announcements")

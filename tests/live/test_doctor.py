@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from pathlib import Path
+
+import aiomqtt
 
 from hypnocast.config.file import parse_config
 from hypnocast.config.tables import Config
@@ -43,8 +46,35 @@ async def test_doctor_shows_a_running_daemons_numbers_and_that_it_is_gone(
         assert "final 2" in facts["counters"]
         assert "judge 0 of 512" in facts["queues"]
         assert "events wait" in facts["outbox"]
+        assert facts["limits"] == "none met"
     gone = await asyncio.to_thread(running_daemon, config)
     assert gone["daemon"].startswith("OFFLINE, ")
+
+
+async def test_doctor_names_the_limits_that_were_met(
+    tmp_path: Path, pack: Path, broker: Mosquitto
+) -> None:
+    coming = night(SimulatedSource([BED], seed=7, pages=2, skip_pages=60, truth=False))
+    state, status = "hypnocast/lab/daemon/node1/state", f"hypnocast/lab/bed/{BED}/status"
+    async with (
+        listening(broker.port) as listener,
+        running_ward(tmp_path, pack, HandDriven(coming), broker.port) as running,
+    ):
+        await running.go_to(1000.0 + 1.5 * 30.0, BED, 1)
+        async with aiomqtt.Client("127.0.0.1", broker.port) as rude:
+            for _ in range(130):
+                await rude.publish(f"hypnocast/lab/bed/{BED}/command", b"{", qos=1)
+        await until(lambda: running.ward.link.commands_ignored, "they are left unread")
+        now = running.ward.state()
+        running.ward.link.retain(state, now)
+        await until(lambda: listener.json_of(state)[-1]["at"] == now.at, "its state")
+        told = listener.json_of(status)[-1] | {"problems": ["a stream is too costly"]}
+    async with aiomqtt.Client("127.0.0.1", broker.port) as after:
+        await after.publish(status, json.dumps(told), qos=1, retain=True)
+    facts = await asyncio.to_thread(running_daemon, config_of(broker.port))
+    ignored = now.counters["ignored"]
+    assert f"messages not looked at {ignored}" in facts["limits"]
+    assert facts[f"bed {BED}"] == "a stream is too costly"
 
 
 def test_without_a_broker_doctor_says_so_and_all_else(pack: Path) -> None:

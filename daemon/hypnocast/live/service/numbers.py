@@ -61,6 +61,9 @@ METRICS: Final = {
         ),
         PublishedNumber("stream_samples", "gauge", "Read since it was opened", ("bed", "stream")),
         PublishedNumber("stream_openings", "gauge", "Times it was opened", ("bed", "stream")),
+        PublishedNumber(
+            "limits_met", "counter", "Times a stream met a limit", ("limit",), "limits_met"
+        ),
         PublishedNumber("sink_errors", "counter", "Arrivals nobody could take", (), "sink_errors"),
         PublishedNumber("tape_bytes", "counter", "Written to tapes", (), "tape_bytes"),
         PublishedNumber("tape_lost", "counter", "Arrivals no tape took", (), "tape_lost"),
@@ -200,6 +203,8 @@ def live_numbers(
     if outlets is not None:
         yield value("lsl_not_sent", outlets.failures)
     yield value("sink_errors", lsl.sink_errors)
+    for limit, times in sorted(lsl.limits_met.copy().items()):
+        yield value("limits_met", times, limit=limit)
     for slot in lsl.health():
         yield value("stream_samples", slot.samples, bed=slot.bed, stream=slot.stream)
         yield value("stream_openings", slot.openings, bed=slot.bed, stream=slot.stream)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from datetime import UTC, datetime
 from typing import Final
 
 import msgspec
 
 from hypnocast.config.tables import Config
-from hypnocast.core.wire.payloads import DaemonState
+from hypnocast.core.wire.payloads import BedStatus, DaemonState
 from hypnocast.core.wire.topics import Topics
 from hypnocast.errors import BrokerError
 from hypnocast.live.service.build import broker_settings
@@ -34,7 +35,8 @@ async def _ask(config: Config) -> dict[str, str]:
             connector = Connector(settings, lambda: f"hypnocast-doctor-{config.daemon.node}")
             client = await connector.connect()
             try:
-                kept = await retained(client, (state, available), settings.where)
+                wanted = (state, available, topics.status("+"))
+                kept = await retained(client, wanted, settings.where)
             finally:
                 await client.leave()
     except TimeoutError:
@@ -52,7 +54,29 @@ async def _ask(config: Config) -> dict[str, str]:
             where=state,
             remedy="Is it a daemon of another version?",
         ) from error
-    return _words(newest, online=online)
+    return _words(newest, online=online) | _problems(kept, config.daemon.node)
+
+
+def _problems(kept: dict[str, bytes], node: str) -> dict[str, str]:
+    """Return what is wrong at each bed of a daemon, by what the broker keeps of it."""
+    facts = {}
+    for payload in kept.values():
+        with contextlib.suppress(msgspec.MsgspecError):
+            status = msgspec.json.decode(payload, type=BedStatus)
+            if status.node == node and status.problems:
+                facts[f"bed {status.bed}"] = "; ".join(status.problems)
+    return dict(sorted(facts.items()))
+
+
+def _limits(state: DaemonState) -> str:
+    """Return which limits were met since the daemon began."""
+    met = {
+        "by streams": state.counters.get("limits_met", 0),
+        "messages not looked at": state.counters.get("ignored", 0),
+        "messages dropped": state.counters.get("mqtt_dropped", 0),
+        **{f"{name} shed": queue.shed for name, queue in sorted(state.queues.items())},
+    }
+    return ", ".join(f"{what} {count}" for what, count in met.items() if count) or "none met"
 
 
 def _words(state: DaemonState, *, online: bool) -> dict[str, str]:
@@ -71,6 +95,7 @@ def _words(state: DaemonState, *, online: bool) -> dict[str, str]:
         "daemon beds": ", ".join(state.beds) or "none",
         "degraded": "; ".join(state.degraded) or "nothing",
         "outbox": f"{waiting} events wait{since}; {state.outbox.sent} were acknowledged",
+        "limits": _limits(state),
         "counters": ", ".join(f"{key} {count}" for key, count in sorted(state.counters.items())),
         "queues": ", ".join(
             f"{name} {queue.depth}{'' if queue.bound is None else f' of {queue.bound}'}"

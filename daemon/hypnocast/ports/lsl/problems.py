@@ -59,6 +59,18 @@ REFUSED: Final = (
 """With one of these a stream that is there is not read."""
 
 
+LIMITS = frozenset(
+    {
+        ProblemKind.TOO_COSTLY,
+        ProblemKind.CROWDED,
+        ProblemKind.BAD_METADATA,
+        ProblemKind.STAMPS_AHEAD,
+        ProblemKind.MARKS_TOO_MANY,
+    }
+)
+"""What met a limit of ``docs/security.md``, or contradicts itself."""
+
+
 @dataclass(frozen=True, slots=True)
 class StreamProblem:
     """One thing that is wrong with one stream of one bed, for people to read."""

@@ -13,6 +13,7 @@ All of them are supervised: one that fails is reported, counted and started anew
 from __future__ import annotations
 
 import threading
+from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
@@ -36,7 +37,7 @@ from hypnocast.ports.lsl.library import load_pylsl
 from hypnocast.ports.lsl.limits import MAX_ANNOUNCED, MAX_AUTO_SLOTS
 from hypnocast.ports.lsl.live_stream import LiveStream
 from hypnocast.ports.lsl.opening import Openers, Opening
-from hypnocast.ports.lsl.problems import ProblemKind, StreamProblem
+from hypnocast.ports.lsl.problems import LIMITS, ProblemKind, StreamProblem
 from hypnocast.ports.lsl.reader_thread import ReaderThread, Sink
 from hypnocast.ports.lsl.senders import EVERYBODY, Senders
 from hypnocast.ports.lsl.stream_slot import MAX_PAUSE_S, LslTimings, SlotHealth, StreamSlot
@@ -82,6 +83,10 @@ class LslSource:
         self.openers = Openers(self._supervisor, self.wake, senders)
         self._probes: dict[str, Opening] = {}
         self._crowded = ""
+        self.limits_met: Counter[str] = Counter()
+        """How often a stream met a limit, by kind of problem."""
+        self._beyond: set[tuple[str, str, ProblemKind]] = set()
+        """Who is beyond a limit now."""
         self._unlisted: set[tuple[str, str]] = set()
         self._next_clock = 0.0
         self._watcher: Worker | None = None
@@ -221,10 +226,17 @@ class LslSource:
             if self._auto:
                 self._find_beds(announced, now)
             self._tend_all(announced, by_predicate, now)
+        self._count_limits()
         if now >= self._next_clock:
             self._next_clock = now + self._timing.clock_every_s
             self._measure_clocks()
         self._close_retired()
+
+    def _count_limits(self) -> None:
+        """Count each limit once for as long as a stream stays beyond it."""
+        beyond = {(p.bed, p.stream, p.kind) for p in self.problems() if p.kind in LIMITS}
+        self.limits_met.update(kind.value for _, _, kind in beyond - self._beyond)
+        self._beyond = beyond
 
     def _note_crowd(self, network: Network) -> None:
         if network.crowded:
