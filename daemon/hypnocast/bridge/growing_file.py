@@ -179,11 +179,8 @@ class _Following:
     def _notice_standstill(self, now: float) -> None:
         if not self._still and now - self._grew > QUIET_S + self._file.record_s:
             self._still = True
-            hint = (
-                ""
-                if self._open_end or self._times.origin is not None
-                else "; is it finished? --play sends it"
-            )
+            finished = not self._open_end and self._times.origin is None
+            hint = "; a finished recording is sent by --play" if finished else ""
             self._run.say(f"{self._file.path}: has not grown for {now - self._grew:.0f} s{hint}")
 
     def _closed(self) -> bool:
