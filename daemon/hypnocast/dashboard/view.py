@@ -38,7 +38,7 @@ RECENT = 60
 """Pages in a card's small hypnogram: the last 30 minutes."""
 
 NOTICE_S = 600.0
-"""So long a notice stays on a card."""
+"""How long a notice stays on a card."""
 
 Level = Literal["good", "fair", "bad"]
 Mood = Literal["staged", "withheld", "stale", "ended", "waiting", "warming_up", "not_staging"]

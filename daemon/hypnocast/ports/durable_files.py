@@ -18,7 +18,7 @@ SLOW_SYNC_S: Final = 1.0
 """A disk that is well needs some hundredths of a second."""
 
 SHOWN_S: Final = 15.0
-"""So long a slow sync is reported."""
+"""How long a slow sync is reported."""
 
 
 class SyncPace:

@@ -10,7 +10,7 @@ STEP_S: Final = 0.5
 """A clock that is only kept in time moves less between two looks."""
 
 SHOWN_S: Final = 60.0
-"""So long a step is reported."""
+"""How long a step is reported."""
 
 
 class HostClock:

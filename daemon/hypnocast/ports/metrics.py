@@ -23,7 +23,7 @@ MAX_CONNECTIONS: Final = 8
 """At once: whoever may connect to the port may not use up the daemon's threads."""
 
 CONNECTION_S: Final = 5.0
-"""So long a connection may last; Prometheus makes one for each look."""
+"""How long a connection may last; Prometheus makes one for each look."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ from types import FrameType
 from typing import Final
 
 DEEPEST: Final = 14
-"""So many frames of a thread are named, the innermost first."""
+"""How many frames of a thread are named, the innermost first."""
 
 
 def thread_stacks() -> dict[str, str]:

@@ -16,13 +16,13 @@ LONGEST_PAUSE_S: Final = 10.0
 """Shorter than any deadline of the watchdog: a worker that never beats is found standing still."""
 
 STEADY_S: Final = 10.0
-"""So long a failure is reported; a worker that ran longer is restarted after the shortest pause."""
+"""How long a failure is reported; a worker that ran longer restarts after the shortest pause."""
 
 SLOW_S: Final = 5.0
 """A worker with a deadline that was busy for so long without a beat is reported as slow."""
 
 _KINDS_OF_ERROR: Final = 16
-"""So many different errors of one worker are kept apart in the log."""
+"""How many different errors of one worker are kept apart in the log."""
 
 WorkerState = Literal["running", "pausing", "ended", "failed"]
 """``pausing``: failed and about to be restarted. ``failed``: it will not be restarted."""

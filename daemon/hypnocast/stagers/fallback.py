@@ -60,7 +60,7 @@ class FallbackStager:
 
     @property
     def pace(self) -> Pace:
-        """Of the stager that is asked now, or was asked last."""
+        """The pace of the stager that is asked now, or was asked last."""
         return self._stagers[self._level].pace
 
     @property

@@ -68,7 +68,7 @@ class Borders:
     """How the other scorer follows the reference's changes of stage."""
 
     delays_s: tuple[float, ...]
-    """Of the borders found, the other's minus the reference's; positive is later."""
+    """The other's borders minus the reference's, where found; positive is later."""
     missed: int
 
 

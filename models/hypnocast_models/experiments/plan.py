@@ -30,11 +30,11 @@ class Data(Struct, frozen=True, forbid_unknown_fields=True):
     without: tuple[str, ...] = ()
     """Subjects left out."""
     subjects: int = 0
-    """So many, the first by name; 0 for all."""
+    """How many, the first by name; 0 for all."""
     nights: Count = 1
-    """So many of each subject."""
+    """How many of each subject."""
     pages: int = 0
-    """So many of each night in a row, around its middle; 0 for all."""
+    """How many of each night in a row, around its middle; 0 for all."""
 
 
 class Arm(Struct, frozen=True, forbid_unknown_fields=True):
@@ -62,7 +62,7 @@ class Corruption(Struct, frozen=True, forbid_unknown_fields=True):
     kinds: tuple[Kind, ...]
     shares: tuple[Share, ...]
     pages: int = 0
-    """So many of each test night in a row; 0 for all."""
+    """How many of each test night in a row; 0 for all."""
 
 
 class Experiment(Struct, frozen=True, forbid_unknown_fields=True):

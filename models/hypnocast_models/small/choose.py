@@ -70,7 +70,7 @@ def choose(runs: Path, fold: int | None, material: DrawnNights) -> FoldChoice:
 
 
 def pick(tried: Sequence[Tried]) -> Tried:
-    """Of those that bear every gain choose the best at the nominal one; if none, the steadiest."""
+    """Choose the best at the nominal gain of those that bear every gain; if none, the steadiest."""
     nominal = GAINS.index(1.0)
     steady = [one for one in tried if _spread(one.kappa) <= WITHIN]
     if steady:

@@ -44,7 +44,7 @@ class ArchivePlan:
     pack: str = ""
     """Folder of the pack that stages; without one the pages are drawn and kept."""
     digest: str = ""
-    """Of the pack or the recipe, so that two never mix in one folder."""
+    """The digest of the pack or the recipe, so that two never mix in one folder."""
     recipe: str = ""
     min_coverage: float | None = None
     mains_hz: int = 50

@@ -46,7 +46,7 @@ class ContrastiveStudent(nn.Module):  # type: ignore[misc]  # torch is passed ov
         self._mask = tokens["attention_mask"] if model.config.model_type == "clip" else None
         self.how = preprocess_of(model)
         self.stage_weights = torch.ones(len(PROMPTS))
-        """Of each stage in the loss."""
+        """The weight of each stage in the loss."""
 
     def texts(self) -> Tensor:
         """Give the unit vectors of the five descriptions."""

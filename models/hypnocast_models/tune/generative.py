@@ -45,7 +45,7 @@ class GenerativeStudent(nn.Module):  # type: ignore[misc]  # torch is passed ove
         # listed once.
         self._vision = [vision_part(model, self._how.height, self._how.width)]
         self.stage_weights = torch.ones(len(answers))
-        """Of each stage in the loss."""
+        """The weight of each stage in the loss."""
         self.perceive = nn.Linear(model.config.get_text_config().hidden_size, _PERCEIVED)
 
     def forward(

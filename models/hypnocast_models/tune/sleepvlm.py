@@ -30,7 +30,7 @@ _PICTURES = (
 )
 _TURN, _OVER = "<|im_start|>", "<|im_end|>"
 _MOST_TOKENS = 1024
-"""As many as their own configuration lets them write."""
+"""The most tokens that their own configuration lets them write."""
 
 
 def as_sleepvlm(described: Generative, tokenizer: Any, system_prompt: Path) -> AnswerForm:

@@ -22,7 +22,7 @@ MARGIN_S = 4.0
 LEAST_S = 5.0
 """With less of the page than this nothing is detected."""
 LEAST_RATE = 40.0
-"""Nor with fewer samples a second: nothing would be left of the fastest band looked at."""
+"""With fewer samples a second nothing is detected: the fastest band would be lost."""
 
 SLOW_HZ = (0.4, 4.0)
 SLOW_WAVE_UV = 75.0

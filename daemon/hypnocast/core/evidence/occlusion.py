@@ -61,7 +61,7 @@ class StageBasis:
 
     stage: Stage
     probability: float
-    """Of the stage on the page as it is."""
+    """The stage's probability on the page as it is."""
     channels: dict[Role, float]
     """Fall of the stage's probability, 1 = from certain to impossible."""
     alone: dict[str, float]

@@ -34,7 +34,7 @@ MAX_NOTE_CHARS = 65_536
 """What a night shows of its notes: the newest, as many and as long together. The journal and the
 report have all."""
 MAX_STREAMS = 100
-"""So many changes of streams are shown apart from these."""
+"""How many changes of streams are shown apart from these."""
 
 _PAGE_MIN = PAGE_S / 60.0
 _NAMES: tuple[StageName, ...] = ("W", "N1", "N2", "N3", "R")

@@ -19,7 +19,7 @@ from hypnocast.core.wire.payloads import NightMark, StageEvent, StageName
 
 @dataclass(frozen=True, slots=True)
 class StageRule:
-    """So many pages of a stage in a row, each at least so sure."""
+    """A number of pages of one stage in a row, each at least so sure."""
 
     name: str
     stage: StageName

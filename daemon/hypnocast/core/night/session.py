@@ -77,7 +77,7 @@ class Session:
     subject: str | None
     source: SourceKind
     boot_id: str
-    """Of the boot on whose LSL clock ``anchor_lsl`` lies."""
+    """The boot whose LSL clock ``anchor_lsl`` is on."""
     opened_utc: float
     phase: Phase
     anchor_lsl: float | None = None

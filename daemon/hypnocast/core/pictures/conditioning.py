@@ -30,7 +30,7 @@ PAD_S = 3.0
 """Odd reflection at both ends before filtering: about one period of the slowest wave kept."""
 
 LEAD_S = 1.0
-"""So much before the page is filtered beyond what a spectrogram's first window reaches."""
+"""How much before the page is filtered beyond the reach of a spectrogram's first window."""
 
 BRIDGE_S = 0.1
 """A shorter gap is bridged for the filter's sake (and empty again afterwards): cutting the

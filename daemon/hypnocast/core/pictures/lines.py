@@ -185,7 +185,7 @@ class _Cuts(NamedTuple):
     size: Wholes
     """How many cuts each run has."""
     share: FloatArray
-    """Of each cut, its share of the ink that fills its column."""
+    """Each cut's share of the ink that fills its column."""
 
 
 @lru_cache(maxsize=16)

@@ -22,7 +22,7 @@ from hypnocast.core.timing.clock import REFUSED, ClockSegment, OffsetTracker
 from hypnocast.core.types import ClockReading, FloatArray
 
 PATIENCE_S = 12.0
-"""So many seconds of samples wait for a clock reading; then the best guess is used."""
+"""How many seconds of samples wait for a clock reading; then the best guess is used."""
 
 FIRST_PATIENCE_S = 5.0
 """Likewise for a stream's first reading."""
@@ -31,7 +31,7 @@ SET_BACK_S = 1.0
 """Stamps that fall back by more than this were not held up on their way: the clock was set."""
 
 SET_AHEAD_S = 0.1
-"""Nor can stamps lead their arrival by more than this."""
+"""The most by which stamps can lead their arrival."""
 
 MAX_AHEAD_S = 1.0
 """What two clocks may err: a sample further ahead of its arrival than this is refused."""

@@ -27,7 +27,7 @@ from hypnocast.core.verdicts.calibration import (
 )
 
 FORGET_AFTER = 10
-"""So many pages in a row without evidence clear the memory."""
+"""How many pages in a row without evidence clear the memory."""
 
 _LOG_ZERO = -700.0
 """The logarithm used for zero: exp of it is still a positive number."""

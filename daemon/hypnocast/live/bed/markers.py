@@ -14,13 +14,13 @@ MARKER_TYPES = frozenset({"marker", "markers", "event", "events", "annotation", 
 """Types of streams whose texts people want to read in the night's notes."""
 
 NOTE_CHARS = 500
-"""As long as a note by command may be."""
+"""The longest note, as for notes by command."""
 
 BURST, PER_SECOND = 20.0, 2.0
-"""As many as commands may come."""
+"""The rate of markers, as for commands."""
 
 SHOWN_S = 60.0
-"""So long after it happened a problem is shown."""
+"""How long after it happened a problem is shown."""
 
 
 class Markers:

@@ -12,7 +12,7 @@ from hypnocast.live.bed.bed_updates import ChannelSeen, Item, SignalsSeen
 from hypnocast.live.bed.stream_intake import StreamIntake
 
 Needed = Sequence[Sequence[Role]]
-"""Of each group one role must be filled."""
+"""Groups of roles: one of each group must be filled."""
 
 
 HEALTH_EVERY_S = 2.0

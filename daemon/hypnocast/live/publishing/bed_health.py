@@ -12,7 +12,7 @@ from hypnocast.live.bed.bed_updates import ChannelSeen, SignalsSeen
 from hypnocast.ports.lsl.problems import REFUSED, StreamProblem
 
 STALE_S: Final = 10.0
-"""So long without a sample, a stream is silent, and a bed whose needed channels are so is stale."""
+"""Without a sample for so long a stream is silent; a bed whose needed channels are so is stale."""
 
 _WORDS = {
     Flag.MISSING: "no signal",

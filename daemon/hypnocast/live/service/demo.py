@@ -40,9 +40,9 @@ class DemoSettings:
     """How many pages every bed has."""
     speed: float = 20.0
     port: int = 0
-    """Of the broker; 0: any that is free."""
+    """The broker's port; 0: any that is free."""
     dashboard_port: int | None = 0
-    """Of the ward page; None: no ward page."""
+    """The ward page's port; None: no ward page."""
     seed: int = 1
     pack: str = Config().pack.name
 

@@ -26,7 +26,7 @@ LONGEST_LOOK_S: Final = 5.0
 processor: it counts as so much, for no part of it hung alone."""
 
 PATIENCE_S: Final = 30.0
-"""So long a part may stay stuck beyond its deadline, while whatever can restart it does."""
+"""How long a part may stay stuck beyond its deadline, while something may restart it."""
 
 ORDERLY_S: Final = 20.0
 """How long an end in good order may last when something is stuck."""

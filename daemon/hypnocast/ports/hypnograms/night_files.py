@@ -44,7 +44,7 @@ _MOST_COUNTS = 32767
 _EDF_YEARS = range(1985, 2085)
 """A header has two digits for the year."""
 _EDF_ID = 46
-"""So much of a session's id fits into the 80 characters of the recording's field."""
+"""How much of a session's id fits into the 80 characters of the recording's field."""
 
 _BIDS_LEVELS = MappingProxyType(
     {

@@ -21,7 +21,7 @@ from typing import Final
 from hypnocast.ports.durable_files import sync_folder, write_all
 
 _FIRST_BYTES: Final = 65536
-"""As long as SQLite lets a page be."""
+"""The largest page of SQLite."""
 
 _HEADER: Final = 32
 _FRAME: Final = 24

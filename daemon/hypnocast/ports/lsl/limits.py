@@ -38,7 +38,7 @@ MAX_MARK_CHARS: Final = 4096
 
 MARK_BURST: Final = 200.0
 MARKS_PER_S: Final = 20.0
-"""So many markers of one stream are read; what is beyond is counted and reported."""
+"""How many markers of one stream are read; what is beyond is counted and reported."""
 
 MARK_BUFFER_S: Final = 1
 """For markers liblsl counts hundreds of texts, not seconds, and has no limit on a text."""

@@ -41,9 +41,9 @@ FOREIGN_AFTER_S = 10.0
 FOREIGN_MARK_AFTER_S = 86_400.0
 """Marks may be back-dated, so only a day's distance makes their clock foreign."""
 FIRST_WINDOW_S = 1.0
-"""So long arrivals are watched before a clock is called foreign and samples are placed by them."""
+"""How long arrivals are watched before a clock is called foreign and they place the samples."""
 SHOWN_S = 60.0
-"""So long after it was seen last a problem that passes is shown."""
+"""How long after it was seen last a passing problem is shown."""
 JUDGE_S = 1.0
 """Stamps are compared with the nominal rate over this many seconds of samples."""
 

@@ -41,7 +41,7 @@ log = structlog.get_logger(__name__)
 _WATCH_S: Final = 0.5
 
 SHOWN_S: Final = 600.0
-"""So long it is reported that another client took our place."""
+"""How long it is reported that another client took our place."""
 
 BEHIND_S: Final = 2.0
 """A broker that has acknowledged nothing for so long is behind."""

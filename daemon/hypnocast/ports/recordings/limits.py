@@ -41,7 +41,7 @@ MAX_INFLATION: Final = 50
 """How many times its size a compressed recording may become; signals become two to five times."""
 
 FREE_INFLATION_BYTES: Final = 16 * 1024 * 1024
-"""So much any compressed recording may become."""
+"""How large any compressed recording may become."""
 
 
 def check_duration(seconds: float, path: Path) -> None:

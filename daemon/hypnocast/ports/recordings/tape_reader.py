@@ -196,7 +196,7 @@ class _Player:
         self._checked = False
         self._next: tuple[int, int, float] | None = None
         self._checksum: int | None = None
-        """Of the block that was announced; None on tapes of versions that wrote none."""
+        """The checksum of the announced block; None on tapes of versions that wrote none."""
 
     def is_whole(self, event: Event) -> bool:
         """Return whether a block is as it was announced; a hole in a file may read as zeros."""

@@ -39,7 +39,7 @@ SYNC_DEADLINE_S = 120.0
 """A disk that takes so long over one sync has stopped; it is reported as slow long before."""
 
 BEHIND_S = 90.0
-"""So much of each bed is remembered: for whoever changes its tape and is behind what is being
+"""How much of each bed is remembered: for whoever changes its tape and is behind what is being
 written, and for a new tape where the old one was given up."""
 
 

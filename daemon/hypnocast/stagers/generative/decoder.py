@@ -58,7 +58,7 @@ class Prompts:
     starts: tuple[int, ...]
     """Where each picture's features begin."""
     expected_s: Sequence[float]
-    """Of each bed: for how many seconds a prompt may come that begins with the same pictures."""
+    """Bed → for how many seconds a prompt may come that begins with the same pictures."""
     keep: int
     """Last positions that need logits."""
 
