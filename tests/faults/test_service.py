@@ -30,6 +30,7 @@ from support.nights import a_batch, a_session, an_event
 SYSTEMD = Path(__file__).resolve().parents[2] / "systemd"
 UNIT = SYSTEMD / "hypnocast.service"
 GPU = SYSTEMD / "hypnocast.service.d" / "nvidia.conf"
+BRIDGE = SYSTEMD / "hypnocast-bridge@.service"
 MOST_EXPOSED = 2.0
 
 
@@ -65,6 +66,21 @@ def test_the_unit_is_exposed_to_little(tmp_path: Path, *, gpu: bool) -> None:
     ).stdout
     level = re.search(r"Overall exposure level for \S+ (\d+\.\d)", outcome)
     assert level is not None, outcome
+    assert float(level[1]) <= MOST_EXPOSED
+
+
+def test_the_unit_of_the_bridge_is_sound_and_exposed_to_little(tmp_path: Path) -> None:
+    analyze = need_program("systemd-analyze")
+    unit = tmp_path / "hypnocast-bridge@bed-1.service"
+    unit.write_text(BRIDGE.read_text().replace("/opt/hypnocast/bin/hypnocast", "/bin/true"))
+    for command in (("verify", "--man=no"), ("security", "--offline=true")):
+        checked = subprocess.run(
+            [analyze, *command, str(unit)], capture_output=True, text=True, check=False
+        )
+        assert checked.returncode == 0, checked.stdout + checked.stderr
+    assert checked.stderr == ""
+    level = re.search(r"Overall exposure level for \S+ (\d+\.\d)", checked.stdout)
+    assert level is not None, checked.stdout
     assert float(level[1]) <= MOST_EXPOSED
 
 
