@@ -251,7 +251,8 @@ class BedPublisher:
         if self._shown is None or _differ(status, self._shown):
             self._shown = status
             self._log.problems(status.problems)
-            self._log.judged(status.judged.words if status.judged is not None else None)
+            if self._site.source != "simulated" and status.judged is not None:
+                self._log.judged(status.judged.words)
             self._link.retain(self._site.topics.status(self.bed), status)
         if self._night_due and time.monotonic() - self._night_at >= NIGHT_EVERY_S:
             self._show_night()
