@@ -26,6 +26,7 @@ def make_random(
     Sizes: smolvlm-256m, smolvlm-500m, qwen2.5-vl-3b, llava-1.5-7b, llava-next-7b,
     clip-vit-l-14-336, siglip-so400m-384. The tokenizer is a small one of its own.
     """
+    from hypnocast_models.export.asking import WORDS
     from hypnocast_models.export.model_files import read_config
     from hypnocast_models.export.random_weights import write_random
     from hypnocast_models.tune.families import tiny_tokenizer
@@ -33,7 +34,7 @@ def make_random(
     began = time.perf_counter()
     total = write_random(size, folder, seed, layers=layers)
     kind = read_config(folder)["model_type"]
-    tiny_tokenizer(kind, folder)
+    tiny_tokenizer(kind, folder, WORDS)
     print_line(f"{size}: {total / 1e9:.2f} GB in {folder}, {time.perf_counter() - began:.0f} s")
 
 

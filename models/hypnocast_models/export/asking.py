@@ -22,6 +22,14 @@ _KEYS = ("sleep_stage", "reasoning_text", "applicable_rules")
 _ANSWER = " Answer with one JSON object: sleep_stage, reasoning_text, applicable_rules."
 
 
+WORDS = (
+    QUESTION + _ANSWER,
+    *(f'{{"{_KEYS[0]}": "{stage}", "{_KEYS[1]}": "", "{_KEYS[2]}": [""]}}' for stage in STAGES),
+    "Preceding epoch N-1: **Target epoch N**: Subsequent epoch N+1: ",
+)
+"""What is asked and answered, to make a small tokenizer by."""
+
+
 def ask_plainly(table: Generative) -> Asked:
     """Ask for the stage alone: the answers' likelihoods are read behind the question."""
     return table, Context(), {}

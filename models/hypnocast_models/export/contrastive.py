@@ -12,7 +12,7 @@ import numpy as np
 from hypnocast.errors import PackError
 from hypnocast.stagers.packs.manifest import Preprocess
 from hypnocast_models.export import towers
-from hypnocast_models.export.onnx_writer import FLOAT, INT64, GraphWriter, Weights
+from hypnocast_models.export.onnx_writer import FLOAT, GraphWriter, Weights
 from hypnocast_models.export.shards import Array, Shards
 
 ENCODER = "image_encoder.onnx"
@@ -49,45 +49,57 @@ def write_pictures(
 def embed_texts(
     shards: Shards, config: Mapping[str, Any], tokenizer: Path, texts: Sequence[str]
 ) -> Array:
-    """Return the unit vectors of some texts, by the text tower in a graph that is thrown away."""
-    import onnxruntime
+    """Return the unit vectors of some texts, by graphs of a layer each that are thrown away.
 
+    A whole text tower would take gigabytes for a handful of texts.
+    """
     clip = is_clip(shards)
     text = {**_defaults(clip=clip, of="text"), **(config.get("text_config") or {})}
+    table, places = (
+        shards[f"text_model.embeddings.{part}_embedding.weight"] for part in ("token", "position")
+    )
+    states = [
+        (table[ids].astype(np.float32) + places[: len(ids)].astype(np.float32))[None]
+        for ids in _tokens(tokenizer, text, texts, clip=clip)
+    ]
     with TemporaryDirectory(dir=tokenizer.parent) as folder:
-        path = Path(folder) / "text.onnx"
-        _write_texts(shards, text, path, clip=clip)
-        options = onnxruntime.SessionOptions()
-        options.log_severity_level = 3
-        session = onnxruntime.InferenceSession(
-            str(path), options, providers=["CPUExecutionProvider"]
-        )
-        vectors = []
-        for ids in _tokens(tokenizer, text, texts, clip=clip):
-            found = session.run(None, {"input_ids": np.asarray([ids], np.int64)})[0]
-            vectors.append(found[0])
-    return np.stack(vectors)
+        path = Path(folder) / "layer.onnx"
+        for layer in range(text["num_hidden_layers"] + 1):
+            write = _write_text_layer if layer < text["num_hidden_layers"] else _write_text_end
+            g = GraphWriter(path, "fp32")
+            x = g.add_input("states", FLOAT, ["texts", "tokens", text["hidden_size"]])
+            last = layer == text["num_hidden_layers"]
+            shape: list[str | int] = ["texts", "width"] if last else ["texts", "tokens", "width"]
+            g.gives("out", FLOAT, shape, write(g, x, shards, text, layer))
+            g.finish()
+            states = _run(path, states)
+    return np.concatenate(states)
 
 
-def _write_texts(shards: Shards, text: Mapping[str, Any], path: Path, *, clip: bool) -> None:
-    prefix = "text_model."
-    g = GraphWriter(path, "fp32")
-    ids = g.add_input("input_ids", INT64, ["texts", "tokens"])
-    table = g.vector("tokens", shards[f"{prefix}embeddings.token_embedding.weight"])
-    places = g.vector("places", shards[f"{prefix}embeddings.position_embedding.weight"])
-    count = g.node("Shape", ids, start=1, end=2)
-    begin, axis = g.constant(np.array([0])), g.constant(np.array([0]))
-    x = g.node("Add", g.node("Gather", table, ids), g.node("Slice", places, begin, count, axis))
-    x = towers.encoder(g, x, shards, prefix, text, causal=clip)
+def _write_text_layer(
+    g: GraphWriter, x: str, shards: Shards, text: Mapping[str, Any], layer: int
+) -> str:
+    only, clip = range(layer, layer + 1), is_clip(shards)
+    return towers.encoder(g, x, shards, "text_model.", text, layers=only, causal=clip)
+
+
+def _write_text_end(g: GraphWriter, x: str, shards: Shards, text: Mapping[str, Any], _: int) -> str:
     # CLIP's text ends with its last token, SigLIP's always fills all places: the last one counts.
     x = g.node("Gather", x, g.constant(-1), axis=1)
-    x = towers.norm(g, x, f"{prefix}final_layer_norm", shards, text)
-    if clip:
-        x = g.linear(x, "text_projection", shards["text_projection.weight"])
-    else:
-        x = g.linear(x, "head", shards[f"{prefix}head.weight"], shards[f"{prefix}head.bias"])
-    g.gives("text_embeds", FLOAT, ["texts", "width"], _unit(g, x))
-    g.finish()
+    x = towers.norm(g, x, "text_model.final_layer_norm", shards, text)
+    if is_clip(shards):
+        return _unit(g, g.linear(x, "text_projection", shards["text_projection.weight"]))
+    head = "text_model.head"
+    return _unit(g, g.linear(x, "head", shards[f"{head}.weight"], shards[f"{head}.bias"]))
+
+
+def _run(path: Path, states: Sequence[Array]) -> list[Array]:
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    return [session.run(None, {"states": each})[0] for each in states]
 
 
 def _tokens(

@@ -52,7 +52,9 @@ def _states(g: GraphWriter, pixels: str, shards: Shards, config: Mapping[str, An
     prefix = shards.prefix("embeddings.patch_embedding.weight")
     embed = towers.clip_pictures if clip else towers.siglip_pictures
     x = embed(g, pixels, shards, prefix)
-    x = towers.encoder(g, x, shards, prefix, {**_defaults(clip=clip), **vision}, layers=layers)
+    x = towers.encoder(
+        g, x, shards, prefix, {**_defaults(clip=clip), **vision}, layers=range(layers)
+    )
     if config.get("vision_feature_select_strategy", "default") != "default":
         return x
     ends = (g.constant(np.array([at])) for at in (1, 2**62, 1))

@@ -59,11 +59,11 @@ def encoder(
     prefix: str,
     config: Mapping[str, Any],
     *,
-    layers: int | None = None,
+    layers: range | None = None,
     causal: bool = False,
 ) -> str:
     """Write the layers; CLIP's and SigLIP's are alike but for numbers."""
-    count = config["num_hidden_layers"] if layers is None else layers
+    layers = range(config["num_hidden_layers"]) if layers is None else layers
     epsilon = config.get("layer_norm_eps", 1e-5)
     activation = _ACTIVATIONS.get(config.get("hidden_act", "quick_gelu"))
     if activation is None:
@@ -77,7 +77,7 @@ def encoder(
     def product(given: str, name: str) -> str:
         return g.linear(given, name, shards[f"{name}.weight"], shards[f"{name}.bias"])
 
-    for number in range(count):
+    for number in layers:
         layer = f"{prefix}encoder.layers.{number}."
         normed = _norm(g, x, f"{layer}layer_norm1", shards, epsilon)
         q, k, v = (product(normed, f"{layer}self_attn.{part}_proj") for part in "qkv")

@@ -7,6 +7,7 @@ export and the daemon all read that table, so a prompt or a pixel cannot differ 
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -162,8 +163,11 @@ def _merged(adapter: Path, base: Path | None) -> tuple[Any, Any]:
     return PeftModel.from_pretrained(model, adapter).merge_and_unload(), tokenizer
 
 
-def tiny_tokenizer(kind: str, folder: Path) -> Any:
-    """Make a byte-level tokenizer with a family's special tokens; saved as a model's is."""
+def tiny_tokenizer(kind: str, folder: Path, words: Sequence[str] = ()) -> Any:
+    """Make a byte-level tokenizer with a family's special tokens; saved as a model's is.
+
+    ``words``: texts whose words become tokens, so that a prompt is as long as a real model's.
+    """
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
     family = _TOKENS.get(kind)
@@ -175,8 +179,9 @@ def tiny_tokenizer(kind: str, folder: Path) -> Any:
     tokenizer.decoder = decoders.ByteLevel()
     special = ["<pad>", "<s>", "</s>", "<unk>", *extra]
     text = [f"{QUESTION}{answer} sleep stage page{answer}" for answer in ANSWERS] * 20
+    text += [*words] * 20
     trainer = trainers.BpeTrainer(
-        vocab_size=400,
+        vocab_size=1000 if words else 400,
         special_tokens=special,
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
