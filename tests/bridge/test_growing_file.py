@@ -190,7 +190,7 @@ def test_a_file_is_waited_for_and_joined_where_one_of_its_pages_begins(
     assert np.array_equal(first.samples[:, 0], signal[15_000 : 15_000 + len(first.samples)])
 
 
-def test_a_finished_recording_is_told_from_one_that_stands_still(
+def test_a_finished_recording_is_distinguished_from_one_that_pauses(
     tmp_path: Path, publishing: Publishing, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(growing_file, "QUIET_S", 0.1)

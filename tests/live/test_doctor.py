@@ -68,9 +68,9 @@ async def test_doctor_names_the_limits_that_were_met(
         now = running.ward.state()
         running.ward.link.retain(state, now)
         await until(lambda: listener.json_of(state)[-1]["at"] == now.at, "its state")
-        told = listener.json_of(status)[-1] | {"problems": ["a stream is too costly"]}
+        message = listener.json_of(status)[-1] | {"problems": ["a stream is too costly"]}
     async with aiomqtt.Client("127.0.0.1", broker.port) as after:
-        await after.publish(status, json.dumps(told), qos=1, retain=True)
+        await after.publish(status, json.dumps(message), qos=1, retain=True)
     facts = await asyncio.to_thread(running_daemon, config_of(broker.port))
     ignored = now.counters["ignored"]
     assert f"messages not looked at {ignored}" in facts["limits"]

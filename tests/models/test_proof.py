@@ -63,7 +63,7 @@ def test_an_exact_pack_says_what_the_model_says_of_pages(kind: str, tmp_path: Pa
     proof.demand()
 
 
-def test_a_proof_tells_how_far_a_lower_precision_is_off(tmp_path: Path) -> None:
+def test_a_proof_shows_how_far_a_lower_precision_is_off(tmp_path: Path) -> None:
     source = _weights("qwen2_5_vl", tmp_path / "weights")
     pack = pack_folder(source, tmp_path / "pack", "int4", name="small", recipe=RECIPE)
     proof = prove(pack, source, pages_to_prove(RECIPE, None, 2))

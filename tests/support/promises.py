@@ -39,7 +39,7 @@ PROMISES = {
 
 
 @dataclass(frozen=True)
-class Proof:
+class PromiseProof:
     """One test that proves a promise."""
 
     promise: int
@@ -47,7 +47,7 @@ class Proof:
     test: str
 
 
-def proofs() -> list[Proof]:
+def proofs() -> list[PromiseProof]:
     """Find every ``@pytest.mark.promise(n)`` there is."""
     found = [
         proof for path in sorted(TESTS.rglob("test_*.py")) for proof in _in(path, path.read_text())
@@ -55,14 +55,14 @@ def proofs() -> list[Proof]:
     return sorted(found, key=lambda proof: (proof.promise, proof.file))
 
 
-def _in(path: Path, text: str) -> Iterator[Proof]:
+def _in(path: Path, text: str) -> Iterator[PromiseProof]:
     file = path.relative_to(TESTS.parent).as_posix()
     for node in ast.walk(ast.parse(text)):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
             for mark in node.decorator_list:
                 number = _promise(mark)
                 if number is not None:
-                    yield Proof(number, file, node.name)
+                    yield PromiseProof(number, file, node.name)
 
 
 def _promise(mark: ast.expr) -> int | None:

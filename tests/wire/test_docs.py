@@ -13,6 +13,7 @@ from paho.mqtt import publish
 
 from hypnocast.core.night.ledger import NightTitle, build_night
 from hypnocast.core.wire import commands, payloads
+from hypnocast.core.wire.notices import Notice
 from support.brokers import running_mosquitto
 from support.mqtt_lab import TOPICS
 from support.needs import need_program
@@ -77,6 +78,20 @@ EXPLAINED = payloads.Explained(
     source="live",
     event="bed1-night/7/1",
 )
+NOTICE = Notice(
+    id="bed1-night/7/three pages of N2",
+    source="live",
+    site="lab",
+    bed="bed1",
+    session="bed1-night",
+    rule="three pages of N2",
+    stage="N2",
+    pages=3,
+    epoch=7,
+    start="2026-03-01T22:02:00.000Z",
+    end="2026-03-01T22:03:30.000Z",
+    confidence=0.8,
+)
 BESIDE = payloads.Beside(
     at="2026-03-01T22:04:01.000Z",
     site="lab",
@@ -101,12 +116,13 @@ BESIDE = payloads.Beside(
         ),
     ),
 )
-SAID: dict[str, tuple[payloads.Message, str]] = {
+SHOWN: dict[str, tuple[payloads.Message, str]] = {
     "stage": (EVENT, "bed1 7 N2 0.8"),
     "events": (EVENT, '"bed1","bed1-night",7,"2026-03-01T22:03:30.000Z","final","N2",'),
     "status": (STATUS, "bed1: amp1 has sent nothing for 40 s: check its cable"),
     "night": (NIGHT, '"efficiency": 50'),
     "beside": (BESIDE, "bed1 7: gssc 0.0.9 says N1, kappa 0.6"),
+    "notice": (NOTICE, "bed1 2026-03-01T22:03:30.000Z three pages of N2"),
     "explanation": (EXPLAINED, "bed1 7: R rests on E1-M2 and Chin"),
     "state": (STATE, '{"node":"node1","waiting":3,"degraded":["journal_degraded"]}'),
 }
@@ -117,7 +133,7 @@ def test_a_documented_one_liner_prints_what_it_promises(line: str, tmp_path: Pat
     need_program("jq")
     need_program("mosquitto_sub")
     kind = re.findall(r"/(\w+)'", line)[0]
-    message, expected = SAID[kind]
+    message, expected = SHOWN[kind]
     topic = TOPICS.daemon("node1") if kind == "state" else f"{TOPICS.prefix}/bed/bed1/{kind}"
     with running_mosquitto(tmp_path) as broker:
         # Retained here, so that the subscriber cannot come too late.
@@ -128,7 +144,7 @@ def test_a_documented_one_liner_prints_what_it_promises(line: str, tmp_path: Pat
 
 
 def test_every_topic_has_its_one_liner() -> None:
-    assert {re.findall(r"/(\w+)'", line)[0] for line in LINES} == set(SAID)
+    assert {re.findall(r"/(\w+)'", line)[0] for line in LINES} == set(SHOWN)
 
 
 def test_every_reason_and_command_is_documented() -> None:

@@ -29,7 +29,7 @@ _FOREIGN_S = 60.0
 
 
 def begins_as_xdf(path: Path) -> bool:
-    """Tell whether a file is XDF, which no recorder writes for others to read along."""
+    """Return whether a file is XDF, which no recorder writes for others to read along."""
     try:
         with path.open("rb") as file:
             return file.read(4).startswith((b"XDF:", b"\x1f\x8b"))
