@@ -1,0 +1,114 @@
+"""The Debian package in a clean Debian 12: installed, started, a page staged, removed, purged."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from installing.clean_root import ROOT, Machine, booted, clean_root, until
+from support.needs import need_program
+
+pytestmark = [pytest.mark.long, pytest.mark.timeout(1800)]
+
+CONFIG = """
+[site]
+id = "lab"
+[daemon]
+node = "bedside-1"
+[lsl]
+scope = "machine"
+peers = ["127.0.0.1"]
+[session]
+auto = true
+[[bed]]
+id = "bed1"
+streams = [{ type = "EEG" }, { type = "EOG" }, { type = "EMG" }]
+"""
+LSL = "[multicast]\nResolveScope = machine\n[lab]\nKnownPeers = {127.0.0.1}\n"
+AMPLIFIER = """
+[Service]
+Environment=LSLAPICFG=/etc/lsl_api.cfg OMP_NUM_THREADS=1
+ExecStart=/usr/bin/hypnocast simulate --beds 1
+"""
+PAGE_S = 240.0
+
+
+@pytest.fixture(scope="module")
+def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The package; ``HYPNOCAST_DEB`` names one that was built before."""
+    made = os.environ.get("HYPNOCAST_DEB")
+    if made:
+        return Path(made)
+    need_program("dpkg-deb")
+    folder = tmp_path_factory.mktemp("deb")
+    quick = {**os.environ, "DEB_COMPRESSION": "-Zgzip -z1"}
+    script = ROOT / "packaging" / "deb" / "build.sh"
+    subprocess.run(["sh", str(script), "cpu", str(folder)], check=True, env=quick)
+    (built,) = folder.glob("*.deb")
+    return built
+
+
+def test_a_package_is_installed_stages_a_page_and_is_removed(package: Path, tmp_path: Path) -> None:
+    root = clean_root(tmp_path / "root")
+    shutil.copy(package, root / "root" / "hypnocast.deb")
+    (root / "etc" / "lsl_api.cfg").write_text(LSL)
+    (root / "etc" / "systemd" / "system" / "amplifier.service").write_text(AMPLIFIER)
+    with booted(root, tmp_path / "console") as machine:
+        _installed(machine)
+        _serves(machine, root)
+        _removed(machine)
+
+
+def _installed(machine: Machine) -> None:
+    printed = machine.run("dpkg", "-i", "/root/hypnocast.deb")
+    assert "systemctl enable --now hypnocast" in printed
+    assert machine.run("hypnocast", "--version").startswith("hypnocast ")
+    owner = machine.run("stat", "-c", "%U %a", "/var/lib/hypnocast")
+    assert owner.split() == ["hypnocast", "700"]
+    # The example is there to be edited, not to be served: nothing runs before somebody says so.
+    assert machine.unit("hypnocast.service")["ActiveState"] == "inactive"
+    # What lies in the package is its own: nothing names the folder in which it was built.
+    (interpreter,) = machine.run("head", "-1", "/opt/hypnocast/bin/hypnocast").splitlines()
+    assert interpreter == "#!/opt/hypnocast/bin/python3"
+    machine.run("/opt/hypnocast/bin/hypnocast", "pack", "list")
+
+
+def _serves(machine: Machine, root: Path) -> None:
+    (root / "etc/hypnocast/hypnocast.toml").write_text(CONFIG)
+    for name in ("mqtt-user", "mqtt-password"):
+        (root / "etc/hypnocast/credentials" / name).write_text("none")
+    machine.run("systemctl", "start", "mosquitto", "amplifier")
+    machine.run("systemctl", "enable", "--now", "hypnocast")
+    until(lambda: machine.unit("hypnocast.service")["ActiveState"] == "active", "it serves")
+    topic = "hypnocast/lab/bed/bed1/stage"
+    # The stage is retained: whoever asks late gets the newest.
+    ask = ("timeout", "10", "mosquitto_sub", "-h", "127.0.0.1", "-C", "1", "-t", topic)
+    said: list[str] = []
+
+    def page() -> str:
+        said.append(machine.run(*ask, check=False))
+        return said[-1]
+
+    until(page, "a page", PAGE_S)
+    event = json.loads(said[-1])
+    assert event["status"] in ("final", "provisional")
+    assert event["stage"] in ("W", "N1", "N2", "N3", "R")
+
+
+def _removed(machine: Machine) -> None:
+    machine.run("dpkg", "-r", "hypnocast")
+    assert machine.unit("hypnocast.service")["LoadState"] == "not-found"
+    gone = ("/opt/hypnocast", "/usr/bin/hypnocast", "/usr/lib/sysusers.d/hypnocast.conf")
+    for path in gone:
+        assert machine.run("sh", "-c", f"test ! -e {path} && echo gone").strip() == "gone", path
+    assert "bed1" in machine.run("cat", "/etc/hypnocast/hypnocast.toml")
+    assert "journal.sqlite" in machine.run("ls", "/var/lib/hypnocast")
+    printed = machine.run("dpkg", "-P", "hypnocast")
+    assert "are kept" in printed
+    assert "journal.sqlite" in machine.run("ls", "/var/lib/hypnocast")
+    assert machine.run("sh", "-c", "test ! -e /etc/hypnocast && echo gone").strip() == "gone"
