@@ -105,7 +105,7 @@ def until(true: Callable[[], object], what: str, deadline_s: float) -> None:
 
 
 @dataclass
-class Machine:
+class BootedMachine:
     """A container with systemd in it."""
 
     leader: int
@@ -173,7 +173,7 @@ def installed(folder: Path, pack: Path) -> list[str]:
 
 
 @contextmanager
-def booted(folder: Path, pack: Path) -> Iterator[Machine]:
+def booted(folder: Path, pack: Path) -> Iterator[BootedMachine]:
     """Boot a systemd with the service; end it and all that is in it."""
     if os.geteuid() != 0 or (nspawn := shutil.which("systemd-nspawn")) is None:
         pytest.skip("no systemd can be booted here: it takes root and systemd-nspawn")
@@ -199,7 +199,7 @@ def booted(folder: Path, pack: Path) -> Iterator[Machine]:
         if process.poll() is not None:
             pytest.skip(f"no systemd can be booted here: {(folder / 'console').read_text()[-300:]}")
         leader = _child(process.pid)
-        machine = Machine(leader, out)
+        machine = BootedMachine(leader, out)
         try:
             until(machine.unit, "systemd answers", BOOT_S)
         except AssertionError:
