@@ -6,6 +6,7 @@ import math
 import re
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import msgspec
@@ -62,6 +63,26 @@ def test_a_notice_is_on_the_ward_and_at_the_bed_and_makes_no_sound(
     expect(tab.locator("#met")).to_contain_text(met.text)
     expect(tab.locator("#marks")).to_contain_text("⚑ Notice")
     assert serious(tab) == []
+
+
+def test_a_stream_from_elsewhere_is_accepted_at_the_bed(tab: Page, stand: Stand) -> None:
+    scene, topic = stand.publisher.scenes[BED], f"{PREFIX}/bed/{BED}/status"
+    accept = tab.get_by_role("button", name="Accept stream")
+    open_bed(tab, stand, BED)
+    expect(accept).to_be_hidden()
+    problem = "amp comes from evil at 10.0.0.9 now. Is it the lab's own? Accept it (accept_stream)"
+    stand.publisher.publish(topic, encode(replace(scene, problems=(problem,)).status()))
+    try:
+        accept.click()
+        expect(tab.locator("#dialog-words")).to_contain_text("come from another place")
+        tab.locator("#dialog-do").click()
+        expect(tab.locator("#reply")).to_contain_text("Accept stream: done")
+    finally:
+        stand.publisher.publish(topic, encode(scene.status()))
+    command = msgspec.json.decode(stand.publisher.commands[-1])
+    assert command["command"] == "accept_stream"
+    assert command["session"] == scene.session
+    expect(accept).to_be_hidden()
 
 
 def test_signals_move_and_say_when_nothing_comes(tab: Page, stand: Stand) -> None:
