@@ -14,6 +14,7 @@ import mne
 import numpy as np
 import pytest
 import pyxdf
+from mne._fiff.constants import FIFF
 
 from hypnocast import cli
 from hypnocast.config.file import load_config
@@ -231,7 +232,14 @@ def _mne_lsl_header(unit: str, *, kind: str = "2", marks: bool = True) -> str:
 
 
 @pytest.mark.parametrize(
-    ("unit", "microvolts"), [("0", 1e6), ("-3", 1e3), ("-6", 1.0), ("-9", 1e-3), ("3", None)]
+    ("unit", "microvolts"),
+    [
+        (str(int(FIFF.FIFF_UNITM_NONE)), 1e6),
+        (str(int(FIFF.FIFF_UNITM_M)), 1e3),
+        (str(int(FIFF.FIFF_UNITM_MU)), 1.0),
+        (str(int(FIFF.FIFF_UNITM_N)), 1e-3),
+        (str(int(FIFF.FIFF_UNITM_K)), None),
+    ],
 )
 def test_a_unit_as_a_power_of_ten_is_believed_from_mne_lsl_alone(
     unit: str, microvolts: float | None

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import zipfile
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 from zoneinfo import ZoneInfo
 
+import mne
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -126,6 +129,34 @@ def test_runs_of_a_bids_table_are_read_by_corrections_and_by_compare(
     rows = ["0\t90\tW", "30\t0\tarousal", "90\t60\tN1", "150\t150\tN2", "300\tn/a\tn/a"]
     found = read(tmp_path / "sub-01_events.tsv", "\n".join([head, *rows]))
     assert found[:10] == [W] * 3 + [N1] * 2 + [N2] * 5
+    assert found[:10] == _pages_of_mne(_annotations(rows))
+
+
+def _annotations(rows: Sequence[str]) -> Any:
+    """Make MNE's annotations of a table's rows, as MNE-BIDS does."""
+    cells = [row.split("\t") for row in rows if "n/a" not in row]
+    onsets, durations, words = zip(*cells, strict=True)
+    return mne.Annotations([float(x) for x in onsets], [float(x) for x in durations], words)
+
+
+def _pages_of_mne(annotations: Any) -> list[Stage | None]:
+    """Cut stages into pages of 30 s as MNE does."""
+    raw = mne.io.RawArray(
+        np.zeros((1, 300)), mne.create_info(["F4"], 1.0, "eeg"), verbose="ERROR"
+    ).set_annotations(annotations, verbose="ERROR")
+    kinds = {"W": 1, "N1": 2, "N2": 3}
+    events, _ = mne.events_from_annotations(raw, kinds, chunk_duration=30.0, verbose="ERROR")
+    stages = {number: Stage(word) for word, number in kinds.items()}
+    assert [int(at) for at in events[:, 0]] == list(range(0, 300, 30))
+    return [stages[int(number)] for number in events[:, 2]]
+
+
+def test_annotations_that_mne_wrote_are_read_as_mne_reads_them(tmp_path: Path) -> None:
+    path = tmp_path / "night-annot.txt"
+    _annotations(["0\t90\tW", "90\t60\tN1", "150\t150\tN2"]).save(path)
+    scoring = read_scoring(path)
+    found = list(scoring.pages(scoring.anchor, 10))
+    assert found == _pages_of_mne(mne.read_annotations(path))
 
 
 @pytest.mark.parametrize(
