@@ -141,6 +141,7 @@ def test_a_bed_without_news_is_retired_once_that_is_confirmed(tab: Page, stand: 
     tab.goto(stand.page.at())
     expect(tab.locator('[data-bed="1"]').get_by_role("button")).to_have_count(0)
     button = tab.locator('[data-bed="21"]').get_by_role("button", name="Retire …")
+    expect(tab.locator("#tally")).to_contain_text("1 without news")
     button.click()
     tab.get_by_role("dialog").get_by_role("button", name="Cancel").click()
     expect(tab.locator('[data-bed="21"]')).to_be_visible()

@@ -200,9 +200,10 @@ def _change_hands(night: InstalledNight, running: Daemon) -> None:
     last = night.newest("bed/one-box/status")["session"]
     topic = "hypnocast/lab/bed/one-box"
     begin = {"command": "start_session", "request": "r1", "subject": "S-02"}
-    for found in (begin, begin, {"command": "end_session", "request": "r2", "session": last}):
+    end = {"command": "end_session", "request": "r2", "session": last}
+    for found in (begin, begin, end, end | {"request": "r3", "session": "never-was"}):
         night.listener.publish(f"{topic}/command", found)
-    running.wait_for(lambda: len(night.listener.json_of(f"{topic}/reply")) == 3, "the replies")
+    running.wait_for(lambda: len(night.listener.json_of(f"{topic}/reply")) == 4, "the replies")
     night.replies = night.listener.json_of(f"{topic}/reply")
 
 
@@ -308,10 +309,12 @@ def test_the_next_persons_night_cannot_be_ended_by_an_old_command(night: Install
     first, second = night.session("one-box", 0), night.session("one-box", 1)
     assert [(event["epoch"], event["reason"]) for event in first] == [(0, "session_end")]
     assert second[0]["subject"] == "S-02"
-    begun, again, ended = night.replies
+    begun, again, ended, unknown = night.replies
     assert begun["ok"]
     assert again == begun
     assert ended["ok"]
+    assert not unknown["ok"]
+    assert "there never was a session never-was" in unknown["error"]
     status = json.loads(night.before_kill["hypnocast/lab/bed/one-box/status"])
     assert status["session"] == second[0]["session"] == begun["session"]
 
@@ -319,6 +322,17 @@ def test_the_next_persons_night_cannot_be_ended_by_an_old_command(night: Install
 def test_it_ends_in_good_order(night: InstalledNight) -> None:
     assert night.code == 0
     assert "Traceback" not in night.log
+
+
+def test_the_log_names_sessions_the_first_stage_and_what_is_wrong_once_each(
+    night: InstalledNight,
+) -> None:
+    bed = [line for line in night.log.splitlines() if "bed=one-box" in line]
+    assert sum("first stage" in line for line in bed) == 1
+    assert any("session" in line and "phase=recording" in line for line in bed)
+    units = [line for line in night.log.splitlines() if "bed=no-units" in line]
+    assert sum("first page withheld" in line and "unknown_unit" in line for line in units) == 1
+    assert len(problems := [line for line in units if "problem" in line]) == len(set(problems))
 
 
 @pytest.mark.promise(5)

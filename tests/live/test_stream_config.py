@@ -35,6 +35,33 @@ def test_gear_that_says_little_of_itself_becomes_a_configuration_that_finds_it_a
     assert fields["Muse-12AB"] == fields["obci_eeg1"] == []
 
 
+def test_what_no_label_no_unit_and_no_rate_says_is_left_to_be_filled_in() -> None:
+    box, odd, cap = unique("box"), unique("odd"), unique("cap")
+    with outlets(
+        Stream(box, source_id=box, labels=("Ch1", "Ch2"), unit="counts"),
+        Stream(odd, source_id=odd, labels=("C4",), declared_rate=0.0),
+        Stream(cap, source_id=cap, labels=("F4", "HEOG", "TP9", "TP10")),
+    ):
+        found = survey(Config(), wait_s=2.0)
+        text = "\n".join(as_toml(found))
+        lines = list(found.lines())
+    parse_config(text)
+    assert '# roles = { "F4-M1" = "Ch1" }' in text
+    assert '# units = { "Ch1" = "µV", "Ch2" = "µV" }' in text
+    assert text.count("# rate = 256") == 1
+    for filled in (
+        text.replace('# roles = { "F4-M1" = "Ch1" }', 'roles = { "F4-M1" = "Ch1" }'),
+        text.replace("# rate = 256", "rate = 256"),
+    ):
+        parse_config(filled)
+    (bed,) = [bed for bed in found.montages if cap in bed]
+    assert found.montages[bed].channels == {Role.F4: "F4-TP9"}
+    (fault,) = [line for line in lines if odd in line and "declares no sampling rate" in line]
+    assert f"bed {next(one.bed for one in found.found if one.seen.name == odd)}, " in fault
+    assert not any("bed ," in line for line in lines)
+    assert any("E1-M2, E2-M2, Chin, ECG: no channel fits" in line for line in lines)
+
+
 def test_a_quiet_network_gives_a_configuration_that_says_so() -> None:
     text = "\n".join(as_toml(survey(Config(), wait_s=0.5)))
     parse_config(text)

@@ -19,6 +19,7 @@ from hypnocast.core.types import (
     FloatArray,
     Role,
 )
+from hypnocast.errors import TapeError
 from hypnocast.nights.one_page import draw_from_file, pages_of
 from hypnocast.ports.recordings.files import open_recording
 from hypnocast.ports.recordings.tape import Tape
@@ -108,6 +109,16 @@ def test_pictures_of_two_formats_look_the_same(recordings: dict[str, Path], kind
     difference = np.abs(one.rgb.astype(int) - other.rgb.astype(int))
     assert (difference > 8).mean() < 0.002
     assert one.channels == other.channels
+
+
+def test_a_page_beyond_the_end_is_refused_before_anything_is_drawn(
+    recordings: dict[str, Path],
+) -> None:
+    for kind in ("tape", "edf"):
+        seen: list[int] = []
+        with pytest.raises(TapeError, match=r"has no page 5000\. It is"):
+            draw_from_file(Config(), recordings[kind], 5000, RECIPE.name, passed=seen.append)
+        assert seen == [], kind
 
 
 def test_what_is_left_of_a_tape_whose_beginning_is_gone_is_decided_anew_and_says_so(

@@ -20,7 +20,9 @@ from hypnocast import cli
 from hypnocast.config.file import load_config
 from hypnocast.core.montage.units import microvolts_per
 from hypnocast.core.types import Chunk, ClockReading, Role, StreamLost, StreamOpened
+from hypnocast.errors import TapeError
 from hypnocast.nights.one_page import draw_from_file
+from hypnocast.ports.hypnograms.scored_files import read_scoring
 from hypnocast.ports.recordings.files import open_recording
 from hypnocast.ports.recordings.recording import Recording
 from hypnocast.ports.stream_xml import parse_header
@@ -213,6 +215,30 @@ def test_one_wrong_reading_among_good_ones_sets_no_clock(tmp_path: Path) -> None
     assert not ours.problems
     assert ours.duration_s == pytest.approx(570, abs=0.1)
     assert timedelta(seconds=ours.duration_s) < timedelta(minutes=10)
+
+
+# --- headers that count wrongly, files without signals --------------------------------------------
+
+
+def test_records_beyond_those_that_the_header_counts_are_reported(tmp_path: Path) -> None:
+    path = _write_gear(tmp_path / "gear.edf", "F4-M1")
+    content = bytearray(path.read_bytes())
+    content[236:244] = b"300".ljust(8)
+    path.write_bytes(content)
+    ours = open_recording(path)
+    assert ours.duration_s == edfio.read_edf(path, lazy_load_data=False).duration == 300
+    assert ours.problems == ("the file is longer than its header says: 300 records are not read",)
+
+
+def test_a_file_of_annotations_alone_is_no_recording_and_says_where_it_belongs(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "hypnogram.edf"
+    stages = [edfio.EdfAnnotation(30.0 * at, 30.0, f"Sleep stage {at}") for at in (1, 2)]
+    edfio.Edf([], annotations=stages).write(path)
+    with pytest.raises(TapeError, match="a hypnogram goes to"):
+        open_recording(path)
+    assert [span.duration for span in read_scoring(path).spans] == [30.0, 30.0]
 
 
 # --- units as mne-lsl writes them -----------------------------------------------------------------

@@ -37,6 +37,14 @@ class Montage:
         """Role → name of the derivation, as events carry it."""
         return {role: derivation.name for role, derivation in self.derivations.items()}
 
+    def problem_lines(self) -> Iterator[str]:
+        """Give each problem once, with all roles and streams that it is about."""
+        about: dict[str, list[str]] = {}
+        for what, problem in self.problems.items():
+            about.setdefault(problem, []).append(what)
+        for problem, names in about.items():
+            yield f"{', '.join(names)}: {problem}"
+
 
 @dataclass(frozen=True, slots=True)
 class _Found:

@@ -31,6 +31,9 @@ def _scalp_wishes(right: str, left: str, others: Sequence[tuple[str, str]]) -> t
         (left, "M1", "substitute"),
         (right, ANY, "substitute"),
         (left, ANY, "substitute"),
+        # In a cap the mastoids are TP9 and TP10.
+        (right, "TP9", "substitute"),
+        (left, "TP10", "substitute"),
         *((positive, negative, "substitute") for positive, negative in others),
         (right, None, "assumed_reference"),
         (left, None, "assumed_reference"),
@@ -44,6 +47,8 @@ def _eye_wishes(eye: str) -> tuple[Wish, ...]:
         (eye, "M2", "recommended"),
         (eye, "M1", "substitute"),
         (eye, LINKED_EARS, "substitute"),
+        (eye, "TP10", "substitute"),
+        (eye, "TP9", "substitute"),
         (eye, "Fpz", "substitute"),
         (eye, ANY, "substitute"),
         (eye, None, "assumed_reference"),

@@ -12,7 +12,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from hypnocast.core.montage.choice import Montage
+from hypnocast.core.types import Role
 from hypnocast.live.service.stream_survey import StreamSurvey
+from hypnocast.ports.lsl.beds import is_marker
 from hypnocast.ports.lsl.discovery import FoundStream
 
 _HEAD = (
@@ -42,6 +44,10 @@ _KNOWN = (
 """Streams by the beginning of their names, as muselsl, BlueMuse and the OpenBCI GUI write them."""
 
 
+_COUNTS = frozenset({"counts", "count", "raw", "adu", "lsb", "digits", "bits", "a.u.", "au"})
+"""Units that say of a value only that it is a number."""
+
+
 def as_toml(found: StreamSurvey) -> Iterator[str]:
     """Return the lines of a configuration for everything that was found."""
     yield from _HEAD
@@ -55,21 +61,31 @@ def as_toml(found: StreamSurvey) -> Iterator[str]:
         yield f"id = {_text(bed)}"
         yield from _bed_wide(streams)
         if bed in found.montages:
-            yield from _chosen(found.montages[bed])
+            yield from _chosen(found.montages[bed], streams)
         for stream in streams:
             yield from _stream(stream)
     if not beds:
         yield "# No stream of a bed was found."
 
 
-def _chosen(montage: Montage) -> Iterator[str]:
+def _chosen(montage: Montage, streams: list[FoundStream]) -> Iterator[str]:
     if any(each.kind == "assumed_reference" for each in montage.derivations.values()):
         yield '# reference = "M1"   # what the electrodes are measured against: fill in'
     yield "# roles, as they are chosen by themselves:"
     for role, derivation in montage.derivations.items():
         yield f"#   {role.value}: {derivation.name}"
-    for what, problem in montage.problems.items():
-        yield f"#   {what}: {problem}"
+    yield from (f"#   {line}" for line in montage.problem_lines())
+    labels = [label for stream in streams for label in _labels(stream)]
+    if labels and not montage.derivations:
+        example = f"{{ {_text(Role.F4.value)} = {_text(labels[0])} }}"
+        yield f"# roles = {example}   # no label names an electrode: fill in which is where"
+
+
+def _labels(stream: FoundStream) -> list[str]:
+    """Return the names of a stream's signals."""
+    if stream.header is None or stream.header.rate <= 0:
+        return []
+    return [info.label for info in stream.header.channels if info.label]
 
 
 def _bed_wide(streams: list[FoundStream]) -> Iterator[str]:
@@ -78,10 +94,13 @@ def _bed_wide(streams: list[FoundStream]) -> Iterator[str]:
     unknown: list[str] = []
     for stream in streams:
         gear = _gear(stream)
-        for info in stream.header.channels if stream.header is not None else ():
-            if info.unit or (stream.header is not None and stream.header.rate == 0):
+        if stream.header is None or stream.header.rate == 0:
+            continue
+        for info in stream.header.channels:
+            counts = (info.unit or "").strip().casefold() in _COUNTS and info.scale is None
+            if info.unit and not counts:
                 continue
-            if gear is not None:
+            if gear is not None and not info.unit:
                 units[info.label or "*"] = gear.unit
             else:
                 unknown.append(info.label or "*")
@@ -101,7 +120,11 @@ def _stream(stream: FoundStream) -> Iterator[str]:
         yield f"type = {_text(seen.type)}"
     if seen.host:
         yield f"host = {_text(seen.host)}"
-    if header is None or any(channel.label for channel in header.channels) or header.rate == 0:
+    if header is None or is_marker(seen):
+        return
+    if header.rate == 0:
+        yield "# rate = 256   # the stream declares none: fill in how many samples come a second"
+    if any(channel.label for channel in header.channels):
         return
     gear, count = _gear(stream), len(header.channels)
     if gear is not None and len(gear.labels) >= count:

@@ -45,8 +45,7 @@ class StreamSurvey:
             yield f"bed {bed}"
             for role, derivation in montage.derivations.items():
                 yield f"    {role:<6} {derivation.name:<22} {montage.why.get(role, '')}"
-            for what, lacking in montage.problems.items():
-                yield f"    ! {what}: {lacking}"
+            yield from (f"    ! {line}" for line in montage.problem_lines())
 
 
 def survey(config: Config, *, wait_s: float) -> StreamSurvey:

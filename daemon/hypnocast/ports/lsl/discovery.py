@@ -125,7 +125,8 @@ def _judge(
     if by_itself and not is_marker(seen):
         labels = (channel.label for channel in header.channels)
         bed = auto_bed(seen) if seen.is_psg or (seen.rate > 0 and eeg_like(labels)) else None
-    return FoundStream(seen, header, bed, tuple(problems)), selector
+    named = tuple(replace(problem, bed=bed or "") for problem in problems)
+    return FoundStream(seen, header, bed, named), selector
 
 
 def _with_markers(found: list[tuple[FoundStream, Selector]]) -> list[tuple[FoundStream, Selector]]:

@@ -88,4 +88,5 @@ class StreamProblem:
         return f"{self.text}. {self.remedy}" if self.remedy else self.text
 
     def __str__(self) -> str:
-        return f"bed {self.bed}, stream {self.stream}: {self.words}"
+        bed = f"bed {self.bed}, " if self.bed else ""
+        return f"{bed}stream {self.stream}: {self.words}"
