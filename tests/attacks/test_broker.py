@@ -19,7 +19,8 @@ from hypnocast.ports.kept_word import MQTT_CLIENT, kept_word
 from hypnocast.ports.mqtt import retained
 from hypnocast.ports.mqtt.client import Client
 from hypnocast.ports.mqtt.command_inbox import CommandInbox
-from hypnocast.ports.mqtt.link import Connected, MqttLink
+from hypnocast.ports.mqtt.link import MqttLink
+from hypnocast.ports.mqtt.link_states import Connected
 from hypnocast.ports.mqtt.settings import BrokerSettings
 from support.brokers import running_mosquitto
 from support.mqtt_lab import TOPICS

@@ -16,7 +16,7 @@ import pytest
 from faults.checker import NightCheck, Truth, check_night
 from faults.life import ORIGIN, UTC0, Alive, Orders, a_ward, is_bad
 from faults.witness import FaultProxy, Witness, fault_proxy, witness
-from hypnocast.ports.mqtt.link import Connected
+from hypnocast.ports.mqtt.link_states import Connected
 from support.brokers import Mosquitto, running_mosquitto
 from support.mqtt_lab import until
 

@@ -19,7 +19,7 @@ from faults.test_watchdog import listening
 from faults.witness import DEADLINE_S, until
 from hypnocast.config.file import load_config
 from hypnocast.ports.journal.journal import Journal
-from hypnocast.ports.mqtt.link import RefusedByBroker
+from hypnocast.ports.mqtt.link_states import RefusedByBroker
 from hypnocast.ports.mqtt.settings import BrokerSettings
 from support.brokers import Mosquitto, running_mosquitto
 from support.mqtt_lab import linked

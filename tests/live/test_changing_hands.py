@@ -17,7 +17,7 @@ import pytest
 from hypnocast.core.types import PAGE_S, Mark
 from hypnocast.core.wire.commands import StartSession
 from hypnocast.ports.journal.reader import JournalReader
-from hypnocast.ports.mqtt.link import Connected
+from hypnocast.ports.mqtt.link_states import Connected
 from hypnocast.simulate import SimulatedSource
 from support.brokers import Mosquitto, running_mosquitto
 from support.mqtt_lab import Listener, kept_by_broker, listening

@@ -65,7 +65,9 @@ def test_what_streams_writes_is_staged_with_no_more_editing_than_the_electrodes_
     for gear, montage in MONTAGES.items():
         (bed,) = [bed for bed in events if bed.endswith(gear)]
         event, status = events[bed], states[bed][-1]
-        assert (event["status"], event["channels"]) == ("final", montage), bed
+        chosen = {role: found["derivation"] for role, found in status["channels"].items()}
+        assert (event["status"], chosen) == ("final", montage), bed
+        assert event["channels"].items() <= montage.items()
         assert event["judged"]["inside"] is False
         assert event["judged"]["montages"] == [["Fpz-Cz"]]
         assert status["judged"]["words"].startswith("The pack was not judged on this montage")

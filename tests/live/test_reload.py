@@ -17,7 +17,8 @@ from hypnocast.errors import CommandError
 from hypnocast.live.service.serve import forget_old_nights, reload
 from hypnocast.ports.journal.journal import Journal
 from hypnocast.ports.journal.reader import JournalReader
-from hypnocast.ports.mqtt.link import Connected, MqttLink
+from hypnocast.ports.mqtt.link import MqttLink
+from hypnocast.ports.mqtt.link_states import Connected
 from hypnocast.ports.mqtt.settings import BrokerSettings
 from hypnocast.ports.supervision import Supervisor
 from support.brokers import running_mosquitto

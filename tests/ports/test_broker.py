@@ -12,7 +12,7 @@ from paho.mqtt.enums import CallbackAPIVersion
 from hypnocast.errors import BrokerError
 from hypnocast.ports.journal.journal import Journal
 from hypnocast.ports.mqtt.embedded_broker import embedded_broker
-from hypnocast.ports.mqtt.link import Connected
+from hypnocast.ports.mqtt.link_states import Connected
 from hypnocast.ports.mqtt.settings import BrokerSettings
 from support.mqtt_lab import TOPICS, kept_by_broker, linked, listening, until
 from support.nights import a_batch, a_session, an_event

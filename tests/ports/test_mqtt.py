@@ -9,13 +9,15 @@ from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
+from structlog.testing import capture_logs
 
 from hypnocast.errors import BrokerError
 from hypnocast.ports.journal.journal import Journal
-from hypnocast.ports.mqtt.link import Connected, RefusedByBroker, Waiting
+from hypnocast.ports.mqtt.link import MqttLink
+from hypnocast.ports.mqtt.link_states import Connected, LinkState, RefusedByBroker, Waiting
 from hypnocast.ports.mqtt.settings import BrokerSettings, login
 from support.brokers import Mosquitto, free_port, running_mosquitto
-from support.mqtt_lab import TOPICS, kept_by_broker, linked, listening, proxied, until
+from support.mqtt_lab import TOPICS, kept_by_broker, linked, listening, nobody, proxied, until
 from support.needs import need_program
 from support.nights import a_batch, a_session, an_event
 
@@ -330,3 +332,16 @@ async def test_a_certificate_that_is_none_is_reported(tmp_path: Path, journal: J
     async with linked(settings, journal, wait=False) as link:
         await until(lambda: isinstance(link.state, Waiting))
         assert str(none) in link.problems[0]
+
+
+async def test_what_stands_in_the_way_of_a_connection_is_logged_once(journal: Journal) -> None:
+    states: list[LinkState] = []
+    settings = BrokerSettings(port=free_port())
+    link = MqttLink(settings, TOPICS, "node1", journal, nobody, on_state=states.append)
+    with capture_logs() as logged:
+        task = link.start()
+        await until(lambda: sum(isinstance(one, Waiting) for one in states) >= 2, "two tries")
+        link.stop()
+        await task
+    lines = [(entry["log_level"], entry["state"]) for entry in logged if entry["event"] == "mqtt"]
+    assert lines == [("info", "connecting"), ("warning", "waiting"), ("info", "closed")]

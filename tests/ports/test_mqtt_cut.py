@@ -16,7 +16,8 @@ from structlog.testing import capture_logs
 
 from hypnocast.ports.journal.journal import Journal
 from hypnocast.ports.mqtt.client import IN_FLIGHT, Client
-from hypnocast.ports.mqtt.link import Connected, MqttLink, Waiting
+from hypnocast.ports.mqtt.link import MqttLink
+from hypnocast.ports.mqtt.link_states import Connected, Waiting
 from hypnocast.ports.mqtt.settings import BrokerSettings
 from support.brokers import DEADLINE_S, Mosquitto, running_mosquitto
 from support.mqtt_lab import TOPICS, linked, until

@@ -28,7 +28,8 @@ from hypnocast.errors import BrokerError, JournalError
 from hypnocast.ports.journal.records import StoredEvent
 from hypnocast.ports.mqtt.client import BrokerRefused
 from hypnocast.ports.mqtt.connector import Connector
-from hypnocast.ports.mqtt.link import Connected, MqttLink
+from hypnocast.ports.mqtt.link import MqttLink
+from hypnocast.ports.mqtt.link_states import Connected
 from hypnocast.ports.mqtt.settings import BrokerSettings
 from support.mqtt_lab import nobody
 from support.nights import an_event

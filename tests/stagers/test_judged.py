@@ -5,6 +5,7 @@ from __future__ import annotations
 import msgspec
 import pytest
 
+from hypnocast.core.pictures.recipe import builtin
 from hypnocast.core.wire.page_facts import JudgedMontages
 from hypnocast.stagers.packs.catalogue import resolve_pack
 from hypnocast.stagers.packs.judged import judged_montages
@@ -47,6 +48,18 @@ def test_a_headband_and_a_whole_polysomnogram_are_outside_it(
     assert judged_here.words.startswith(
         "The pack was not judged on this montage, but on Fpz-Cz (sleep"
     )
+
+
+def test_of_a_pack_that_is_shown_one_eeg_that_eeg_counts(shipped: Manifest) -> None:
+    judged = judged_montages(shipped, builtin("spectral-448-one-eeg"))
+    for channels, inside in (
+        ({"F4-M1": "Fpz-Cz", "O2-M1": "Pz-Oz", "Chin": "EMG"}, True),
+        (WHOLE, False),
+    ):
+        found = judged.of(channels)
+        assert found is not None
+        assert found.inside is inside
+    assert judged.of({"Chin": "EMG"}) is None
 
 
 def test_what_a_pack_says_itself_counts_more_than_its_figures(shipped: Manifest) -> None:

@@ -20,7 +20,8 @@ from hypnocast.core.wire.commands import Command, Reply
 from hypnocast.core.wire.topics import Topics
 from hypnocast.ports.journal.journal import Journal
 from hypnocast.ports.mqtt.command_inbox import Handle
-from hypnocast.ports.mqtt.link import Connected, MqttLink
+from hypnocast.ports.mqtt.link import MqttLink
+from hypnocast.ports.mqtt.link_states import Connected
 from hypnocast.ports.mqtt.settings import BrokerSettings
 
 TOPICS = Topics("lab")

@@ -17,6 +17,7 @@ from jsonschema import Draft7Validator, Draft202012Validator, ValidationError
 from hypnocast.core.night.ledger import NightTitle, build_night
 from hypnocast.core.timing.utc import instant as written
 from hypnocast.core.wire import commands, payloads, schema
+from hypnocast.core.wire.topics import Topics
 from support.nights import an_event, instant
 
 HERE = Path(__file__).parent
@@ -116,6 +117,27 @@ def test_a_night_is_valid() -> None:
     for events in ([], EVENTS):
         night = build_night(title, events, marks, at=instant(90))
         Draft202012Validator(schema.json_schemas()["night"]).validate(_as_sent(night))
+
+
+def test_the_access_list_lets_each_daemon_write_all_that_it_sends_and_nothing_else() -> None:
+    acl = (DOCS.parent / "systemd" / "mosquitto" / "hypnocast.acl").read_text()
+    document = schema.asyncapi()
+    sent = {
+        document["channels"][operation["channel"]["$ref"].split("/")[-1]]["address"]
+        for operation in document["operations"].values()
+        if operation["action"] == "send"
+    }
+    for number in (1, 2):
+        rules = acl.split(f"user bedside-{number}\n")[1].split("\n\n")[0].splitlines()
+        names = {"site": "lab", "bed": f"bed{number}", "node": f"bedside-{number}"}
+        own = f"hypnocast/lab/daemon/bedside-{number}/"
+        topics = {
+            f"{own}#" if topic.startswith(own) else topic
+            for topic in (address.format_map(names) for address in sent)
+        }
+        written = {rule.split()[-1] for rule in rules if rule.startswith("topic write ")}
+        assert written == topics
+    assert f"# topic write {Topics('lab').discovery('bed1')}\n" in acl
 
 
 @given(st.floats(-6.2e10, 2.5e11))

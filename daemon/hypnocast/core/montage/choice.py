@@ -7,7 +7,7 @@ subtracted; the two must come in one stream, because only there are their sample
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 
@@ -37,12 +37,13 @@ class Montage:
         """Role → name of the derivation, as events carry it."""
         return {role: derivation.name for role, derivation in self.derivations.items()}
 
-    def problem_lines(self) -> Iterator[str]:
+    def problem_lines(self, about: Callable[[str], bool] = lambda _: True) -> Iterator[str]:
         """Give each problem once, with all roles and streams that it is about."""
-        about: dict[str, list[str]] = {}
+        found: dict[str, list[str]] = {}
         for what, problem in self.problems.items():
-            about.setdefault(problem, []).append(what)
-        for problem, names in about.items():
+            if about(what):
+                found.setdefault(problem, []).append(what)
+        for problem, names in found.items():
             yield f"{', '.join(names)}: {problem}"
 
 

@@ -8,6 +8,8 @@ from typing import Annotated, Literal
 
 from msgspec import Meta, Struct
 
+from hypnocast.core.types import EEG_ROLES
+
 Share = Annotated[float, Meta(ge=0.0, le=1.0)]
 
 MIRRORED = " (mirrored)"
@@ -54,9 +56,14 @@ class JudgedMontages:
 
     recordings: tuple[tuple[tuple[str, ...], str], ...] = ()
     """Derivations, and in words on what else: database, subjects, conditions."""
+    one_eeg: bool = False
+    """Whether of all channels the model is shown one EEG alone."""
 
     def of(self, channels: Mapping[str, str]) -> Judged | None:
         """Judge a montage (role → derivation); None where there is none."""
+        if self.one_eeg:
+            only = next((role.value for role in EEG_ROLES if role.value in channels), None)
+            channels = {role: name for role, name in channels.items() if role == only}
         if not channels:
             return None
         montages = tuple(names for names, _ in self.recordings)

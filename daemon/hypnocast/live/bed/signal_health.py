@@ -82,11 +82,7 @@ def _problems(montage: Montage | None, needed: Needed) -> tuple[str, ...]:
         for role, derivation in filled.items()
         if derivation.kind == "assumed_reference"
     )
-    faults = (
-        f"{what}: {problem}"
-        for what, problem in montage.problems.items()
-        if what in filled or what in lacking
-    )
+    faults = montage.problem_lines(lambda what: what in filled or what in lacking)
     return (*faults, *assumed)
 
 

@@ -152,7 +152,7 @@ def make_parts(
             pack_digest=pack.digest,
             recipe_digest=pack.recipe.digest,
             review_below=manifest.calibration.review_below if review is None else review,
-            judged=judged_montages(manifest),
+            judged=judged_montages(manifest, pack.recipe),
         ),
         deadline_s=LIVE_DEADLINE_S if live else None,
         carries=carries(pack),
@@ -177,7 +177,7 @@ def _beside_pack(
         pack_digest=pack.digest,
         recipe_digest=pack.recipe.digest,
         review_below=0.0,
-        judged=judged_montages(manifest),
+        judged=judged_montages(manifest, pack.recipe),
     )
     return BesidePack(
         name=f"{manifest.name} {manifest.version}",

@@ -11,7 +11,7 @@ from hypnocast.core.types import PAGE_S
 from hypnocast.live.service.numbers import numbers_of
 from hypnocast.live.service.watchdog import Pulse
 from hypnocast.ports.metrics import MetricValue
-from hypnocast.ports.mqtt.link import Connected, RefusedByBroker, Waiting
+from hypnocast.ports.mqtt.link_states import Connected, RefusedByBroker, Waiting
 
 if TYPE_CHECKING:
     from hypnocast.live.service.ward import Ward

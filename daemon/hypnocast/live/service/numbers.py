@@ -16,7 +16,7 @@ from hypnocast.live.publishing.bed_health import silence_of
 from hypnocast.live.publishing.bed_publisher import BedPublisher
 from hypnocast.live.staging import judging
 from hypnocast.ports.metrics import MetricValue
-from hypnocast.ports.mqtt.link import Connected
+from hypnocast.ports.mqtt.link_states import Connected
 
 if TYPE_CHECKING:
     from hypnocast.live.explaining.picture_store import PictureStore

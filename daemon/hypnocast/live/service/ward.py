@@ -32,7 +32,8 @@ from hypnocast.ports.journal.reader import JournalReader
 from hypnocast.ports.lsl.problems import StreamProblem
 from hypnocast.ports.memory import free_bytes, memory_problem
 from hypnocast.ports.metrics import MetricValue
-from hypnocast.ports.mqtt.link import Connected, MqttLink
+from hypnocast.ports.mqtt.link import MqttLink
+from hypnocast.ports.mqtt.link_states import Connected
 from hypnocast.ports.mqtt.settings import BrokerSettings
 from hypnocast.ports.supervision import Supervisor
 from hypnocast.ports.worker import Worker

@@ -15,7 +15,6 @@ import contextlib
 import secrets
 import time
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
 from typing import Final, Literal
 
 import aiomqtt
@@ -26,9 +25,18 @@ from hypnocast.core.wire.topics import HOME_ASSISTANT_ROOT, Topics
 from hypnocast.errors import BrokerError
 from hypnocast.ports.journal.journal import Journal
 from hypnocast.ports.journal.records import StoredEvent
-from hypnocast.ports.mqtt.client import BrokerRefused, Client, Protocol
+from hypnocast.ports.mqtt.client import BrokerRefused, Client
 from hypnocast.ports.mqtt.command_inbox import CommandInbox, Handle
 from hypnocast.ports.mqtt.connector import Connector
+from hypnocast.ports.mqtt.link_states import (
+    Closed,
+    Connected,
+    Connecting,
+    LinkState,
+    RefusedByBroker,
+    StateLog,
+    Waiting,
+)
 from hypnocast.ports.mqtt.outbox import Outbox, attributes
 from hypnocast.ports.mqtt.retained import REFUSED_AGAIN_S, Retained, RetainedStates
 from hypnocast.ports.mqtt.settings import BrokerSettings
@@ -53,42 +61,6 @@ TAKEN_OVER_WORDS: Final = (
     "another client seems to connect to the broker under the daemon's client id, which cuts the "
     "daemon off; the id is another one now. Look in the broker's log who it was."
 )
-
-
-@dataclass(frozen=True, slots=True)
-class Connecting:
-    """A connection is being made."""
-
-
-@dataclass(frozen=True, slots=True)
-class Connected:
-    """The broker has accepted us."""
-
-    protocol: Protocol
-
-
-@dataclass(frozen=True, slots=True)
-class RefusedByBroker:
-    """The broker answered with a refusal; tried again after ``seconds``."""
-
-    why: str
-    seconds: float
-
-
-@dataclass(frozen=True, slots=True)
-class Waiting:
-    """There is no broker, or no longer; tried again after ``seconds``."""
-
-    why: str
-    seconds: float
-
-
-@dataclass(frozen=True, slots=True)
-class Closed:
-    """Not begun yet, or over."""
-
-
-LinkState = Connecting | Connected | RefusedByBroker | Waiting | Closed
 
 
 class MqttLink:
@@ -126,6 +98,7 @@ class MqttLink:
             will=aiomqtt.Will(self._available, b"offline", qos=1, retain=True),
         )
         self._on_state = on_state
+        self._state_log = StateLog()
         self._states = RetainedStates()
         self._outbox = Outbox(journal, topics)
         self._inbox = CommandInbox(journal, handle, self._reply)
@@ -364,7 +337,7 @@ class MqttLink:
 
     def _become(self, state: LinkState) -> None:
         self.state = state
-        log.info("mqtt", state=type(state).__name__.lower(), why=getattr(state, "why", None))
+        self._state_log.add(state)
         if self._on_state is not None:
             self._on_state(state)
 
