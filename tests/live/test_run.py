@@ -327,12 +327,16 @@ def test_it_ends_in_good_order(night: InstalledNight) -> None:
 def test_the_log_names_sessions_the_first_stage_and_what_is_wrong_once_each(
     night: InstalledNight,
 ) -> None:
-    bed = [line for line in night.log.splitlines() if "bed=one-box" in line]
-    assert sum("first stage" in line for line in bed) == 1
-    assert any("session" in line and "phase=recording" in line for line in bed)
-    units = [line for line in night.log.splitlines() if "bed=no-units" in line]
-    assert sum("first page withheld" in line and "unknown_unit" in line for line in units) == 1
-    assert len(problems := [line for line in units if "problem" in line]) == len(set(problems))
+    lines = [json.loads(line) for line in night.log.splitlines() if line.startswith("{")]
+    bed = [line for line in lines if line.get("bed") == "one-box"]
+    assert [line["event"] for line in bed].count("first stage") == 1
+    assert any(line["event"] == "session" and line["phase"] == "recording" for line in bed)
+    units = [line for line in lines if line.get("bed") == "no-units"]
+    withheld = [line["reason"] for line in units if line["event"] == "first page withheld"]
+    assert withheld.count("unknown_unit") == 1
+    problems = [line["what"] for line in units if line["event"] == "problem"]
+    assert problems
+    assert len(problems) == len(set(problems))
 
 
 @pytest.mark.promise(5)

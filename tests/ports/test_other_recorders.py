@@ -220,14 +220,18 @@ def test_one_wrong_reading_among_good_ones_sets_no_clock(tmp_path: Path) -> None
 # --- headers that count wrongly, files without signals --------------------------------------------
 
 
-def test_records_beyond_those_that_the_header_counts_are_reported(tmp_path: Path) -> None:
+def test_records_beyond_those_that_the_header_counts_are_read_as_edfio_reads_them(
+    tmp_path: Path,
+) -> None:
     path = _write_gear(tmp_path / "gear.edf", "F4-M1")
     content = bytearray(path.read_bytes())
     content[236:244] = b"300".ljust(8)
     path.write_bytes(content)
     ours = open_recording(path)
-    assert ours.duration_s == edfio.read_edf(path, lazy_load_data=False).duration == 300
-    assert ours.problems == ("the file is longer than its header says: 300 records are not read",)
+    with pytest.warns(UserWarning, match="indicates 300 data records, but file contains 600"):
+        theirs = edfio.read_edf(path, lazy_load_data=False)
+    assert ours.duration_s == theirs.duration == 600
+    assert ours.problems == ("the file holds 600 records, its header says 300",)
 
 
 def test_a_file_of_annotations_alone_is_no_recording_and_says_where_it_belongs(

@@ -107,7 +107,7 @@ class EdfFile:
         self.announced = announced
         """How many records the header announces; −1 while the file is being recorded."""
         there = self.on_disk()
-        self.records = there if announced < 0 else min(announced, there)
+        self.records = there  # as edfio and MNE count them, whatever the header says
         self.truncated = announced > there
         """Whether the header announces more than there is."""
         if self.signals:

@@ -144,9 +144,8 @@ def _open_edf(path: Path, timezone: str, key: bytes) -> Recording:
     problems = []
     if file.truncated:
         problems.append("the file is shorter than its header says")
-    if 0 <= file.announced < (there := file.on_disk()):
-        unread = there - file.announced
-        problems.append(f"the file is longer than its header says: {unread} records are not read")
+    if 0 <= file.announced < file.records:
+        problems.append(f"the file holds {file.records} records, its header says {file.announced}")
     if file.start is None:
         problems.append("the header gives no valid date and time")
     annotations = tuple(
