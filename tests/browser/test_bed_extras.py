@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import re
 import time
@@ -163,3 +164,16 @@ def test_times_are_those_of_the_site_wherever_the_browser_is(
             assert abs((at - found).total_seconds()) < 2.0
     finally:
         tab.close()
+
+
+def test_one_click_writes_a_note_of_now_and_says_so(tab: Page, stand: Stand) -> None:
+    open_bed(tab, stand, BED)
+    before = len(stand.publisher.commands)
+    tab.locator("#quick").get_by_role("button", name="Coughs").click()
+    expect(tab.locator("#reply")).to_contain_text("Note “Coughs”: done")
+    (sent,) = map(json.loads, stand.publisher.commands[before:])
+    assert (sent["command"], sent["text"]) == ("note", "Coughs")
+    assert sent["session"] == stand.publisher.scenes[BED].session
+    assert sent.get("at") is None
+    open_bed(tab, stand, "7")
+    expect(tab.locator("#quick").get_by_role("button", name="Coughs")).to_be_disabled()

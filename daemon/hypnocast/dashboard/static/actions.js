@@ -24,6 +24,11 @@ export function actions(bed, now) {
     if (name) ask(name);
   });
 
+  by("quick").addEventListener("click", (event) => {
+    const text = event.target.closest("button")?.textContent;
+    if (text) void order({ command: "note", session: now().card.session ?? "", text }, `Note “${text}”`);
+  });
+
   function ask(name) {
     command = name;
     const { title, words = "", subject, text, at } = WORDS[name];

@@ -54,6 +54,7 @@ function show(next) {
   for (const button of by("actions").children) {
     button.disabled = button.dataset.command !== "start_session" && (!card.session || card.mood === "ended");
   }
+  for (const button of by("quick").children) button.disabled = !card.session || card.mood === "ended";
   panel.show(room);
   why.show();
   drawNight();
