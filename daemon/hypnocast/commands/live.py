@@ -74,9 +74,11 @@ def run(config: ConfigFile = None) -> None:
     from hypnocast.config.file import load_config
     from hypnocast.live.service.logs import set_up_logs
     from hypnocast.live.service.serve import serve
+    from hypnocast.ports.system import leave_computing
 
     set_up_logs()
     asyncio.run(serve(load_config(config), config))
+    leave_computing("judge")
 
 
 def demo(

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import socket
+import sys
 import threading
+import time
 from collections.abc import Callable, Mapping
 
 import structlog
@@ -86,3 +88,19 @@ def leave_in(seconds: float, code: int) -> Callable[[], None]:
     timer.daemon = True
     timer.start()
     return timer.cancel
+
+
+def leave_computing(name: str, patience_s: float = 1.0) -> None:
+    """End the process here and now if threads of this name still compute.
+
+    A model cannot be interrupted, and the interpreter's own end beneath it aborts the process: a
+    stop in good order would look like a crash. To be called when all else has ended.
+    """
+    until = time.monotonic() + patience_s
+    for thread in threading.enumerate():
+        if thread.name == name:
+            thread.join(max(0.0, until - time.monotonic()))
+            if thread.is_alive():
+                sys.stdout.flush()
+                sys.stderr.flush()
+                os._exit(0)
