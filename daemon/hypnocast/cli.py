@@ -6,7 +6,6 @@ that says what is wrong, where, and what to do.
 
 from __future__ import annotations
 
-import errno
 import signal
 import sys
 from collections.abc import Sequence
@@ -17,13 +16,8 @@ import typer
 from hypnocast import __version__
 from hypnocast.commands import bench, checks, live, nights, recordings
 from hypnocast.commands.bridge import bridge
+from hypnocast.commands.common import run_app
 from hypnocast.commands.packs import packs
-from hypnocast.errors import HypnocastError
-
-_UsageError: type[Exception] = typer.BadParameter.__bases__[0]
-"""Click's own, wherever typer keeps its copy of click."""
-
-_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 app = typer.Typer(
     name="hypnocast",
@@ -84,35 +78,4 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def run(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code."""
-    try:
-        result = app(args=arguments, standalone_mode=False, prog_name="hypnocast")
-    except HypnocastError as error:
-        _complain(str(error))
-        return error.exit_code
-    except _UsageError as error:
-        _complain(f"{_message(error)} (see hypnocast --help)")
-        return 2
-    except (KeyboardInterrupt, typer.Abort):
-        return 130
-    except SystemExit as end:
-        # Click ends with 1 where nobody reads on, as in `hypnocast nights | head`.
-        if not isinstance(end.__context__, BrokenPipeError):
-            raise
-        return 0
-    except OSError as error:
-        if error.filename is None and error.errno not in _FULL:
-            raise  # not a path that somebody named: whoever mends it needs the traceback
-        where = "" if error.filename is None else f"{error.filename}: "
-        _complain(f"{where}{error.strerror}. Name another path, or check its rights and the disk.")
-        return 1
-    return int(result or 0)
-
-
-def _message(error: Exception) -> str:
-    """Return click's words for a misuse, and its parameter."""
-    format_message = getattr(error, "format_message", None)
-    return str(format_message()) if callable(format_message) else str(error)
-
-
-def _complain(line: str) -> None:
-    sys.stderr.write(f"hypnocast: {' '.join(line.split())}\n")
+    return run_app(app, "hypnocast", arguments)

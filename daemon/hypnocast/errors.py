@@ -61,6 +61,8 @@ class PackError(HypnocastError):
 class RecipeError(HypnocastError):
     """A recipe cannot be drawn."""
 
+    exit_code = 2
+
 
 class InferenceError(HypnocastError):
     """A model failed while running."""

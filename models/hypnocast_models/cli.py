@@ -9,11 +9,18 @@ from typing import Annotated
 
 import typer
 
-from hypnocast.errors import CommandError, HypnocastError, InstallError
+from hypnocast.commands.common import run_app
+from hypnocast.errors import CommandError, InstallError
 from hypnocast_models.commands.judging import judging
 from hypnocast_models.commands.packs import packs
 from hypnocast_models.commands.research import research
-from hypnocast_models.commands.screen import print_line, progress_bars
+from hypnocast_models.commands.screen import (
+    Mains,
+    print_line,
+    progress_bars,
+    stopped_cleanly,
+    whole_folder,
+)
 from hypnocast_models.commands.small import small
 from hypnocast_models.commands.weights import weights
 
@@ -28,19 +35,21 @@ app.add_typer(judging)
 app.add_typer(research)
 app.add_typer(weights, name="weights", no_args_is_help=True)
 
+_DISK_FULL = ("No space left", "os error 28")
+"""What libraries that write weights and graphs say in errors of their own."""
+
 
 def main() -> None:
     """Run a command; an error is one line on standard error."""
     try:
-        app()
-    except HypnocastError as error:
-        print(f"hypnocast-models: {error}", file=sys.stderr)
-        raise SystemExit(error.exit_code) from None
-    except OSError as error:
-        if error.filename is None:
-            raise  # not a path that somebody named: whoever mends it needs the traceback
-        print(f"hypnocast-models: {error.filename}: {error.strerror}.", file=sys.stderr)
-        raise SystemExit(1) from None
+        status = run_app(app, "hypnocast-models")
+    except Exception as error:
+        if not any(sign in str(error) for sign in _DISK_FULL):
+            raise  # whoever mends it needs the traceback
+        first = str(error).splitlines()[0]
+        print(f"hypnocast-models: {first}. Make room on the disk.", file=sys.stderr)
+        status = 1
+    raise SystemExit(status)
 
 
 @app.command("time")
@@ -92,11 +101,12 @@ def make_tiny(
     """Write a small random model of a family, to try the tools on or to train from scratch."""
     import torch
 
-    from hypnocast_models.tune.families import tiny
+    from hypnocast_models.tune.families import check_tiny, tiny
 
+    check_tiny(kind)
     torch.manual_seed(seed)
-    folder.mkdir(parents=True, exist_ok=True)
-    tiny(kind, folder)
+    with whole_folder(folder):
+        tiny(kind, folder)
     print_line(f"{kind} in {folder}")
 
 
@@ -119,7 +129,7 @@ def finetune(
     hypnograms: Annotated[
         Path | None, typer.Option(help="Folder of files with the stages, named as the nights.")
     ] = None,
-    mains: Annotated[int, typer.Option(help="Mains frequency, 50 or 60 Hz.")] = 50,
+    mains: Mains = 50,
     without: Annotated[list[str] | None, typer.Option(help="Subjects held out.")] = None,
     pages: Annotated[str | None, typer.Option(help="How pages are drawn.")] = None,
     steps: Annotated[int | None, typer.Option(help="Steps of staging.")] = None,
@@ -149,7 +159,6 @@ def finetune(
     from hypnocast_models.readers.material import open_material, without_subjects
     from hypnocast_models.tune.recipe import read_training, training_toml
     from hypnocast_models.tune.session import TuningSession, cast_of, check_machine
-    from hypnocast_models.tune.trainer import Stopped
 
     given = {
         "pages": pages,
@@ -172,24 +181,21 @@ def finetune(
     cast = cast_of(without_subjects(nights, without or ()), training, without or ())
     print_line(training_toml(training).rstrip())
     session = TuningSession(weights, training)
-    with progress_bars() as progress:
+    with progress_bars() as progress, stopped_cleanly():
         bar = progress.add_task("fine-tuning", total=training.total_steps)
-        try:
-            session.train(
-                database,
-                cast,
-                out,
-                mains_hz=mains,
-                report_to=log or (),
-                advance=lambda step, loss: progress.update(
-                    bar, completed=step, description=f"fine-tuning, loss {loss:.3f}"
-                ),
-            )
-        except Stopped as stopped:
-            print_line(f"{stopped} and kept it; the same command goes on from there")
-            raise typer.Exit(128 + stopped.signal) from None
-    held_out = ", ".join(without or ()) or "nobody"
-    print_line(f"tuned weights in {out / 'weights'}; held out: {held_out}")
+        session.train(
+            database,
+            cast,
+            out,
+            mains_hz=mains,
+            report_to=log or (),
+            advance=lambda step, loss: progress.update(
+                bar, completed=step, description=f"fine-tuning, loss {loss:.3f}"
+            ),
+        )
+    print_line(
+        f"tuned weights in {out / 'weights'}; held out: {', '.join(without or ()) or 'nobody'}"
+    )
 
 
 @app.command("learn")
@@ -303,27 +309,32 @@ def export(
         plain_label,
     )
     from hypnocast_models.tune.families import load
-    from hypnocast_models.tune.sleepvlm import as_sleepvlm
+    from hypnocast_models.tune.sleepvlm import PROMPT, as_sleepvlm
 
-    check_delivery(name, version, precision, pack)
+    check_delivery(name, version, precision)
     drawn = builtin(recipe)
     label = plain_label(name, version, drawn, commit, weights)
-    if is_classifier(weights):
-        pages = pages_to_prove(drawn, prove_on)
-        classes = tuple(part.strip() for part in labels.split(",") if part.strip())
-        made = deliver_classifier(weights, label, pack, pages, labels=classes, progress=print_line)
-    else:
-        model, tokenizer = load(weights, base=base)
-        ask = (
-            partial(as_sleepvlm, tokenizer=tokenizer, system_prompt=sleepvlm_prompt)
-            if sleepvlm_prompt
-            else AnswerForm
-        )
-        tokens = (base or weights) / "tokenizer.json"
-        made = deliver(model, tokenizer, tokens, label, pack, ask=ask, progress=print_line)
-        del model
-    if precision != "fp32":
-        made = lower(made, precision, print_line)
+    with whole_folder(pack):
+        if is_classifier(weights):
+            pages = pages_to_prove(drawn, prove_on)
+            classes = tuple(part.strip() for part in labels.split(",") if part.strip())
+            made = deliver_classifier(
+                weights, label, pack, pages, labels=classes, progress=print_line
+            )
+        else:
+            model, tokenizer = load(weights, base=base)
+            taught = weights / PROMPT
+            prompt = sleepvlm_prompt or (taught if taught.is_file() else None)
+            ask = (
+                partial(as_sleepvlm, tokenizer=tokenizer, system_prompt=prompt)
+                if prompt
+                else AnswerForm
+            )
+            tokens = (base or weights) / "tokenizer.json"
+            made = deliver(model, tokenizer, tokens, label, pack, ask=ask, progress=print_line)
+            del model
+        if precision != "fp32":
+            made = lower(made, precision, print_line)
     print_line(f"{made.manifest.name} {made.manifest.version} {made.digest}")
 
 

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
+import msgspec
+import msgspec.toml
 import numpy as np
 import pytest
 
 from hypnocast.core.types import STAGES
+from hypnocast.stagers.packs.manifest import Manifest
 from hypnocast.stagers.packs.pack import load_pack, verify_pack
 from support.made_up_archives import make_archive
 from support.models_cli import run
@@ -87,3 +91,20 @@ def test_a_pack_is_edited_by_its_keys(
         assert run(["pack", "edit", str(pack), str(other), "--set", change]) == 2
         assert found in capfd.readouterr().err
         assert not other.exists()
+
+
+def test_files_and_a_draft_become_a_pack(pack: Path, tmp_path: Path) -> None:
+    text = (pack / "pack.toml").read_text(encoding="utf-8").partition("\n[files]")[0]
+    draft = tmp_path / "draft.toml"
+    draft.write_text(re.sub(r"(?m)^(format|recipe_digest) = .*$", "", text), encoding="utf-8")
+    made = tmp_path / "made"
+    assert run(["pack", "make", str(pack), str(made), "--draft", str(draft)]) == 0
+    assert load_pack(made).manifest == load_pack(pack).manifest
+
+
+def test_the_draft_in_the_docs_has_every_key_that_is_needed() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "packs.md").read_text(encoding="utf-8")
+    [draft] = re.findall(r"```toml\n(name = .*?)```", page, re.DOTALL)
+    digest = f"sha256:{'0' * 64}"
+    whole = {"format": "hypnocast.pack/1", "recipe_digest": digest, "files": {"a.onnx": digest}}
+    assert msgspec.convert(whole | msgspec.toml.decode(draft), Manifest).name == "mine"

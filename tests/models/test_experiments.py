@@ -18,11 +18,12 @@ from hypnocast.simulate import SimulatedNight
 from hypnocast.simulate.montages import CLINICAL
 from hypnocast.simulate.waves import RATE as SIMULATED
 from hypnocast_models.data.recordings import page_of
+from hypnocast_models.experiments.archives import fold_of_each
 from hypnocast_models.experiments.corrupt import STRETCH_S, corrupt
 from hypnocast_models.experiments.look_ahead import WHOLE_NIGHT, follow
 from hypnocast_models.experiments.part import Part
 from hypnocast_models.experiments.plan import Kind, read_experiment
-from hypnocast_models.experiments.run import fold_of_each, run_experiment, steps
+from hypnocast_models.experiments.run import run_experiment, steps
 from hypnocast_models.readers.datasets import find_nights, open_night
 from support.models_cli import run
 from support.needs import need_module
@@ -167,13 +168,13 @@ def test_an_experiment_runs_by_one_command_and_goes_on_where_it_stopped(tmp_path
         (arm, kind) for arm in ("clinical", "signal") for kind in ("none", "noise")
     }
     plan = read_experiment(plan_file)
-    judged = run_experiment(plan, tmp_path / "data", out)
+    results = run_experiment(plan, tmp_path / "data", out)
     assert {path: path.stat().st_mtime_ns for path in out.rglob("*.npz")} == made
-    assert "subject04" not in {one.subject for one in judged if one.condition != "cross"}
+    assert "subject04" not in {one.subject for one in results.judged if one.condition != "cross"}
     # Each arm sees or stages four sound nights, two of them four in two states, two the other
     # set; both trained arms are fitted for two folds and for the other set.
     assert steps(plan, tmp_path / "data") == 4 * 3 + 4 * 2 * 2 + 2 + 2 * 3
-    for one in judged:
+    for one in results.judged:
         if one.condition == "sound":
             assert one.stages.size == 20
     plan_file.write_text(PLAN.format(pack=pack).replace("seeds = [0]", "seeds = [1]"))

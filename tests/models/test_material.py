@@ -20,8 +20,8 @@ for name in ("torch", "transformers", "accelerate", "onnxruntime"):
     need_module(name)
 
 from hypnocast_models.data.recordings import role_of  # noqa: E402
+from hypnocast_models.experiments.archives import chosen_nights  # noqa: E402
 from hypnocast_models.experiments.plan import Data  # noqa: E402
-from hypnocast_models.experiments.run import chosen_nights  # noqa: E402
 from hypnocast_models.readers.datasets import find_nights, open_night  # noqa: E402
 from hypnocast_models.readers.material import open_material  # noqa: E402
 from hypnocast_models.staging.archive import drawing_plan, work_on  # noqa: E402 - after what it needs

@@ -10,11 +10,14 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
+from hypnocast.core.pictures.recipe import builtin
 from hypnocast.errors import ConfigError
 from hypnocast.simulate import SimulatedSource
 from hypnocast.stagers.packs.manifest import Context, Generative
 from hypnocast.stagers.packs.pack import load_pack, verify_pack
 from support.brokers import free_port
+from support.made_up_archives import make_archive
+from support.models_cli import run
 from support.needs import need_module
 from support.ward_lab import HandDriven, night, running_ward
 
@@ -24,7 +27,9 @@ for name in ("torch", "transformers", "onnx", "onnxscript", "onnxruntime", "llgu
 from hypnocast_models.cli import app  # noqa: E402 - after what it needs was found
 from hypnocast_models.export import graphs, precision  # noqa: E402
 from hypnocast_models.export.packing import write_pack  # noqa: E402
+from hypnocast_models.readers.datasets import find_nights, open_night  # noqa: E402
 from hypnocast_models.tune.families import describe, load, tiny  # noqa: E402
+from hypnocast_models.tune.lessons import TrainingPages  # noqa: E402
 from hypnocast_models.tune.sleepvlm import as_sleepvlm  # noqa: E402
 
 RULES = "You score sleep. Answer as JSON with "
@@ -99,6 +104,49 @@ async def test_one_command_makes_a_pack_that_stages_in_the_daemon(
     assert all(event.rationale is not None for event in events)
     shares = msgspec.to_builtins(events[0].probabilities)
     assert np.isclose(sum(shares.values()), 1.0, atol=1e-5)
+
+
+@pytest.mark.long
+@pytest.mark.timeout(900)
+def test_its_recipe_teaches_rationales_over_three_pages_and_its_pack_is_judged(
+    weights: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    data = make_archive("isruc", tmp_path / "data", people=2, pages=4)
+    out, pack = tmp_path / "run", tmp_path / "pack"
+    sizes = ["--steps", "2", "--batch", "1", "--accumulate", "1", "--perception-steps", "1"]
+    tuning = ["finetune", str(weights), str(data), str(out), "--recipe", "sleepvlm", *sizes]
+    assert run([*tuning, "--every", "3"]) == 0, capfd.readouterr().err
+    rows = [json.loads(line) for line in (out / "training.jsonl").read_text().splitlines()]
+    assert [row["step"] for row in rows if "loss" in row] == [1, 2, 3]
+    assert any("eval_kappa" in row for row in rows)
+    assert run(["export", str(out / "weights"), str(pack), "--name", "reasoned"]) == 0
+    manifest = load_pack(pack).manifest
+    assert isinstance(manifest.model, Generative)
+    assert (manifest.model.scoring, manifest.context) == ("generate", Context(before=1, after=1))
+    assert "N2.spindle" in manifest.model.prompt
+    short = tmp_path / "short"
+    assert run(["pack", "edit", str(pack), str(short), "--set", "model.max_tokens=64"]) == 0
+    figures = tmp_path / "figures.json"
+    assert run(["evaluate", str(short), str(data), "--out", str(figures)]) == 0
+    found = json.loads(figures.read_text())["gains"]["1"]["filtered"]
+    assert (found["pages"], found["coverage"]) == (8, 1.0)
+
+
+def test_an_answer_says_what_is_measured_before_the_experts_stage(tmp_path: Path) -> None:
+    data = make_archive("edf", tmp_path / "data", people=1, pages=15)
+    night = open_night(find_nights(data)[0])
+    lessons = TrainingPages([night], builtin("clinical-448x224"), around=1, reasoned=True)
+    lesson = lessons.draw(np.arange(15), np.random.default_rng(0), 1.0)
+    assert len(lesson.pictures) == 3 * 15
+    assert not lesson.pictures[0].any()  # there is no page before the first
+    answers = [json.loads(answer) for answer in lesson.answers]
+    assert [answer["sleep_stage"] for answer in answers] == [s.value for s in night.stages if s]
+    assert all(
+        list(one) == ["reasoning_text", "applicable_rules", "sleep_stage"] for one in answers
+    )
+    deep = [one for one in answers if one["sleep_stage"] == "N3"]
+    assert all("N3.slow" in one["applicable_rules"] for one in deep)
+    assert all("slow waves over" in one["reasoning_text"] for one in deep)
 
 
 def _write_little(folder: Path) -> None:

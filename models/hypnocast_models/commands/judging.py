@@ -1,4 +1,4 @@
-"""``evaluate`` and ``yasa``: how well a pack stages nights that people have scored."""
+"""``evaluate``, ``rolling`` and ``yasa``: how well nights are staged that people have scored."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from typing import Annotated, Any
 import typer
 
 from hypnocast.errors import CommandError
-from hypnocast_models.commands.screen import print_line, progress_bars
+from hypnocast_models.commands.research import bar, warn_of_pack
+from hypnocast_models.commands.screen import Least, Mains, check_gains, print_line, progress_bars
 
 judging = typer.Typer(add_completion=False, rich_markup_mode=None)
 
@@ -29,10 +30,8 @@ def evaluate_pack(
     ] = None,
     subject: Annotated[list[str] | None, typer.Option(help="Only these subjects.")] = None,
     gain: Annotated[list[float] | None, typer.Option(help="Multiply all samples by this.")] = None,
-    mains: Annotated[int, typer.Option(help="Mains frequency, 50 or 60 Hz.")] = 50,
-    min_coverage: Annotated[
-        float | None, typer.Option(help="Instead of the pack's own; recorded.")
-    ] = None,
+    mains: Mains = 50,
+    min_coverage: Least = None,
     out: Annotated[Path | None, typer.Option(help="Write the figures here as JSON.")] = None,
     report: Annotated[
         Path | None,
@@ -48,6 +47,7 @@ def evaluate_pack(
     """Judge a pack on scored nights, on the stream that the daemon would emit."""
     import json
 
+    from hypnocast.ports.durable_files import replace_file
     from hypnocast.stagers.packs.pack import load_pack
     from hypnocast_models.compare.evaluate import Evaluation, evaluate, summarise
     from hypnocast_models.readers.material import only_subjects, open_material
@@ -55,12 +55,13 @@ def evaluate_pack(
 
     if report is None and (beside or yasa):
         raise CommandError("are for the report", where="--beside, --yasa", remedy="Add --report.")
+    check_gains(gain)
     loaded, others = load_pack(pack), [load_pack(one) for one in beside or ()]
+    all_nights = open_material(database, loaded.recipe, kind, hypnograms)
+    nights = only_subjects(all_nights, subject)
     for path in (out, report):
         if path is not None:  # after hours of work is no time to find that there is no folder
             path.parent.mkdir(parents=True, exist_ok=True)
-    all_nights = open_material(database, loaded.recipe, kind, hypnograms)
-    nights = only_subjects(all_nights, subject)
     subjects = {night.subject for night in nights}
     warnings = [
         line for one in (loaded, *others) for line in warn_of_taught(one.manifest, subjects)
@@ -115,7 +116,7 @@ def evaluate_pack(
         report.write_text(page, encoding="utf-8")
         print_line(f"{report} written")
     if out is not None:
-        out.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+        replace_file(out, (json.dumps(result, indent=1) + "\n").encode())
 
 
 @judging.command("yasa")
@@ -148,3 +149,58 @@ def judge_yasa(
                 folder.mkdir(parents=True, exist_ok=True)
                 (folder / f"{name}.csv").write_text(written(name, night, staged), encoding="utf-8")
         print_line(f"×{each:g}: YASA κ {figures.kappa(sum(tables[1:], tables[0])):.3f}")
+
+
+@judging.command("rolling")
+def judge_rolling(
+    pack: Annotated[str, typer.Argument(help="Name or folder of the pack.")],
+    folder: Annotated[Path, typer.Argument(help="Scored nights whose pages are whole.")],
+    *,
+    hop: Annotated[list[float] | None, typer.Option(help="Seconds; by itself 1, 5, 30.")] = None,
+    kind: Annotated[str, typer.Option(help="The data set's reader.")] = "",
+    subject: Annotated[list[str] | None, typer.Option(help="Only these subjects.")] = None,
+    min_coverage: Least = None,
+    mains: Mains = 50,
+    out: Annotated[Path | None, typer.Option(help="Write the figures here as JSON.")] = None,
+) -> None:
+    """Judge verdicts between page closes: agreement, delay at changes, acting only when sure."""
+    from hypnocast.ports.durable_files import replace_file
+    from hypnocast.stagers.onnx.local import LocalStager
+    from hypnocast.stagers.packs.catalogue import resolve_pack
+    from hypnocast.stagers.packs.pack import load_pack
+    from hypnocast_models.compare.rolling import roll_night, rolling_figures, rolling_lines
+    from hypnocast_models.readers.datasets import find_nights, open_night
+    from hypnocast_models.readers.material import only_subjects
+
+    hops = sorted(hop or (1.0, 5.0, 30.0))
+    for longer in hops[1:]:
+        if longer % hops[0]:
+            raise CommandError(f"{longer:g} is no multiple of {hops[0]:g}", where="--hop")
+    loaded = load_pack(resolve_pack(pack))
+    found = only_subjects(find_nights(folder, kind), subject)
+    warn_of_pack(loaded.folder, found)
+    nights = [open_night(one) for one in found]
+    stager = LocalStager(loaded, "auto", threads=1)
+    with bar("pages", sum(len(night.stages) for night in nights)) as advance:
+        rolled = [
+            roll_night(
+                night,
+                loaded,
+                stager,
+                hops[0],
+                min_coverage=min_coverage,
+                mains_hz=mains,
+                advance=advance,
+            )
+            for night in nights
+        ]
+    stager.close()
+    told = [rolling_figures([night.every(each) for night in rolled]) for each in hops]
+    for one in told:
+        for line in rolling_lines(one):
+            print_line(line)
+    if out is not None:
+        import msgspec
+
+        whole = {"pack": loaded.digest, "nights": [night.name for night in nights], "hops": told}
+        replace_file(out, msgspec.json.format(msgspec.json.encode(whole), indent=1))

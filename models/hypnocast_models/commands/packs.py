@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from hypnocast.errors import CommandError
-from hypnocast_models.commands.screen import print_line, progress_bars
+from hypnocast_models.commands.screen import Mains, print_line, progress_bars, whole_folder
 
 packs = typer.Typer(no_args_is_help=True)
 
@@ -26,15 +26,18 @@ def calibrate(
     version: Annotated[str, typer.Option(help="Of the new pack.")],
     kind: Annotated[str, typer.Option(help="The archive's reader, where it is not plain.")] = "",
     subject: Annotated[list[str] | None, typer.Option(help="Only these subjects.")] = None,
-    mains: Annotated[int, typer.Option(help="Mains frequency, 50 or 60 Hz.")] = 50,
+    mains: Mains = 50,
 ) -> None:
     """Fit temperature and forward filter on held-out nights; the model stays as it is."""
     from hypnocast.stagers.onnx.local import LocalStager
     from hypnocast.stagers.packs.catalogue import resolve_pack
     from hypnocast.stagers.packs.pack import load_pack
     from hypnocast_models.export.calibrating import fit_calibration, held_out, write_calibrated
+    from hypnocast_models.export.packing import check_empty, check_version
     from hypnocast_models.readers.material import only_subjects, open_material
 
+    check_empty(out)
+    check_version(version)
     loaded = load_pack(resolve_pack(pack))
     nights = only_subjects(open_material(archive, loaded.recipe, kind), subject)
     stager = LocalStager(loaded, "auto")
@@ -45,7 +48,8 @@ def calibrate(
     fit = fit_calibration(loaded, seen)
     people = len({night.subject for night in nights})
     where = f"{archive.name}: {len(nights)} nights of {people} people"
-    made = write_calibrated(loaded, fit, out, version, where)
+    with whole_folder(out):
+        made = write_calibrated(loaded, fit, out, version, where)
     print_line(str(fit))
     print_line(f"{made.manifest.name} {made.manifest.version} {made.digest}")
 
@@ -66,28 +70,61 @@ def edit(
     """
     import msgspec
 
-    from hypnocast.core.pictures.recipe import builtin, builtin_names
     from hypnocast.stagers.packs.catalogue import resolve_pack
-    from hypnocast.stagers.packs.files import MANIFEST
     from hypnocast.stagers.packs.pack import load_pack
-    from hypnocast_models.export.packing import write_pack
 
     loaded = load_pack(resolve_pack(pack))
     facts: dict[str, Any] = msgspec.to_builtins(loaded.manifest)
-    for written_anew in ("format", "files"):
-        del facts[written_anew]
     for one in change:
         _set(facts, one)
-    if facts["recipe"] in builtin_names():
-        facts["recipe_digest"] = builtin(facts["recipe"]).digest
-    if out.exists() and any(out.iterdir()):
-        raise CommandError("holds other files", where=str(out), remedy="Name an empty folder.")
-    shutil.copytree(loaded.folder, out, ignore=shutil.ignore_patterns(MANIFEST), dirs_exist_ok=True)
+    _write_new(loaded.folder, facts, out, "--set")
+
+
+@packs.command("make")
+def make(
+    files: Annotated[Path, typer.Argument(help="Folder of graphs, tokenizer, CARD.md.")],
+    out: Out,
+    *,
+    draft: Annotated[Path, typer.Option(help="pack.toml without format, files and digests.")],
+) -> None:
+    """Make a pack of files that any exporter wrote; digests are reckoned, all of it is verified.
+
+    `hypnocast schema pack` tells every key, docs/packs.md has a draft for each family.
+    """
+    import msgspec
+
+    if not files.is_dir():
+        raise CommandError("is no folder", where=str(files))
     try:
-        made = write_pack(out, facts)
+        facts = msgspec.toml.decode(draft.read_bytes())
+    except OSError as error:
+        raise CommandError(f"cannot be opened ({error.strerror})", where=str(draft)) from error
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise CommandError(f"is no TOML: {error}", where=str(draft)) from error
+    _write_new(files, facts, out, str(draft))
+
+
+def _write_new(files: Path, facts: dict[str, Any], out: Path, where: str) -> None:
+    """Write a pack of some files by what is said of it; what is wrong is refused by its key."""
+    import msgspec
+
+    from hypnocast.core.pictures.recipe import builtin, builtin_names
+    from hypnocast.stagers.packs.files import MANIFEST
+    from hypnocast_models.export.packing import check_empty, write_pack
+
+    check_empty(out)
+    for written_anew in ("format", "files"):
+        facts.pop(written_anew, None)
+    if facts.get("recipe") in builtin_names():
+        facts["recipe_digest"] = builtin(facts["recipe"]).digest
+    try:
+        with whole_folder(out):
+            shutil.copytree(files, out, ignore=shutil.ignore_patterns(MANIFEST), dirs_exist_ok=True)
+            made = write_pack(out, facts)
     except msgspec.ValidationError as error:
-        shutil.rmtree(out)
-        raise CommandError(str(error), where="--set") from error
+        raise CommandError(
+            str(error), where=where, remedy="`hypnocast schema pack` tells every key."
+        ) from error
     print_line(f"{made.manifest.name} {made.manifest.version} {made.digest}")
 
 

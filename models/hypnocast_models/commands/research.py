@@ -15,6 +15,7 @@ import typer
 
 from hypnocast.commands.common import Json, print_json, print_line
 from hypnocast.errors import CommandError
+from hypnocast_models.commands.screen import Least, Mains, stopped_cleanly
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -50,11 +51,15 @@ def compare(
     json: Json = False,
 ) -> None:
     """Compare scorers: κ, F1, borders, statistics, with intervals over subjects."""
+    from datetime import datetime
+
+    from hypnocast.ports.recordings.recording import file_start
     from hypnocast_models.compare.comparison import agree_on, differences, number
     from hypnocast_models.compare.comparison import compare as compare_nights
     from hypnocast_models.compare.hypnogram import read_scorer
     from hypnocast_models.staging.archive import taught_of
 
+    file_start(datetime(2000, 1, 1), timezone)  # noqa: DTZ001 - refuses a zone that there is not
     sources = (reference, *others)
     scorers = [read_scorer(source, timezone=timezone, scheme=scheme) for source in sources]
     _print_notes(night for scorer in scorers for night in scorer.values())
@@ -117,18 +122,18 @@ def datasets(
 
 @contextmanager
 def bar(what: str, total: int) -> Iterator[Callable[[int], None]]:
-    """Show how far long work has come, on standard error."""
+    """Show how far long work has come, on standard error, where it is a terminal."""
     from rich.console import Console
     from rich.progress import Progress
 
-    with Progress(console=Console(stderr=True)) as progress:
+    console = Console(stderr=True)
+    with Progress(console=console, disable=not console.is_terminal) as progress:
         task = progress.add_task(what, total=total)
         yield lambda done: progress.advance(task, done)
 
 
 Scheduler = Annotated[str, typer.Option(help="Address of a dask scheduler; else this machine.")]
 Workers = Annotated[int | None, typer.Option(min=1, help="Processes on this machine.")]
-Mains = Annotated[int, typer.Option(help="Mains frequency, 50 or 60 Hz.")]
 
 
 @research.command("stage")
@@ -138,7 +143,7 @@ def stage_archive(
     *,
     pack: Annotated[str, typer.Option(help="Name or folder of the pack.")] = "hypnocast-small",
     kind: Annotated[str, typer.Option(help="The data set's reader.")] = "",
-    min_coverage: Annotated[float | None, typer.Option(help="In place of the pack's.")] = None,
+    min_coverage: Least = None,
     mains: Mains = 50,
     scheduler: Scheduler = "",
     workers: Workers = None,
@@ -151,7 +156,7 @@ def stage_archive(
 
     nights = find_nights(folder, kind)
     plan = staging_plan(resolve_pack(pack), out, min_coverage, mains)
-    _warn_of_taught(Path(plan.pack), nights)
+    warn_of_pack(Path(plan.pack), nights)
     with bar("nights", len(nights)) as advance:
         _report(
             run_archive(
@@ -186,7 +191,8 @@ def draw_archive(
         )
 
 
-def _warn_of_taught(pack: Path, nights: Sequence[FoundRecording]) -> None:
+def warn_of_pack(pack: Path, nights: Sequence[FoundRecording]) -> None:
+    """Name on standard error the people of these nights whom a pack was taught on."""
     from hypnocast.stagers.packs.pack import load_pack
     from hypnocast_models.taught import warn_of_taught
 
@@ -212,7 +218,7 @@ def experiment(
     *,
     out: Annotated[Path, typer.Option(help="Results are kept here, to go on from.")],
     report: Annotated[Path, typer.Option(help="The report goes here.")],
-    packs: Annotated[Path, typer.Option(help="Where the plan's packs lie.")] = Path(),
+    packs: Annotated[Path, typer.Option(help="Where the plan's packs and weights lie.")] = Path(),
     workers: Annotated[int, typer.Option(min=1, help="Processes side by side.")] = 1,
 ) -> None:
     """Run an experiment and write its report; goes on where it stopped."""
@@ -223,7 +229,7 @@ def experiment(
     wanted = read_experiment(plan)
     for line in taught_arms(wanted, data, packs):
         print(line, file=sys.stderr)
-    with bar("pieces", steps(wanted, data, packs)) as advance:
-        judged = run_experiment(wanted, data, out, advance, packs=packs, workers=workers)
-    for name in write_report(wanted, judged, report):
+    with bar("pieces", steps(wanted, data, packs)) as advance, stopped_cleanly():
+        results = run_experiment(wanted, data, out, advance, packs=packs, workers=workers)
+    for name in write_report(wanted, results, report):
         print_line(str(report / name))

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from hypnocast.core.types import STAGES
+from hypnocast.ports.durable_files import replace_file
 from hypnocast_models.compare.comparison import Comparison
 from hypnocast_models.compare.figures import Interval
 
@@ -46,6 +47,13 @@ def new_figure(width: float, height: float) -> Any:
     return Figure(figsize=(width, height), layout="constrained", dpi=110)
 
 
+def save_figure(figure: Any, path: Path) -> None:
+    """Write a figure as a PNG file, whole or not at all."""
+    out = io.BytesIO()
+    figure.savefig(out, format="png")
+    replace_file(path, out.getvalue())
+
+
 def inline(figure: Any, alt: str) -> str:
     """Give a figure as an image within the page."""
     out = io.BytesIO()
@@ -78,11 +86,10 @@ def write_page(
         )
         rows += [[named, k, v.value, v.low, v.high] for k, v in figures_of.items()]
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(html_page("Comparison of scorers", parts), encoding="utf-8")
+    replace_file(path, html_page("Comparison of scorers", parts).encode())
     # Not NAME.csv: that may well be a scorer's file.
-    path.with_name(f"{path.stem}-figures.csv").write_text(
-        csv_of(("what", "figure", "value", "low", "high"), rows), encoding="utf-8"
-    )
+    table = csv_of(("what", "figure", "value", "low", "high"), rows)
+    replace_file(path.with_name(f"{path.stem}-figures.csv"), table.encode())
 
 
 def csv_of(head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:

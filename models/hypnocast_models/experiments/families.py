@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -30,21 +30,20 @@ class ArmInput:
     night: str
     subject: str
     features: NDArray[np.float32]
-    stages: NDArray[np.int64]
-    """−1 where the expert gave none."""
+    experts: NDArray[np.int64]
+    """(experts, pages); −1 where an expert gave none."""
 
-
-def only_channels(page: Page, arm: Arm) -> Page:
-    """Leave an arm the channels it may see."""
-    if not arm.channels:
-        return page
-    return replace(page, signals={r: s for r, s in page.signals.items() if r in arm.channels})
+    @property
+    def stages(self) -> NDArray[np.int64]:
+        """The first expert's stages, which are learnt and judged by."""
+        first: NDArray[np.int64] = self.experts[0]
+        return first
 
 
 def picture_features(page: Page, arm: Arm, mains_hz: int) -> NDArray[np.float32]:
     """Draw a page as the daemon does, and give mean and spread of each tile of the picture."""
     recipe = builtin(arm.recipe)
-    picture = render(condition(only_channels(page, arm), recipe, mains_hz), recipe)
+    picture = render(condition(page, recipe, mains_hz), recipe)
     return _tiles(picture, grey=arm.grey)
 
 
@@ -130,16 +129,8 @@ def fit(arm: Arm, train: Sequence[ArmInput], seed: int) -> Fitted:
         # The net is stopped by count, so that nothing but the training pages decides.
         warnings.filterwarnings("ignore", message=".*optimization hasn't converged")
         model = _model(arm, seed, len(stages)).fit((inputs[:, varying] - mean) / spread, stages)
-    counts = np.bincount(stages, minlength=len(STAGES)) + 1.0
-    return Fitted(
-        arm,
-        model,
-        varying,
-        mean,
-        spread,
-        counts / counts.sum(),
-        _transitions([s.stages for s in train]),
-    )
+    prior, transitions = chances_of([s.stages for s in train])
+    return Fitted(arm, model, varying, mean, spread, prior, transitions)
 
 
 def _model(arm: Arm, seed: int, pages: int) -> Any:
@@ -158,10 +149,13 @@ def _model(arm: Arm, seed: int, pages: int) -> Any:
     )  # fmt: skip
 
 
-def _transitions(nights: Sequence[NDArray[np.int64]]) -> FloatArray:
+def chances_of(nights: Sequence[NDArray[np.int64]]) -> tuple[FloatArray, FloatArray]:
+    """Give how likely each stage is in some nights, and what follows what in them."""
+    counts = np.ones(len(STAGES))
     table = np.full((len(STAGES), len(STAGES)), 0.5)
     for stages in nights:
+        counts += np.bincount(stages[stages >= 0], minlength=len(STAGES))
         both = (stages[1:] >= 0) & (stages[:-1] >= 0)
         np.add.at(table, (stages[:-1][both], stages[1:][both]), 1.0)
     rows: FloatArray = table / table.sum(axis=1, keepdims=True)
-    return rows
+    return counts / counts.sum(), rows

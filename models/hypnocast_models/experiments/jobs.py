@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import dataclass
-from functools import lru_cache, partial
+from dataclasses import dataclass, replace
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, Protocol
@@ -14,14 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hypnocast.core.pictures.recipe import builtin
-from hypnocast.core.types import STAGES, Page
-from hypnocast.stagers.base import Stager
-from hypnocast.stagers.packs.pack import Pack, load_pack
+from hypnocast.core.types import STAGES, Page, Role
 from hypnocast_models.experiments.corrupt import corrupt
 from hypnocast_models.experiments.families import (
     ArmInput,
     fit,
-    only_channels,
     picture_features,
     signal_features,
     signal_rows,
@@ -31,7 +27,6 @@ from hypnocast_models.experiments.plan import Arm, Data, Kind
 from hypnocast_models.experiments.simulated import SIMULATED, SimulatedScoredNight
 from hypnocast_models.readers.datasets import FoundRecording, open_night
 from hypnocast_models.readers.night import ScoredNight
-from hypnocast_models.staging.night import stage_night
 
 SOUND = "sound"
 
@@ -43,9 +38,16 @@ class TestCondition:
     name: str = SOUND
     kind: Kind | None = None
     share: float = 0.0
+    without: tuple[Role, ...] = ()
+    """Channels that are taken away."""
+    pages: int = 0
+    """So many of each night in a row; 0 for as many as the data has."""
 
     def change(self, page: Page, mains_hz: int) -> Page:
         """Bring a page into this state."""
+        if self.without:
+            left = {r: s for r, s in page.signals.items() if r not in self.without}
+            page = replace(page, signals=left)
         if self.kind is None or self.share == 0:
             return page
         return corrupt(page, self.kind, self.share, seed=1, mains_hz=mains_hz)
@@ -85,13 +87,46 @@ def work_off(jobs: Sequence[Job], workers: int, advance: Callable[[int], None]) 
 
 
 @dataclass(frozen=True)
-class _OfNight:
-    """What is made of a night under a condition, once, and kept in a file."""
+class NightPart:
+    """So many pages of a night under a condition, and what is shown of them."""
 
     night: FoundRecording
     data: Data
     condition: TestCondition
     mains_hz: int
+    roles: tuple[Role, ...]
+    """The only channels; empty for all."""
+
+    def part(self) -> Part:
+        """Open the night, or simulate it, and take its pages."""
+        found = self.night
+        whole: ScoredNight
+        whole = (
+            SimulatedScoredNight(found.name) if found.dataset == SIMULATED else open_night(found)
+        )
+        return Part.of(whole, self.condition.pages or self.data.pages, self.roles)
+
+    @property
+    def file(self) -> str:
+        """Name it, so that no other part of the experiment has the name."""
+        archive = self.data.name.replace("/", "_")
+        return f"{archive}-{self.night.name}-{self.condition.name}.npz"
+
+    def change(self, page: Page) -> Page:
+        """Bring a page into the condition."""
+        return self.condition.change(page, self.mains_hz)
+
+
+def experts_of(part: Part) -> NDArray[np.int64]:
+    """Give (experts, pages): every expert's stages."""
+    rows = [[-1 if s is None else STAGES.index(s) for s in one.stages] for one in part.scorings]
+    return np.array(rows, np.int64)
+
+
+@dataclass(frozen=True)
+class _Kept(NightPart):
+    """What is made of it once, and kept in a file."""
+
     path: Path
 
     @property
@@ -99,18 +134,9 @@ class _OfNight:
         """Whether it was made."""
         return self.path.is_file()
 
-    def part(self) -> Part:
-        """Open the night, or simulate it, and keep so many pages of it."""
-        found = self.night
-        whole: ScoredNight
-        whole = (
-            SimulatedScoredNight(found.name) if found.dataset == SIMULATED else open_night(found)
-        )
-        return Part.of(whole, self.data.pages)
-
 
 @dataclass(frozen=True)
-class See(_OfNight):
+class See(_Kept):
     """Give what an arm sees of a night under a condition."""
 
     arm: Arm
@@ -118,23 +144,21 @@ class See(_OfNight):
     def run(self) -> None:
         """Draw or measure every page."""
         night = self.part()
-        stages = np.array([-1 if s is None else STAGES.index(s) for s in night.stages])
-        keep(self.path, features=self._features(night), stages=stages)
+        keep(self.path, features=self._features(night), experts=experts_of(night))
 
     def load(self) -> ArmInput:
         """Give what was seen."""
         with np.load(self.path) as kept:
-            return ArmInput(self.night.name, self.night.subject, kept["features"], kept["stages"])
+            return ArmInput(self.night.name, self.night.subject, kept["features"], kept["experts"])
 
     def _features(self, night: ScoredNight) -> NDArray[np.float32]:
         arm, mains, recipe = self.arm, self.mains_hz, builtin(self.arm.recipe)
         cut = (night.page(k, recipe.context_s, recipe.tail_s) for k in range(len(night.stages)))
         if arm.family == "net":
-            changed = (self.condition.change(page, mains) for page in cut)
-            return np.stack([picture_features(page, arm, mains) for page in changed])
-        sound = [only_channels(page, arm) for page in cut]
+            return np.stack([picture_features(self.change(page), arm, mains) for page in cut])
+        sound = list(cut)
         width = signal_rows(sound)[0].shape[1]
-        return signal_features([self.condition.change(page, mains) for page in sound], width)
+        return signal_features([self.change(page) for page in sound], width)
 
 
 @dataclass(frozen=True)
@@ -156,36 +180,14 @@ class Trial:
         fitted = fit(self.arm, [one.load() for one in self.train], self.seed)
         for one, path in self.judged:
             if not path.is_file():
-                log = fitted.judge(one.load())
-                keep(path, log=log, prior=fitted.prior, transitions=fitted.transitions)
-
-
-@dataclass(frozen=True)
-class StagePart(_OfNight):
-    """Let a pack stage a night under a condition."""
-
-    pack: Path
-
-    def run(self) -> None:
-        """Stage it as the daemon would, whatever its coverage."""
-        pack, stager = _open(self.pack)
-        part = self.part()
-        change = partial(self.condition.change, mains_hz=self.mains_hz)
-        staged = stage_night(
-            part, pack, stager, min_coverage=0.0, change=change, mains_hz=self.mains_hz
-        )
-        chances = staged.hypnogram.probabilities
-        assert chances is not None  # noqa: S101 - stage_night gives them
-        stages = [-1 if s is None else STAGES.index(s) for s in part.stages]
-        keep(self.path, log=np.log(np.maximum(chances, 1e-6)), stages=stages)
-
-
-@lru_cache(maxsize=1)
-def _open(pack: Path) -> tuple[Pack, Stager]:
-    from hypnocast.stagers.onnx.local import LocalStager
-
-    loaded = load_pack(pack)
-    return loaded, LocalStager(loaded, "cpu", threads=1)
+                seen = one.load()
+                keep(
+                    path,
+                    log=fitted.judge(seen),
+                    prior=fitted.prior,
+                    transitions=fitted.transitions,
+                    experts=seen.experts,
+                )
 
 
 def keep(path: Path, **arrays: Any) -> None:

@@ -17,10 +17,12 @@ class Part:
     whole: ScoredNight
     first: int
     count: int
+    roles: tuple[Role, ...] = ()
+    """The only channels that are shown; empty for all there are."""
 
     @classmethod
-    def of(cls, night: ScoredNight, pages: int) -> Part:
-        """Return the stretch with most scored pages, of several the one nearest the middle.
+    def of(cls, night: ScoredNight, pages: int, roles: tuple[Role, ...] = ()) -> Part:
+        """Take the stretch with most scored pages, of several the one nearest the middle.
 
         0 pages are all from the first to the last that was scored.
         """
@@ -35,7 +37,7 @@ class Part:
             range(low, high - count + 1),
             key=lambda start: (there[start + count] - there[start], -abs(start - middle)),
         )
-        return cls(night, first, count)
+        return cls(night, first, count, roles)
 
     @property
     def name(self) -> str:
@@ -74,4 +76,5 @@ class Part:
     def page(self, epoch: int, context_s: float, tail_s: float) -> Page:
         """Cut a page."""
         page = self.whole.page(self.first + epoch, context_s, tail_s)
-        return replace(page, epoch=epoch)
+        shown = {r: s for r, s in page.signals.items() if not self.roles or r in self.roles}
+        return replace(page, epoch=epoch, signals=shown)

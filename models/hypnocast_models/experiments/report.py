@@ -5,32 +5,55 @@ from __future__ import annotations
 from collections.abc import Sequence
 from html import escape
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
+from hypnocast.core.types import STAGES, Role
+from hypnocast.ports.durable_files import replace_file
 from hypnocast_models.compare.figures import Interval
-from hypnocast_models.compare.page import csv_of, html_page, html_table, new_figure
+from hypnocast_models.compare.page import csv_of, html_page, html_table
+from hypnocast_models.experiments.experts import compare_arms, experts_table
 from hypnocast_models.experiments.plan import Experiment
-from hypnocast_models.experiments.run import JudgedStretch
+from hypnocast_models.experiments.report_plots import plot
+from hypnocast_models.experiments.run import JudgedStretch, Results
 from hypnocast_models.experiments.simulated import SIMULATED
 from hypnocast_models.experiments.tables import (
-    LOOKS,
     REPORTED,
     Row,
+    ablation_table,
+    archives_table,
     arms_table,
     corruption_table,
     cross_table,
     differences_table,
 )
+from hypnocast_models.experiments.tuned import mean_falls
+
+_PLOTTED = ("arms", "corruption", "ablation", "explanation")
+_TUNED = (
+    "arm", "subjects judged", "seed", "base", "training", "steps", "taught", "loss", "parity",
+    "pack", "tuning, s", "export, s",
+)  # fmt: skip
 
 
-def write_report(plan: Experiment, judged: Sequence[JudgedStretch], folder: Path) -> list[str]:
+def write_report(plan: Experiment, results: Results, folder: Path) -> list[str]:
     """Write the report, and give the names of its files."""
     folder.mkdir(parents=True, exist_ok=True)
+    judged = results.judged
     parts = [f"<p>{escape(line)}</p>" for line in _facts(plan, judged)]
+    compare_arms(plan, judged, folder / "compare.html")
+    parts.append('<p><a href="compare.html">Every arm, and the other experts, beside the first '
+                 "expert</a>: confusion, sleep statistics, borders.</p>")  # fmt: skip
     for name, title, head, rows in (
+        ("tuned", "Tuned models", _TUNED, results.tuned),
         ("arms", "Arms", ("arm", "verdict knows", *REPORTED), arms_table(plan, judged)),
+        ("archives", "By archive", ("arm", "archive", *REPORTED), archives_table(plan, judged)),
+        (
+            "experts",
+            "Beside the experts",
+            ("scorer", "against", *REPORTED),
+            experts_table(plan, judged),
+        ),
         ("differences", "Paired differences", ("what", *REPORTED), differences_table(plan, judged)),
         (
             "corruption",
@@ -39,22 +62,34 @@ def write_report(plan: Experiment, judged: Sequence[JudgedStretch], folder: Path
             corruption_table(plan, judged),
         ),
         (
+            "ablation",
+            "Channels taken away",
+            ("arm", "without", "balanced accuracy", "change", "withheld"),
+            ablation_table(plan, judged),
+        ),
+        (
+            "explanation",
+            "What stages rest on: fall of a stage's probability where a channel is blanked",
+            ("arm", "stage", "pages", *(role.value for role in Role)),
+            _explained(results),
+        ),
+        (
             "cross-dataset",
-            "Another data set",
-            ("arm", *REPORTED, "pages"),
+            "Other data sets",
+            ("arm", "data set", *REPORTED, "pages"),
             cross_table(plan, judged),
         ),
     ):
         if not rows:
             continue
         parts.append(f"<h2>{title}</h2>")
-        if name in ("arms", "corruption"):
+        if name in _PLOTTED:
             picture = f"{name}.png"
-            _plot(name, rows, folder / picture)
-            parts.append(f'<p><img src="{picture}" alt="{title}, with intervals"></p>')
+            plot(name, rows, folder / picture)
+            parts.append(f'<p><img src="{picture}" alt="{title}"></p>')
         parts.append(html_table(head, rows))
-        (folder / f"{name}.csv").write_text(_csv(head, rows), encoding="utf-8")
-    (folder / "index.html").write_text(html_page(plan.title, parts), encoding="utf-8")
+        replace_file(folder / f"{name}.csv", _csv(head, rows).encode())
+    replace_file(folder / "index.html", html_page(plan.title, parts).encode())
     return sorted(path.name for path in folder.iterdir())
 
 
@@ -63,16 +98,27 @@ def _facts(plan: Experiment, judged: Sequence[JudgedStretch]) -> list[str]:
     subjects = {one.subject for one in sound}
     pages = sum(int((one.stages >= 0).sum()) for one in sound) // len({s.seed for s in sound})
     what = (
-        f"{pages} pages of {len(subjects)} subjects ({plan.data.folder or plan.data.kind}); "
+        f"{pages} pages of {len(subjects)} subjects ({', '.join(d.name for d in plan.archives)}); "
         f"{plan.folds} folds, split by subject; seeds {', '.join(map(str, plan.seeds))}."
     )
     how = (
         "In brackets: 95 % bootstrap intervals over subjects; the pages of all seeds are counted "
         "together. Differences are paired: the same subjects are drawn for both sides."
     )
-    if plan.data.kind == SIMULATED:
+    if any(data.kind == SIMULATED for data in plan.archives):
         how += " The people are simulated: this is agreement with the simulator, not accuracy."
     return [what, how]
+
+
+def _explained(results: Results) -> list[Row]:
+    """Give the mean fall for each stage and channel; empty where a channel was never there."""
+    rows: list[Row] = []
+    for arm, jobs in results.explained.items():
+        falls, pages = mean_falls(jobs)
+        for stage, row, count in zip(STAGES, falls.tolist(), pages.tolist(), strict=True):
+            cells = ["" if np.isnan(fall) else f"{fall:.3f}" for fall in row]
+            rows.append([arm, stage.value, int(count), *cells])
+    return rows
 
 
 def _csv(head: Sequence[str], rows: Sequence[Row]) -> str:
@@ -95,61 +141,3 @@ def _csv(head: Sequence[str], rows: Sequence[Row]) -> str:
 
 def _is(cell: object) -> bool:
     return isinstance(cell, Interval)
-
-
-def _plot(name: str, rows: Sequence[Row], path: Path) -> None:
-    (_plot_arms if name == "arms" else _plot_corruption)(rows, path)
-
-
-def _plot_arms(rows: Sequence[Row], path: Path) -> None:
-    figure = new_figure(8, 3.6)
-    axes = figure.subplots()
-    arms = list(dict.fromkeys(str(row[0]) for row in rows))
-    for number, look in enumerate(LOOKS):
-        for row in rows:
-            if row[1] == look and isinstance(row[2], Interval):
-                _bar(axes, arms.index(str(row[0])) + 0.15 * number, row[2], f"C{number}")
-        axes.plot([], [], f"C{number}o", label=look)
-    axes.set_xticks(np.arange(len(arms)) + 0.2, arms)
-    axes.set_ylabel("Cohen's κ, 95 %")
-    axes.grid(axis="y", alpha=0.3)
-    axes.legend(fontsize=8, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=len(LOOKS))
-    figure.savefig(path)
-
-
-def _plot_corruption(rows: Sequence[Row], path: Path) -> None:
-    kinds = [kind for kind in dict.fromkeys(str(row[1]) for row in rows) if kind != "none"]
-    arms = list(dict.fromkeys(str(row[0]) for row in rows))
-    columns = min(3, len(kinds))
-    figure = new_figure(3.1 * columns, 2.6 * -(-len(kinds) // columns))
-    panels = np.atleast_1d(
-        figure.subplots(-(-len(kinds) // columns), columns, sharex=True, sharey=True)
-    ).ravel()
-    for axes, kind in zip(panels, kinds, strict=False):
-        for number, arm in enumerate(arms):
-            line = sorted(
-                (float(str(row[2])), row[3].value)
-                for row in rows
-                if row[0] == arm and row[1] in (kind, "none") and isinstance(row[3], Interval)
-            )
-            axes.plot(
-                [100 * share for share, _ in line], [v for _, v in line], f"C{number}o-", ms=3
-            )
-            for row in rows:
-                if row[0] == arm and row[1] in (kind, "none") and isinstance(row[3], Interval):
-                    _bar(axes, 100 * float(str(row[2])), row[3], f"C{number}")
-            axes.plot([], [], f"C{number}o-", label=arm)
-        axes.axhline(0.2, color="grey", ls=":", lw=1)
-        axes.set_title(kind, fontsize=9)
-        axes.grid(alpha=0.3)
-    for axes in panels[len(kinds) :]:
-        axes.axis("off")
-    panels[0].legend(fontsize=7)
-    figure.supxlabel("damaged share of each page, %", fontsize=9)
-    figure.supylabel("balanced accuracy, 95 %", fontsize=9)
-    figure.savefig(path)
-
-
-def _bar(axes: Any, at: float, interval: Interval, colour: str) -> None:
-    below, above = interval.value - interval.low, interval.high - interval.value
-    axes.errorbar([at], [interval.value], [[below], [above]], fmt="o", color=colour, ms=3, lw=1)

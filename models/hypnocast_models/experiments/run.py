@@ -1,15 +1,12 @@
-"""Running an experiment: see, fit, judge, keep. What is kept is not done again.
+"""Running an experiment: see, train, judge, explain, keep. What is kept is not done again.
 
-A results folder has ``seen/`` (what each arm sees of each night, sound or damaged) and
-``judged/`` (log-probabilities of each arm, fold and seed); both are filled file by file. A file's
-name holds a digest of all that it depends on, so that another recipe or pack is judged anew and
-nothing else is.
+A results folder has ``seen/`` (what each arm sees of each night, sound or damaged), ``tuned/`` (the
+runs and packs of fine-tuned models, and what their stages rest on) and ``judged/``
+(log-probabilities of each arm, fold and seed); all are filled file by file.
 """
 
 from __future__ import annotations
 
-import hashlib
-import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,23 +15,14 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from hypnocast.core.pictures.recipe import builtin
 from hypnocast.core.types import FloatArray
 from hypnocast.errors import ConfigError
 from hypnocast.stagers.packs.pack import load_pack
-from hypnocast_models.experiments.jobs import (
-    SOUND,
-    Job,
-    See,
-    StagePart,
-    TestCondition,
-    Trial,
-    work_off,
-)
-from hypnocast_models.experiments.plan import Arm, Data, Experiment
-from hypnocast_models.experiments.simulated import SIMULATED, simulated_nights
-from hypnocast_models.readers.datasets import FoundRecording, find_nights
-from hypnocast_models.readers.material import without_subjects
+from hypnocast_models.experiments.jobs import NightPart, Trial, work_off
+from hypnocast_models.experiments.pack_jobs import ExplainPart
+from hypnocast_models.experiments.pieces import Pieces
+from hypnocast_models.experiments.plan import Experiment
+from hypnocast_models.experiments.tuned import TunedTrial, tuned_row
 from hypnocast_models.taught import warn_of_taught
 
 
@@ -44,70 +32,50 @@ class JudgedStretch:
 
     arm: str
     condition: str
-    """``sound``, ``cross``, or ``<kind>-<share>``."""
+    """``sound``, ``cross``, ``<kind>-<share>`` or ``without-<channels>``."""
     seed: int
+    archive: str
     night: str
     subject: str
-    stages: NDArray[np.int64]
+    experts: NDArray[np.int64]
+    """(experts, pages); −1 where an expert gave none."""
     log_probabilities: FloatArray
     prior: FloatArray
     transitions: FloatArray
     decides: bool = False
     """Whether these are verdicts already: a pack's own."""
 
-
-def conditions(plan: Experiment) -> list[TestCondition]:
-    """Give every damaged state of an experiment."""
-    if plan.corruption is None:
-        return []
-    return [
-        TestCondition(f"{kind}-{share:g}", kind, share)
-        for kind in plan.corruption.kinds
-        for share in plan.corruption.shares
-        if share > 0
-    ]
+    @property
+    def stages(self) -> NDArray[np.int64]:
+        """The first expert's stages, by which it is judged."""
+        first: NDArray[np.int64] = self.experts[0]
+        return first
 
 
-def chosen_nights(data: Data, root: Path) -> list[FoundRecording]:
-    """Find the nights that an experiment is about."""
-    if data.kind == SIMULATED:
-        return simulated_nights(data.subjects)
-    found = without_subjects(find_nights(root / data.folder, data.kind), data.without)
-    subjects = list(dict.fromkeys(night.subject for night in found))
-    kept = set(subjects[: data.subjects] if data.subjects else subjects)
-    nights: list[FoundRecording] = []
-    for night in found:
-        of_subject = sum(one.subject == night.subject for one in nights)
-        if night.subject in kept and of_subject < data.nights:
-            nights.append(night)
-    return nights
+@dataclass(frozen=True, eq=False)
+class Results:
+    """All that came out of an experiment."""
 
-
-def fold_of_each(subjects: Sequence[str], folds: int) -> dict[str, int]:
-    """Deal subjects to folds: by the number in their name, as the small pack's trial does.
-
-    Where a name has no number, or a fold would stay empty, by their order.
-    """
-    numbers = [re.search(r"(\d+)$", subject) for subject in subjects]
-    dealt = {s: int(n[1]) % folds for s, n in zip(subjects, numbers, strict=True) if n is not None}
-    if len(dealt) == len(subjects) and len(set(dealt.values())) == folds:
-        return dealt
-    return {subject: place % folds for place, subject in enumerate(subjects)}
+    judged: Sequence[JudgedStretch]
+    tuned: Sequence[list[object]]
+    """A line for each model that was tuned."""
+    explained: dict[str, list[ExplainPart]]
+    """Arm → what its stages rest on, night by night."""
 
 
 def steps(plan: Experiment, root: Path, packs: Path = Path()) -> int:
     """Count what there is to do, for a progress bar."""
-    bench = _Bench(plan, root, Path(), packs)
-    return len(bench.looks()) + len(bench.trials())
+    pieces = Pieces(plan, root, Path(), packs)
+    return len(pieces.looks()) + len(pieces.trials())
 
 
 def taught_arms(plan: Experiment, root: Path, packs: Path = Path()) -> list[str]:
     """Give a line for each pack of a plan that is to judge people whom it was taught on."""
-    bench = _Bench(plan, root, Path(), packs)
+    pieces = Pieces(plan, root, Path(), packs)
     lines: list[str] = []
     for arm in plan.arm:
         judged: dict[Path, set[str]] = {}
-        for one in bench.stagings(arm) if arm.family == "pack" else ():
+        for one in pieces.stagings(arm) if arm.family == "pack" else ():
             judged.setdefault(one.pack, set()).add(one.night.subject)
         for folder, subjects in judged.items():
             lines += warn_of_taught(load_pack(folder).manifest, subjects)
@@ -122,16 +90,27 @@ def run_experiment(
     *,
     packs: Path = Path(),
     workers: int = 1,
-) -> list[JudgedStretch]:
+) -> Results:
     """Run all of an experiment that is not done yet, and give every judgement.
 
-    ``packs`` is where the packs of a plan lie.
+    ``packs`` is where the packs and the weights of a plan lie.
     """
+    pieces = Pieces(plan, root, out, packs)
     _same_experiment(plan, out)
-    bench = _Bench(plan, root, out, packs)
-    work_off(bench.looks(), workers, advance)
-    work_off(bench.trials(), workers, advance)
-    return list(bench.judgements())
+    work_off(pieces.looks(), workers, advance)
+    work_off(pieces.trials(), workers, advance)
+    explained = {
+        arm.name: [
+            *pieces.pack_explanations(arm),
+            *(one for _, trial in pieces.tuned_of(arm) for one in trial.explained),
+        ]
+        for arm in plan.arm
+    }
+    return Results(
+        judged=list(_judgements(pieces)),
+        tuned=[tuned_row(t, name) for arm in plan.arm for name, t in pieces.tuned_of(arm)],
+        explained={name: jobs for name, jobs in explained.items() if jobs},
+    )
 
 
 def _same_experiment(plan: Experiment, out: Path) -> None:
@@ -146,132 +125,20 @@ def _same_experiment(plan: Experiment, out: Path) -> None:
     kept.write_bytes(wanted)
 
 
-class _Bench:
-    """Which pieces an experiment has, and where each leaves its file."""
-
-    def __init__(self, plan: Experiment, root: Path, out: Path, packs: Path) -> None:
-        self.plan, self.root, self.out, self.packs = plan, root, out, packs
-        self.nights = chosen_nights(plan.data, root)
-        self.others = chosen_nights(plan.cross, root) if plan.cross is not None else []
-        subjects = sorted({night.subject for night in self.nights})
-        if len(subjects) < plan.folds:
-            raise ConfigError(
-                f"{len(subjects)} subjects cannot be dealt to {plan.folds} folds", where="folds"
-            )
-        self.fold = fold_of_each(subjects, plan.folds)
-
-    def looks(self) -> list[Job]:
-        """Give all that is seen or staged page by page."""
-        jobs: dict[Path, Job] = {}
-        for arm in self.plan.arm:
-            if arm.family == "pack":
-                jobs |= {one.path: one for one in self.stagings(arm)}
-                continue
-            seen = [self._see(arm, night, one) for one in self._tests(arm) for night in self.nights]
-            for one in [*seen, *(self._cross(arm, night) for night in self.others)]:
-                jobs.setdefault(one.path, one)
-        return list(jobs.values())
-
-    def trials(self) -> list[Job]:
-        """Give all that is trained."""
-        return [trial for arm in self.plan.arm for _, trial in self._trials(arm)]
-
-    def judgements(self) -> Iterator[JudgedStretch]:
-        """Read what was judged, in the order of the plan."""
-        for arm in self.plan.arm:
-            if arm.family == "pack":
-                yield from map(_staged(arm.name), self.stagings(arm))
-            for name, trial in self._trials(arm):
-                for one, path in trial.judged:
-                    condition = "cross" if name == "all" else one.condition.name
-                    seen = one.load()
-                    with np.load(path) as kept:
-                        yield JudgedStretch(
-                            arm.name, condition, trial.seed, seen.night, seen.subject,
-                            seen.stages, kept["log"], kept["prior"], kept["transitions"],
-                        )  # fmt: skip
-
-    def _trials(self, arm: Arm) -> Iterator[tuple[str, Trial]]:
+def _judgements(pieces: Pieces) -> Iterator[JudgedStretch]:
+    """Read what was judged, in the order of the plan."""
+    for arm in pieces.plan.arm:
+        trials: list[Trial | TunedTrial] = [trial for _, trial in pieces.trials_of(arm)]
+        trials += [trial for _, trial in pieces.tuned_of(arm)]
+        files: list[tuple[int, NightPart, Path]] = [
+            (trial.seed, one, path) for trial in trials for one, path in trial.judged
+        ]
         if arm.family == "pack":
-            return
-        sound = [self._see(arm, night, TestCondition()) for night in self.nights]
-        for seed in self.plan.seeds:
-            for fold in range(self.plan.folds):
-                test = [
-                    self._see(arm, night, one)
-                    for one in self._tests(arm)
-                    for night in self.nights
-                    if self.fold[night.subject] == fold
-                ]
-                train = [one for one in sound if self.fold[one.night.subject] != fold]
-                yield f"fold{fold}", self._trial(arm, seed, f"fold{fold}", train, test)
-            if self.others:
-                test = [self._cross(arm, night) for night in self.others]
-                yield "all", self._trial(arm, seed, "all", sound, test)
-
-    def _trial(
-        self, arm: Arm, seed: int, name: str, train: Sequence[See], test: Sequence[See]
-    ) -> Trial:
-        key = _digest(arm, builtin(arm.recipe).digest)
-        place = self.out / "judged" / f"{key}-{arm.name}-{name}-s{seed}"
-        files = tuple((one, place / f"{one.night.name}-{one.condition.name}.npz") for one in test)
-        return Trial(arm, seed, tuple(train), files)
-
-    def _tests(self, arm: Arm) -> list[TestCondition]:
-        """Give the states in which an arm is judged."""
-        wanted = self.plan.corruption
-        if wanted is None or arm.name not in wanted.arms:
-            return [TestCondition()]
-        return [TestCondition(), TestCondition("sound-0"), *conditions(self.plan)]
-
-    def _data(self, condition: TestCondition) -> Data:
-        """Return how much of a night is used: of damaged ones less."""
-        wanted = self.plan.corruption
-        if wanted is None or condition.name == SOUND:
-            return self.plan.data
-        return msgspec.structs.replace(self.plan.data, pages=wanted.pages or self.plan.data.pages)
-
-    def _see(self, arm: Arm, night: FoundRecording, condition: TestCondition) -> See:
-        return self._seen(arm, night, self._data(condition), condition)
-
-    def _cross(self, arm: Arm, night: FoundRecording) -> See:
-        assert self.plan.cross is not None  # noqa: S101 - there are others only of another data set
-        return self._seen(arm, night, self.plan.cross, TestCondition("cross"))
-
-    def _seen(self, arm: Arm, night: FoundRecording, data: Data, condition: TestCondition) -> See:
-        what = (arm.family, arm.recipe, arm.channels, arm.grey, self.plan.mains_hz, data.pages)
-        key = _digest(what, builtin(arm.recipe).digest)
-        file = f"{key}-{data.folder or data.kind}-{night.name}-{condition.name}.npz"
-        path = self.out / "seen" / file
-        return See(night, data, condition, self.plan.mains_hz, path, arm)
-
-    def stagings(self, arm: Arm) -> Iterator[StagePart]:
-        for fold in range(self.plan.folds):
-            folder = self.packs / arm.pack.replace("{fold}", str(fold))
-            digest = load_pack(folder).digest
-            for night in self.nights:
-                if self.fold[night.subject] != fold:
-                    continue
-                for condition in self._tests(arm):
-                    data = self._data(condition)
-                    key = _digest(digest, data.pages, self.plan.mains_hz)
-                    file = f"{key}-{arm.name}-{night.name}-{condition.name}.npz"
-                    path = self.out / "judged" / file
-                    yield StagePart(night, data, condition, self.plan.mains_hz, path, folder)
-
-
-def _staged(arm: str) -> Callable[[StagePart], JudgedStretch]:
-    """Give what reads a pack's judgement: it decides itself."""
-
-    def read(one: StagePart) -> JudgedStretch:
-        with np.load(one.path) as kept:
-            return JudgedStretch(
-                arm, one.condition.name, 0, one.night.name, one.night.subject,
-                kept["stages"], kept["log"], np.full(5, 0.2), np.full((5, 5), 0.2), decides=True,
-            )  # fmt: skip
-
-    return read
-
-
-def _digest(*what: object) -> str:
-    return hashlib.sha256(repr(what).encode()).hexdigest()[:10]
+            files = [(0, one, one.path) for one in pieces.stagings(arm)]
+        for seed, one, path in files:
+            with np.load(path) as kept:
+                yield JudgedStretch(
+                    arm.name, one.condition.name, seed, one.data.name, one.night.name,
+                    pieces.subject_of(one), kept["experts"], kept["log"], kept["prior"],
+                    kept["transitions"], decides=arm.family == "pack",
+                )  # fmt: skip

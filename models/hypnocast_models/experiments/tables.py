@@ -17,6 +17,7 @@ from hypnocast_models.compare.measures import (
 )
 from hypnocast_models.experiments.jobs import SOUND
 from hypnocast_models.experiments.look_ahead import WHOLE_NIGHT, follow
+from hypnocast_models.experiments.pieces import ALL_CHANNELS, BEFORE_DAMAGE, CROSS, removals
 from hypnocast_models.experiments.plan import Experiment
 from hypnocast_models.experiments.run import JudgedStretch
 
@@ -47,12 +48,12 @@ def decided(one: JudgedStretch, look: str) -> NDArray[np.int64]:
 
 
 def tables(
-    judged: Sequence[JudgedStretch], arm: str, condition: str, look: str
+    judged: Sequence[JudgedStretch], arm: str, condition: str, look: str, archive: str = ""
 ) -> dict[str, Table]:
-    """Count pages by subject, all seeds together."""
+    """Count pages by subject, all seeds together; ``archive`` names the only one that counts."""
     found: dict[str, Table] = {}
     for one in judged:
-        if one.arm == arm and one.condition == condition:
+        if one.arm == arm and one.condition == condition and archive in ("", one.archive):
             counted = table_of(one.stages, decided(one, look))
             found[one.subject] = found.get(one.subject, np.zeros_like(counted)) + counted
     return {subject: table for subject, table in found.items() if table.sum()}
@@ -98,7 +99,7 @@ def corruption_table(plan: Experiment, judged: Sequence[JudgedStretch]) -> list[
         return rows
     figure = FIGURES["balanced_accuracy"]
     for name in plan.corruption.arms:
-        sound = tables(judged, name, "sound-0", ALONE)
+        sound = tables(judged, name, BEFORE_DAMAGE, ALONE)
         rows.append([name, "none", 0.0, bootstrap_table(sound, figure), "", _withheld(sound)])
         for kind in plan.corruption.kinds:
             for share in plan.corruption.shares:
@@ -110,6 +111,38 @@ def corruption_table(plan: Experiment, judged: Sequence[JudgedStretch]) -> list[
     return rows
 
 
+def ablation_table(plan: Experiment, judged: Sequence[JudgedStretch]) -> list[Row]:
+    """Give balanced accuracy without some channels, how much of it is lost, and what is withheld.
+
+    Pages alone, by models that were taught with all their channels. What is withheld counts as
+    wrong.
+    """
+    rows: list[Row] = []
+    figure = FIGURES["balanced_accuracy"]
+    for name in plan.ablation.arms if plan.ablation is not None else ():
+        whole = tables(judged, name, ALL_CHANNELS, ALONE)
+        rows.append([name, "none", bootstrap_table(whole, figure), "", _withheld(whole)])
+        for condition in removals(plan):
+            left = tables(judged, name, condition.name, ALONE)
+            lost = paired_difference(left, whole, figure)
+            gone = ", ".join(condition.without)
+            rows.append([name, gone, bootstrap_table(left, figure), lost, _withheld(left)])
+    return rows
+
+
+def archives_table(plan: Experiment, judged: Sequence[JudgedStretch]) -> list[Row]:
+    """Give the figures of every arm in each archive of several, on sound pages, causally."""
+    archives = [data.name for data in plan.archives]
+    rows: list[Row] = []
+    for arm in plan.arm if len(archives) > 1 else ():
+        for archive in archives:
+            counted = tables(judged, arm.name, SOUND, "causal", archive)
+            rows.append(
+                [arm.name, archive, *(bootstrap_table(counted, FIGURES[name]) for name in REPORTED)]
+            )
+    return rows
+
+
 def _withheld(counted: Mapping[str, Table]) -> float:
     """Give the share of scored pages that got no stage."""
     whole = np.sum(list(counted.values()), axis=0)
@@ -117,15 +150,17 @@ def _withheld(counted: Mapping[str, Table]) -> float:
 
 
 def cross_table(plan: Experiment, judged: Sequence[JudgedStretch]) -> list[Row]:
-    """Give the figures of arms trained on one data set and judged on another."""
+    """Give the figures of arms trained on one data set and judged on each of the others."""
     rows: list[Row] = []
-    for arm in plan.arm if plan.cross is not None else ():
-        counted = tables(judged, arm.name, "cross", ALONE)
-        if not counted:
-            continue
-        whole = np.sum(list(counted.values()), axis=0)
-        there = ", ".join(f"{s.value} {n}" for s, n in zip(STAGES, whole.sum(axis=1), strict=True))
-        rows.append(
-            [arm.name, *(bootstrap_table(counted, FIGURES[name]) for name in REPORTED), there]
-        )
+    for arm in plan.arm:
+        for data in plan.others:
+            counted = tables(judged, arm.name, CROSS, ALONE, data.name)
+            if not counted:
+                continue
+            whole = np.sum(list(counted.values()), axis=0)
+            there = ", ".join(
+                f"{s.value} {n}" for s, n in zip(STAGES, whole.sum(axis=1), strict=True)
+            )
+            figures = (bootstrap_table(counted, FIGURES[name]) for name in REPORTED)
+            rows.append([arm.name, data.name, *figures, there])
     return rows

@@ -24,7 +24,7 @@ from hypnocast.stagers.packs.files import MANIFEST
 from hypnocast.stagers.packs.pack import Pack
 from hypnocast_models.compare import figures
 from hypnocast_models.compare.figures import ScoredPages
-from hypnocast_models.export.packing import write_pack
+from hypnocast_models.export.packing import check_empty, write_pack
 from hypnocast_models.export.sequence import HeldOutNight, fit_temperature, fit_transitions
 from hypnocast_models.readers.material import Material
 from hypnocast_models.staging.night import stage_night
@@ -101,8 +101,7 @@ def fit_calibration(pack: Pack, nights: Sequence[HeldOutNight]) -> Fit:
 
 def write_calibrated(pack: Pack, fit: Fit, folder: Path, version: str, nights: str) -> Pack:
     """Write the pack anew, with its calibration and the figures that belong to it."""
-    if folder.exists() and any(folder.iterdir()):
-        raise CommandError("holds other files", where=str(folder), remedy="Name an empty folder.")
+    check_empty(folder)
     shutil.copytree(
         pack.folder, folder, ignore=shutil.ignore_patterns(MANIFEST), dirs_exist_ok=True
     )

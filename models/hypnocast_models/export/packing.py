@@ -9,8 +9,9 @@ from typing import Any
 
 import msgspec
 
+from hypnocast.errors import CommandError
 from hypnocast.stagers.packs.files import MANIFEST
-from hypnocast.stagers.packs.manifest import Manifest
+from hypnocast.stagers.packs.manifest import Manifest, Name, Version
 from hypnocast.stagers.packs.pack import Pack, load_pack
 
 
@@ -18,6 +19,29 @@ def file_digest(path: Path) -> str:
     """``sha256:`` and 64 hex digits over a file."""
     with path.open("rb") as file:
         return "sha256:" + hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def check_empty(folder: Path) -> None:
+    """Refuse to put a new pack among other files."""
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise CommandError("holds other files", where=str(folder), remedy="Name an empty folder.")
+
+
+def check_version(version: str) -> None:
+    """Refuse a version that no pack may have, before hours of work."""
+    _check("--version", version, Version)
+
+
+def check_name(name: str) -> None:
+    """Refuse a name that no pack may have, before hours of work."""
+    _check("--name", name, Name)
+
+
+def _check(option: str, value: str, form: Any) -> None:
+    try:
+        msgspec.convert(value, form)
+    except msgspec.ValidationError as error:
+        raise CommandError(f"{value!r}: {error}", where=option) from error
 
 
 def write_pack(folder: Path, facts: dict[str, Any]) -> Pack:

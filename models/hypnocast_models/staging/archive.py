@@ -117,7 +117,7 @@ def run_archive(
     advance: Callable[[int], None] = lambda _done: None,
 ) -> Outcome:
     """Do all nights that are not done, on a scheduler's workers or on this machine's."""
-    _same_plan(plan)
+    _check_plan(plan)
     outcome = Outcome()
     waiting = []
     for night in nights:
@@ -129,6 +129,7 @@ def run_archive(
     if not waiting:
         return outcome
     with _client(scheduler, min(workers or os.cpu_count() or 1, len(waiting))) as client:
+        _begin(plan)
         futures = {
             client.submit(work_on, plan, night, key=f"night-{place}-{night.name}", retries=retries):
             night.name
@@ -151,23 +152,33 @@ def _words(error: BaseException) -> str:
     return text if isinstance(error, NightError) else f"{type(error).__name__}: {text}"
 
 
-def _same_plan(plan: ArchivePlan) -> None:
+def _check_plan(plan: ArchivePlan) -> None:
     """Refuse to put nights into a folder that another plan began."""
+    kept = Path(plan.out) / _PLAN
+    if not kept.is_file():
+        return
+    begun, wanted = msgspec.json.decode(kept.read_bytes()), _kept(plan)
+    if begun != {key: wanted[key] for key in wanted if key in begun}:
+        raise CommandError(
+            "was begun with another pack, recipe or coverage",
+            where=plan.out,
+            remedy="Choose another folder with --out.",
+        )
+
+
+def _begin(plan: ArchivePlan) -> None:
+    """Make the folder, and keep in it what it is for."""
     folder = Path(plan.out)
     folder.mkdir(parents=True, exist_ok=True)
-    kept = folder / _PLAN
+    if not (folder / _PLAN).is_file():
+        (folder / _PLAN).write_bytes(msgspec.json.encode(_kept(plan)))
+
+
+def _kept(plan: ArchivePlan) -> dict[str, Any]:
+    """Return a plan as it is read back."""
     wanted = asdict(plan) | {"out": "", "pack": Path(plan.pack).name}
-    wanted = msgspec.json.decode(msgspec.json.encode(wanted))  # as it is read back
-    if kept.is_file():
-        begun = msgspec.json.decode(kept.read_bytes())
-        if begun != {key: wanted[key] for key in wanted if key in begun}:
-            raise CommandError(
-                "was begun with another pack, recipe or coverage",
-                where=str(folder),
-                remedy="Choose another folder with --out.",
-            )
-    else:
-        kept.write_bytes(msgspec.json.encode(wanted))
+    read: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(wanted))
+    return read
 
 
 def taught_of(folder: Path) -> tuple[str, ...]:

@@ -67,14 +67,32 @@ def pictures_of(
         return
     for epoch in range(len(night.stages)):
         page = change(night.page(epoch, recipe.context_s, recipe.tail_s))
-        quality = assess(page, recipe.roles, mains_hz)
-        reason = verdict_on(quality, needed, min_coverage)
-        if reason is None and needed and not any(one.coverage for one in quality.values()):
-            reason = Reason.LOW_COVERAGE  # a gap of the night, however little the pack demands
-        if reason is not None:
-            yield reason
-        else:
-            yield finish(draw_page(page, recipe, mains_hz, quality, night.channels), page)
+        drawn = picture_of(
+            page,
+            recipe,
+            night.channels,
+            needed=needed,
+            min_coverage=min_coverage,
+            mains_hz=mains_hz,
+        )
+        yield finish(drawn, page) if isinstance(drawn, Picture) else drawn
+
+
+def picture_of(
+    page: Page,
+    recipe: Recipe,
+    channels: Mapping[Role, str],
+    *,
+    needed: tuple[tuple[Role, ...], ...],
+    min_coverage: float,
+    mains_hz: int,
+) -> Picture | Reason:
+    """Draw a page, or say why it is withheld."""
+    quality = assess(page, recipe.roles, mains_hz)
+    reason = verdict_on(quality, needed, min_coverage)
+    if reason is None and needed and not any(one.coverage for one in quality.values()):
+        reason = Reason.LOW_COVERAGE  # a gap of the night, however little the pack demands
+    return draw_page(page, recipe, mains_hz, quality, channels) if reason is None else reason
 
 
 def _kept_pictures(night: PictureNight, recipe: Recipe) -> Iterator[Picture | Reason]:
@@ -99,21 +117,12 @@ def stage_night(
     advance: Callable[[int], None] = lambda _pages: None,
 ) -> StagedNight:
     """Stage a night. ``min_coverage`` replaces the pack's own, and is then to be reported."""
-    montage = pack.manifest.montage
-    drawn = pictures_of(
-        night,
-        pack.recipe,
-        needed=montage.needed,
-        min_coverage=montage.min_coverage if min_coverage is None else min_coverage,
-        mains_hz=mains_hz,
-        change=change,
-        finish=lambda picture, page: with_samples(picture, page, pack, mains_hz),
-    )
+    looks = looks_of(night, pack, min_coverage=min_coverage, mains_hz=mains_hz, change=change)
     judging = OneNight(stager, carries=carries(pack))
     reasons: dict[int, str] = {}
     opinions: dict[int, Opinion] = {}
     waiting: list[Look] = []
-    for epoch, item in enumerate(_looks(drawn, pack)):
+    for epoch, item in enumerate(looks):
         if isinstance(item, Reason):
             reasons[epoch] = item.value
             continue
@@ -128,7 +137,29 @@ def stage_night(
     return _decide(night, pack, opinions, reasons)
 
 
-def _looks(drawn: Iterator[Picture | Reason], pack: Pack) -> Iterator[Look | Reason]:
+def looks_of(
+    night: Material,
+    pack: Pack,
+    *,
+    min_coverage: float | None = None,
+    mains_hz: int = 50,
+    change: Callable[[Page], Page] = lambda page: page,
+) -> Iterator[Look | Reason]:
+    """Give each page as a pack looks at it, or say why it is withheld."""
+    montage = pack.manifest.montage
+    drawn = pictures_of(
+        night,
+        pack.recipe,
+        needed=montage.needed,
+        min_coverage=montage.min_coverage if min_coverage is None else min_coverage,
+        mains_hz=mains_hz,
+        change=change,
+        finish=lambda picture, page: with_samples(picture, page, pack, mains_hz),
+    )
+    return _among_neighbours(drawn, pack)
+
+
+def _among_neighbours(drawn: Iterator[Picture | Reason], pack: Pack) -> Iterator[Look | Reason]:
     """Put each picture among its neighbours, holding no more of them than a look needs."""
     before, after = pack.manifest.context.before, pack.manifest.context.after
     window: deque[Picture | Reason | None] = deque(

@@ -23,15 +23,13 @@ from hypnocast.stagers.packs.manifest import (
     Context,
     Contrastive,
     Generative,
-    Name,
     Provenance,
-    Version,
 )
 from hypnocast.stagers.packs.pack import Pack
 from hypnocast_models.data import simulated
 from hypnocast_models.export.classifier import export_classifier
 from hypnocast_models.export.generative import export_generative
-from hypnocast_models.export.packing import write_pack
+from hypnocast_models.export.packing import check_name, check_version, write_pack
 from hypnocast_models.export.precision import PRECISIONS
 from hypnocast_models.readers.datasets import find_nights, open_night
 from hypnocast_models.staging.night import pictures_of
@@ -130,23 +128,19 @@ def deliver_classifier(
     return _pack(folder, label, table, Context())
 
 
-def check_delivery(name: str, version: str, precision: str, folder: Path) -> None:
+def check_delivery(name: str, version: str, precision: str) -> None:
     """Refuse, before hours of work, what would be refused at its end."""
     known = ("fp32", *PRECISIONS)
     if precision not in known:
         raise CommandError(f"{precision!r} is none of {', '.join(known)}", where="--precision")
-    for option, value, form in (("--name", name, Name), ("--version", version, Version)):
-        try:
-            msgspec.convert(value, form)
-        except msgspec.ValidationError as error:
-            raise CommandError(f"{value!r}: {error}", where=option) from error
+    check_name(name)
+    check_version(version)
     if find_spec("onnxruntime") is None:
         raise InstallError(
             "an export is proved with ONNX Runtime, which is missing",
             where="export",
             remedy='Run `pip install "hypnocast[models,cpu]"`, or [models,gpu].',
         )
-    folder.mkdir(parents=True, exist_ok=True)
 
 
 def pages_to_prove(recipe: Recipe, archive: Path | None, count: int = 10) -> list[Pixels]:

@@ -199,6 +199,16 @@ def tiny_tokenizer(kind: str, folder: Path, words: Sequence[str] = ()) -> Any:
     return wrapped
 
 
+def check_tiny(kind: str) -> None:
+    """Refuse a kind of which there is no small model."""
+    if kind not in GENERATIVE + CONTRASTIVE:
+        raise ConfigError(
+            f"there is no tiny model called {kind!r}",
+            where="tiny",
+            remedy=f"Use one of {', '.join(GENERATIVE + CONTRASTIVE)}.",
+        )
+
+
 def tiny(kind: str, folder: Path) -> None:
     """Write a small random model of a family, to try the tools on or to train from scratch."""
     tokenizer = tiny_tokenizer(kind, folder)
@@ -289,8 +299,4 @@ def _tiny_model(
                 )
             )
         case _:
-            raise ConfigError(
-                f"there is no tiny model called {kind!r}",
-                where="finetune",
-                remedy=f"Use one of {', '.join(GENERATIVE + CONTRASTIVE)}.",
-            )
+            raise AssertionError(kind)  # check_tiny knows all kinds

@@ -6,12 +6,18 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from hypnocast.core.types import Pixels
-from hypnocast.stagers.generative.prompt import build_prompt, encode_answers, load_tokenizer
+from hypnocast.stagers.generative.prompt import (
+    build_prompt,
+    encode_answers,
+    load_tokenizer,
+    token_id,
+)
 from hypnocast.stagers.onnx.pixels import prepare
 from hypnocast.stagers.packs.manifest import Generative
 from hypnocast_models.export.parts import vision_part
@@ -19,24 +25,38 @@ from hypnocast_models.tune.lessons import PERCEIVED_HZ, TrainingPage
 from hypnocast_models.tune.recipe import Training
 
 LORA_TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+MOST_TOKENS = 512
+"""Of one answer that is learnt."""
 _PERCEIVED = 30 * (len(PERCEIVED_HZ) + 1)
 
 
 class GenerativeStudent(nn.Module):  # type: ignore[misc]  # torch is passed over by mypy
     """A model with its prompt, as the daemon will run it: pictures in, answer tokens out."""
 
-    def __init__(self, model: Any, described: Generative, tokenizer_file: Path) -> None:
-        """Tokenise prompt and answers with the daemon's own code."""
+    def __init__(
+        self,
+        model: Any,
+        described: Generative,
+        tokenizer_file: Path,
+        answers: Sequence[str] = (),
+    ) -> None:
+        """Tokenise prompt and answers with the daemon's own code.
+
+        ``answers`` are the five by which a model is judged that says more than the stage.
+        """
         super().__init__()
         self.model = model
         self._how = described.preprocess
         tokenizer = load_tokenizer(tokenizer_file)
         prompt = build_prompt(tokenizer, described)
-        answers = encode_answers(tokenizer, described)
-        self._answers = [torch.tensor(answer) for answer in answers]
+        self._described, self._tokenizer = described, tokenizer
+        self._ends: list[int] = []
+        if answers and described.eos_token is not None:  # who writes freely learns to end
+            self._ends = [token_id(tokenizer, described.eos_token, "eos_token")]
+        self._answers = self._encoded(answers or described.answers)
         self._ids = torch.from_numpy(prompt.ids)
         self._slots = torch.from_numpy(prompt.slots)
-        longest = max(len(answer) for answer in answers)
+        longest = max(len(answer) for answer in self._answers) + (MOST_TOKENS if answers else 0)
         behind = prompt.next_position + np.arange(longest)
         if prompt.positions.ndim == 2:
             behind = np.repeat(behind[None], 3, axis=0)
@@ -54,13 +74,19 @@ class GenerativeStudent(nn.Module):  # type: ignore[misc]  # torch is passed ove
         """Give the loss; where it is judged, the log-probability of each answer too."""
         if perceiving:
             return {"loss": self._perception_loss(lesson)}
+        pages = len(lesson.stages)
         features = self._see(lesson.pictures)
+        features = features.reshape(pages, -1, features.shape[-1])
         if self.training:
-            likelihoods = self._log_likelihoods(features, [int(stage) for stage in lesson.stages])
+            wanted = (
+                self._encoded(lesson.answers)
+                if lesson.answers
+                else [self._answers[int(stage)] for stage in lesson.stages]
+            )
+            likelihoods = self._log_likelihoods(features, wanted)
             return {"loss": self._weighted(-likelihoods, labels, lesson)}
-        pages = len(lesson.pictures)
-        every = [stage for _ in range(pages) for stage in range(len(self._answers))]
-        means = self._log_likelihoods(features.repeat_interleave(len(self._answers), 0), every)
+        repeated = features.repeat_interleave(len(self._answers), 0)
+        means = self._log_likelihoods(repeated, self._answers * pages)
         lengths = torch.tensor([len(answer) for answer in self._answers], device=means.device)
         logits = means.unflatten(0, (pages, -1)) * lengths
         true = means.unflatten(0, (pages, -1))[torch.arange(pages), labels]
@@ -76,9 +102,14 @@ class GenerativeStudent(nn.Module):  # type: ignore[misc]  # torch is passed ove
         weights = weights * torch.from_numpy(lesson.weights).to(weights)
         return (losses * weights).sum() / weights.sum()
 
-    def _log_likelihoods(self, features: Tensor, stages: Sequence[int]) -> Tensor:
-        """Give the mean log-likelihood of the tokens of one answer for each picture."""
-        answers = [self._answers[stage] for stage in stages]
+    def _encoded(self, answers: Sequence[str]) -> list[Tensor]:
+        """Tokenise answers as they stand behind the prompt."""
+        asked = msgspec.structs.replace(self._described, answers=tuple(answers))
+        encoded = encode_answers(self._tokenizer, asked)
+        return [torch.tensor([*answer, *self._ends][:MOST_TOKENS]) for answer in encoded]
+
+    def _log_likelihoods(self, features: Tensor, answers: Sequence[Tensor]) -> Tensor:
+        """Give the mean log-likelihood of the tokens of one answer for each page."""
         longest = max(len(answer) for answer in answers)
         filled = torch.stack([nn.functional.pad(a, (0, longest - len(a))) for a in answers])
         asked = torch.stack([nn.functional.pad(torch.ones(len(a)), (0, longest - len(a)))
@@ -104,7 +135,8 @@ class GenerativeStudent(nn.Module):  # type: ignore[misc]  # torch is passed ove
 
     def _perception_loss(self, lesson: TrainingPage) -> Tensor:
         """How badly band power and amplitude of each second are read from the picture."""
-        features = self._see(lesson.pictures).mean(1)
+        around = len(lesson.pictures) // len(lesson.stages)
+        features = self._see(lesson.pictures[around // 2 :: around]).mean(1)
         wanted = torch.from_numpy(lesson.perceived).to(features)
         return nn.functional.smooth_l1_loss(self.perceive(features), wanted)
 

@@ -51,6 +51,11 @@ class Training(Struct, frozen=True, forbid_unknown_fields=True):
     gradient_checkpointing: bool = False
     gain_jitter: Annotated[float, Meta(ge=1.0, le=10.0)] = 2.0
     """Pages are drawn at gains between 1 over this and this."""
+    answer: Literal["stage", "reasoned"] = "stage"
+    """What the model learns to say: the stage; or, shown the pages before and after too, an object
+    with rationale, rules and stage, as SleepVLM does (Qwen2.5-VL)."""
+    prompt: str = ""
+    """File with the system prompt of a reasoned answer; empty for this project's own."""
     class_weights: Literal["none", "sqrt", "full"] = "none"
     """Weight of a stage in the loss: the same, n^−½ or n^−1 of its pages."""
     perception_steps: Whole = 0

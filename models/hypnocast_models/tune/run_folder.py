@@ -25,6 +25,14 @@ RUN, RECIPE, TAUGHT = "run.json", "recipe.toml", "hypnocast-training.json"
 _MAY_DIFFER = ("command", "versions")
 
 
+class Stopped(Exception):  # noqa: N818 - not a fault: somebody asked for it
+    """A signal ended the training after its step was kept."""
+
+    def __init__(self, step: int, number: int) -> None:
+        super().__init__(f"stopped after step {step}")
+        self.step, self.signal = step, number
+
+
 @dataclass(frozen=True)
 class Cast:
     """Who teaches, who judges while it trains, and who is held out of both."""
@@ -49,7 +57,7 @@ def describe_run(weights: Path, data: Path, cast: Cast, training: Training) -> d
     return {
         "teachers": teachers_of(cast.taught),
         "weights": str(weights),
-        "weights_digest": _digest_of(weights),
+        "weights_digest": digest_of_weights(weights),
         "data": str(data),
         "data_digest": _digest_of_stages([*cast.taught, *cast.judging]),
         "taught": sorted({night.subject for night in cast.taught}),
@@ -120,7 +128,7 @@ def _teachers(run: dict[str, Any]) -> str:
     return f"Stages of kept pictures by {'; '.join(pages)}. " if pages else ""
 
 
-def _digest_of(weights: Path) -> str:
+def digest_of_weights(weights: Path) -> str:
     """Digest a folder of weights: names and bytes of what a model is loaded from."""
     hashed = hashlib.sha256()
     for path in sorted(weights.iterdir()):

@@ -12,14 +12,17 @@ import torch
 from transformers import set_seed
 
 from hypnocast.core.pictures.recipe import builtin
+from hypnocast.core.types import STAGES
 from hypnocast.errors import CommandError, InstallError, TapeError
 from hypnocast_models.readers.material import Material
 from hypnocast_models.tune.contrastive import ContrastiveStudent
 from hypnocast_models.tune.families import CONTRASTIVE, describe, load
 from hypnocast_models.tune.generative import GenerativeStudent, add_lora
 from hypnocast_models.tune.lessons import TrainingPages
+from hypnocast_models.tune.rationale import as_answer
 from hypnocast_models.tune.recipe import Training
 from hypnocast_models.tune.run_folder import RUN, TAUGHT, Cast, begin_run, describe_run
+from hypnocast_models.tune.sleepvlm import PROMPT, as_sleepvlm, prompt_of
 from hypnocast_models.tune.trainer import train
 
 _BESIDE = (
@@ -75,14 +78,20 @@ class TuningSession:
         self.model, self.tokenizer = load(weights, four_bit=training.four_bit)
         recipe = builtin(training.pages)
         self._wrapped: Any = None
+        self._prompt: Path | None = None
         self.student: Any
         if self.model.config.model_type in CONTRASTIVE:
             self.student = ContrastiveStudent(self.model, self.tokenizer)
             return
         described = describe(self.model, self.tokenizer, recipe.width, recipe.height)
+        answers: tuple[str, ...] = ()
+        if training.answer == "reasoned":
+            self._prompt = prompt_of(training.prompt)
+            described = as_sleepvlm(described, self.tokenizer, self._prompt).table
+            answers = tuple(as_answer("", [], stage.value) for stage in STAGES)
         if training.lora_rank:
             self._wrapped = add_lora(self.model, training)
-        self.student = GenerativeStudent(self.model, described, weights / "tokenizer.json")
+        self.student = GenerativeStudent(self.model, described, weights / "tokenizer.json", answers)
 
     def train(
         self,
@@ -97,15 +106,19 @@ class TuningSession:
         """Train, keep the adapters, merge them, and save weights and tokenizer."""
         training = self._training
         recipe = builtin(training.pages)
-        lessons = TrainingPages(cast.taught, recipe, mains_hz)
-        exam = TrainingPages(cast.judging, recipe, mains_hz) if cast.judging else None
+        reasoned = training.answer == "reasoned"
+        around = int(reasoned)
+        lessons = TrainingPages(cast.taught, recipe, mains_hz, around=around, reasoned=reasoned)
+        exam = (
+            TrainingPages(cast.judging, recipe, mains_hz, around=around) if cast.judging else None
+        )
         if not len(lessons):
             raise TapeError("none of its pages has a stage", where=str(data))
-        if training.perception_steps and not lessons.perceivable:
+        if (training.perception_steps or reasoned) and not lessons.perceivable:
             raise TapeError(
-                "pages that are kept as pictures have no samples to pre-train perception on",
-                where="--perception-steps",
-                remedy="Pre-train on recordings alone, then go on with the pictures.",
+                "pages that are kept as pictures have no samples to see by, or to reason about",
+                where="--perception-steps" if training.perception_steps else "answer",
+                remedy="Train on recordings alone, then go on with the pictures.",
             )
         begin_run(out, describe_run(self._weights, data, cast, training), training)
         self.student.stage_weights = _stage_weights(lessons, training)
@@ -130,6 +143,8 @@ class TuningSession:
         for name in _BESIDE:
             if (self._weights / name).is_file():
                 shutil.copyfile(self._weights / name, out / "weights" / name)
+        if self._prompt is not None:
+            shutil.copyfile(self._prompt, out / "weights" / PROMPT)
         shutil.copyfile(out / RUN, out / "weights" / TAUGHT)
         self.model = tuned
 

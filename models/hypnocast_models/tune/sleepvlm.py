@@ -9,6 +9,7 @@ distinguished, as the weights know them.
 from __future__ import annotations
 
 import json
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +18,10 @@ import msgspec
 from hypnocast.errors import ConfigError
 from hypnocast.stagers.packs.manifest import PICTURE_MARK, Context, Generative
 from hypnocast_models.tune.deliver import AnswerForm
+from hypnocast_models.tune.rationale import REASON, RULES, STAGE
 
 SCHEMA = "answer.schema.json"
 STAGES = ("W", "N1", "N2", "N3", "R")
-REASON, RULES, STAGE = "reasoning_text", "applicable_rules", "sleep_stage"
 _PICTURE = f"<|vision_start|>{PICTURE_MARK}<|vision_end|>"
 # The hyphen in the first mark is U+2011, which is another token than the one on a keyboard.
 _PICTURES = (
@@ -31,6 +32,15 @@ _PICTURES = (
 _TURN, _OVER = "<|im_start|>", "<|im_end|>"
 _MOST_TOKENS = 1024
 """The most tokens that their own configuration lets them write."""
+
+
+PROMPT = "hypnocast-prompt.md"
+"""Lies beside weights that were taught reasoned answers: an export asks by it."""
+
+
+def prompt_of(path: str) -> Path:
+    """Give the file of a system prompt; without a path that of this project."""
+    return Path(path) if path else Path(str(files("hypnocast_models.tune"))) / "prompts/reasoned.md"
 
 
 def as_sleepvlm(described: Generative, tokenizer: Any, system_prompt: Path) -> AnswerForm:

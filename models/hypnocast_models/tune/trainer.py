@@ -31,20 +31,13 @@ from hypnocast.core.types import STAGES
 from hypnocast_models.compare import figures
 from hypnocast_models.tune.lessons import TrainingPage, TrainingPages
 from hypnocast_models.tune.recipe import Training
+from hypnocast_models.tune.run_folder import Stopped
 
 LEARNED = "learned.safetensors"
 WHOLE = "whole"
 """Lies in a checkpoint that was written to its end."""
 LOG = "training.jsonl"
 _KEPT = 3
-
-
-class Stopped(Exception):  # noqa: N818 - not a fault: somebody asked for it
-    """A signal ended the training after its step was kept."""
-
-    def __init__(self, step: int, number: int) -> None:
-        super().__init__(f"stopped after step {step}")
-        self.step, self.signal = step, number
 
 
 class Draws(Dataset):  # type: ignore[misc]  # torch is passed over by mypy
@@ -95,6 +88,7 @@ def _batch(drawn: Sequence[TrainingPage], *, perceiving: bool = False) -> dict[s
     lesson = TrainingPage(
         [picture for one in drawn for picture in one.pictures],
         np.concatenate([one.stages for one in drawn]),
+        [answer for one in drawn for answer in one.answers],
         np.concatenate(seen) if len(seen) == len(drawn) else None,
         np.concatenate([one.weights for one in drawn]),
     )

@@ -38,9 +38,8 @@ NSRR_EVENTS = MappingProxyType(
 )
 """Stage → the NSRR's concept and Profusion's code."""
 
-COUNTS_PER_UV = 10
-"""What is exported of a signal: tenths of a µV."""
-_MOST_COUNTS = 32767
+FIRST_COUNT, LAST_COUNT = -32_768, 32_704
+"""Of 16 bits, so many that 64 steps are a whole µV at either end."""
 _EDF_YEARS = range(1985, 2085)
 """A header has two digits for the year."""
 _EDF_ID = 46
@@ -88,10 +87,20 @@ class NightSignal:
     label: str
     rate: float
     counts: NDArray[np.int16]
-    """Tenths of a µV about ``centre_uv``."""
-    centre_uv: float
+    """Steps about ``centre_uv``, from :data:`FIRST_COUNT` to :data:`LAST_COUNT`."""
+    centre_uv: int
+    steps_per_uv: int
+    """A power of two: then what a reader reckons of the header is exact."""
     missing: tuple[tuple[float, float], ...]
     """Onset and duration (s) of what was not recorded; its counts are 0."""
+
+    @property
+    def range_uv(self) -> tuple[float, float]:
+        """µV of the first and the last count: whole numbers, for which a header has room."""
+        return (
+            self.centre_uv + FIRST_COUNT / self.steps_per_uv,
+            self.centre_uv + LAST_COUNT / self.steps_per_uv,
+        )
 
 
 def write_edf(night: NightHypnogram, path: Path, signals: Sequence[NightSignal] = ()) -> None:
@@ -126,8 +135,8 @@ def write_edf(night: NightHypnogram, path: Path, signals: Sequence[NightSignal] 
                 signal.rate,
                 label=signal.label,
                 physical_dimension="uV",
-                physical_range=_range_about(signal.centre_uv),
-                digital_range=(-_MOST_COUNTS, _MOST_COUNTS),
+                physical_range=signal.range_uv,
+                digital_range=(FIRST_COUNT, LAST_COUNT),
             )
             for signal in signals
         ],
@@ -143,11 +152,6 @@ def write_edf(night: NightHypnogram, path: Path, signals: Sequence[NightSignal] 
         annotations=sorted(annotations, key=lambda one: one.onset),
     )
     file.write(path)
-
-
-def _range_about(centre_uv: float) -> tuple[float, float]:
-    """Give the µV of the lowest and the highest count; a header has eight characters for each."""
-    return centre_uv - _MOST_COUNTS / COUNTS_PER_UV, centre_uv + _MOST_COUNTS / COUNTS_PER_UV
 
 
 def profusion_xml(night: NightHypnogram) -> str:

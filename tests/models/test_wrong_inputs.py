@@ -1,0 +1,243 @@
+"""What a researcher may get wrong: one line that says what, exit code 2, nothing left behind."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from support.made_up_archives import make_archive
+from support.models_cli import run
+from support.needs import need_module, need_program
+from support.packs import make_tiny_pack
+
+for name in ("torch", "transformers", "peft", "onnxruntime", "sklearn"):
+    need_module(name)
+
+PLAN = """
+title = "small"
+folds = 2
+data = { folder = "archive", kind = "isruc", pages = 5 }
+[[arm]]
+name = "clip"
+family = "tuned"
+weights = "clip"
+"""
+
+
+@pytest.fixture(scope="module")
+def lab(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What a researcher has at hand: an archive, weights, a pack, staged nights, and bad files."""
+    root = tmp_path_factory.mktemp("lab")
+    make_archive("isruc", root / "archive", people=2, pages=6)
+    make_archive("isruc", root / "one", people=1, pages=6)
+    assert run(["tiny", "clip", str(root / "clip")]) == 0
+    make_tiny_pack(root / "pack", family="contrastive", recipe="clinical-448x224")
+    (root / "empty").mkdir()
+    (root / "full").mkdir()
+    (root / "full" / "mine.txt").write_text("mine")
+    (root / "adapter").mkdir()
+    (root / "adapter" / "adapter_config.json").write_text('{"base_model_name_or_path": "/nowhere"}')
+    (root / "broken.toml").write_text("steps = [")
+    (root / "unknown.toml").write_text("stepps = 3")
+    (root / "broken.onnx").write_bytes(b"no graph")
+    (root / "plan.toml").write_text(PLAN)
+    (root / "folds.toml").write_text(PLAN.replace("folds = 2", "folds = 9"))
+    (root / "arm.toml").write_text(PLAN.replace('family = "tuned"', 'family = "tunned"'))
+    (root / "draft.toml").write_text('name = "mine"')
+    for expert in ("a", "b"):
+        (root / expert).mkdir()
+        (root / expert / "n1.csv").write_text("stage\nW\nN2\nN2\n")
+    return root
+
+
+TUNE, EXPORT, JUDGE = "finetune clip archive", "export clip", "evaluate pack archive"
+MISUSE = {
+    # finetune
+    "finetune none archive {out}": "there is no model in it",
+    "finetune clip nowhere {out}": "is no folder",
+    "finetune clip empty {out}": "holds no recordings",
+    f"{TUNE} full": "holds other files",
+    f"{TUNE} {{out}} --recipe grand": "there is no recipe of training 'grand'",
+    f"{TUNE} {{out}} --recipe broken.toml": "broken.toml",
+    f"{TUNE} {{out}} --recipe unknown.toml": "stepps",
+    f"{TUNE} {{out}} --without 7": "there is no subject 7",
+    f"{TUNE} {{out}} --without 1 --without 2": "every subject is held out",
+    f"{TUNE} {{out}} --steps 0": "steps",
+    f"{TUNE} {{out}} --steps many": "--steps",
+    f"{TUNE} {{out}} --batch 0": "batch",
+    f"{TUNE} {{out}} --accumulate 0": "accumulate",
+    f"{TUNE} {{out}} --learning-rate -1": "learning_rate",
+    f"{TUNE} {{out}} --lora-rank -4": "lora_rank",
+    f"{TUNE} {{out}} --pages crayon": "there is no recipe called 'crayon'",
+    f"{TUNE} {{out}} --kind mars": "there is no reader 'mars'",
+    f"{TUNE} {{out}} --log paper": "'paper' is none of",
+    f"{TUNE} {{out}} --mains 42": "42 Hz is no mains frequency",
+    f"{TUNE} {{out}} --hypnograms nowhere": "is no folder",
+    f"{TUNE} {{out}} --hypnograms empty": "has no hypnogram of",
+    "finetune clip one {out} --validate 0.5": "one subject cannot both teach and judge",
+    # export
+    "export empty {out} --name mine": "there is no model in it",
+    "export adapter {out} --name mine": "is an adapter for /nowhere",
+    "export broken.onnx {out} --name mine --labels W,N1,N2,N3,R": "broken.onnx",
+    f"{EXPORT} {{out}} --name 'Bad Name'": "'Bad Name'",
+    f"{EXPORT} {{out}} --name mine --version one": "'one'",
+    f"{EXPORT} {{out}} --name mine --precision int3": "'int3' is none of",
+    f"{EXPORT} {{out}} --name mine --recipe crayon": "there is no recipe called 'crayon'",
+    f"{EXPORT} {{out}}": "--name",
+    # evaluate, rolling
+    "evaluate pack nowhere --out {out}": "is no folder",
+    f"{JUDGE} --out {{out}} --subject 9": "there is no subject 9",
+    f"{JUDGE} --out {{out}} --gain 0": "0 is no gain",
+    f"{JUDGE} --out {{out}} --min-coverage 2": "less than or equal to 1",
+    f"{JUDGE} --out {{out}} --mains 42": "42 Hz is no mains frequency",
+    "rolling pack archive --out {out} --hop 7": "7 s is no hop",
+    # stage, draw
+    "stage nowhere --out {out} --pack ./pack": "is no folder",
+    "stage archive --out {out} --pack ./pack --retries -1": "greater than or equal to 0",
+    "stage archive --out {out} --pack ./pack --scheduler tcp://127.0.0.1:1": "no scheduler answers",
+    "draw archive --out {out} --recipe crayon": "there is no recipe called 'crayon'",
+    "draw empty --out {out}": "holds no recordings",
+    # compare
+    "compare a none --html {out}": "none",
+    "compare a empty --html {out}": "holds no hypnograms",
+    "compare a b --experts 2 --html {out}": "leaves no scorer",
+    "compare a b --timezone Mars/North --html {out}": "Mars/North",
+    # experiment
+    "experiment none.toml . --out {out} --report {out}": "cannot be opened",
+    "experiment broken.toml . --out {out} --report {out}": "is no TOML",
+    "experiment arm.toml . --out {out} --report {out}": "tunned",
+    "experiment folds.toml . --out {out} --report {out}": "cannot be dealt to 9 folds",
+    "experiment plan.toml . --packs empty --out {out} --report {out}": "there is no model in it",
+    # packs
+    "pack calibrate ./pack archive full --version 0.2.0": "holds other files",
+    "pack calibrate ./pack archive {out} --version two": "'two'",
+    "pack calibrate ./pack archive {out} --version 0.2.0 --subject 9": "there is no subject 9",
+    "pack edit ./pack {out} --set licence": "names no key",
+    "pack edit ./pack {out} --set nonsense.key=1": "names no key",
+    "pack edit ./pack {out} --set family=3": "family",
+    "pack edit ./pack full --set licence=MIT": "holds other files",
+    "pack make archive {out} --draft none.toml": "cannot be opened",
+    "pack make archive {out} --draft broken.toml": "is no TOML",
+    "pack make archive {out} --draft draft.toml": "missing required field",
+    "tiny gpt {out}": "there is no tiny model called 'gpt'",
+}
+
+
+@pytest.mark.parametrize("line", MISUSE)
+def test_misuse_is_one_line_exit_2_and_leaves_nothing(
+    lab: Path,
+    tmp_path: Path,
+    line: str,
+    capfd: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(lab)
+    out = tmp_path / "out"
+    before = {path: path.stat().st_mtime_ns for path in lab.rglob("*")}
+    assert run(shlex.split(line.format(out=out))) == 2
+    complaints = capfd.readouterr().err.splitlines()
+    assert [one.partition(":")[0] for one in complaints] == ["hypnocast-models"], complaints
+    assert MISUSE[line] in complaints[0]
+    assert not out.exists()
+    assert {path: path.stat().st_mtime_ns for path in lab.rglob("*")} == before
+
+
+def test_there_are_more_than_thirty() -> None:
+    assert len(MISUSE) > 30
+
+
+BAD_ARRAYS: dict[str, dict[str, Any]] = {
+    "stages": {"y": np.full(6, 9)},
+    "rows": {"x": np.zeros((2, 3, 4), np.int16)},
+    "rate": {"fs": 0},
+    "scale": {"scale_uV": float("nan")},
+    "count": {"y": np.zeros(3, int)},
+    "places": {"epoch_index": np.zeros(6, int)},
+}
+
+
+@pytest.mark.parametrize("fault", BAD_ARRAYS)
+def test_a_broken_recording_is_one_line_and_exit_1(
+    lab: Path, tmp_path: Path, fault: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    sound: dict[str, Any] = {"x": np.ones((6, 300), np.int16), "y": np.zeros(6, int), "fs": 10.0,
+             "scale_uV": 0.1, "channel": "C4-M1"}  # fmt: skip
+    (tmp_path / "data").mkdir()
+    path = tmp_path / "data" / "subject01.npz"
+    np.savez(path, **{**sound, **BAD_ARRAYS[fault]})
+    out = tmp_path / "out"
+    assert run(["finetune", str(lab / "clip"), str(path.parent), str(out)]) == 1
+    [complaint] = capfd.readouterr().err.splitlines()
+    assert str(path) in complaint
+    assert not out.exists()
+
+
+WRITING = {
+    "finetune": "finetune clip archive {out}/run --steps 2 --batch 2 --every 1",
+    "export": "export clip {out}/pack --name mine",
+    "evaluate": "evaluate pack archive --out {out}/figures.json",
+    "stage": "stage archive --out {out}/staged --pack ./pack --workers 1 --retries 0",
+    "draw": "draw archive --out {out}/drawn --workers 1 --retries 0",
+    "compare": "compare a b --html {out}/page.html",
+    "experiment": "experiment signal.toml . --out {out}/results --report {out}/report",
+    "calibrate": "pack calibrate ./pack archive {out}/pack --version 0.2.0",
+    "edit": "pack edit ./pack {out}/pack --set licence=MIT",
+}
+
+
+@pytest.fixture(scope="module")
+def writing_lab(lab: Path) -> Path:
+    text = PLAN.replace('family = "tuned"\nweights = "clip"', 'family = "signal"')
+    (lab / "signal.toml").write_text(text)
+    return lab
+
+
+def _in_a_disk(lab: Path, line: str, disk: Path, options: str) -> tuple[int, list[str], list[str]]:
+    """Run a command with a disk of its own; give its exit code, complaints and what is left."""
+    disk.mkdir()
+    mount = f'mount -t tmpfs -o {options} tmpfs "{disk}"'
+    listing = f'find "{disk}" -type f -not -name ballast -printf "%p\\n" >&3'
+    fill = f'dd if=/dev/zero of="{disk}/ballast" bs=1k 2>/dev/null; '
+    before = "" if "ro" in options.split(",") else fill
+    words = [sys.executable, "-m", "hypnocast_models.cli", *shlex.split(line.format(out=disk))]
+    script = f'{mount} && {{ {before}"$@"; code=$?; {listing}; exit $code; }}'
+    namespace = [need_program("unshare"), "--user", "--map-root-user", "--mount"]
+    trial = subprocess.run([*namespace, "sh", "-c", mount], capture_output=True, check=False)
+    if trial.returncode:
+        pytest.skip("this machine lets nobody mount a disk in a namespace of their own")
+    reader, writer = os.pipe()
+    with os.fdopen(reader) as left:
+        done = subprocess.run(
+            [*namespace, "sh", "-c", script.replace(">&3", f">&{writer}"), "sh", *words],
+            cwd=lab, capture_output=True, text=True, check=False, timeout=400, pass_fds=(writer,),
+        )  # fmt: skip
+        os.close(writer)
+        files = left.read().splitlines()
+    complaints = [one for one in done.stderr.splitlines() if one.strip()]
+    return done.returncode, complaints, files
+
+
+@pytest.mark.long
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("options", ["size=64k", "ro"])
+@pytest.mark.parametrize("command", WRITING)
+def test_a_disk_that_takes_nothing_is_named_and_nothing_is_half_written(
+    writing_lab: Path, tmp_path: Path, command: str, options: str
+) -> None:
+    code, complaints, left = _in_a_disk(writing_lab, WRITING[command], tmp_path / "disk", options)
+    assert code in {1, 2}, complaints
+    assert not any("Traceback" in one for one in complaints), complaints
+    reasons = ("No space left", "Read-only file system", "os error 28", "failed")
+    # Nights that fail are listed on standard output.
+    listed = command in {"stage", "draw"}
+    assert listed or any(reason in complaints[-1] for reason in reasons), complaints
+    # What goes on later keeps what was begun, whole files all of them; nothing else stays.
+    kept = {"run.json", "recipe.toml", "training.jsonl", "archive.json", "experiment.json"}
+    assert {Path(one).name for one in left} <= kept
