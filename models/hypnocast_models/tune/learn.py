@@ -84,7 +84,7 @@ def learn(
     advance: Callable[[int, float], None] = lambda _step, _loss: None,
 ) -> Learned:
     """Tune, export before and after, and judge both; a tuning that was ended goes on."""
-    check_delivery(name, version, "fp32", out / AFTER)
+    check_delivery(name, version, "fp32")
     recipe = builtin(lesson.training.pages)
     nights = open_material(lesson.database, recipe)
     if not lesson.held_out:

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 from hypnocast.core.evidence.measures import measure
 from hypnocast.core.types import Page, Stage
-from hypnocast.core.wire.payloads import Evidence
+from hypnocast.core.wire.page_facts import Evidence
 
 REASON, RULES, STAGE = "reasoning_text", "applicable_rules", "sleep_stage"
 """Keys of the answer, in the order in which they are written."""
