@@ -67,7 +67,14 @@ async def test_the_tape_of_a_live_hour_gives_its_pictures_and_stages_again(
     tmp_path: Path, pack: Path, broker: Mosquitto
 ) -> None:
     sim = SimulatedSource(
-        [BED], seed=5, pages=PAGES, skip_pages=60, truth=False, montage="split", faults=TROUBLES
+        [BED],
+        seed=5,
+        pages=PAGES,
+        skip_pages=60,
+        truth=False,
+        montage="split",
+        faults=TROUBLES,
+        chunk_s=0.5,
     )
     source, tapes = HandDriven(night(sim)), tmp_path / "tapes"
     async with running_ward(tmp_path, pack, source, broker.port, tapes=tapes) as running:
