@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from enum import StrEnum
 
 
@@ -18,8 +19,14 @@ class MarkMeaning(StrEnum):
 
 
 _WORDS = {
-    MarkMeaning.LIGHTS_OFF: ("lightsoff", "lightoff", "lightsout", "lightout"),
-    MarkMeaning.LIGHTS_ON: ("lightson", "lighton"),
+    MarkMeaning.LIGHTS_OFF: (
+        *("lightsoff", "lightoff", "lightsout", "lightout", "lichtaus"),
+        *("lumièreéteinte", "lumièreséteintes", "extinctiondesfeux"),
+    ),
+    MarkMeaning.LIGHTS_ON: (
+        *("lightson", "lighton", "lichtan"),
+        *("lumièreallumée", "lumièresallumées"),
+    ),
     MarkMeaning.START_SESSION: ("startsession", "sessionstart", "sessionstarted"),
     MarkMeaning.SETUP: ("setup", "startsetup", "setupstart"),
     MarkMeaning.CALIBRATION: (
@@ -54,4 +61,5 @@ def meaning_of(text: str) -> MarkMeaning | None:
 
     Case, blanks and punctuation are ignored; any other text is a note and means nothing here.
     """
-    return _MEANINGS.get("".join(c for c in text.casefold() if c.isalnum()))
+    plain = unicodedata.normalize("NFKC", text).casefold()
+    return _MEANINGS.get("".join(c for c in plain if c.isalnum()))
