@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
+import subprocess
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -151,3 +154,29 @@ def test_a_bad_electrode_is_a_problem(listener: PlainListener) -> None:
 
 def test_pages_are_offered_only_where_they_are_published() -> None:
     assert "page" not in json.loads(discovery(TOPICS, "n", "b", pages=False))["components"]
+
+
+def _refused(document: dict[str, Any]) -> list[str]:
+    """Return what Home Assistant's own schemas refuse, in the Python that has Home Assistant."""
+    python = os.environ.get("HYPNOCAST_HOMEASSISTANT")
+    if not python:
+        pytest.skip("HYPNOCAST_HOMEASSISTANT names no Python that has Home Assistant")
+    checker = Path(__file__).with_name("homeassistant_check.py")
+    text = json.dumps(document)
+    ran = subprocess.run(
+        [python, str(checker)], input=text, capture_output=True, text=True, check=False
+    )
+    assert ran.returncode == 0, ran.stderr
+    faults: list[str] = json.loads(ran.stdout)["faults"]
+    return faults
+
+
+@pytest.mark.long
+def test_home_assistants_own_schemas_accept_the_document_and_refuse_a_wrong_one() -> None:
+    document = json.loads(discovery(TOPICS, "node1", "bed-01", pages=True))
+    assert _refused(document) == []
+    document["components"]["confidence"]["state_class"] = "measured"
+    document["components"]["stage"].pop("state_topic")
+    refused = _refused(document)
+    assert len(refused) == 2
+    assert any("state_class" in fault for fault in refused)
