@@ -22,7 +22,7 @@ from hypnocast.bench.figures import Figure
 from hypnocast.bench.ward import RUN, SERVICE, SITE, config_text, running
 from hypnocast.bench.watched_ward import any_broker
 from hypnocast.errors import HypnocastError
-from hypnocast.ports.lsl.library import LslNetwork, configure_lsl, load_pylsl
+from hypnocast.ports.lsl.library import LslNetwork, load_pylsl
 from hypnocast.stagers.packs.pack import Pack
 
 HOPS_S: Final = (1.0, 5.0)
@@ -40,7 +40,8 @@ def measure(pack: Pack, folder: Path, *, seconds: float) -> Iterator[Figure]:
     folder.mkdir()
     lsl = folder / "lsl_api.cfg"
     lsl.write_text(network.content(), encoding="utf-8")
-    configure_lsl(network)
+    # For all three processes: liblsl reads it at its first use, here too.
+    os.environ["LSLAPICFG"] = str(lsl)
     for hop_s in HOPS_S:
         part = folder / f"hop-{hop_s:g}"
         part.mkdir()
@@ -51,7 +52,6 @@ def measure(pack: Pack, folder: Path, *, seconds: float) -> Iterator[Figure]:
 async def _over_lsl(
     pack: Pack, folder: Path, lsl: Path, hop_s: float, seconds: float
 ) -> list[float]:
-    environment = os.environ | {"LSLAPICFG": str(lsl)}
     async with any_broker(folder) as broker:
         config = folder / "hypnocast.toml"
         bed = '[session]\nauto = true\n[[bed]]\nid = "loop"\nstreams = [{ type = "EEG" }]\n'
@@ -59,7 +59,7 @@ async def _over_lsl(
         config.write_text(text, encoding="utf-8")
         run = [sys.executable, "-c", RUN, "run", "--config", str(config)]
         send = [sys.executable, "-m", "hypnocast.bench.outlets", "1", str(lsl), str(CHUNK_S)]
-        with running(run, environment | SERVICE) as daemon, running(send, environment):
+        with running(run, os.environ | SERVICE) as daemon, running(send, dict(os.environ)):
             return await asyncio.to_thread(_listen, daemon, hop_s, seconds)
 
 
