@@ -32,6 +32,7 @@ install -d "$doc/systemd"
 cp -r "$root/systemd/README.md" "$root/systemd/mosquitto" "$root/systemd/hypnocast.service.d" "$doc/systemd"
 cp "$root/README.md" "$root/CHANGELOG.md" "$root/docs/hypnocast.toml" "$doc"
 cp "$root/LICENSE" "$doc/copyright"
+install -D -m 644 "$root/docs/install.md" "$doc/docs/install.md"
 install -d "$stage/usr/bin"
 ln -s /opt/hypnocast/bin/hypnocast "$stage/usr/bin/hypnocast"
 
