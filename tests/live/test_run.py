@@ -82,6 +82,8 @@ class InstalledNight:
     lsl: list[tuple[Any, float]] = field(default_factory=list)
     """Stage events as they came over LSL, with their stamps."""
     log: str = ""
+    first_log: str = ""
+    """Of the daemon that was killed; ``log`` is of the one that came after it."""
 
     def events(self, bed: str) -> list[Any]:
         """Return a bed's events, each once."""
@@ -147,6 +149,7 @@ def _live(night: InstalledNight, folder: Path, port: int) -> None:
         night.before_kill = kept_by_broker(port)
         begun = time.monotonic()
         first.wait_for(lambda: time.monotonic() - begun > 16.0, "the middle of page 1")
+        night.first_log = first.complained
         first.kill()
         night.killed_at = time.time()
     deadline = time.monotonic() + 10.0
@@ -327,7 +330,7 @@ def test_it_ends_in_good_order(night: InstalledNight) -> None:
 def test_the_log_names_sessions_the_first_stage_and_what_is_wrong_once_each(
     night: InstalledNight,
 ) -> None:
-    lines = [json.loads(line) for line in night.log.splitlines() if line.startswith("{")]
+    lines = [json.loads(line) for line in night.first_log.splitlines() if line.startswith("{")]
     bed = [line for line in lines if line.get("bed") == "one-box"]
     assert [line["event"] for line in bed].count("first stage") == 1
     assert any(line["event"] == "session" and line["phase"] == "recording" for line in bed)
