@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import pyxdf
+from structlog.testing import capture_logs
 
 from hypnocast.core.types import Chunk, ClockReading, Mark, StreamLost, StreamOpened
 from hypnocast.errors import ConfigError
@@ -179,6 +180,19 @@ def test_a_stream_that_two_beds_select_is_read_for_neither() -> None:
         for bed in ("a", "b"):
             assert ProblemKind.CLAIMED_TWICE in kinds_of_problems(source, bed)
             assert not sink.of(bed)
+
+
+def test_a_polysomnogram_that_no_bed_takes_is_logged_once() -> None:
+    mine, other = unique("mine"), unique("other")
+    sink = Collector()
+    with (
+        outlets(Stream(mine), Stream(other), Stream(unique("weather"), type="vendor")),
+        capture_logs() as logged,
+        LslSource([by_name("b", mine)], timing=QUICK).reading(sink),
+    ):
+        wait_until(lambda: any("no bed takes" in line["event"] for line in logged), "the log")
+        wait_until(lambda: len(sink.counts("b")) > 500, "many more looks at the network")
+    assert [line["stream"] for line in logged if "no bed takes" in line["event"]] == [other]
 
 
 def test_metadata_that_lies_has_a_named_outcome_and_harms_no_other_stream() -> None:
