@@ -157,8 +157,8 @@ def test_the_papers_experiment_runs_whole_over_three_archives(
     assert run(words) == 0, capsys.readouterr().err
     tuned = table(report, "tuned")
     assert [row["arm"] for row in tuned] == ["llava-r16"] * 3 + ["clip"] * 3
-    for told in out.rglob("tuned.json"):
-        facts = json.loads(told.read_text())
+    for path in out.rglob("tuned.json"):
+        facts = json.loads(path.read_text())
         assert facts["steps"] == 4
         assert any("parity" in line for line in facts["export"])
     assert {row["archive"] for row in table(report, "archives")} == {"isruc", "mass"}

@@ -37,10 +37,10 @@ def test_a_change_is_followed_from_the_experts_moment_to_the_verdict_with_its_ta
     ends = [30.0 + 10 * k for k in range(10)]
     expert = [W] * 4 + [N2] * 6  # the page that begins at 60 s
     night = a_night(ends, [W] * 6 + [N2] * 4, expert, 0.9)
-    told = rolling_figures([night])
-    assert told["changes"] == told["changes_found"] == 1
-    assert told["delay_s"]["median"] == 90.0 + 1.0 - 60.0
-    by_stage = {(row["stage"], row["least"]): row for row in told["sure"]}
+    judged = rolling_figures([night])
+    assert judged["changes"] == judged["changes_found"] == 1
+    assert judged["delay_s"]["median"] == 90.0 + 1.0 - 60.0
+    by_stage = {(row["stage"], row["least"]): row for row in judged["sure"]}
     assert by_stage["N2", 0.9]["precision"] == 1.0
     assert by_stage["N2", 0.9]["share"] == round(4 / 6, 4)
     assert by_stage["W", 0.9]["precision"] == round(4 / 6, 4)
@@ -69,15 +69,15 @@ def test_whole_pages_are_what_evaluate_judges_and_longer_hops_a_part_of_shorter_
     assert whole.expert.tolist() == expert
 
 
-def test_the_command_tells_every_hop_and_refuses_one_that_fits_no_page(
+def test_the_command_lists_every_hop_and_refuses_one_that_fits_no_page(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     make_archive("edf", tmp_path / "data", people=1, pages=6)
     pack = make_tiny_pack(tmp_path / "pack", seed=3)
-    words = ["rolling", str(pack), str(tmp_path / "data"), "--out", str(tmp_path / "told.json")]
+    words = ["rolling", str(pack), str(tmp_path / "data"), "--out", str(tmp_path / "judged.json")]
     assert run([*words, "--hop", "15", "--hop", "30"]) == 0
-    told = json.loads((tmp_path / "told.json").read_text())
-    assert [one["hop_s"] for one in told["hops"]] == [15.0, 30.0]
-    assert told["hops"][0]["verdicts"] == 2 * told["hops"][1]["verdicts"] - 1
+    judged = json.loads((tmp_path / "judged.json").read_text())
+    assert [one["hop_s"] for one in judged["hops"]] == [15.0, 30.0]
+    assert judged["hops"][0]["verdicts"] == 2 * judged["hops"][1]["verdicts"] - 1
     assert run([*words, "--hop", "7"]) == 2
     assert "no hop" in capsys.readouterr().err

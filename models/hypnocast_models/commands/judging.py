@@ -195,12 +195,16 @@ def judge_rolling(
             for night in nights
         ]
     stager.close()
-    told = [rolling_figures([night.every(each) for night in rolled]) for each in hops]
-    for one in told:
+    figures_of_hops = [rolling_figures([night.every(each) for night in rolled]) for each in hops]
+    for one in figures_of_hops:
         for line in rolling_lines(one):
             print_line(line)
     if out is not None:
         import msgspec
 
-        whole = {"pack": loaded.digest, "nights": [night.name for night in nights], "hops": told}
+        whole = {
+            "pack": loaded.digest,
+            "nights": [night.name for night in nights],
+            "hops": figures_of_hops,
+        }
         replace_file(out, msgspec.json.format(msgspec.json.encode(whole), indent=1))

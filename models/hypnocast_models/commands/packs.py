@@ -89,7 +89,7 @@ def make(
 ) -> None:
     """Make a pack of files that any exporter wrote; digests are reckoned, all of it is verified.
 
-    `hypnocast schema pack` tells every key, docs/packs.md has a draft for each family.
+    `hypnocast schema pack` lists every key, docs/packs.md has a draft for each family.
     """
     import msgspec
 
@@ -123,7 +123,7 @@ def _write_new(files: Path, facts: dict[str, Any], out: Path, where: str) -> Non
             made = write_pack(out, facts)
     except msgspec.ValidationError as error:
         raise CommandError(
-            str(error), where=where, remedy="`hypnocast schema pack` tells every key."
+            str(error), where=where, remedy="`hypnocast schema pack` lists every key."
         ) from error
     print_line(f"{made.manifest.name} {made.manifest.version} {made.digest}")
 
