@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from hypnocast.core.pictures.recipe import builtin
-from hypnocast.errors import PackError
+from hypnocast.errors import ConfigError, PackError
 from hypnocast.stagers.packs.manifest import Contrastive, Generative
 from support.needs import need_module
 
@@ -23,7 +23,7 @@ import torch  # noqa: E402
 
 from hypnocast_models.export.quantise import quantise_blocks  # noqa: E402
 from hypnocast_models.export.shards import Shards  # noqa: E402
-from hypnocast_models.export.stream import PROMPTS, export_folder  # noqa: E402
+from hypnocast_models.export.stream import PROMPTS, export_folder, weighing  # noqa: E402
 from hypnocast_models.export.stream_pack import pack_folder  # noqa: E402
 from hypnocast_models.tune.families import load, tiny  # noqa: E402
 
@@ -187,6 +187,28 @@ def test_an_adapter_is_merged_on_the_way(tmp_path: Path) -> None:
         np.testing.assert_allclose(ours[name], theirs[name], atol=1e-6)
         changed += int(not np.array_equal(ours[name], Shards(source)[name]))
     assert changed >= 4
+
+
+@pytest.mark.parametrize(("block", "head"), [(64, "int8"), (128, "fp32")])
+def test_block_and_head_are_choices(tmp_path: Path, block: int, head: str | None) -> None:
+    source = tmp_path / "base"
+    source.mkdir()
+    torch.manual_seed(0)
+    tiny("qwen2_5_vl", source)
+    kept = weighing("int4", head=head, block=block)
+    table = export_folder(source, tmp_path / "out", kept, recipe=RECIPE)
+    assert isinstance(table, Generative)
+    model, _ = load(source)
+    with torch.no_grad():
+        _same_logits(model.float().eval(), table, tmp_path / "out", "int4")
+
+
+def test_a_block_that_is_not_written_is_refused(tmp_path: Path) -> None:
+    tiny("qwen2_5_vl", tmp_path)
+    with pytest.raises(PackError, match="width of 64 is not made of whole blocks of 128"):
+        export_folder(tmp_path, tmp_path / "out", weighing("int4", block=128), recipe=RECIPE)
+    with pytest.raises(ConfigError, match="blocks of 48 with a head in int4 are not written"):
+        weighing("int4", block=48)
 
 
 def test_a_model_that_is_not_known_is_refused_by_name(tmp_path: Path) -> None:

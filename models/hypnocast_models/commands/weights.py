@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import Annotated, Any, cast
+from typing import Annotated
 
 import typer
 
@@ -47,6 +47,13 @@ def convert(
     version: str = "0.1.0",
     recipe: Annotated[str, typer.Option(help="How pages are drawn.")] = "clinical-448x224",
     precision: Annotated[str, typer.Option(help="int4, int8, fp16 or fp32.")] = "int4",
+    block: Annotated[
+        int, typer.Option(help="Numbers that share a scale in int4 and in the head: 32, 64, 128.")
+    ] = 32,
+    head: Annotated[
+        str | None,
+        typer.Option(help="Of embeddings and head, if otherwise: int4, int8, fp32."),
+    ] = None,
     adapter: Annotated[
         Path | None, typer.Option(help="peft's LoRA adapter, merged on the way.")
     ] = None,
@@ -71,6 +78,7 @@ def convert(
     """
     from hypnocast.core.pictures.recipe import builtin
     from hypnocast_models.export.asking import ask_as_sleepvlm, ask_plainly, ask_stage_first
+    from hypnocast_models.export.stream import weighing
     from hypnocast_models.export.stream_pack import Ask, pack_folder
 
     ask: Ask = ask_plainly
@@ -81,7 +89,7 @@ def convert(
     made = pack_folder(
         source,
         pack,
-        cast("Any", precision),
+        weighing(precision, head=head, block=block),
         name=name,
         version=version,
         recipe=builtin(recipe),

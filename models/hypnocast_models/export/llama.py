@@ -73,7 +73,13 @@ class Text:
 
 
 def write_text(
-    shards: Shards, text: Text, folder: Path, weights: Weights, head: Weights
+    shards: Shards,
+    text: Text,
+    folder: Path,
+    *,
+    weights: Weights,
+    head: Weights,
+    block: int = BLOCK,
 ) -> dict[str, int]:
     """Write decoder and embeddings; tied weights are stored once. Return bytes by file."""
     table = shards.prefix("embed_tokens.weight")
@@ -84,7 +90,13 @@ def write_text(
                 where="export",
                 remedy="Export it with a version of Hypnocast that knows this kind.",
             )
-    g = GraphWriter(folder / DECODER, weights)
+    if text.hidden % block and head in {"int4", "int8"}:
+        raise PackError(
+            f"its width of {text.hidden} is not made of whole blocks of {block}",
+            where="export",
+            remedy="Use smaller blocks, or a head in fp32.",
+        )
+    g = GraphWriter(folder / DECODER, weights, block)
     normed = _layers(g, shards, text, table)
     head_name = next(n for n in (*_heads(table), f"{table}embed_tokens.weight") if n in shards)
     logits = g.linear(normed, "lm_head", shards[head_name], weights=head)
@@ -104,20 +116,21 @@ def _heads(table: str) -> tuple[str, ...]:
 def _write_embeddings(
     decoder: GraphWriter, table: Array, text: Text, folder: Path, head: Weights, *, tied: bool
 ) -> GraphWriter:
-    e = GraphWriter(folder / EMBED, "fp16" if decoder.weights == "fp16" else "fp32")
+    exact: Weights = "fp16" if decoder.weights == "fp16" else "fp32"
+    e = GraphWriter(folder / EMBED, exact, decoder.block)
     ids = e.add_input("input_ids", INT64, ["batch", "tokens"])
     if head in {"int4", "int8"}:
         bits = 4 if head == "int4" else 8
         if tied:  # the bytes of the head serve once more, without the axis of blocks
-            bytes_wide = -(-text.hidden // BLOCK) * BLOCK * bits // 8
+            bytes_wide = -(-text.hidden // e.block) * e.block * bits // 8
             numbers = e.share(decoder, "lm_head", (text.vocabulary, bytes_wide))
-            count = -(-text.hidden // BLOCK)
+            count = -(-text.hidden // e.block)
             scales = e.share(decoder, "lm_head.scales", (text.vocabulary, count))
         else:
             numbers, scales = e.blocks("table", table, bits, flat=True)
         found = e.node(
             "GatherBlockQuantized", numbers, ids, scales,
-            bits=bits, block_size=BLOCK, gather_axis=0, quantize_axis=1,
+            bits=bits, block_size=e.block, gather_axis=0, quantize_axis=1,
         )  # fmt: skip
     else:
         if tied:

@@ -42,9 +42,9 @@ _TINY = 1e-30
 class GraphWriter:
     """An ONNX graph under construction, with its weights in a file beside it."""
 
-    def __init__(self, path: Path, weights: Weights) -> None:
+    def __init__(self, path: Path, weights: Weights, block: int = BLOCK) -> None:
         """Keep where the graph goes, and how its weights are kept unless set otherwise."""
-        self.path, self.weights = path, weights
+        self.path, self.weights, self.block = path, weights, block
         self.float = HALF if weights == "fp16" else FLOAT
         """The type of activations."""
         self._data: BinaryIO = path.with_name(path.name + ".data").open("wb")
@@ -142,11 +142,11 @@ class GraphWriter:
         def pieces() -> Iterable[Array]:
             for start in range(0, rows, step):
                 part = weight[start : start + step].astype(np.float32)
-                numbers, scale = quantise_blocks(part, bits)
+                numbers, scale = quantise_blocks(part, bits, self.block)
                 scales.append(scale)
                 yield numbers
 
-        count, size = -(-columns // BLOCK), BLOCK * bits // 8
+        count, size = -(-columns // self.block), self.block * bits // 8
         shape = (rows, count * size) if flat else (rows, count, size)
         numbers = self.store(name, shape, pieces())
         return numbers, self.store(f"{name}.scales", (rows, count), scales)
@@ -170,7 +170,7 @@ class GraphWriter:
                 numbers, scales = self.blocks(name, weight, bits)
                 return self.node(
                     "MatMulNBits", x, numbers, scales, None, None, added,
-                    K=columns, N=rows, bits=bits, block_size=BLOCK, accuracy_level=4,
+                    K=columns, N=rows, bits=bits, block_size=self.block, accuracy_level=4,
                 )  # fmt: skip
             case "int8x8":
                 product = self._int8_by_int8(x, name, weight)

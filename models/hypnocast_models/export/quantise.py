@@ -18,7 +18,7 @@ LARGEST_CODE = 63
 code overflow 16 bits and are cut off without a word (255 · 63 · 2 just fits)."""
 
 
-def quantise_blocks(weight: Array, bits: int) -> tuple[Array, Array]:
+def quantise_blocks(weight: Array, bits: int, block: int = BLOCK) -> tuple[Array, Array]:
     """Quantise float32 rows in symmetric blocks: (numbers, scales).
 
     Numbers are unsigned around 2**(bits - 1). The number farthest from 0 in a block becomes the
@@ -27,7 +27,7 @@ def quantise_blocks(weight: Array, bits: int) -> tuple[Array, Array]:
     """
     rows, columns = weight.shape
     half = 1 << (bits - 1)
-    blocks = np.pad(weight, ((0, 0), (0, -columns % BLOCK))).reshape(rows, -1, BLOCK)
+    blocks = np.pad(weight, ((0, 0), (0, -columns % block))).reshape(rows, -1, block)
     high, low = blocks.max(-1), blocks.min(-1)
     scales = np.where(high > -low, high, low) / np.float32(-half)
     inverse = np.divide(np.float32(1), scales, out=np.zeros_like(scales), where=scales != 0)

@@ -6,7 +6,7 @@ import resource
 import shutil
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -18,6 +18,7 @@ from hypnocast.stagers.packs.manifest import Contrastive, Generative
 from hypnocast_models.export import contrastive, llava_vision, model_files
 from hypnocast_models.export.llama import Text, write_text
 from hypnocast_models.export.onnx_writer import Weights
+from hypnocast_models.export.quantise import BLOCK
 from hypnocast_models.export.qwen_vision import write_qwen_vision
 from hypnocast_models.export.shards import Shards
 
@@ -42,6 +43,12 @@ class Weighing:
     decoder: Weights
     head: Weights
     vision: Weights
+    block: int = BLOCK
+    """Numbers of decoder and head that share a scale, where they are kept in blocks."""
+
+    def __str__(self) -> str:
+        parts = f"decoder {self.decoder}, head {self.head}, vision {self.vision}"
+        return f"{parts}, blocks of {self.block}"
 
 
 WEIGHINGS: dict[str, Weighing] = {
@@ -53,8 +60,12 @@ WEIGHINGS: dict[str, Weighing] = {
 """The price list is in docs/performance.md."""
 
 
-def weighing(precision: str) -> Weighing:
-    """Return how parts are kept in a precision."""
+BLOCKS = (32, 64, 128)
+HEADS: tuple[Weights, ...] = ("int4", "int8", "fp32")
+
+
+def weighing(precision: str, *, head: str | None = None, block: int = BLOCK) -> Weighing:
+    """Return how parts are kept in a precision; ``head``: embeddings and head otherwise."""
     found = WEIGHINGS.get(precision)
     if found is None:
         raise ConfigError(
@@ -62,7 +73,14 @@ def weighing(precision: str) -> Weighing:
             where="export",
             remedy=f"Use one of {', '.join(WEIGHINGS)}.",
         )
-    return found
+    own_head = next((each for each in HEADS if each == head), None)
+    if block not in BLOCKS or (head is not None and own_head is None):
+        raise ConfigError(
+            f"blocks of {block} with a head in {head or precision} are not written",
+            where="export",
+            remedy=f"Use blocks of {', '.join(map(str, BLOCKS))}, a head in {', '.join(HEADS)}.",
+        )
+    return replace(found, head=own_head or found.head, block=block)
 
 
 def export_folder(
@@ -99,7 +117,14 @@ def export_folder(
         return tower
     table = model_files.describe_folder(source, config, recipe.width, recipe.height)
     began = time.perf_counter()
-    sizes = write_text(shards, Text.of(config), out, kept.decoder, kept.head)
+    sizes = write_text(
+        shards,
+        Text.of(config),
+        out,
+        weights=kept.decoder,
+        head=kept.head,
+        block=kept.block,
+    )
     _report_done(progress, "decoder and embeddings", began, sum(sizes.values()))
     began = time.perf_counter()
     path = out / table.vision_encoder

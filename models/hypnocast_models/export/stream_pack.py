@@ -39,7 +39,7 @@ def pack_folder(
         table, context, files = ask(table)
         for file, text in files.items():
             (folder / file).write_text(text, encoding="utf-8")
-    kept = precision if isinstance(precision, str) else "a precision of its own"
+    kept = precision if isinstance(precision, str) else str(precision)
     facts = {
         "name": name,
         "version": version,
