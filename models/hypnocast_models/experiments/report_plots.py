@@ -93,7 +93,9 @@ def _plot_ablation(rows: Sequence[Row], path: Path) -> None:
                     ms=3, lw=1,
                 )  # fmt: skip
         axes.plot([], [], f"C{number}o", label=arm)
-    axes.set_yticks(np.arange(len(states)) + 0.1, ["all channels", *states[1:]])
+    axes.set_yticks(
+        np.arange(len(states)) + 0.1, ["all channels", *(f"without {one}" for one in states[1:])]
+    )
     axes.invert_yaxis()
     axes.axvline(0.2, color="grey", ls=":", lw=1)
     axes.set_xlabel("balanced accuracy, 95 %")
