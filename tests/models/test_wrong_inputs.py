@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import shlex
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +11,7 @@ import pytest
 
 from support.made_up_archives import make_archive
 from support.models_cli import run
-from support.needs import need_module, need_program
+from support.needs import need_module
 from support.packs import make_tiny_pack
 
 for name in ("torch", "transformers", "peft", "onnxruntime", "sklearn"):
@@ -177,67 +174,3 @@ def test_a_broken_recording_is_one_line_and_exit_1(
     [complaint] = capfd.readouterr().err.splitlines()
     assert str(path) in complaint
     assert not out.exists()
-
-
-WRITING = {
-    "finetune": "finetune clip archive {out}/run --steps 2 --batch 2 --every 1",
-    "export": "export clip {out}/pack --name mine",
-    "evaluate": "evaluate pack archive --out {out}/figures.json",
-    "stage": "stage archive --out {out}/staged --pack ./pack --workers 1 --retries 0",
-    "draw": "draw archive --out {out}/drawn --workers 1 --retries 0",
-    "compare": "compare a b --html {out}/page.html",
-    "experiment": "experiment signal.toml . --out {out}/results --report {out}/report",
-    "calibrate": "pack calibrate ./pack archive {out}/pack --version 0.2.0",
-    "edit": "pack edit ./pack {out}/pack --set licence=MIT",
-}
-
-
-@pytest.fixture(scope="module")
-def writing_lab(lab: Path) -> Path:
-    text = PLAN.replace('family = "tuned"\nweights = "clip"', 'family = "signal"')
-    (lab / "signal.toml").write_text(text)
-    return lab
-
-
-def _in_a_disk(lab: Path, line: str, disk: Path, options: str) -> tuple[int, list[str], list[str]]:
-    """Run a command with a disk of its own; give its exit code, complaints and what is left."""
-    disk.mkdir()
-    mount = f'mount -t tmpfs -o {options} tmpfs "{disk}"'
-    listing = f'find "{disk}" -type f -not -name ballast -printf "%p\\n" >&3'
-    fill = f'dd if=/dev/zero of="{disk}/ballast" bs=1k 2>/dev/null; '
-    before = "" if "ro" in options.split(",") else fill
-    words = [sys.executable, "-m", "hypnocast_models.cli", *shlex.split(line.format(out=disk))]
-    script = f'{mount} && {{ {before}"$@"; code=$?; {listing}; exit $code; }}'
-    namespace = [need_program("unshare"), "--user", "--map-root-user", "--mount"]
-    trial = subprocess.run([*namespace, "sh", "-c", mount], capture_output=True, check=False)
-    if trial.returncode:
-        pytest.skip("this machine lets nobody mount a disk in a namespace of their own")
-    reader, writer = os.pipe()
-    with os.fdopen(reader) as left:
-        done = subprocess.run(
-            [*namespace, "sh", "-c", script.replace(">&3", f">&{writer}"), "sh", *words],
-            cwd=lab, capture_output=True, text=True, check=False, timeout=400, pass_fds=(writer,),
-        )  # fmt: skip
-        os.close(writer)
-        files = left.read().splitlines()
-    complaints = [one for one in done.stderr.splitlines() if one.strip()]
-    return done.returncode, complaints, files
-
-
-@pytest.mark.long
-@pytest.mark.timeout(900)
-@pytest.mark.parametrize("options", ["size=64k", "ro"])
-@pytest.mark.parametrize("command", WRITING)
-def test_a_disk_that_takes_nothing_is_named_and_nothing_is_half_written(
-    writing_lab: Path, tmp_path: Path, command: str, options: str
-) -> None:
-    code, complaints, left = _in_a_disk(writing_lab, WRITING[command], tmp_path / "disk", options)
-    assert code in {1, 2}, complaints
-    assert not any("Traceback" in one for one in complaints), complaints
-    reasons = ("No space left", "Read-only file system", "os error 28", "failed")
-    # Nights that fail are listed on standard output.
-    listed = command in {"stage", "draw"}
-    assert listed or any(reason in complaints[-1] for reason in reasons), complaints
-    # What goes on later keeps what was begun, whole files all of them; nothing else stays.
-    kept = {"run.json", "recipe.toml", "training.jsonl", "archive.json", "experiment.json"}
-    assert {Path(one).name for one in left} <= kept
