@@ -312,7 +312,12 @@ class LslSource:
 
     def _find_beds(self, announced: Mapping[str, Announced], now: float) -> None:
         """Make a place for each stream that is one of a polysomnogram, once it has answered."""
-        self._probes = {uid: probe for uid, probe in self._probes.items() if uid in announced}
+        # A crowd's announcements come and go: whoever was asked is not asked again for a while.
+        self._probes = {
+            uid: probe
+            for uid, probe in self._probes.items()
+            if uid in announced or now - probe.began < MAX_PAUSE_S
+        }
         known = {(slot.bed, slot.selector) for slot in self._slots}
         # Whoever was never asked comes first: those that do not answer hold nobody up for ever.
         waiting = sorted(
