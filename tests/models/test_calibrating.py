@@ -65,7 +65,15 @@ def test_a_calibrated_pack_is_a_whole_pack(
     assert run(words) == 2
     assert "holds other files" in capfd.readouterr().err
     shipped = Path(__file__).parents[2] / "models" / "packs" / "hypnocast-small"
-    taught = ["pack", "calibrate", str(shipped), str(data), str(tmp_path / "no"), "--version", "1"]
+    taught = [
+        "pack",
+        "calibrate",
+        str(shipped),
+        str(data),
+        str(tmp_path / "no"),
+        "--version",
+        "1.0.0",
+    ]
     assert run(taught) == 2
     assert "taught on subject01" in capfd.readouterr().err
     alone = ["pack", "calibrate", str(pack), str(data), str(tmp_path / "no"), "--version", "0.2.0"]
