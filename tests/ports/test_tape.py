@@ -409,6 +409,25 @@ def test_a_disk_that_is_slow_to_sync_is_named(
     recorder.close()
 
 
+def test_a_slow_disk_is_named_beside_a_tape_that_cannot_be_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(durable_files, "SLOW_SYNC_S", 0.0)  # any disk is
+    recorder = TapeRecorder(tmp_path / "tapes", limits=TapeLimits(sync_every_s=0.02))
+    for arrival in night(30):
+        recorder.write("one", arrival)
+    wait_until(lambda: "a tape took 0." in recorder.statistics().problem, "it is named")
+    (tmp_path / "tapes").rename(tmp_path / "elsewhere")
+    (tmp_path / "tapes").write_text("a file where the folder should be")
+    for arrival in night(2):
+        recorder.write("other", arrival)
+    cannot, slow = recorder.statistics().problem.split("; ")
+    assert "cannot" in cannot
+    assert "a tape took" in slow
+    (tmp_path / "tapes").unlink()
+    recorder.close()
+
+
 def test_what_no_tape_could_hold_is_written_once_the_disk_is_back(tmp_path: Path) -> None:
     now = [1000.0]
     recorder = TapeRecorder(tmp_path / "tapes", now=lambda: now[0])

@@ -183,12 +183,13 @@ class TapeRecorder:
         with self._lock:
             all_tapes = self._bed_tapes.values()
             amiss = any(one.tape is None or one.doubtful for one in all_tapes)
+            problems = (self._last_error if amiss else "", self._pace.problem)
             return TapeStatistics(
                 running=sum(one.tape is not None for one in all_tapes),
                 bytes_written=self._written,
                 arrivals_lost=self._lost,
                 last_error=self._last_error,
-                problem=self._last_error if amiss else self._pace.problem,
+                problem="; ".join(one for one in problems if one),
                 given_up=self._given_up,
             )
 
