@@ -48,7 +48,8 @@ def stage_in_environment(
                 rate=night.rate,
                 epochs=night.epochs,
             )
-        command = [str(python), yasa_alone.__file__, str(folder)]
+        # Isolated: else the script's own folder is looked in first, and has a yasa.py too.
+        command = [str(python), "-I", yasa_alone.__file__, str(folder)]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode:
             why = done.stderr.strip().splitlines()[-1:] or ["it said nothing"]
