@@ -200,4 +200,4 @@ def test_any_id_and_any_time_fit_an_edf_header(tmp_path: Path) -> None:
 def test_an_unknown_format_is_refused_by_name(tmp_path: Path, views: list[NightView]) -> None:
     with pytest.raises(CommandError, match="xlsx"):
         export_night(views[1], "xlsx", tmp_path, BERLIN)
-    assert len(FORMATS) == 14
+    assert len(FORMATS) == 16
