@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 from pathlib import Path
 
 import aiomqtt
@@ -72,8 +73,9 @@ async def test_doctor_names_the_limits_that_were_met(
     async with aiomqtt.Client("127.0.0.1", broker.port) as after:
         await after.publish(status, json.dumps(message), qos=1, retain=True)
     facts = await asyncio.to_thread(running_daemon, config_of(broker.port))
-    ignored = now.counters["ignored"]
-    assert f"messages not looked at {ignored}" in facts["limits"]
+    shown = re.search(r"messages not looked at (\d+)", facts["limits"])
+    assert shown is not None
+    assert int(shown[1]) >= now.counters["ignored"]  # the daemon may have published a later count
     assert facts[f"bed {BED}"] == "a stream is too costly"
 
 
