@@ -260,6 +260,17 @@ class Gap:
     """Role → derivation, for the channels there are."""
 
 
+@dataclass(frozen=True, slots=True)
+class PageSpectrum:
+    """Power of a page's first EEG, in levels; see :mod:`.pictures.page_spectrum`."""
+
+    derivation: str
+    levels: bytes
+    """One byte for each half hertz from 0.5 to 30 Hz."""
+    bands: bytes
+    """Delta, theta, alpha, sigma, beta."""
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Picture:
     """The pixels of one page, exactly as the model sees them."""
@@ -276,6 +287,8 @@ class Picture:
     """Role → derivation drawn."""
     samples: Mapping[Role, FloatArray] | None = None
     """The page's conditioned samples, for a model that reads signals instead of pixels."""
+    spectrum: PageSpectrum | None = None
+    """Where the night's spectrogram is wanted."""
 
 
 # --- opinions and verdicts --------------------------------------------------------------------

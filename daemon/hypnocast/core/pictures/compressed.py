@@ -34,7 +34,7 @@ def fold(picture: Picture) -> Picture:
     if isinstance(picture, CompressedPicture):
         return picture
     folded = object.__new__(CompressedPicture)
-    for name in ("epoch", "digest", "recipe", "quality", "channels", "samples"):
+    for name in ("epoch", "digest", "recipe", "quality", "channels", "samples", "spectrum"):
         object.__setattr__(folded, name, getattr(picture, name))
     object.__setattr__(folded, "_folded", _fold(picture.rgb))
     object.__setattr__(folded, "_shape", picture.rgb.shape)

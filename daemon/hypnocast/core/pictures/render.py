@@ -11,6 +11,7 @@ import numpy as np
 
 from hypnocast.core.pictures.conditioning import Conditioned, Filtered, condition
 from hypnocast.core.pictures.lines import draw_grid, draw_traces, rgb
+from hypnocast.core.pictures.page_spectrum import page_spectrum
 from hypnocast.core.pictures.recipe import Band, Recipe, Spectrum
 from hypnocast.core.pictures.spectrogram import spectrograms
 from hypnocast.core.quality import assess, reason_against
@@ -32,10 +33,13 @@ def draw_page(
     mains_hz: int,
     quality: Quality | None = None,
     channels: Mapping[Role, str] | None = None,
+    *,
+    spectrum: bool = False,
 ) -> Picture:
     """Condition and draw a page: the one way from samples to a picture.
 
     Without ``quality`` the page is judged here; without ``channels`` its derivations name them.
+    ``spectrum``: the power spectrum of what was drawn is worked out too.
     """
     if quality is None:
         quality = assess(page, recipe.roles, mains_hz)
@@ -45,7 +49,8 @@ def draw_page(
         only = best_eeg(page, recipe, quality)
         page = replace(page, signals={r: s for r, s in page.signals.items() if r == only})
         channels = {role: name for role, name in channels.items() if role == only}
-    pixels = render(condition(page, recipe, mains_hz), recipe)
+    conditioned = condition(page, recipe, mains_hz)
+    pixels = render(conditioned, recipe)
     return Picture(
         epoch=page.epoch,
         rgb=pixels,
@@ -53,6 +58,7 @@ def draw_page(
         recipe=recipe.digest,
         quality=quality,
         channels=channels,
+        spectrum=page_spectrum(conditioned, channels) if spectrum else None,
     )
 
 

@@ -30,7 +30,7 @@ def spectrograms(
     rate = signals[0].rate
     window = max(2, round(spectrum.window_s * rate))
     first, last, frames = _frames(rate, signals[0].start_s, window, columns)
-    taper = _hann(window)
+    taper = hann(window)
     gain = (2 * SINE_GAIN / taper.sum()) ** 2
     lowest = round(spectrum.lowest_hz * window / rate)
     level = np.zeros((len(signals), look.rows, columns))
@@ -80,5 +80,6 @@ def _frames(
 
 
 @lru_cache(maxsize=64)
-def _hann(length: int) -> FloatArray:
+def hann(length: int) -> FloatArray:
+    """Return a periodic Hann window."""
     return 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(length) / length)

@@ -27,6 +27,8 @@ class DrawingSettings:
     """Between two glimpses of the last 30 s; None: there are none."""
     traces: bool = False
     """Whether the signals themselves are shown, second by second."""
+    spectrum: bool = False
+    """Whether the power spectrum of every page goes with its picture."""
     measure: bool = False
     """Whether evidence is measured on every page."""
     samples: SampleRecipe | None = None
@@ -79,7 +81,14 @@ class PageDrawing:
         reason = against or verdict_on(quality, settings.needed, settings.min_coverage)
         if reason is not None:
             return Gap(page.epoch, reason, quality, channels)
-        picture = draw_page(page, settings.recipe, settings.mains_hz, quality, channels)
+        picture = draw_page(
+            page,
+            settings.recipe,
+            settings.mains_hz,
+            quality,
+            channels,
+            spectrum=settings.spectrum,
+        )
         if settings.samples is None:
             return picture
         return replace(picture, samples=sample(page, settings.samples, settings.mains_hz))
