@@ -12,6 +12,7 @@ import edfio
 import numpy as np
 import pytest
 
+from hypnocast.core.pictures.recipe import builtin
 from hypnocast.core.types import STAGES, Reason
 from hypnocast.errors import CommandError
 from hypnocast.simulate import SimulatedNight
@@ -20,12 +21,14 @@ from hypnocast.stagers.onnx.local import LocalStager
 from hypnocast.stagers.packs.manifest import Context
 from hypnocast.stagers.packs.pack import load_pack
 from hypnocast_models.compare.hypnogram import read_hypnogram
+from hypnocast_models.data.pictures import open_drawn
 from hypnocast_models.readers.datasets import FoundRecording, find_nights, open_night
 from hypnocast_models.staging.archive import (
     ArchivePlan,
     drawing_plan,
     run_archive,
     staging_plan,
+    weak_plan,
     work_on,
 )
 from hypnocast_models.staging.night import stage_night
@@ -143,6 +146,34 @@ def test_drawn_nights_hold_the_pictures_that_the_daemon_draws(tmp_path: Path) ->
         assert kept["rgb"].shape == (3, 224, 448, 3)
         assert kept["stage"].tolist() == [1, 2, 3]
         assert kept["rgb"].max() > 0
+
+
+def test_an_archive_that_nobody_scored_is_staged_by_a_pack_as_weak_labels(
+    tmp_path: Path, pack: Path
+) -> None:
+    record(tmp_path / "p.edf", 1, pages=4, hole=True)
+    (found,) = find_nights(tmp_path)
+    staging = staging_plan(pack, tmp_path / "out", None)
+    (tmp_path / "out").mkdir()
+    loaded = load_pack(pack)
+    opened = open_night(found, scored=False)
+    staged = stage_night(opened, loaded, LocalStager(loaded, "cpu", threads=1)).hypnogram
+    assert staged.probabilities is not None
+    sure = np.float32(sorted(staged.probabilities[1:].max(axis=1))[1])
+    work_on(weak_plan(staging, "clinical-448x224", float(sure)), found)
+    night = open_drawn(tmp_path / "out" / "p.npz", builtin("clinical-448x224"))
+    said = [
+        stage if share >= sure else None
+        for stage, share in zip(
+            staged.stages, staged.probabilities.max(axis=1).astype(np.float32), strict=True
+        )
+    ]
+    assert night.weak
+    assert night.stages == tuple(said)
+    assert sum(stage is not None for stage in said) == 2
+    assert night.scorer == f"{loaded.manifest.name} {loaded.manifest.version}, sure of {sure:g}"
+    for epoch in night.epochs[1:]:
+        assert night.weights[epoch] == pytest.approx(staged.probabilities[epoch].max(), abs=1e-6)
 
 
 @pytest.mark.parametrize(("before", "after"), [(0, 0), (2, 0), (1, 1)])

@@ -172,17 +172,35 @@ def draw_archive(
     *,
     recipe: Annotated[str, typer.Option(help="A built-in recipe.")] = "spectral-448",
     kind: Annotated[str, typer.Option(help="The data set's reader.")] = "",
+    second: Annotated[
+        str, typer.Option(help="A pack whose stages are kept as weak labels, not the experts'.")
+    ] = "",
+    sure: Annotated[
+        float, typer.Option(min=0.2, max=1.0, help="Keep its stages where it is at least so sure.")
+    ] = 0.9,
+    min_coverage: Least = None,
     mains: Mains = 50,
     scheduler: Scheduler = "",
     workers: Workers = None,
     retries: Annotated[int, typer.Option(min=0, help="Per night.")] = 2,
 ) -> None:
     """Draw every page of an archive; goes on where it stopped."""
+    from hypnocast.stagers.packs.catalogue import resolve_pack
     from hypnocast_models.readers.datasets import find_nights
-    from hypnocast_models.staging.archive import drawing_plan, run_archive
+    from hypnocast_models.staging.archive import (
+        drawing_plan,
+        run_archive,
+        staging_plan,
+        weak_plan,
+    )
 
     nights = find_nights(folder, kind)
-    plan = drawing_plan(recipe, out, mains)
+    if second:
+        staging = staging_plan(resolve_pack(second), out, min_coverage, mains)
+        plan = weak_plan(staging, recipe, sure)
+        warn_of_pack(Path(plan.pack), nights)
+    else:
+        plan = drawing_plan(recipe, out, mains)
     with bar("nights", len(nights)) as advance:
         _report(
             run_archive(

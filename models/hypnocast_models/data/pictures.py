@@ -78,19 +78,19 @@ def open_corrected(path: Path, recipe: Recipe) -> PictureNight:
         night = _night(file, path, recipe, "pictures", whose)
         if "weight.npy" not in file.namelist():  # written before weights were
             return night
-        weights = _small(file, "weight").astype(np.float64)
-        if len(weights) != len(night.epochs) or not ((weights > 0) & (weights <= 1)).all():
-            raise TapeError("its weights are not one a page, above 0 and up to 1", where=str(path))
-        each = dict(zip(night.epochs, weights.tolist(), strict=True))
-        return replace(night, weights=each, weak=bool(facts.get("weak")))
+        return replace(night, weights=_weights(file, night, path), weak=bool(facts.get("weak")))
 
 
 def open_drawn(path: Path, recipe: Recipe) -> PictureNight:
     """Read one night that ``draw`` drew; pages of another recipe are refused."""
     with _archive(path, "Draw it anew with hypnocast-models draw.") as file:
         _same_recipe(str(_small(file, "recipe")), recipe, path)
-        whose = _Whose(path.stem, str(_small(file, "subject")))
-        return _night(file, path, recipe, "rgb", whose)
+        subject = str(_small(file, "subject"))
+        if "weight.npy" not in file.namelist():
+            return _night(file, path, recipe, "rgb", _Whose(path.stem, subject))
+        whose = _Whose(path.stem, subject, str(_small(file, "scorer")))
+        night = _night(file, path, recipe, "rgb", whose)
+        return replace(night, weights=_weights(file, night, path), weak=True)
 
 
 def holds_pictures(path: Path) -> bool:
@@ -131,6 +131,15 @@ def _night(
     return PictureNight(
         whose.night, whose.subject, whose.scorer, tuple(stages), shape, MappingProxyType(folded)
     )
+
+
+def _weights(file: zipfile.ZipFile, night: PictureNight, path: Path) -> dict[int, float]:
+    """Read how much each page counts; what nobody staged counts nothing and may have 0."""
+    weights = _small(file, "weight").astype(np.float64)
+    staged = np.array([night.stages[epoch] is not None for epoch in night.epochs], bool)
+    if len(weights) != len(staged) or not ((weights[staged] > 0) & (weights[staged] <= 1)).all():
+        raise TapeError("its weights are not one a page, above 0 and up to 1", where=str(path))
+    return dict(zip(night.epochs, weights.tolist(), strict=True))
 
 
 def _beyond(epochs: NDArray[np.int64]) -> bool:

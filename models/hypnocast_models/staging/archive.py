@@ -12,24 +12,26 @@ import io
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import lru_cache
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 import numpy as np
+from numpy.typing import NDArray
 
 from hypnocast.core.pictures.recipe import builtin
-from hypnocast.core.types import STAGES, Picture
+from hypnocast.core.types import STAGES, Picture, Stage
 from hypnocast.errors import CommandError, HypnocastError, InstallError
 from hypnocast.stagers.base import Stager
 from hypnocast.stagers.packs.pack import Pack, load_pack
 from hypnocast_models.compare.hypnogram import night_name, subject_name, write_hypnogram
 from hypnocast_models.data.pictures import UNSCORED
 from hypnocast_models.readers.datasets import FoundRecording, open_night
-from hypnocast_models.staging.night import pictures_of, stage_night
+from hypnocast_models.readers.night import ScoredNight
+from hypnocast_models.staging.night import StagedNight, pictures_of, stage_night
 from hypnocast_models.taught import taught_subjects
 
 RETRIES = 2
@@ -42,18 +44,21 @@ class ArchivePlan:
 
     out: str
     pack: str = ""
-    """Folder of the pack that stages; without one the pages are drawn and kept."""
+    """Folder of the pack that stages."""
     digest: str = ""
     """The digest of the pack or the recipe, so that two never mix in one folder."""
     recipe: str = ""
+    """How pages are drawn that are to be kept; with a pack besides, the pack stages them."""
     min_coverage: float | None = None
     mains_hz: int = 50
     taught: tuple[str, ...] = ()
     """Subjects that the pack lists as taught: shown to who compares these nights."""
+    sure: float = 0.0
+    """Of pages that are kept: how sure the pack must be of a stage."""
 
     def path(self, night: FoundRecording) -> Path:
         """Return where a night's result goes."""
-        return Path(self.out) / f"{night.name}.{'csv' if self.pack else 'npz'}"
+        return Path(self.out) / f"{night.name}.{'npz' if self.recipe else 'csv'}"
 
 
 @dataclass
@@ -87,10 +92,15 @@ def drawing_plan(recipe: str, out: Path, mains_hz: int = 50) -> ArchivePlan:
     return ArchivePlan(str(out), digest=builtin(recipe).digest, recipe=recipe, mains_hz=mains_hz)
 
 
+def weak_plan(staging: ArchivePlan, recipe: str, sure: float) -> ArchivePlan:
+    """Plan to draw nights, with the stages of the pack where it is so sure."""
+    return replace(staging, recipe=builtin(recipe).name, sure=sure)
+
+
 def work_on(plan: ArchivePlan, night: FoundRecording) -> str:
     """Do one night: what a worker runs. Gives the night's name."""
     try:
-        content = _staged(plan, night) if plan.pack else _drawn(plan, night)
+        content = _drawn(plan, night) if plan.recipe else _staged(plan, night)
     except HypnocastError as error:
         raise NightError(str(error)) from None
     except OSError as error:
@@ -247,19 +257,19 @@ def _open(pack: str, digest: str) -> tuple[Pack, Stager]:
 
 
 def _staged(plan: ArchivePlan, night: FoundRecording) -> bytes:
-    pack, stager = _open(plan.pack, plan.digest)
-    staged = stage_night(
-        open_night(night, scored=False),
-        pack,
-        stager,
-        min_coverage=plan.min_coverage,
-        mains_hz=plan.mains_hz,
-    )
+    staged = _judged(plan, open_night(night, scored=False))
     return write_hypnogram(staged.hypnogram, staged.reasons).encode()
+
+
+def _judged(plan: ArchivePlan, night: ScoredNight) -> StagedNight:
+    pack, stager = _open(plan.pack, plan.digest)
+    return stage_night(night, pack, stager, min_coverage=plan.min_coverage, mains_hz=plan.mains_hz)
 
 
 def _drawn(plan: ArchivePlan, night: FoundRecording) -> bytes:
     opened, recipe = open_night(night, scored=False), builtin(plan.recipe)
+    weak = _weak_stages(plan, opened) if plan.pack else None
+    stages = opened.stages if weak is None else weak.stages
     # A night of pictures is half a gigabyte: it is there once, and no page that was not drawn.
     rgb = np.empty((len(opened.stages), recipe.height, recipe.width, 3), np.uint8)
     epochs: list[int] = []
@@ -267,14 +277,37 @@ def _drawn(plan: ArchivePlan, night: FoundRecording) -> bytes:
         if isinstance(item, Picture):
             rgb[len(epochs)] = item.rgb
             epochs.append(epoch)
-    stages = [opened.stages[epoch] for epoch in epochs]
+    given = [stages[epoch] for epoch in epochs]
+    arrays: dict[str, NDArray[np.generic]] = {
+        "rgb": rgb[: len(epochs)],
+        "epoch": np.array(epochs, np.int64),
+        "stage": np.array([UNSCORED if s is None else STAGES.index(s) for s in given], np.uint8),
+        "subject": np.array(opened.subject),
+        "recipe": np.array(recipe.digest),
+    }
+    if weak is not None:
+        arrays |= {"weight": weak.sure[epochs], "scorer": np.array(weak.scorer)}
     out = io.BytesIO()
-    np.savez_compressed(
-        out,
-        rgb=rgb[: len(epochs)],
-        epoch=np.array(epochs, np.int64),
-        stage=np.array([UNSCORED if s is None else STAGES.index(s) for s in stages], np.uint8),
-        subject=opened.subject,
-        recipe=recipe.digest,
-    )
+    np.savez_compressed(out, **arrays)  # type: ignore[arg-type]  # numpy's stub takes every keyword for its own
     return out.getvalue()
+
+
+class _WeakStages(NamedTuple):
+    """What a pack says of a night where it is sure."""
+
+    scorer: str
+    stages: Sequence[Stage | None]
+    sure: NDArray[np.float32]
+
+
+def _weak_stages(plan: ArchivePlan, night: ScoredNight) -> _WeakStages:
+    found = _judged(plan, night).hypnogram
+    chances = (
+        np.zeros((len(night.stages), 1)) if found.probabilities is None else found.probabilities
+    )
+    sure = np.nan_to_num(chances).max(axis=1).astype(np.float32)
+    stages = [
+        stage if share >= plan.sure else None
+        for stage, share in zip(found.stages, sure.tolist(), strict=True)
+    ]
+    return _WeakStages(f"{found.scorer}, sure of {plan.sure:g}", stages, sure)
