@@ -155,6 +155,9 @@ class ModelClient:
         if self.lost:
             raise aiomqtt.MqttError("the connection was cut")
 
+    async def ask(self, topic: str) -> None:
+        await self.listen(topic)
+
     def send(
         self, topic: str, payload: bytes, *, retain: bool = False, qos: int = 1, **_: object
     ) -> asyncio.Future[None]:

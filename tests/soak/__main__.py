@@ -8,6 +8,7 @@ import random
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from typing import Any
 from soak.amplifiers import SoakAmplifiers
 from soak.checker import (
     Verdict,
+    all_words,
     check_events,
     check_naming,
     check_pages,
@@ -81,12 +83,14 @@ def print_now(words: str) -> None:
     sys.stdout.flush()
 
 
-def soak(folder: Path, seconds: float, beds: tuple[str, ...], seed: int) -> dict[str, Any]:
-    """Run it and return what was found."""
+def soak(
+    folder: Path, seconds: float, beds: tuple[str, ...], seed: int, without: Sequence[str]
+) -> dict[str, Any]:
+    """Run it, without some kinds of faults, and return what was found."""
     chance = random.Random(seed)
     api = folder / "lsl_api.cfg"
     api.write_text(API.format(multicast=LSL_PORT - 4, lsl=LSL_PORT))
-    disk, memory = FailingDisk(folder, 96), MemoryGroup()
+    disk, memory = FailingDisk(folder, 96 + round(seconds / 36.0)), MemoryGroup()
     config = folder / "soak.toml"
     persistence = f"persistence true\npersistence_location {folder}/\nautosave_interval 1\n"
     persistence += "autosave_on_changes true\nmax_queued_messages 0\n"
@@ -102,7 +106,8 @@ def soak(folder: Path, seconds: float, beds: tuple[str, ...], seed: int) -> dict
             scene = SoakScene(manager, mosquitto, proxy, disk, memory, amplifiers, chance)
             began = time.time()
             _first_pages(consumer, beds)
-            injector = Injector(scene.kinds(), seed)
+            kinds = [kind for kind in scene.kinds() if kind.name not in without]
+            injector = Injector(kinds, seed)
             _wait(seconds, injector, consumer, manager)
             injector.stop()
             disk.shift_clock(0)
@@ -114,6 +119,8 @@ def soak(folder: Path, seconds: float, beds: tuple[str, ...], seed: int) -> dict
             consumer.close()
             amplifiers.close()
             proxy.close()
+            _keep(folder / "words.jsonl", all_words(consumer.states, manager.statuses))
+            _keep(folder / "injected.jsonl", [asdict(each) for each in injector.injected])
             return _judge(
                 disk.path / "journal.sqlite", injector.injected, consumer, manager, amplifiers,
                 code=code, span=(began, caught_up_at),
@@ -121,6 +128,10 @@ def soak(folder: Path, seconds: float, beds: tuple[str, ...], seed: int) -> dict
     finally:
         disk.close()
         memory.close()
+
+
+def _keep(path: Path, rows: Sequence[object]) -> None:
+    path.write_text("".join(f"{json.dumps(row)}\n" for row in rows))
 
 
 def _first_pages(consumer: Consumer, beds: tuple[str, ...]) -> None:
@@ -189,13 +200,12 @@ def _judge(
     namings = check_naming(injected, consumer.states, manager.statuses, up)
     for naming in namings:
         if naming.named < naming.long:
-            words = f"{naming.kind}: {naming.named} of {naming.long}"
-            verdict.wrong["faults not named within 10 s"].append(words)
+            verdict.wrong["faults not named within 10 s"] += naming.missed
     if code != 0:
         verdict.wrong["end in good order"].append(f"exit code {code}")
     verdict.wrong["broken messages"] += consumer.broken
     verdict.wrong["ended by the watchdog"] += [str(life) for life in manager.lives if life.silent]
-    longest_s, grown = check_sizes(manager.sizes)
+    longest_s, grown = check_sizes(verdict, manager.sizes)
     return {
         "passed": verdict.passed,
         "counts": verdict.counts | {"restarts": len(manager.lives) - 1},
@@ -217,7 +227,9 @@ def table(found: dict[str, Any]) -> str:
     lines += ["", *(f"{what:<32}{count:>8}" for what, count in found["counts"].items()), ""]
     lines.append(f"in the longest life ({found['longest life, min']} min):")
     lines += [
-        f"  {row['what']:<30}{row['begin']:>8.1f} → {row['end']:.1f}" for row in found["growth"]
+        f"  {row['what']:<30}{row['begin']:>8.1f} → {row['end']:.1f}, {row['an_hour']:+.1f} an hour"
+        f"{'' if row['flat'] else ', GROWS'}"
+        for row in found["growth"]
     ]
     for what, cases in found["wrong"].items():
         lines.append(f"WRONG {what}: {len(cases)}")
@@ -233,6 +245,9 @@ def main() -> int:
     parser.add_argument("--hours", type=float, help="instead of minutes; the long form has 8")
     parser.add_argument("--beds", type=int, default=3)
     parser.add_argument("--seed", type=int, default=int(time.time()))
+    parser.add_argument(
+        "--without", action="append", default=[], metavar="KIND", help="leave a fault out"
+    )
     parser.add_argument("--keep", type=Path, help="keep logs and findings in this folder")
     options = parser.parse_args()
     seconds = options.minutes * 60.0 if options.hours is None else options.hours * 3600.0
@@ -241,7 +256,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="hypnocast-soak-") as made:
         folder = options.keep or Path(made)
         folder.mkdir(parents=True, exist_ok=True)
-        found = soak(folder, seconds, beds, options.seed)
+        found = soak(folder, seconds, beds, options.seed, options.without)
         (folder / "found.json").write_text(json.dumps(found, indent=2))
     print_now(table(found))
     return 0 if found["passed"] else 1

@@ -178,6 +178,8 @@ class Naming:
     """Lasted long enough to be named, while the daemon was up."""
     named: int
     slowest_s: float
+    missed: tuple[str, ...]
+    """Those that were not named in time: when, and what was said then."""
 
 
 def check_naming(
@@ -187,38 +189,57 @@ def check_naming(
     up: Sequence[tuple[float, float]],
 ) -> list[Naming]:
     """Find, for each fault that lasts, when the daemon named it first."""
-    problems = sorted(
-        [(at, " | ".join(state["degraded"])) for at, state in states] + list(statuses),
-        key=lambda one: one[0],
-    )
+    problems = all_words(states, statuses)
     rows = []
     for kind in sorted({each.kind for each in injected}):
         mine = [each for each in injected if each.kind == kind]
-        lasting = [
-            each
-            for each in mine
-            if each.names
-            and (each.ended - each.began >= NAMED_WITHIN_S or kind in NAMED_AFTERWARDS)
-            and any(a <= each.began and each.began + NAMED_WITHIN_S <= b for a, b in up)
-        ]
-        waits = []
-        for each in lasting:
-            pattern = re.compile(each.names)
+        waits, missed = [], []
+        for each in mine:
             blow = kind in NAMED_AFTERWARDS
-            until = 1.0 + (each.began + NAMED_WITHIN_S if blow else each.ended)
-            before = [words for at, words in problems if at < each.began]
-            if before and not blow and pattern.search(before[-1]):
-                waits.append(0.0)
+            since = _to_name_from(each, up, blow=blow) if each.names else None
+            if since is None:
                 continue
-            later = (
-                at - each.began
-                for at, words in problems
-                if each.began <= at <= until and pattern.search(words)
+            until = since + NAMED_WITHIN_S + 1.0
+            said = [(at, words) for at, words in problems if since <= at <= until]
+            if since == each.began and not blow:  # what stood there already
+                said = [(since, words) for at, words in problems if at < since][-1:] + said
+            named = [at - since for at, words in said if re.search(each.names, words)]
+            waits.append(named[0] if named else float("inf"))
+            if not named:
+                last = said[-1][1] if said else "nothing was said"
+                missed.append(
+                    f"{kind}, {each.began:.1f} to {each.ended:.1f}, from {since:.1f}: {last}"
+                )
+        in_time = [wait for wait in waits if wait < float("inf")]
+        rows.append(
+            Naming(
+                kind, len(mine), len(waits), len(in_time), max(in_time, default=0.0), tuple(missed)
             )
-            waits.append(next(later, float("inf")))
-        named = [wait for wait in waits if wait <= NAMED_WITHIN_S + 1.0]
-        rows.append(Naming(kind, len(mine), len(lasting), len(named), max(named, default=0.0)))
+        )
     return rows
+
+
+def all_words(
+    states: Sequence[tuple[float, Event]], statuses: Sequence[tuple[float, str]]
+) -> list[tuple[float, str]]:
+    """Return everything that was called wrong, in ``daemon/state`` and in the status line."""
+    published = [(at, " | ".join(state["degraded"])) for at, state in states]
+    return sorted([*published, *statuses], key=lambda one: one[0])
+
+
+def _to_name_from(
+    fault: Injected, up: Sequence[tuple[float, float]], *, blow: bool
+) -> float | None:
+    """Return from when a fault has to be named; None where the daemon had no time for it.
+
+    A daemon that comes up while a fault lasts has to name it too.
+    """
+    for ready, down in up:
+        since = max(fault.began, ready)
+        until = down if blow else min(down, fault.ended)
+        if until - since >= NAMED_WITHIN_S and (since == fault.began or not blow):
+            return since
+    return None
 
 
 @dataclass(frozen=True)
@@ -228,11 +249,19 @@ class Growth:
     what: str
     begin: float
     end: float
+    an_hour: float
+    """How much it grew in an hour, as a straight line through all of them has it."""
+    flat: bool
 
 
-def check_sizes(
-    sizes: Sequence[ProcessSize], settled_s: float = 60.0
-) -> tuple[float, list[Growth]]:
+LONG_LIFE_S = 1200.0
+"""In a life of this length nothing may grow any more."""
+
+SETTLED_S = 300.0
+"""A process is filled with what it needs; a shorter life is looked at from its fifth part on."""
+
+
+def check_sizes(verdict: Verdict, sizes: Sequence[ProcessSize]) -> tuple[float, list[Growth]]:
     """Return how long the longest life was, and what grew in it once it had settled."""
     lives: dict[int, list[ProcessSize]] = defaultdict(list)
     for size in sizes:
@@ -240,16 +269,21 @@ def check_sizes(
     if not lives:
         return 0.0, []
     longest = max(lives.values(), key=lambda life: life[-1].at - life[0].at)
-    settled = [size for size in longest if size.at - longest[0].at >= settled_s] or longest
+    lasted_s = longest[-1].at - longest[0].at
+    from_s = min(SETTLED_S, lasted_s / 5)
+    settled = [size for size in longest if size.at - longest[0].at >= from_s]
     part = max(1, len(settled) // 5)
+    hours = [size.at / 3600.0 for size in settled]
     grown = []
-    for what, read in (
-        ("memory, MB", lambda size: size.rss_kb / 1024),
-        ("descriptors", lambda size: float(size.descriptors)),
-        ("threads", lambda size: float(size.threads)),
+    for what, read, more in (
+        ("memory, MB", lambda size: size.rss_kb / 1024, 20.0),
+        ("descriptors", lambda size: float(size.descriptors), 5.0),
+        ("threads", lambda size: float(size.threads), 3.0),
     ):
         values = [read(size) for size in settled]
-        grown.append(
-            Growth(what, statistics.median(values[:part]), statistics.median(values[-part:]))
-        )
-    return longest[-1].at - longest[0].at, grown
+        begin, end = statistics.median(values[:part]), statistics.median(values[-part:])
+        slope = statistics.linear_regression(hours, values).slope if len(settled) > 1 else 0.0
+        grown.append(Growth(what, begin, end, slope, flat=end - begin <= more))
+        if lasted_s >= LONG_LIFE_S and not grown[-1].flat:
+            verdict.wrong["grown in a long life"].append(f"{what}: {begin:.1f} to {end:.1f}")
+    return lasted_s, grown

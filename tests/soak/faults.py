@@ -61,7 +61,7 @@ class SoakScene:
     def kinds(self) -> list[Failure]:
         """Return every way to fail."""
         disk, proxy = self.disk, self.proxy
-        broker = r"broker|connection|[Rr]efused|reached|acknowledged"
+        broker = r"answered nothing|acknowledged nothing|connection ended|cannot be reached"
         return [
             Failure("kill -9", 110.0, (0.0, 0.0), self.manager.kill),
             Failure("broker cut", 100.0, (0.0, 0.0), proxy.cut),
@@ -70,17 +70,18 @@ class SoakScene:
             Failure("broker killed", 140.0, (1.0, 6.0), self._kill_broker, self._start_broker),
             Failure("broker 3.1.1", 160.0, (30.0, 60.0), self._become_old, self._become_new),
             Failure(
-                "disk full", 130.0, (12.0, 30.0), disk.fill, disk.make_room, r"full|space|refuse"
+                "disk full", 130.0, (12.0, 30.0), disk.fill, disk.make_room,
+                r"disk is full|No space",
             ),
             Failure(
                 "disk read-only", 150.0, (12.0, 25.0),
                 lambda: disk.refuse_writes(errno.EROFS), lambda: disk.refuse_writes(0),
-                r"[Rr]ead-only|readonly|disk|journal|tape",
+                r"[Rr]ead-only|readonly|I/O error|journal.degraded",
             ),
             Failure(
                 "sync EIO", 150.0, (12.0, 25.0),
                 lambda: disk.fail_syncs(errno.EIO), lambda: disk.fail_syncs(0),
-                r"I/O|sync|disk|journal|tape",
+                r"I/O error|Input/output|cannot be synced|journal.degraded",
             ),
             Failure(
                 "slow disk", 150.0, (15.0, 30.0),

@@ -1,4 +1,4 @@
-"""Files and folders whose names survive a power cut, and whether the disk is slow over it.
+"""Files and folders whose names survive a power cut, and whether the disk is slow or full.
 
 A file that was synced can still be gone after a power cut: its name lies in its folder, and the
 folder has to be synced too.
@@ -16,6 +16,9 @@ from typing import Final
 
 SLOW_SYNC_S: Final = 1.0
 """A disk that is well needs some hundredths of a second."""
+
+FULL_BYTES: Final = 16_000_000
+"""With so little room left, what is to be written next may be refused."""
 
 SHOWN_S: Final = 15.0
 """How long a slow sync is reported."""
@@ -40,6 +43,20 @@ class SyncPace:
     def problem(self) -> str:
         """A slow sync a moment ago, in words; empty where there was none."""
         return self._words if time.monotonic() < self._shown_until else ""
+
+
+def room_problem(folder: Path) -> str:
+    """Return in words that a folder's disk is full, or will be soon; empty where it is not.
+
+    Nothing may have been refused yet: a full disk takes what needs no more room than before.
+    """
+    try:
+        disk = os.statvfs(folder)
+    except OSError:
+        return ""  # what is written there will be refused, and says why
+    if not disk.f_blocks or disk.f_bavail * disk.f_frsize >= FULL_BYTES:
+        return ""
+    return f"the disk is full: less than {FULL_BYTES / 1e6:.0f} MB are left at {folder}"
 
 
 def sync_folder(folder: Path) -> None:

@@ -40,10 +40,10 @@ class Notifier:
         self._send("WATCHDOG=1")
 
     def status(self, words: str) -> None:
-        """Report in words what goes on; the same words are sent once."""
+        """Report in words what goes on; the same words are sent again only if they were lost."""
         if words != self._last_status:
-            self._last_status = words
-            self._send(f"STATUS={' '.join(words.split())}")
+            sent = self._send(f"STATUS={' '.join(words.split())}")
+            self._last_status = words if sent else ""
 
     def stopping(self) -> None:
         """Report that we end."""
@@ -53,13 +53,16 @@ class Notifier:
         """Let go of the socket."""
         self._socket.close()
 
-    def _send(self, message: str) -> None:
+    def _send(self, message: str) -> bool:
+        """Send a message; return whether it was taken, or nobody wants it."""
         if self._address is None:
-            return
+            return True
         try:
             self._socket.sendto(message.encode(), self._address)
         except OSError as error:
             _log.warning("the service manager cannot be reached", error=str(error))
+            return False
+        return True
 
 
 def _address(value: str) -> str | None:

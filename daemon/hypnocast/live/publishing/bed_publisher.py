@@ -85,6 +85,8 @@ class BedPublisher:
         self._session: Session | None = None
         self._over = False
         self.signals: SignalsSeen | None = None
+        self._seen_at = time.monotonic()
+        """When the signals were reported last; before that, when the session was shown."""
         self._ledger: NightLedger | None = None
         self._ended: str | None = None
         self._night_due = False
@@ -107,6 +109,17 @@ class BedPublisher:
         return None if self._over else self._session
 
     @property
+    def silent_s(self) -> float:
+        """For how long no sample has come, as far as is known.
+
+        Live that includes how long nobody has reported: after a restart nothing may have come at
+        all, and the thread that reports may stand still.
+        """
+        silence = 0.0 if self.signals is None else silence_of(self.signals)
+        unreported = time.monotonic() - self._seen_at if self._site.source == "live" else 0.0
+        return silence + unreported
+
+    @property
     def latency_ms(self) -> float | None:
         """From the end of the newest page to its event being durable."""
         return self._last.timing.journaled if self._last is not None else None
@@ -121,6 +134,8 @@ class BedPublisher:
             self._ended = None
             self._link.clear(self._site.topics.beside(self.bed))
         self._session, self._over = session, False
+        if self.signals is None:
+            self._seen_at = time.monotonic()
         self._log.begins(session)
         if self._ledger is None and session.anchor_utc is not None:
             self._ledger = NightLedger(_title(session))
@@ -242,7 +257,7 @@ class BedPublisher:
 
     def seen(self, seen: SignalsSeen) -> None:
         """Show how the bed's signals do."""
-        self.signals = seen
+        self.signals, self._seen_at = seen, time.monotonic()
         self.refresh()
 
     def refresh(self) -> None:

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Final
 from hypnocast import __version__
 from hypnocast.core.timing.utc import instant
 from hypnocast.core.wire import payloads
-from hypnocast.live.publishing.bed_health import silence_of
 from hypnocast.live.service.numbers import counters_of, numbers_of, queues_of
 
 if TYPE_CHECKING:
@@ -37,7 +36,7 @@ def degraded_of(ward: Ward, more: tuple[str, ...]) -> tuple[str, ...]:
         *(
             f"{bed}: no samples for more than {SILENT_S:g} s"
             for bed, publisher in ward.publishers.items()
-            if publisher.session and publisher.signals and silence_of(publisher.signals) > SILENT_S
+            if publisher.session and publisher.silent_s > SILENT_S
         ),
     )
     return tuple(dict.fromkeys(line for line in lines if line))

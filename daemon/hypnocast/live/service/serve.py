@@ -36,6 +36,7 @@ from hypnocast.live.service.numbers import live_numbers
 from hypnocast.live.service.pseudonym_warnings import PseudonymWarnings
 from hypnocast.live.service.ward import Ward, WardParts, Watcher
 from hypnocast.live.service.watchdog import Watchdog, keep_watch
+from hypnocast.ports.durable_files import room_problem
 from hypnocast.ports.journal.journal import Journal
 from hypnocast.ports.kept_word import MQTT_CLIENT, WARD_TOKEN, kept_word
 from hypnocast.ports.lsl.library import configure_lsl, load_pylsl
@@ -131,7 +132,7 @@ async def serve(
                 watchers=everyone if explanations_out is None else (*everyone, explanations_out),
                 past=past,
                 supervisor=supervisor,
-                tape_problem=lambda: "" if tapes is None else tapes.statistics().problem,
+                disk_problems=lambda: _disk_problems(config, tapes),
                 source_numbers=lambda: live_numbers(lsl, tapes, picture_store, outlets),
             )
         )
@@ -176,6 +177,16 @@ def _explanations_out(config: Config, pack: Pack, past: PastPages) -> PublishedE
     if not covering and not reasons_later(pack):
         return None
     return PublishedExplanations(functools.partial(past.explain, channels=covering))
+
+
+def _disk_problems(config: Config, tapes: TapeRecorder | None) -> tuple[str, ...]:
+    """Return what is wrong with the tapes, and which disk is full."""
+    lines = [room_problem(config.state_dir)]
+    if tapes is not None:
+        lines.append(tapes.statistics().problem)
+        if config.state_dir not in config.tape_dir.parents:
+            lines.append(room_problem(config.tape_dir))
+    return tuple(line for line in lines if line)
 
 
 def _picture_store(

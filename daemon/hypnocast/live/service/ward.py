@@ -91,8 +91,8 @@ class WardParts:
     """Keeps past pages and answers ``page`` and ``explain``; None: both are refused."""
     supervisor: Supervisor = field(default_factory=Supervisor)
     """Of every thread and task."""
-    tape_problem: Callable[[], str] = lambda: ""
-    """What is wrong with the tapes; empty where all are written and synced."""
+    disk_problems: Callable[[], tuple[str, ...]] = tuple
+    """What is wrong with the disk, and with the tapes on it."""
     source_numbers: Callable[[], Iterable[MetricValue]] = tuple
     """What the source counts."""
 
@@ -377,7 +377,8 @@ class Ward:
 
     def degraded(self) -> tuple[str, ...]:
         """Return what is not as it should be, a line each."""
-        more = (self._uncounted, self._plan.tape_problem(), self._memory, *self._beside.degraded)
+        disk = self._plan.disk_problems()
+        more = (self._uncounted, *disk, self._memory, *self._beside.degraded)
         return degraded_of(self, more)
 
     def state(self) -> payloads.DaemonState:

@@ -261,7 +261,10 @@ class JournalStorage:
         self.held = None
         self._note_lost(held, refused)
         whole = self._files.lay_by_reserve()
-        self.condition = replace(self.condition, health="durable" if whole else "reserve", why="")
+        health: Health = "durable" if whole else "reserve"
+        self.condition = replace(
+            self.condition, health=health, why="" if whole else "the disk is full"
+        )
         _log.info("journal durable again", journal=self.where, batches=len(held.batches))
 
     def _check_heads(self) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import math
 import socket
 from typing import Any, Final, Literal, cast
 
@@ -104,6 +105,8 @@ class Client(aiomqtt.Client):
         """The largest message the broker accepts, where it gave one."""
         self._settings = settings
         self._unanswered: dict[int, tuple[asyncio.Future[None], float]] = {}
+        self._asked_at: float | None = None
+        """When the broker was asked for a sign of life; None: it has answered."""
 
     @property
     def dropped(self) -> int:
@@ -248,11 +251,20 @@ class Client(aiomqtt.Client):
 
     @property
     def silence_s(self) -> float:
-        """For how long the oldest message has waited for its acknowledgement."""
-        if not self._unanswered:
-            return 0.0
-        oldest = next(iter(self._unanswered.values()))
-        return self._loop.time() - oldest[1]
+        """For how long the oldest message, or question, has waited for its acknowledgement."""
+        since = [self._asked_at] if self._asked_at is not None else []
+        since += [at for _, at in self._unanswered.values()][:1]
+        return self._loop.time() - min(since) if since else 0.0
+
+    async def ask(self, topic: str) -> None:
+        """Ask the broker for a sign of life, and return when it came.
+
+        What is asked is to end a subscription to ``topic``, which there must not be: MQTT has every
+        broker acknowledge that, and nobody else sees it.
+        """
+        self._asked_at = self._loop.time()
+        await self.unsubscribe(topic, timeout=math.inf)
+        self._asked_at = None
 
     async def listen(self, topic: str) -> None:
         """Subscribe; a refusal by the broker is raised."""

@@ -48,6 +48,12 @@ log = structlog.get_logger(__name__)
 
 _WATCH_S: Final = 0.5
 
+ASK_EVERY_S: Final = 3.0
+"""A broker is asked for a sign of life so often, so that its silence is noticed on a quiet ward."""
+
+SILENT_S: Final = 4.0
+"""A broker that has acknowledged nothing for so long is reported, before it counts as gone."""
+
 SHOWN_S: Final = 600.0
 """How long it is reported that another client took our place."""
 
@@ -107,6 +113,9 @@ class MqttLink:
         self._stop = asyncio.Event()
         self._again = asyncio.Event()
         self.state: LinkState = Closed()
+        self._state_since = time.monotonic()
+        self._why_not = ""
+        """Why there was no connection last; empty once there is one."""
         self._dropped = 0
         self.connections = 0
         """How often a connection was made."""
@@ -167,11 +176,19 @@ class MqttLink:
         """What the broker does not let us do, one line each."""
         lines = [f"{topic}: {why}" for topic, why in self._states.refused.items()]
         lines += [f"{topic}: {why}" for topic, why in self._outbox.refused.items()]
-        if isinstance(self.state, RefusedByBroker | Waiting):
-            lines.append(self.state.why)
+        if self._why_not:
+            lines.append(self._why_not)
+        if self._silence_s > SILENT_S:
+            lines.append(f"the broker has answered nothing for more than {SILENT_S:.0f} s")
         if self._taken_over_at is not None and time.monotonic() - self._taken_over_at < SHOWN_S:
             lines.append(TAKEN_OVER_WORDS)
         return tuple(lines)
+
+    @property
+    def _silence_s(self) -> float:
+        if self._client is not None:
+            return self._client.silence_s
+        return time.monotonic() - self._state_since if isinstance(self.state, Connecting) else 0.0
 
     @property
     def dropped(self) -> int:
@@ -278,6 +295,7 @@ class MqttLink:
                 self._states.send_all(client),
                 self._outbox.drain(client),
                 self._watch(client),
+                self._ask_again_and_again(client),
                 self._stop.wait(),
                 self._again.wait(),
             )
@@ -324,6 +342,11 @@ class MqttLink:
             with contextlib.suppress(aiomqtt.MqttError):
                 self._announce(client, word)
 
+    async def _ask_again_and_again(self, client: Client) -> None:
+        while True:
+            await asyncio.sleep(ASK_EVERY_S)
+            await client.ask(self._available)
+
     async def _watch(self, client: Client) -> None:
         """End a connection on which nothing is acknowledged any more."""
         silence = 0.0
@@ -336,7 +359,11 @@ class MqttLink:
     # --- states -------------------------------------------------------------------------------
 
     def _become(self, state: LinkState) -> None:
-        self.state = state
+        self.state, self._state_since = state, time.monotonic()
+        if isinstance(state, RefusedByBroker | Waiting):
+            self._why_not = state.why
+        elif not isinstance(state, Connecting):
+            self._why_not = ""
         self._state_log.add(state)
         if self._on_state is not None:
             self._on_state(state)
