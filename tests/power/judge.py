@@ -31,6 +31,9 @@ class Promises:
     acknowledged: set[tuple[str, int]] = field(default_factory=set)
     sent: dict[str, str] = field(default_factory=dict)
     """Id → digest of what went out to the broker."""
+    sent_degraded: set[str] = field(default_factory=set)
+    """Ids of what went out while ``degraded`` said that nothing is durable."""
+    degraded: bool = False
 
     @classmethod
     def of(cls, record: Sequence[Done]) -> Promises:
@@ -41,14 +44,24 @@ class Promises:
             if done.kind is CallKind.NOTE:
                 promises._note(done.text.split())
             elif done.kind is CallKind.SEND:
-                streams[done.file] = streams.get(done.file, b"") + done.data
-        for stream in streams.values():
-            for event in _events(stream):
-                promises.sent[json.loads(event)["id"]] = _digest(event)
+                events, rest = _events(streams.get(done.file, b"") + done.data)
+                streams[done.file] = rest
+                for event in events:
+                    promises._send(event)
         return promises
+
+    def _send(self, event: bytes) -> None:
+        name = json.loads(event)["id"]
+        self.sent[name] = _digest(event)
+        if self.degraded:
+            self.sent_degraded.add(name)
 
     def _note(self, words: list[str]) -> None:
         match words:
+            case ["degraded"]:
+                self.degraded = True
+            case ["durable", "again"]:
+                self.degraded = False
             case ["back"]:  # what was held was written before the journal was durable again
                 self.durable |= self.held
                 self.held.clear()
@@ -66,8 +79,9 @@ def _digest(payload: bytes) -> str:
     return hashlib.sha256(payload).hexdigest()
 
 
-def _events(stream: bytes) -> Iterator[bytes]:
-    """Cut a TCP stream into MQTT packets; return the events published whole."""
+def _events(stream: bytes) -> tuple[list[bytes], bytes]:
+    """Cut a TCP stream into MQTT packets; return the events published whole, and what is left."""
+    events: list[bytes] = []
     at = 0
     while at < len(stream):
         length, shift, body = 0, 0, at + 1
@@ -78,11 +92,12 @@ def _events(stream: bytes) -> Iterator[bytes]:
             if not byte & 0x80:
                 break
         packet = stream[body : body + length]
-        if len(packet) < length:
-            return
+        if body == len(stream) or len(packet) < length:
+            break
         if stream[at] >> 4 == 3 and b"/events" in packet[:100]:
-            yield packet[packet.index(b'{"schema"') :]
+            events.append(packet[packet.index(b'{"schema"') :])
         at = body + length
+    return events, stream[at:]
 
 
 def violations(journal: Path, promises: Promises) -> list[str]:
@@ -125,5 +140,5 @@ def _sent_otherwise(kept: Kept, promises: Promises) -> Iterator[str]:
     for name, digest in promises.sent.items():
         if name in kept and kept[name][2] != digest:
             yield f"{name} was sent with another content"
-        elif name not in kept and name not in promises.held and name not in promises.durable:
+        elif not (name in kept or name in promises.durable or name in promises.sent_degraded):
             yield f"{name} was sent before it was durable"

@@ -137,8 +137,30 @@ class _Night:
         """Names of the threads that were alive at the end."""
         self.degraded = 0
         """Events that were called not durable."""
+        self._note_condition()
         self._acknowledge = journal.acknowledge
         journal.acknowledge = self._acknowledged  # type: ignore[method-assign]
+
+    def _note_condition(self) -> None:
+        """Note when the journal degrades and returns, before and after anybody can see it.
+
+        An event that is held can be read and sent before the one who committed it is answered.
+        """
+        storage = self._journal._writer.storage
+        degrade, try_again = storage._degrade, storage.return_to_disk
+
+        def degraded(why: str) -> None:
+            self._shim.note("degraded")
+            degrade(why)
+
+        def tried_again(*, at_once: bool = False) -> None:
+            before = storage.held
+            try_again(at_once=at_once)
+            if before is not None and storage.held is None:
+                self._shim.note("durable again")
+
+        storage._degrade = degraded  # type: ignore[method-assign]
+        storage.return_to_disk = tried_again  # type: ignore[method-assign]
 
     def _acknowledged(self, bed: str, sequence: int) -> None:
         self._shim.note(f"acknowledged {bed} {sequence}")
