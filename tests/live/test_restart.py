@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import sqlite3
 from collections.abc import Callable, Sequence
 from datetime import datetime
@@ -130,7 +131,9 @@ async def test_after_a_reboot_the_grid_is_found_again_by_utc_and_stays_there(
 async def test_what_is_shown_after_a_restart_is_the_night_that_runs_and_no_other(
     tmp_path: Path, pack: Path, broker: Mosquitto, coming: list[Coming]
 ) -> None:
-    stage, page = (f"hypnocast/lab/bed/{BED}/{word}" for word in ("stage", "page"))
+    stage, page, spectrum = (
+        f"hypnocast/lab/bed/{BED}/{word}" for word in ("stage", "page", "spectrum")
+    )
     async with listening(broker.port) as listener:
         # Left over from a night that ended while the broker could not be reached.
         listener.publish(stage, {"epoch": 900}, retain=True)
@@ -140,6 +143,10 @@ async def test_what_is_shown_after_a_restart_is_the_night_that_runs_and_no_other
             running.source.go_to(CLOCK_0 + 10.0)
             await until(lambda: listener.of(stage)[-1] == listener.of(page)[-1] == b"", "nothing")
             await running.go_to(DOWN, BED, 3)
+            await until(
+                lambda: [one["pages"] for one in listener.json_of(spectrum)][-1:] == [3], "3 pages"
+            )
+        known = listener.json_of(spectrum)[-1]
     # The broker forgets, the daemon comes back: the night is there again, before its next page.
     broker.restart()
     again = HandDriven(received_from(coming, DOWN + 1.0))
@@ -149,6 +156,11 @@ async def test_what_is_shown_after_a_restart_is_the_night_that_runs_and_no_other
     ):
         await until(lambda: listener.json_of(stage), "the stage")
         assert [event["epoch"] for event in listener.json_of(stage)] == [2]
+        await until(lambda: listener.json_of(spectrum), "the spectrum of the pages before")
+        again_known = listener.json_of(spectrum)[-1]
+        assert {**again_known, "at": known["at"]} == known
+        assert base64.b64decode(known["levels"]).count(0) == 0
+        assert known["derivations"][0]["epoch"] == 0
 
 
 async def test_a_session_left_alone_for_too_long_has_ended_when_it_was_last_seen(

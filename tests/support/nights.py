@@ -5,6 +5,9 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from typing import Literal
 
+from hypnocast.core.night.ledger import NightTitle
+from hypnocast.core.night.spectra import NightSpectra
+from hypnocast.core.types import PageSpectrum
 from hypnocast.core.wire import payloads
 from hypnocast.ports.journal.records import Batch, EventDraft, SessionRecord
 
@@ -29,6 +32,14 @@ def a_session(bed: str = "bed1", name: str = "") -> SessionRecord:
         phase="recording",
         start=instant(),
     )
+
+
+def a_night_of_spectra(pages: int = 2) -> NightSpectra:
+    """Return a night of so many pages, each with its spectrum, of F4-M1."""
+    night = NightSpectra(NightTitle("lab", "bed1", "bed1-night", None, "live", instant()))
+    for epoch in range(pages):
+        night.add(epoch, PageSpectrum("F4-M1", bytes([1 + epoch % 255] * 60), bytes([100] * 5)))
+    return night
 
 
 def an_event(

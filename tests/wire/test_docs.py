@@ -17,7 +17,7 @@ from hypnocast.core.wire.notices import Notice
 from support.brokers import running_mosquitto
 from support.mqtt_lab import TOPICS
 from support.needs import need_program
-from support.nights import an_event, instant
+from support.nights import a_night_of_spectra, an_event, instant
 
 TEXT = (Path(__file__).parents[2] / "docs" / "mqtt.md").read_text()
 LINES = re.findall(r"^mosquitto_sub .*$", TEXT, flags=re.MULTILINE)
@@ -116,6 +116,7 @@ BESIDE = payloads.Beside(
         ),
     ),
 )
+SPECTRUM = a_night_of_spectra().message(at=instant(60))
 SHOWN: dict[str, tuple[payloads.Message, str]] = {
     "stage": (EVENT, "bed1 7 N2 0.8"),
     "events": (EVENT, '"bed1","bed1-night",7,"2026-03-01T22:03:30.000Z","final","N2",'),
@@ -123,6 +124,7 @@ SHOWN: dict[str, tuple[payloads.Message, str]] = {
     "night": (NIGHT, '"efficiency": 50'),
     "beside": (BESIDE, "bed1 7: gssc 0.0.9 says N1, kappa 0.6"),
     "notice": (NOTICE, "bed1 2026-03-01T22:03:30.000Z three pages of N2"),
+    "spectrum": (SPECTRUM, "bed1 2 pages of F4-M1"),
     "explanation": (EXPLAINED, "bed1 7: R rests on E1-M2 and Chin"),
     "state": (STATE, '{"node":"node1","waiting":3,"degraded":["journal_degraded"]}'),
 }

@@ -183,6 +183,8 @@ class PublishTable(ConfigTable, frozen=True, kw_only=True):
     """The picture of every page, retained on ``page``."""
     hop_s: Annotated[float, Meta(ge=1.0, le=30.0)] | None = None
     """Verdicts on the last 30 s every so many seconds, on ``rolling``."""
+    spectrum: bool = True
+    """The night's power spectrum, page by page, retained on ``spectrum``."""
     traces: bool = False
     """The newest second of every channel, on ``traces``: for the ward page's moving signals."""
     home_assistant: bool = False

@@ -183,6 +183,7 @@ async def replay(
                     config, pack, source, boot_id=boot_id(), auto=script is None, script=script
                 ),
                 show_pages=config.publish.page and settings.to_broker,
+                show_spectrum=config.publish.spectrum and settings.to_broker,
                 watchers=(_Sole(pack.digest, folder), *watchers),
             )
         )

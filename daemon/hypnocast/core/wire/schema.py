@@ -8,7 +8,7 @@ from typing import Any, Final, Literal
 
 import msgspec
 
-from hypnocast.core.wire import commands, notices, payloads, traces
+from hypnocast.core.wire import commands, notices, payloads, spectra, traces
 from hypnocast.core.wire.topics import Topics
 
 Json = dict[str, Any]
@@ -92,6 +92,15 @@ def _payloads() -> tuple[_Payload, ...]:
             "send",
             retained=True,
             summary="The night so far; a late subscriber needs nothing else.",
+        ),
+        _Payload(
+            "spectrum",
+            "spectrum",
+            topics.spectrum(bed),
+            spectra.NightSpectrum,
+            "send",
+            retained=True,
+            summary="Power spectrum of one EEG, page by page, unless switched off.",
         ),
         _Payload(
             "page",

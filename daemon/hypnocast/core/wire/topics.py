@@ -62,6 +62,10 @@ class Topics:
         """Return the topic of the signals themselves, second by second."""
         return f"{self.prefix}/bed/{bed}/traces"
 
+    def spectrum(self, bed: str) -> str:
+        """Return the topic of the night's spectrogram so far: retained."""
+        return f"{self.prefix}/bed/{bed}/spectrum"
+
     def explanation(self, bed: str) -> str:
         """Return the topic of what the newest explained page's stage rests on: retained."""
         return f"{self.prefix}/bed/{bed}/explanation"

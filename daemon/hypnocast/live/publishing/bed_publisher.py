@@ -17,9 +17,10 @@ import msgspec
 from hypnocast.core.night.ledger import NightLedger, NightTitle
 from hypnocast.core.night.rules import mark_of
 from hypnocast.core.night.session import Session
+from hypnocast.core.night.spectra import NightSpectra
 from hypnocast.core.pages.moving_traces import WINDOW_S
 from hypnocast.core.timing.utc import instant, seconds_of
-from hypnocast.core.types import Pixels
+from hypnocast.core.types import PageSpectrum, Pixels
 from hypnocast.core.wire import payloads
 from hypnocast.core.wire.notices import Notice
 from hypnocast.core.wire.page_facts import JudgedMontages
@@ -63,6 +64,7 @@ class SiteStates:
     source: payloads.SourceName
     pack: str
     show_pages: bool
+    show_spectrum: bool
     done: Callable[[payloads.StageEvent], None]
     """Called with every event that has become durable."""
     problems: Callable[[str], tuple[StreamProblem, ...]]
@@ -88,6 +90,7 @@ class BedPublisher:
         self._seen_at = time.monotonic()
         """When the signals were reported last; before that, when the session was shown."""
         self._ledger: NightLedger | None = None
+        self._spectra: NightSpectra | None = None
         self._ended: str | None = None
         self._night_due = False
         self._night_at = float("-inf")
@@ -132,13 +135,15 @@ class BedPublisher:
             self._last = None
             self._ledger = None
             self._ended = None
-            self._link.clear(self._site.topics.beside(self.bed))
+            topics = self._site.topics
+            self._link.clear(topics.beside(self.bed), topics.spectrum(self.bed))
         self._session, self._over = session, False
         if self.signals is None:
             self._seen_at = time.monotonic()
         self._log.begins(session)
         if self._ledger is None and session.anchor_utc is not None:
             self._ledger = NightLedger(_title(session))
+            self._spectra = NightSpectra(_title(session))
             self._night_due = True
         self.refresh()
 
@@ -151,6 +156,8 @@ class BedPublisher:
             self._last = event
         for mark in night.marks:
             self._ledger.mark(mark)
+        for epoch, spectrum in night.spectra:
+            self._enter_spectrum(epoch, spectrum)
         if self._last is not None:
             last = self._last
             self._link.stage(StoredEvent(self.bed, last.sequence, last.id, payloads.encode(last)))
@@ -175,6 +182,7 @@ class BedPublisher:
         if self._ledger is not None:
             self._ledger.add(event)
             self._night_due = True
+        self._enter_spectrum(event.epoch, scored.picture.spectrum if scored.picture else None)
         at = self._lsl_of(event.end)
         if self._site.lsl is not None and committed.stored and at is not None:
             self._site.lsl.event(self.bed, committed.stored[0].payload, at)
@@ -300,6 +308,13 @@ class BedPublisher:
             self._night_at = time.monotonic()
             night = self._ledger.night(at=instant(time.time()), ended=self._ended)
             self._link.retain(self._site.topics.night(self.bed), night)
+            if self._spectra:
+                spectrum = self._spectra.message(at=night.at)
+                self._link.retain(self._site.topics.spectrum(self.bed), spectrum)
+
+    def _enter_spectrum(self, epoch: int, spectrum: PageSpectrum | None) -> None:
+        if self._spectra is not None and self._site.show_spectrum:
+            self._spectra.add(epoch, spectrum)
 
     # --- the status ----------------------------------------------------------------------------
 

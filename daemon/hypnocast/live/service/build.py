@@ -252,6 +252,7 @@ def pipeline_maker(
     settings = replace(
         drawing_settings(config, pack, rolling=source.kind != "replay"),
         beside=beside_roles(config, pack),
+        spectrum=config.publish.spectrum,
     )
     load_libraries(settings)
     beds = {bed.id: bed for bed in config.bed}

@@ -122,6 +122,7 @@ async def serve(
                 ),
                 beds=tuple(bed.id for bed in config.bed),
                 show_pages=config.publish.page,
+                show_spectrum=config.publish.spectrum,
                 lsl_stages=outlets,
                 home_assistant=config.publish.home_assistant,
                 boot_id=boot_id(),

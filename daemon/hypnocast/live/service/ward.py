@@ -76,6 +76,7 @@ class WardParts:
     beds: tuple[str, ...] = ()
     """Shown from the beginning, whether they appear or not."""
     show_pages: bool = False
+    show_spectrum: bool = True
     lsl_stages: LslStages | None = None
     """Who sends stages over LSL."""
     boot_id: str = ""
@@ -132,6 +133,7 @@ class Ward:
             source=plan.source.kind,
             pack=f"{plan.pack.manifest.name} {plan.pack.manifest.version}",
             show_pages=plan.show_pages,
+            show_spectrum=plan.show_spectrum,
             done=self._event_done,
             problems=plan.problems,
             judged=plan.parts.stamp.judged,

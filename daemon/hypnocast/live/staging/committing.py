@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import msgspec
 import numpy as np
 
 from hypnocast.core.night.rules import mark_of
@@ -23,6 +24,7 @@ from hypnocast.ports.journal.records import (
     EventDraft,
     MarkRecord,
     OpinionRecord,
+    PageDetail,
     PageRecord,
     SessionRecord,
 )
@@ -90,7 +92,14 @@ class EventCommitter:
                 np.asarray(scored.log_probabilities, dtype=np.float64),
             )
             opinions = (record,)
-        page = PageRecord(event.session, event.epoch, _now(), event.digests.picture)
+        seen = scored.picture.spectrum if scored.picture is not None else None
+        page = PageRecord(
+            event.session,
+            event.epoch,
+            _now(),
+            event.digests.picture,
+            msgspec.json.encode(PageDetail(spectrum=seen)),
+        )
         draft = EventDraft(event, scored.journaled)
         carried: tuple[CarriedRecord, ...] = ()
         if scored.carried is not None:

@@ -9,9 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
+import msgspec
 import numpy as np
 
-from hypnocast.core.types import FloatArray
+from hypnocast.core.types import FloatArray, PageSpectrum
 from hypnocast.core.wire.payloads import NightMark, StageEvent
 from hypnocast.errors import JournalError
 from hypnocast.ports.journal.records import (
@@ -19,12 +20,15 @@ from hypnocast.ports.journal.records import (
     CarriedRecord,
     ClockAnchor,
     Correction,
+    PageDetail,
     PageRecord,
     SessionRecord,
     StoredEvent,
     StoredReply,
 )
 from hypnocast.ports.journal.store import APPLICATION_ID, SCHEMA_VERSION, decode_event
+
+_detail = msgspec.json.Decoder(PageDetail)
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +43,8 @@ class NightRecord:
     corrections: tuple[Correction, ...]
     beside: tuple[BesideRecord, ...] = ()
     """The opinions of packs beside, pack by pack, by epoch."""
+    spectra: tuple[tuple[int, PageSpectrum], ...] = ()
+    """Epoch → its page's spectrum, for the pages that have one."""
 
 
 class JournalReader:
@@ -137,6 +143,7 @@ class JournalReader:
             anchors=self.anchors(session),
             corrections=self.corrections(session),
             beside=self.beside(session),
+            spectra=self.spectra(session),
         )
 
     def marks(self, session: str) -> tuple[NightMark, ...]:
@@ -164,6 +171,18 @@ class JournalReader:
         """Return what is remembered of each page of a session."""
         rows = self._rows("SELECT * FROM pages WHERE session = ? ORDER BY epoch", session)
         return tuple(PageRecord(*row) for row in rows)
+
+    def spectra(self, session: str) -> tuple[tuple[int, PageSpectrum], ...]:
+        """Return the spectra of the pages that have one; what cannot be read has none."""
+        found = []
+        for page in self.pages(session):
+            try:
+                spectrum = _detail.decode(page.detail).spectrum
+            except msgspec.DecodeError:
+                continue
+            if spectrum is not None:
+                found.append((page.epoch, spectrum))
+        return tuple(found)
 
     def evidence(self, session: str) -> tuple[tuple[int, FloatArray | None], ...]:
         """Return each terminal page's raw log-probabilities, None where it was withheld.

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 import msgspec
 
-from hypnocast.core.types import FloatArray
+from hypnocast.core.types import FloatArray, PageSpectrum
 from hypnocast.core.wire.payloads import (
     NightMark,
     PhaseName,
@@ -47,6 +47,12 @@ class ClockAnchor:
     recorded: str
 
 
+class PageDetail(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What is remembered of a page beside its picture's digest."""
+
+    spectrum: PageSpectrum | None = None
+
+
 @dataclass(frozen=True, slots=True)
 class PageRecord:
     """That a page closed, and what is to be remembered of it."""
@@ -57,7 +63,7 @@ class PageRecord:
     picture: str | None
     """Digest of the picture; None for a gap."""
     detail: bytes = b"{}"
-    """JSON: whatever the caller needs to explain the page later."""
+    """A :class:`PageDetail` as JSON."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
