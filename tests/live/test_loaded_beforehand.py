@@ -19,7 +19,7 @@ from hypnocast.config.tables import Config, PackTable, PublishTable
 from hypnocast.core.timing.utc import UtcAnchor
 from hypnocast.live.bed.bed_updates import ClosedPage
 from hypnocast.live.bed.sources import RecordedSource
-from hypnocast.live.publishing.bed_publisher import png
+from hypnocast.core.pictures.compressed import png
 from hypnocast.live.service.build import open_pack, pipeline_maker
 
 pack, arrivals = sys.argv[1:]

@@ -14,13 +14,13 @@ import numpy as np
 from hypnocast.api.hypnogram import StagedHypnogram
 from hypnocast.api.recorded import Recorded, recording_of
 from hypnocast.core.montage.choice import choose_montage
+from hypnocast.core.pictures.compressed import png
 from hypnocast.core.pictures.recipe import Recipe, builtin
 from hypnocast.core.pictures.render import draw_page
 from hypnocast.core.quality import assess, verdict_on
 from hypnocast.core.types import PAGE_S, STAGES, Look, Opinion, Page, Picture, Pixels, Reason
 from hypnocast.core.verdicts.decider import decide_night
 from hypnocast.errors import TapeError
-from hypnocast.live.publishing.bed_publisher import png
 from hypnocast.nights.one_page import pages_of
 from hypnocast.stagers.packs.catalogue import resolve_pack
 from hypnocast.stagers.packs.pack import Pack, load_pack

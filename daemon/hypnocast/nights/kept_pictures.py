@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Collection
 
 from hypnocast.config.tables import Config
+from hypnocast.core.pictures.compressed import png
 from hypnocast.errors import HypnocastError
 from hypnocast.live.explaining.picture_store import PAGES, kept_png
-from hypnocast.live.publishing.bed_publisher import png
 from hypnocast.live.service.build import open_pack
 from hypnocast.nights.night_view import NightView
 from hypnocast.nights.redraw import recipe_of, redraw

@@ -9,10 +9,10 @@ from zoneinfo import ZoneInfo
 import numpy as np
 
 from hypnocast.core.evidence.occlusion import StageBasis
+from hypnocast.core.pictures.compressed import png
 from hypnocast.core.pictures.labels import annotate
 from hypnocast.core.types import Pixels
 from hypnocast.core.wire.payloads import StageEvent, StageName, StageProbabilities
-from hypnocast.live.publishing.bed_publisher import png
 from hypnocast.nights.figures import COLOURS
 from hypnocast.nights.report import pack_names
 from hypnocast.nights.sheet import or_undefined, section, sheet

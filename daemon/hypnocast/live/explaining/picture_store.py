@@ -18,9 +18,9 @@ from types import MappingProxyType
 import numpy as np
 import structlog
 
+from hypnocast.core.pictures.compressed import png
 from hypnocast.core.pictures.render import picture_digest
 from hypnocast.core.types import Look, Picture, Role
-from hypnocast.live.publishing.bed_publisher import png
 from hypnocast.ports.supervision import Supervisor
 
 PAGES = "pages"

@@ -5,7 +5,6 @@ Everything here is retained state. It follows the journal: nothing is shown that
 
 from __future__ import annotations
 
-import io
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -19,8 +18,9 @@ from hypnocast.core.night.rules import mark_of
 from hypnocast.core.night.session import Session
 from hypnocast.core.night.spectra import NightSpectra
 from hypnocast.core.pages.moving_traces import WINDOW_S
+from hypnocast.core.pictures.compressed import png
 from hypnocast.core.timing.utc import instant, seconds_of
-from hypnocast.core.types import PageSpectrum, Pixels
+from hypnocast.core.types import PageSpectrum
 from hypnocast.core.wire import payloads
 from hypnocast.core.wire.notices import Notice
 from hypnocast.core.wire.page_facts import JudgedMontages
@@ -379,18 +379,6 @@ def _title(session: Session) -> NightTitle:
         source=session.source,
         start=instant(session.start_of(0)),
     )
-
-
-def png(pixels: Pixels) -> bytes:
-    """Return a picture as a PNG file; the pixels are those that the digest is of.
-
-    A ward keeps every page of every bed: the quickest level is worth an eighth more bytes.
-    """
-    from PIL import Image
-
-    file = io.BytesIO()
-    Image.fromarray(pixels).save(file, format="PNG", compress_level=1)
-    return file.getvalue()
 
 
 def _differ(new: payloads.BedStatus, shown: payloads.BedStatus) -> bool:
