@@ -7,14 +7,10 @@ loopback. Only paths and the watchdog's period differ from what the handbook ins
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import signal
-import subprocess
 import sys
 import sysconfig
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,9 +19,10 @@ from typing import Any
 import pytest
 
 from faults.stream_lab import TESTS
+from support.containers import Machine, booted, until
 
 SYSTEMD = TESTS.parent / "systemd"
-BOOT_S, PAGE_S = 60.0, 120.0
+PAGE_S = 120.0
 CGROUPS = Path("/sys/fs/cgroup")
 PYTHON = f"python3.{sys.version_info.minor}"
 
@@ -96,31 +93,20 @@ exec /opt/hypnocast/python/bin/{PYTHON} -m hypnocast "$@"
 """
 
 
-def until(true: Callable[[], object], what: str, deadline_s: float) -> None:
-    """Wait for a condition that needs a process to ask for."""
-    deadline = time.monotonic() + deadline_s
-    while not true():
-        assert time.monotonic() < deadline, f"waited {deadline_s:g} s in vain: {what}"
-        time.sleep(0.3)
-
-
 @dataclass
-class BootedMachine:
-    """A container with systemd in it."""
+class ServiceMachine:
+    """A machine on which the service is installed."""
 
-    leader: int
-    """Its first process, as this machine numbers it."""
+    machine: Machine
     out: Path
 
     def inside(self, *command: str) -> str:
         """Run a program in it; return what it printed."""
-        enter = ["nsenter", "-t", str(self.leader), "-m", "-u", "-i", "-n", "-p", "--", *command]
-        return subprocess.run(enter, capture_output=True, text=True, check=False).stdout
+        return self.machine.run(*command, check=False)
 
     def unit(self) -> dict[str, str]:
         """Return how the service does, by systemd."""
-        text = self.inside("systemctl", "show", "hypnocast.service")
-        return dict(line.split("=", 1) for line in text.splitlines() if "=" in line)
+        return self.machine.unit("hypnocast.service")
 
     def events(self) -> list[Any]:
         """Return the events that came, as a subscriber wrote them down."""
@@ -173,56 +159,18 @@ def installed(folder: Path, pack: Path) -> list[str]:
 
 
 @contextmanager
-def booted(folder: Path, pack: Path) -> Iterator[BootedMachine]:
+def service_machine(folder: Path, pack: Path) -> Iterator[ServiceMachine]:
     """Boot a systemd with the service; end it and all that is in it."""
-    if os.geteuid() != 0 or (nspawn := shutil.which("systemd-nspawn")) is None:
-        pytest.skip("no systemd can be booted here: it takes root and systemd-nspawn")
     out = folder / "out"
     out.mkdir()
     before = _groups()
-    name = f"hypnocast-{os.getpid()}"
-    with (folder / "console").open("wb") as console:
-        process = subprocess.Popen(
-            [
-                *(nspawn, "--directory=/", "--volatile=yes", "--boot", "--private-network"),
-                *("--register=no", "--keep-unit", f"--machine={name}"),
-                *("--console=pipe", f"--bind={out}:/out", *installed(folder, pack)),
-                *("--", "systemd.unit=night.target"),
-            ],
-            stdin=subprocess.DEVNULL,
-            stdout=console,
-            stderr=console,
-        )
-    leader = 0
+    options = ("--directory=/", "--volatile=yes", f"--bind={out}:/out", *installed(folder, pack))
     try:
-        until(lambda: process.poll() is not None or _child(process.pid), "a first process", BOOT_S)
-        if process.poll() is not None:
-            pytest.skip(f"no systemd can be booted here: {(folder / 'console').read_text()[-300:]}")
-        leader = _child(process.pid)
-        machine = BootedMachine(leader, out)
-        try:
-            until(machine.unit, "systemd answers", BOOT_S)
-        except AssertionError:
-            pytest.skip("a systemd was started in a container here, and never answered")
-        yield machine
+        with booted(folder / "console", "night.target", *options) as machine:
+            yield ServiceMachine(machine, out)
     finally:
-        if leader:
-            os.kill(leader, signal.SIGKILL)
-        process.terminate()
-        process.wait(30.0)
-        # Where /run is on a disk, nspawn dares not remove what it made there.
-        shutil.rmtree(f"/run/systemd/nspawn/propagate/{name}", ignore_errors=True)
         for group in sorted(_groups() - before, reverse=True):
             group.rmdir()
-
-
-def _child(process: int) -> int:
-    """Return the only child of a process that is systemd itself, 0 before it is there."""
-    children = Path(f"/proc/{process}/task/{process}/children").read_text().split()
-    for child in map(int, children):
-        if "systemd.unit=night.target" in Path(f"/proc/{child}/cmdline").read_text():
-            return 0 if "nspawn" in Path(f"/proc/{child}/comm").read_text() else child
-    return 0
 
 
 def _groups() -> set[Path]:
@@ -236,8 +184,8 @@ def _groups() -> set[Path]:
 def test_a_real_systemd_starts_stages_and_after_a_hang_restarts_the_service(
     tmp_path: Path, pack: Path
 ) -> None:
-    with booted(tmp_path, pack) as machine:
-        until(lambda: machine.unit()["ActiveState"] == "active", "the service is ready", BOOT_S)
+    with service_machine(tmp_path, pack) as machine:
+        until(lambda: machine.unit()["ActiveState"] == "active", "the service is ready")
         first = machine.unit()
         assert "model on cpu" in first["StatusText"]
         status = dict(
@@ -253,9 +201,9 @@ def test_a_real_systemd_starts_stages_and_after_a_hang_restarts_the_service(
         assert machine.events()[0]["status"] == "final"
         # It hangs: no beat any more. systemd kills it and starts it anew, and the night goes on.
         machine.inside("kill", "-STOP", first["MainPID"])
-        until(lambda: machine.unit()["NRestarts"] == "1", "systemd restarts it", BOOT_S)
+        until(lambda: machine.unit()["NRestarts"] == "1", "systemd restarts it")
         assert machine.unit()["MainPID"] != first["MainPID"]
-        until(lambda: machine.unit()["ActiveState"] == "active", "it is ready again", BOOT_S)
+        until(lambda: machine.unit()["ActiveState"] == "active", "it is ready again")
         until(lambda: len(machine.events()) >= 3, "the night goes on", PAGE_S)
         events = machine.events()
         assert len({event["session"] for event in events}) == 1

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from installing.clean_root import ROOT, Machine, booted, clean_root, until
+from installing.clean_root import ROOT, clean_root
+from support.containers import Machine, booted, until
 from support.needs import need_program
 
 pytestmark = [pytest.mark.long, pytest.mark.timeout(1800)]
@@ -58,7 +59,7 @@ def test_a_package_is_installed_stages_a_page_and_is_removed(package: Path, tmp_
     shutil.copy(package, root / "root" / "hypnocast.deb")
     (root / "etc" / "lsl_api.cfg").write_text(LSL)
     (root / "etc" / "systemd" / "system" / "amplifier.service").write_text(AMPLIFIER)
-    with booted(root, tmp_path / "console") as machine:
+    with booted(tmp_path / "console", "multi-user.target", f"--directory={root}") as machine:
         _installed(machine)
         _serves(machine, root)
         _removed(machine)
