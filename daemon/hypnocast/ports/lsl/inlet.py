@@ -46,13 +46,19 @@ class Inlet:
         self.uid = seen.uid
         most = MAX_PULLED_TEXTS if seen.format == "string" else MAX_SAMPLES
         self._at_once = max(1, min(most, MAX_PULLED_VALUES // seen.channel_count))
-        self._inlet: Any = self._pylsl.StreamInlet(
-            info,
-            max_buflen=buffer_s(seen, keep_s),
-            recover=False,
-            processing_flags=0,
-            as_numpy=True,
-        )
+        try:
+            self._inlet: Any = self._pylsl.StreamInlet(
+                info,
+                max_buflen=buffer_s(seen, keep_s),
+                recover=False,
+                processing_flags=0,
+                as_numpy=True,
+            )
+        except RuntimeError as error:
+            raise StreamError(
+                f"cannot be opened as it is announced ({error})",
+                remedy="Does its announcement name an address of its host?",
+            ) from error
         self.clock = Clock.MEASURED
         self._last_offset: float | None = None
         self._measured_anew = False
