@@ -1,6 +1,7 @@
 """Whoever takes an amplifier's place in mid-night, under its source id, is reported, or held off.
 
-Impostor and amplifier are real liblsl outlets, the impostor's on a host of another name.
+Impostor and amplifier are real liblsl outlets, the impostor's on a host of another name. In the
+long form a whole daemon reads the bed too.
 """
 
 from __future__ import annotations
@@ -8,21 +9,21 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from faults.stream_lab import BED, CONFIG, Amplifiers
-from faults.witness import Witness, witness
+from attacks.calm_bed import EXCHANGED, AttackedDaemon
+from faults.stream_lab import Amplifiers
+from faults.witness import Witness
 from hypnocast.core.types import OutletChange, StreamOpened
 from hypnocast.ports.lsl.beds import BedStreams, Selector
 from hypnocast.ports.lsl.problems import ProblemKind
 from hypnocast.ports.lsl.source import LslSource
 from hypnocast.ports.lsl.stream_slot import LslTimings
-from support.brokers import running_mosquitto
-from support.daemons import daemon
 from support.lsl_lab import Collector, Outlets, Stream, unique, wait_until
+
+pytestmark = pytest.mark.usefixtures("calm_bed")
 
 FALSE = 1_000_000
 """From here the impostor counts its samples."""
@@ -155,48 +156,43 @@ def test_between_nights_amplifiers_are_exchanged_without_a_word() -> None:
 @pytest.mark.timeout(300)
 @pytest.mark.attack("impostors")
 def test_a_whole_daemon_marks_the_night_and_the_event_and_obeys_the_lab(
-    tmp_path: Path, pack: Path
+    attacked: AttackedDaemon,
 ) -> None:
+    listener, running = attacked.listener, attacked.daemon
     with ExitStack() as stack:
-        broker = stack.enter_context(running_mosquitto(tmp_path))
-        listener = stack.enter_context(witness(broker.port))
-        config = tmp_path / "run.toml"
-        text = CONFIG.format(state=tmp_path / "state", port=broker.port, pack=pack)
-        config.write_text(f"{text}[lsl]\npin = true\n" + BED.format(bed="bed"))
-        true = Amplifiers("bed").begin()
+        true = Amplifiers(EXCHANGED).begin()
         stack.callback(true.kill)
-        running = stack.enter_context(daemon(tmp_path / "daemon", "run", "-c", str(config)))
         running.wait_for(lambda: _status(listener).get("since"), "it records", 120.0)
         true.kill()
-        spare = Amplifiers("bed", host="spare").begin()
+        spare = Amplifiers(EXCHANGED, host="spare").begin()
         stack.callback(spare.kill)
         held = "it is not read"
         running.wait_for(lambda: held in str(_status(listener)["problems"]), "it is reported", 60.0)
         accept = {"command": "accept_stream", "session": _status(listener)["session"]}
-        listener.publish("hypnocast/lab/bed/bed/command", {**accept, "request": "a"})
+        commands = f"hypnocast/lab/bed/{EXCHANGED}/command"
+        listener.publish(commands, {**accept, "request": "a"})
         running.wait_for(lambda: _replies(listener).get("a", {}).get("ok"), "it is obeyed")
         running.wait_for(lambda: _streams(listener), "the night says so", 60.0)
         assert "comes from spare at" in _streams(listener)[-1]["text"]
-        running.wait_for(lambda: listener.events("bed"), "a page", 90.0)
-        event = json.loads(listener.events("bed")[0])
+        running.wait_for(lambda: listener.events(EXCHANGED), "a page", 90.0)
+        event = json.loads(listener.events(EXCHANGED)[0])
         assert event["review"]
         assert held not in str(_status(listener)["problems"])
-        listener.publish("hypnocast/lab/bed/bed/command", {**accept, "request": "b"})
+        listener.publish(commands, {**accept, "request": "b"})
         running.wait_for(lambda: "b" in _replies(listener), "it is answered")
         assert "no stream comes from elsewhere" in _replies(listener)["b"]["error"]
-        assert running.end() == 0, running.complained
 
 
 def _status(listener: Witness) -> dict[str, Any]:
-    statuses = [one for one in listener.of("/bed/bed/status") if one]
+    statuses = [one for one in listener.of(f"/bed/{EXCHANGED}/status") if one]
     return dict(json.loads(statuses[-1])) if statuses else {}
 
 
 def _replies(listener: Witness) -> dict[str, dict[str, Any]]:
-    return {one["request"]: one for one in map(json.loads, listener.of("/bed/bed/reply"))}
+    return {one["request"]: one for one in map(json.loads, listener.of(f"/bed/{EXCHANGED}/reply"))}
 
 
 def _streams(listener: Witness) -> list[dict[str, Any]]:
-    nights = [one for one in listener.of("/bed/bed/night") if one]
+    nights = [one for one in listener.of(f"/bed/{EXCHANGED}/night") if one]
     marks = json.loads(nights[-1])["marks"] if nights else []
     return [mark for mark in marks if mark["kind"] == "stream"]

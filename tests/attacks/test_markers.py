@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from attacks.calm_bed import AttackedDaemon
 from hypnocast.core.budget import Budget
 from hypnocast.core.night.ledger import MAX_NOTE_CHARS, MAX_NOTES, NightLedger, NightTitle
 from hypnocast.core.night.marks import MarkMeaning
@@ -12,7 +13,10 @@ from hypnocast.core.types import LONGEST_NIGHT_S, ChannelInfo, Mark, StreamHeade
 from hypnocast.core.wire import payloads
 from hypnocast.errors import CommandError
 from hypnocast.live.bed.markers import BURST, NOTE_CHARS, Markers
+from support.lsl_lab import Outlets, Stream
 from support.nights import instant
+
+pytestmark = pytest.mark.usefixtures("calm_bed")
 
 STRANGER = StreamHeader("m", "bed-trigger", "Markers", "m", "u", "h", 0.0, (ChannelInfo("m"),))
 ACTS = ("end_session", "start_session", "Lights Off", "lights on", "recording", "setup")
@@ -116,3 +120,19 @@ def test_a_budget_comes_back_with_time_and_time_does_not_run_backwards() -> None
     assert not budget.spend(5.0)
     assert not budget.spend(10.5)
     assert budget.spend(11.6)
+
+
+@pytest.mark.long
+@pytest.mark.attack("markers")
+def test_a_daemon_leaves_out_a_flood_of_long_markers_and_says_so(attacked: AttackedDaemon) -> None:
+    """Some 6000 of 60 kB each, as fast as they go."""
+    with Outlets(Stream("marks", "Markers", "marks", marker=True)) as marks:
+
+        def reported() -> bool:
+            for number in range(100):
+                marks.mark(f"{number} " + "x" * 60_000)
+            return "faster than" in attacked.problem_of("marks")
+
+        attacked.daemon.wait_for(reported, "it is reported")
+        for number in range(6000):
+            marks.mark(f"{number} " + "x" * 60_000)

@@ -14,6 +14,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from attacks.calm_bed import AttackedDaemon
 from browser.serving import Served, served, until
 from hypnocast.dashboard import door
 from hypnocast.dashboard.auth import set_password
@@ -23,6 +24,8 @@ from hypnocast.dashboard.settings import DashboardSettings
 from hypnocast.ports.mqtt.settings import BrokerSettings
 from support.brokers import free_port
 from support.certificates import self_signed
+
+pytestmark = pytest.mark.usefixtures("calm_bed")
 
 USER, PASSWORD = "night.shift", "correct horse battery"
 ELSEWHERE = "127.0.0.2"
@@ -53,12 +56,17 @@ def page(folder: Path) -> Iterator[Served]:
 
 
 @pytest.fixture
-def local() -> Iterator[Served]:
-    """The page as it is by default: loopback, no TLS, no login."""
-    with served(
-        DashboardSettings(broker=BrokerSettings(port=free_port()), port=free_port())
-    ) as page:
-        yield page
+def local(calm_bed: AttackedDaemon | None) -> Iterator[int]:
+    """The port of the page as it is by default, on loopback, without TLS and login.
+
+    In the long form it is the page of a whole daemon.
+    """
+    if calm_bed is not None:
+        yield calm_bed.page
+        return
+    settings = DashboardSettings(broker=BrokerSettings(port=free_port()), port=free_port())
+    with served(settings):
+        yield settings.port
 
 
 @contextmanager
@@ -129,14 +137,14 @@ def test_an_idle_connection_is_closed(page: Served, monkeypatch: pytest.MonkeyPa
 @pytest.mark.attack("page: connections")
 @pytest.mark.parametrize("behaviour", ["silent", "slow head", "kept alive"])
 def test_idle_connections_without_tls_take_no_more_than_their_share(
-    local: Served, behaviour: str
+    local: int, behaviour: str
 ) -> None:
     sent = {"silent": b"", "slow head": b"GET / HTTP/1.1\r\nX: ", "kept alive":
            b"GET /api/session HTTP/1.1\r\nHost: localhost\r\n\r\n"}[behaviour]  # fmt: skip
     with ExitStack() as stack:
         opened = []
         for _ in range(300):
-            line = stack.enter_context(socket.create_connection(("127.0.0.1", local.settings.port)))
+            line = stack.enter_context(socket.create_connection(("127.0.0.1", local)))
             try:
                 line.sendall(sent)
             except OSError:
@@ -144,15 +152,17 @@ def test_idle_connections_without_tls_take_no_more_than_their_share(
             opened.append(line)
         transport = httpx.HTTPTransport(local_address=ELSEWHERE)
         with httpx.Client(transport=transport) as client:
-            answer = client.get(f"http://localhost:{local.settings.port}/login")
+            answer = client.get(f"http://localhost:{local}/login")
         assert answer.status_code == 200
         time.sleep(0.2)
         assert sum(map(is_open, opened)) <= MOST_FROM_ONE + MOST_HALF_OPEN
 
 
 @pytest.mark.attack("page: another account")
-def test_without_logins_another_account_of_this_host_gets_nothing(local: Served) -> None:
-    with httpx.Client(base_url=local.address, headers={"origin": local.address[:-1]}) as stranger:
+def test_without_logins_another_account_of_this_host_gets_nothing(local: int) -> None:
+    with httpx.Client(
+        base_url=f"http://localhost:{local}", headers={"origin": f"http://localhost:{local}"}
+    ) as stranger:
         for wrong in ("", "?token=", "?token=0", "?token=" + "0" * 32, "?token=%00%ff"):
             for path in ("", "bed/1"):
                 answer = stranger.get(f"/{path}{wrong}")
@@ -285,10 +295,10 @@ RAW = {
 @pytest.mark.attack("page: requests")
 @pytest.mark.parametrize("what", RAW)
 def test_a_request_that_no_browser_sends_is_refused_and_the_page_lives(
-    local: Served, what: str
+    local: int, what: str
 ) -> None:
-    with socket.create_connection(("127.0.0.1", local.settings.port), 10.0) as line:
+    with socket.create_connection(("127.0.0.1", local), 10.0) as line:
         line.sendall(RAW[what])
         received = line.recv(65536)
     assert not received or re.match(rb"HTTP/1\.1 4\d\d", received), received[:200]
-    assert httpx.get(f"http://localhost:{local.settings.port}/login").status_code == 200
+    assert httpx.get(f"http://localhost:{local}/login").status_code == 200

@@ -1,11 +1,13 @@
-"""Whoever may write to the broker can blind no viewer: one bad message changes no other card."""
+"""Whoever may write to the broker can blind no viewer: one bad message changes no other card.
+
+In the long form the broker is that of a whole daemon, whose ward page reads all of it too.
+"""
 
 from __future__ import annotations
 
 import io
 import time
 import tracemalloc
-from pathlib import Path
 
 import paho.mqtt.client as paho
 import pytest
@@ -19,8 +21,10 @@ from hypnocast.dashboard.pictures import picture_digest
 from hypnocast.dashboard.terminal import ward_view
 from hypnocast.dashboard.view import card, fold
 from hypnocast.dashboard.ward import MAX_BEDS, MAX_NODES, Incoming, WardView
-from support.brokers import running_mosquitto
+from support.brokers import Mosquitto
 from support.daemons import command
+
+pytestmark = pytest.mark.usefixtures("calm_bed")
 
 CALM = "bed1"
 COSTS_AT_MOST = 40 << 20
@@ -95,26 +99,23 @@ def test_a_small_picture_of_many_pixels_is_not_unpacked(side: int) -> None:
 
 
 @pytest.mark.attack("messages to viewers")
-def test_watch_shows_the_calm_bed_beside_everything_that_can_be_retained(tmp_path: Path) -> None:
+def test_watch_shows_the_calm_bed_beside_everything_that_can_be_retained(broker: Mosquitto) -> None:
     """A real broker, and ``watch`` as people start it, in 2 GB."""
-    with running_mosquitto(tmp_path) as broker:
-        client = paho.Client(CallbackAPIVersion.VERSION2)
-        client.connect("127.0.0.1", broker.port)
-        client.loop_start()
-        kept = [
-            (f"bed/{CALM}/status", a_status(CALM)),
-            (f"bed/{CALM}/stage", a_stage(CALM)),
-            *((topic, payload) for topic, payload in REFUSED.values() if _can_be_sent(topic)),
-        ]
-        for topic, payload in kept:
-            client.publish(f"hypnocast/lab/{topic}", payload, qos=1, retain=True).wait_for_publish(
-                10
-            )
-        client.disconnect()
-        client.loop_stop()
-        outcome = command(
-            "watch", "--once", "--broker", f"127.0.0.1:{broker.port}", memory_bytes=TWO_GB
-        )
+    client = paho.Client(CallbackAPIVersion.VERSION2)
+    client.connect("127.0.0.1", broker.port)
+    client.loop_start()
+    kept = [
+        (f"bed/{CALM}/status", a_status(CALM)),
+        (f"bed/{CALM}/stage", a_stage(CALM)),
+        *((topic, payload) for topic, payload in REFUSED.values() if _can_be_sent(topic)),
+    ]
+    for topic, payload in kept:
+        client.publish(f"hypnocast/lab/{topic}", payload, qos=1, retain=True).wait_for_publish(10)
+    client.disconnect()
+    client.loop_stop()
+    outcome = command(
+        "watch", "--once", "--broker", f"127.0.0.1:{broker.port}", memory_bytes=TWO_GB
+    )
     assert outcome.returncode == 0, outcome.stderr
     assert "N2" in outcome.stdout, outcome.stdout
     assert "broke the contract" in outcome.stdout
