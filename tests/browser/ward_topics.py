@@ -22,6 +22,8 @@ from paho.mqtt.enums import CallbackAPIVersion
 from PIL import Image
 
 from hypnocast.core.evidence.occlusion import PATCHES, StageBasis
+from hypnocast.core.night.ledger import NightTitle
+from hypnocast.core.night.spectra import NightSpectra
 from hypnocast.core.pictures.recipe import Recipe, builtin
 from hypnocast.core.pictures.render import draw_page
 from hypnocast.core.types import (
@@ -64,6 +66,7 @@ from hypnocast.core.wire.payloads import (
     encode,
     event_id,
 )
+from hypnocast.core.wire.spectra import NightSpectrum
 from hypnocast.simulate.montages import CLINICAL
 from hypnocast.simulate.night import SimulatedNight as Sleeper
 
@@ -137,7 +140,7 @@ class Scene:
 
     # --- messages
 
-    def picture(self, epoch: int, recipe: Recipe = RECIPE) -> Picture:
+    def picture(self, epoch: int, recipe: Recipe = RECIPE, *, spectrum: bool = False) -> Picture:
         """Draw a page of the night by the project's own code."""
         first = epoch * PAGE_S - recipe.context_s
         last = (epoch + 1) * PAGE_S + recipe.tail_s
@@ -156,7 +159,8 @@ class Scene:
         }
         page = Page(epoch, signals, recipe.context_s, recipe.tail_s)
         quality = {role: ChannelQuality(1.0) for role in present}
-        return draw_page(page, recipe, 50, quality, {role: role.value for role in present})
+        names = {role: role.value for role in present}
+        return draw_page(page, recipe, 50, quality, names, spectrum=spectrum)
 
     def png(self, epoch: int) -> bytes:
         file = BytesIO()
@@ -255,6 +259,16 @@ class Scene:
             statistics=_statistics(stages, graph.lights_off / 60),
             last_sequence=self.pages,
         )
+
+    def spectrum(self) -> NightSpectrum:
+        """Work out the night's spectrum by the project's own code: some 20 ms a page."""
+        night = NightSpectra(
+            NightTitle("lab", self.bed, self.session, None, self.source, instant(self.start))
+        )
+        for epoch in range(self.pages):
+            drawn = self.reason(epoch) is None
+            night.add(epoch, self.picture(epoch, spectrum=True).spectrum if drawn else None)
+        return night.message(at=instant(self.now))
 
     def status(self) -> BedStatus:
         ended = self.state == "ended"

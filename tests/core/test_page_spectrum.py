@@ -19,6 +19,7 @@ from hypnocast.core.pictures.page_spectrum import (
 from hypnocast.core.pictures.recipe import builtin
 from hypnocast.core.pictures.render import draw_page
 from hypnocast.core.types import FloatArray, PageSpectrum, Role
+from hypnocast.core.wire.spectra import BandName
 from support.examples import examples
 from support.synthetic_pages import length, on_grid, page_of, synthetic_page
 
@@ -35,7 +36,7 @@ def times(rate: float) -> FloatArray:
     return np.arange(length(RECIPE, rate)) / rate
 
 
-def band(found: PageSpectrum, name: str) -> float:
+def band(found: PageSpectrum, name: BandName) -> float:
     """µV²."""
     return float(10 ** (decibels(found.bands)[list(BANDS).index(name)] / 10))
 

@@ -17,6 +17,7 @@ import msgspec
 
 from hypnocast import __version__
 from hypnocast.core.wire.commands import Command, Reply
+from hypnocast.core.wire.spectra import NightSpectrum
 from hypnocast.dashboard.feed import BrokerLink, Feed, ended
 from hypnocast.dashboard.pictures import Scale, scale_of
 from hypnocast.dashboard.settings import DashboardSettings
@@ -65,6 +66,8 @@ class Viewer:
         self.changed: set[str] = set()
         self.traces: deque[bytes] = deque(maxlen=TRACES_SHOWN)
         """Seconds of its bed's signals that it has not been sent; the oldest give way."""
+        self.spectrum: NightSpectrum | None = None
+        """The last it was sent: longer than all else of a bed, and the same for half a minute."""
         self.wake = asyncio.Event()
 
     def queue(self, bed: str | None) -> None:
@@ -88,7 +91,7 @@ class Hub:
             settings.prefix,
             on_message=self._receive,
             on_link=self._link,
-            topics=(*TOPICS, "bed/+/traces"),
+            topics=(*TOPICS, "bed/+/spectrum", "bed/+/traces"),
         )
         self._traces: dict[str, deque[bytes]] = {}
         """Bed → the newest seconds of its signals, as JSON."""
@@ -164,6 +167,10 @@ class Hub:
                 changed, viewer.changed = viewer.changed, set()
                 for name in sorted(changed):
                     yield self._word(name, only)
+                bed = self.ward.beds.get(only or "")
+                if bed is not None and bed.spectrum is not viewer.spectrum:
+                    viewer.spectrum = bed.spectrum
+                    yield _event("spectrum", bed.spectrum)
                 if viewer.traces:
                     seconds, viewer.traces = viewer.traces, deque(maxlen=TRACES_SHOWN)
                     yield b"event: traces\ndata: [%s]\n\n" % b",".join(seconds)

@@ -26,6 +26,7 @@ from hypnocast.core.wire.payloads import (
     StageEvent,
     encode,
 )
+from hypnocast.core.wire.spectra import NightSpectrum
 from hypnocast.core.wire.traces import Traces
 
 MAX_STATE_BYTES = 2 << 20
@@ -84,6 +85,7 @@ class BedView:
     status: BedStatus | None = None
     stage: StageEvent | None = None
     night: Night | None = None
+    spectrum: NightSpectrum | None = None
     page: bytes | None = None
     explanation: Explained | None = None
     beside: Beside | None = None
@@ -242,6 +244,18 @@ def _night(bed: BedView, message: Incoming) -> BedView:
     return replace(bed, night=night, seen=_seen(bed, message, night.at, night.source))
 
 
+def _spectrum(bed: BedView, message: Incoming) -> BedView:
+    if not message.payload:
+        return replace(bed, spectrum=None)
+    found = msgspec.json.decode(message.payload, type=NightSpectrum)
+    _check_instants(found.at, found.start)
+    wanted = (found.pages * found.bins, found.pages * len(found.bands_hz))
+    if (len(found.levels), len(found.bands)) != wanted:
+        msg = "the spectrum has another length than it says"
+        raise ValueError(msg)
+    return replace(bed, spectrum=found)
+
+
 def _page(bed: BedView, message: Incoming) -> BedView:
     if not message.payload:
         return replace(bed, page=None)
@@ -287,6 +301,7 @@ _BED_LEAVES = {
     "status": _status,
     "stage": _stage,
     "night": _night,
+    "spectrum": _spectrum,
     "page": _page,
     "explanation": _explanation,
     "beside": _beside,

@@ -15,6 +15,7 @@ from numpy.lib.stride_tricks import sliding_window_view
 from hypnocast.core.pictures.conditioning import Conditioned, Filtered, passband
 from hypnocast.core.pictures.spectrogram import hann
 from hypnocast.core.types import EEG_ROLES, PAGE_S, FloatArray, PageSpectrum, Role
+from hypnocast.core.wire.spectra import BandName
 
 WINDOW_S: Final = 4.0
 """Long enough for a slow wave of half a hertz."""
@@ -29,7 +30,7 @@ STEP_HZ: Final = 0.5
 BINS: Final = 60
 """Bins of half a hertz, in the middle of which lie 0.5, 1 … 30 Hz."""
 
-BANDS: Final[dict[str, tuple[float, float]]] = {
+BANDS: Final[dict[BandName, tuple[float, float]]] = {
     "delta": (0.5, 4.0),
     "theta": (4.0, 8.0),
     "alpha": (8.0, 12.0),

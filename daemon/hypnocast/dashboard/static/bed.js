@@ -18,6 +18,7 @@ say(by("name"), bedName(bed));
 document.title = `${bedName(bed)} · Hypnocast`;
 by("legend").append(...legend());
 
+let spectrum = null;
 const charts = nightCharts((epoch) => panel.select(epoch));
 const panel = pagePanel(bed, () => {
   drawNight();
@@ -28,6 +29,10 @@ actions(bed, () => room);
 prepare(() => charts.repaint());
 const live = listen(`/api/bed/${encodeURIComponent(bed)}/live`, {
   room: show,
+  spectrum: (next) => {
+    spectrum = next;
+    drawNight();
+  },
   traces: (seconds) => traces.add(seconds),
   gone: () => say(by("empty"), `The broker has nothing of ${bedName(bed)}.`),
 });
@@ -62,7 +67,7 @@ function show(next) {
 
 function drawNight() {
   if (!room?.night) return;
-  charts.show(room.night, panel.epoch());
+  charts.show(room.night, panel.epoch(), spectrum);
   showBeside(by("beside"), room.night, room.beside, (epoch) => panel.select(epoch));
   const details = document.querySelector(".table-of-night");
   if (details.open) by("runs").replaceChildren(table(room.night));

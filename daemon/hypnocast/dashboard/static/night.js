@@ -1,6 +1,7 @@
-// The night in two charts with one axis of time: hypnogram and hypnodensity.
+// The night in charts with one axis of time: hypnogram, hypnodensity, spectrogram, band power.
 
-import { by, el, mark } from "./dom.js";
+import { by, el, mark, say } from "./dom.js";
+import { drawSpectrogram, readSpectrum, spectrumLegend, spectrumWords } from "./spectra.js";
 import { LEVELS, PAGE_S, REASONS, STAGES, STAGE_WORDS, hm, lasting } from "./words.js";
 
 /* global uPlot */
@@ -13,8 +14,10 @@ const STACK = ["N3", "N2", "N1", "R", "W"];
 export function nightCharts(choose) {
   let night = null;
   let selected = null;
-  let hypnogram = null;
-  let density = null;
+  let spectrum = null;
+  /** What was read of the broker's last message. */
+  let seen = null;
+  const plots = new Map();
   const start = () => Date.parse(night.start) / 1000;
   const at = (epoch) => start() + PAGE_S * epoch;
 
@@ -30,8 +33,9 @@ export function nightCharts(choose) {
           values: more.bottom > 10 ? (_, splits) => splits.map((split) => hm(new Date(split * 1000))) : () => [] },
         { ...more.axis, stroke: () => colour("--soft"), ticks: { show: false }, font: font(), size: 44, gap: 6 },
       ],
-      series: [{}, { paths: () => null, points: { show: false } }],
+      series: more.series ?? [{}, { paths: () => null, points: { show: false } }],
       hooks: {
+        setCursor: [(plot) => more.hover?.(plot)],
         draw: [(plot) => {
           // uPlot remembers what it last set in the context; it must find it as it was.
           plot.ctx.save();
@@ -48,19 +52,72 @@ export function nightCharts(choose) {
 
   const range = () => (night ? [start(), Math.max(at(night.epochs), start() + SHORTEST_S)] : [0, SHORTEST_S]);
 
-  function make() {
-    const top = by("hypnogram");
-    const bottom = by("density");
-    hypnogram?.destroy();
-    density?.destroy();
-    hypnogram = new uPlot(options(top, top.clientHeight, {
-      scales: { y: { range: () => [-0.6, 5.5] } }, bottom: 8, draw: drawHypnogram,
-      axis: { splits: () => [0, 1, 2, 3, 4], values: (_, splits) => splits.map((split) => LEVELS[4 - split]), grid: { stroke: () => colour("--line"), width: 1 } },
-    }), data(), top);
-    density = new uPlot(options(bottom, bottom.clientHeight, {
-      scales: { y: { range: () => [0, 1] } }, bottom: 26, draw: drawDensity,
+  const grid = { stroke: () => colour("--line"), width: 1 };
+  const kinds = {
+    hypnogram: () => ({
+      scales: { y: { range: () => [-0.6, 5.5] } }, bottom: 8, draw: drawHypnogram, data,
+      axis: { splits: () => [0, 1, 2, 3, 4], values: (_, splits) => splits.map((split) => LEVELS[4 - split]), grid },
+    }),
+    density: () => ({
+      scales: { y: { range: () => [0, 1] } }, bottom: 26, draw: drawDensity, data,
       axis: { splits: () => [0, 0.5, 1], values: (_, splits) => splits.map((split) => `${100 * split} %`), grid: { show: false } },
-    }), data(), bottom);
+    }),
+    spectrogram: () => ({
+      scales: { y: { range: () => [0, 30.25] } }, bottom: 8, draw: drawSpectra, data, hover,
+      axis: { splits: () => [0, 10, 20, 30], values: (_, splits) => splits.map((split) => (split ? `${split} Hz` : "")), grid: { show: false } },
+    }),
+    bands: () => ({
+      scales: { y: { range: bandRange } }, bottom: 26, draw: drawBands, data: bandData, hover,
+      axis: { splits: (plot) => tens(plot.scales.y), values: (_, splits) => splits.map((split) => `${10 ** (split / 10)}`), grid },
+      series: [{}, ...seen.names.map((name) => ({ stroke: () => colour(`--${name}`), width: 1.5, points: { show: false }, spanGaps: false }))],
+    }),
+  };
+
+  /** Make or change a chart; what is not shown has no size and is not made. */
+  function refresh(name, fresh) {
+    const node = by(name);
+    if (!node.clientWidth) return;
+    const plot = plots.get(name);
+    if (!plot) {
+      const kind = kinds[name]();
+      plots.set(name, Object.assign(new uPlot(options(node, node.clientHeight, kind), kind.data(), node), { read: kind.data }));
+    } else if (fresh) plot.setData(plot.read());
+    else plot.redraw();
+  }
+
+  const bandData = () => (seen ? [Array.from({ length: seen.pages }, (_, page) => at(seen.first + page + 0.5)), ...seen.lines] : [[], []]);
+
+  function bandRange() {
+    const values = seen ? seen.lines.flat().filter((value) => value !== null) : [];
+    if (values.length === 0) return [0, 20];
+    const [low, high] = values.reduce(([a, b], value) => [Math.min(a, value), Math.max(b, value)], [Infinity, -Infinity]);
+    return [5 * Math.floor(low / 5), 5 * Math.ceil(high / 5 + 0.2)];
+  }
+
+  const tens = ({ min, max }) => Array.from({ length: Math.floor(max / 10) - Math.ceil(min / 10) + 1 }, (_, place) => 10 * (Math.ceil(min / 10) + place));
+
+  function drawSpectra(plot) {
+    if (!night || !seen) return;
+    const x = (epoch) => plot.valToPos(at(epoch), "x", true);
+    withheld(plot, x);
+    drawSpectrogram(plot, seen, x);
+    selection(plot, x);
+  }
+
+  function drawBands(plot) {
+    if (!night) return;
+    const x = (epoch) => plot.valToPos(at(epoch), "x", true);
+    withheld(plot, x);
+    selection(plot, x);
+  }
+
+  /** Say the values of the page under the cursor, else of the chosen one. */
+  function hover(plot) {
+    if (!seen) return;
+    const { left } = plot?.cursor ?? {};
+    const under = left >= 0 ? Math.floor((plot.posToVal(left, "x") - start()) / PAGE_S) : null;
+    const last = seen.first + seen.pages - 1;
+    say(by("spectrum-words"), spectrumWords(seen, under ?? selected ?? last));
   }
 
   function data() {
@@ -162,31 +219,41 @@ export function nightCharts(choose) {
   }
 
   new ResizeObserver(() => {
-    for (const [plot, node] of [[hypnogram, by("hypnogram")], [density, by("density")]]) {
-      if (plot && node.clientWidth && (plot.width !== node.clientWidth || plot.height !== node.clientHeight)) {
+    for (const [name, plot] of plots) {
+      const node = by(name);
+      if (node.clientWidth && (plot.width !== node.clientWidth || plot.height !== node.clientHeight)) {
         plot.setSize({ width: node.clientWidth, height: node.clientHeight });
       }
     }
   }).observe(by("hypnogram"));
 
   return {
-    show(next, epoch) {
+    show(next, epoch, message) {
       const fresh = next !== night;
+      const other = message !== spectrum || next.session !== night?.session;
       night = next;
       selected = epoch;
-      if (!hypnogram) make();
-      if (fresh) {
-        hypnogram.setData(data());
-        density.setData(data());
-        describe(night);
-      } else {
-        hypnogram.redraw();
-        density.redraw();
+      if (other) {
+        spectrum = message;
+        seen = readSpectrum(message, night);
+        by("spectra").hidden = !seen;
+        if (seen) spectrumLegend(seen);
+        if (seen?.names.length + 1 !== plots.get("bands")?.series.length) {
+          plots.get("bands")?.destroy();
+          plots.delete("bands");
+        }
       }
+      refresh("hypnogram", fresh);
+      refresh("density", fresh);
+      if (seen) {
+        refresh("spectrogram", fresh || other);
+        refresh("bands", fresh || other);
+        hover();
+      }
+      if (fresh) describe(night);
     },
     repaint() {
-      hypnogram?.redraw();
-      density?.redraw();
+      for (const plot of plots.values()) plot.redraw();
     },
   };
 }
