@@ -7,7 +7,7 @@ import os
 import subprocess
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -167,6 +167,22 @@ def test_a_tape_that_grows_too_long_goes_on_in_parts_that_read_as_one_and_alone(
     assert kinds.index(ClockReading) < kinds.index(Chunk)
     for part in parts:
         assert pyxdf.load_xdf(part)[0]
+
+
+def test_a_part_of_which_a_power_cut_left_nothing_costs_no_other(tmp_path: Path) -> None:
+    first = record(tmp_path, night(40), max_bytes=20_000)
+    parts = sorted(tmp_path.iterdir())
+    since_third, since_fourth = (_arrived(read_tape(part)) for part in parts[2:4])
+    parts[2].write_bytes(b"")
+    damage: list[Damage] = []
+    left = _arrived(read_tape(first, on_damage=damage.append))
+    assert [one.why for one in damage] == ["bed_003.xdf is no XDF file: it never reached the disk"]
+    assert left == _arrived(night(40)) - (since_third - since_fourth)
+    assert since_third - since_fourth
+
+
+def _arrived(arrivals: Iterable[object]) -> set[float]:
+    return {one.arrived for one in arrivals if isinstance(one, Chunk)}
 
 
 def test_decisions_are_kept_verbatim_beside_the_arrivals(tmp_path: Path) -> None:
@@ -346,6 +362,85 @@ def test_a_hole_that_a_power_cut_left_is_never_read_as_signal(tmp_path: Path) ->
                 assert np.array_equal(one.samples, sent[one.arrived].samples), at
                 assert np.array_equal(one.stamps, sent[one.arrived].stamps), at
         assert damage, at
+
+
+@pytest.mark.promise(7)
+def test_a_slow_sync_of_a_part_that_is_over_holds_nothing_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    go, asked = threading.Event(), threading.Event()
+    sync = os.fsync
+
+    def slow(number: int) -> None:
+        asked.set()
+        assert go.wait(30.0)
+        sync(number)
+
+    monkeypatch.setattr(os, "fsync", slow)
+    limits = TapeLimits(part_bytes=20_000, sync_every_s=0.02)
+    recorder = TapeRecorder(tmp_path, limits=limits)
+    arrivals = night(40)
+
+    def write_all() -> None:
+        for arrival in arrivals:
+            recorder.write("bed", arrival)
+
+    # In a thread of its own: where the disk holds it up, the test must still end.
+    writer = threading.Thread(target=write_all)
+    writer.start()
+    writer.join(10.0)
+    held_up = writer.is_alive()
+    assert asked.wait(10.0)
+    bed_tape = recorder._bed_tapes["bed"]
+    safe, parts = bed_tape.safe, len(list(tmp_path.glob("*.xdf")))
+    go.set()
+    writer.join()
+    assert not held_up
+    assert parts > 2
+    assert safe is None, "no sync has come back yet"
+    wait_until(lambda: bed_tape.safe is arrivals[-1], "all is safe")
+    assert not bed_tape.ended
+    recorder.close()
+    assert recorder.statistics().given_up == 0
+    first = min(tmp_path.glob("*.xdf"))
+    assert_same(list(read_tape(first)), arrivals)
+
+
+@pytest.mark.promise(5)
+def test_a_part_that_is_over_and_cannot_be_synced_is_written_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sync = os.fsync
+    not_safe: list[Arrival] = []
+
+    def refuses_once(number: int) -> None:
+        path = Path(f"/proc/self/fd/{number}").readlink()
+        over = (
+            path.name.endswith("_001.xdf")
+            and path.with_name(path.name.replace("_001", "_002")).exists()
+        )
+        if over and not not_safe:
+            safe = bed_tape.safe
+            at = next((n + 1 for n, one in enumerate(arrivals) if one is safe), 0)
+            not_safe.extend(arrivals[at:])
+            raise OSError(errno.EIO, "Input/output error")
+        sync(number)
+
+    recorder = TapeRecorder(tmp_path, limits=TapeLimits(part_bytes=20_000, sync_every_s=0.02))
+    arrivals = night(40)
+    recorder.write("bed", arrivals[0])
+    bed_tape = recorder._bed_tapes["bed"]
+    monkeypatch.setattr(os, "fsync", refuses_once)
+    for arrival in arrivals[1:]:
+        recorder.write("bed", arrival)
+    wait_until(lambda: bed_tape.safe is arrivals[-1], "all is safe")
+    assert recorder.statistics().given_up == 1
+    last = recorder.path("bed")
+    recorder.close()
+    assert last is not None
+    first = last.with_name(f"{last.stem.rpartition('_')[0]}_001.xdf")
+    assert len(not_safe) > 1
+    assert_same(list(read_tape(first))[-len(not_safe) :], not_safe)
 
 
 class UnwillingDisk:

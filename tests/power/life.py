@@ -52,6 +52,9 @@ RETRY_S = 0.02
 SYNC_S = 0.01
 """How often tapes are synced here; in earnest every 2 s."""
 
+PART_BYTES = 12_000
+"""How long a part of a tape grows here: a few pages; in earnest two gigabytes."""
+
 HEADER = StreamHeader(
     key="psg", name="psg", type="EEG", source_id="psg", uid="1", host="pc", rate=200.0,
     channels=(ChannelInfo("F4-M1", "µV"), ChannelInfo("C4-M1", "µV")),
@@ -95,7 +98,8 @@ async def live(life: Life, shim: Shim) -> dict[str, Any]:
         stack.push_async_callback(journal.aclose)
         recorder = None
         if life.tapes:
-            recorder = TapeRecorder(folder / "tapes", limits=TapeLimits(sync_every_s=SYNC_S))
+            limits = TapeLimits(sync_every_s=SYNC_S, part_bytes=PART_BYTES)
+            recorder = TapeRecorder(folder / "tapes", limits=limits)
             stack.callback(recorder.close)
         night = _Night(journal, shim, recorder)
         if life.port:

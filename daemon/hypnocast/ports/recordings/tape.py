@@ -18,7 +18,7 @@ from __future__ import annotations
 import json
 import os
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from enum import IntEnum
@@ -83,6 +83,14 @@ class _OnTape:
     """For the footer. All of them lie in the part as they came."""
 
 
+def sync_and_close(file: BinaryIO) -> None:
+    """Make a file survive a power cut, and let go of it either way."""
+    try:
+        os.fsync(file.fileno())
+    finally:
+        file.close()
+
+
 class Tape:
     """Appends one bed's arrivals to ``<stem>_001.xdf``, ``<stem>_002.xdf`` … in a folder.
 
@@ -97,12 +105,17 @@ class Tape:
         *,
         facts: Mapping[str, str] | None = None,
         max_bytes: int = 2 * 1024**3,
+        keep_safe: Callable[[BinaryIO], None] = sync_and_close,
     ) -> None:
-        """Begin the first part. ``facts`` go into the file header: bed, site, times, boot id."""
+        """Begin the first part. ``facts`` go into the file header: bed, site, times, boot id.
+
+        ``keep_safe`` gets each part that is over, written to its end, to sync and to close it.
+        """
         self._folder = folder
         self._stem = stem
         self._facts = dict(facts or {})
         self._max_bytes = max_bytes
+        self._keep_safe = keep_safe
         self._part = 0
         self._file: BinaryIO | None = None
         self._streams: dict[str, _OnTape] = {}
@@ -145,25 +158,21 @@ class Tape:
         self._put_note(text, at)
         self._hand_over()
 
-    def sync(self) -> None:
-        """Make all that was written survive a power cut."""
-        try:
-            if self._file is not None:
-                self._file.flush()
-                os.fsync(self._file.fileno())
-        except OSError as error:
-            raise self._refused(error) from error
-
     def fileno(self) -> int | None:
         """Return the open file's number, for a sync elsewhere: all is handed to the system."""
         return None if self._file is None else self._file.fileno()
 
     def close(self) -> None:
-        """Write the footers and close. May be called twice."""
+        """Write the footers and hand the part over. May be called twice."""
         if self._file is None:
             return
         try:
-            self._end_part()
+            self._write_footers()
+            self._hand_over()
+            file, self._file = self._file, None
+            self._keep_safe(file)
+        except OSError as error:
+            raise self._refused(error) from error
         finally:
             self.abandon()
 
@@ -324,7 +333,7 @@ class Tape:
             if old.last_reading is not None:
                 self._write_reading(old.last_reading, Kind.CLOCK_AGAIN)
 
-    def _end_part(self) -> None:
+    def _write_footers(self) -> None:
         for stream in (*self._ended, *self._streams.values()):
             offsets = "".join(
                 f"<offset><time>{time!r}</time><value>{value!r}</value></offset>"
@@ -338,7 +347,6 @@ class Tape:
                 f"<clock_offsets>{offsets}</clock_offsets></info>"
             )
             self._put(xdf.chunk(xdf.STREAM_FOOTER, footer.encode(), stream.number))
-        self.sync()
 
     def _put(self, raw: bytes) -> None:
         if self._file is None:

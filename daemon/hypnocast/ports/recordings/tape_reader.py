@@ -158,10 +158,15 @@ def read_tape(
     """Read a tape and the parts that follow it; without ``signals`` chunks come empty, and soon.
 
     Damage is stepped over and reported to ``on_damage``; the tail that a crash cut off is damage
-    too. Raise :class:`TapeError` where there is no tape at all.
+    too, and so is a later part of which nothing reached the disk. Raise :class:`TapeError` where
+    there is no tape at all.
     """
     for index, part in enumerate(tape_parts(path)):
         with open_xdf(part) as file:
+            if index and not _begins_as_xdf(file):
+                if on_damage is not None:
+                    on_damage(Damage(0, f"{part.name} is no XDF file: it never reached the disk"))
+                continue
             player = _Player(continued=index > 0)
             for event in guarded_events(file, name=str(part), signals=signals):
                 if isinstance(event, Damage):
@@ -172,6 +177,12 @@ def read_tape(
                     yield from player.play(event)
                 elif on_damage is not None:
                     on_damage(Damage(file.tell(), "a block is not as it was written (checksum)"))
+
+
+def _begins_as_xdf(file: BinaryIO) -> bool:
+    begins = file.read(len(xdf_encode.MAGIC)) == xdf_encode.MAGIC
+    file.seek(0)
+    return begins
 
 
 def guarded_events(

@@ -16,16 +16,17 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import BinaryIO
 
 import structlog
 
-from hypnocast.core.pages.recent_arrivals import RecentArrivals
 from hypnocast.core.types import Arrival
 from hypnocast.errors import TapeError
 from hypnocast.ports.durable_files import SyncPace, sync_folder
+from hypnocast.ports.recordings.bed_tape import BedTape, sync_files
 from hypnocast.ports.recordings.tape import Tape
 from hypnocast.ports.recordings.tape_retention import forget_expired
 from hypnocast.ports.supervision import Supervisor
@@ -37,10 +38,6 @@ RETRY_AFTER_S = 30.0
 
 SYNC_DEADLINE_S = 120.0
 """A disk that takes so long over one sync has stopped; it is reported as slow long before."""
-
-BEHIND_S = 90.0
-"""How much of each bed is remembered: for whoever changes its tape and is behind what is being
-written, and for a new tape where the old one was given up."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,25 +67,6 @@ class TapeStatistics:
     """Tapes that were given up because the disk refused a write or a sync."""
 
 
-@dataclass(eq=False)
-class _BedTape:
-    """One bed's running tape, and what a new one would have to begin with."""
-
-    tape: Tape | None = None
-    retry_at: float = 0.0
-    newest: Arrival | None = None
-    """The last arrival on the running tape."""
-    safe: Arrival | None = None
-    """The last arrival that survives a power cut."""
-    missed: int = 0
-    """Arrivals since then that are on no tape."""
-    doubtful: bool = False
-    """Whether a sync of the running tape has failed: no later sync of it means anything."""
-    failures: int = 0
-    """Tapes given up in a row."""
-    recently: RecentArrivals = field(default_factory=lambda: RecentArrivals(BEHIND_S))
-
-
 class TapeRecorder:
     """Writes every bed's arrivals; thread-safe. Syncing happens on a thread of its own."""
 
@@ -113,14 +91,14 @@ class TapeRecorder:
         self._now = now
         self._clock = clock
         self._lock = threading.Lock()
-        self._bed_tapes: dict[str, _BedTape] = {}
+        self._bed_tapes: dict[str, BedTape] = {}
         self._written = 0
         self._lost = 0
         self._last_error = ""
         self._pace = SyncPace("a tape")
         self._given_up = 0
-        self._named: set[Path] = set()
-        """Tapes whose names survive a power cut."""
+        self._named: dict[str, Path] = {}
+        """Bed → the newest part whose name survives a power cut."""
         self._syncer = (supervisor or Supervisor()).thread(
             "tape-sync", self._keep_safe, deadline_s=SYNC_DEADLINE_S, on_failure="restart"
         )
@@ -128,7 +106,7 @@ class TapeRecorder:
     def write(self, bed: str, arrival: Arrival) -> None:
         """Append what arrived for a bed; never raises, never waits for the disk to settle."""
         with self._lock:
-            bed_tape = self._bed_tapes.setdefault(bed, _BedTape())
+            bed_tape = self._bed_tapes.setdefault(bed, BedTape())
             if self._attempt(bed, bed_tape, lambda tape: tape.write(arrival)):
                 bed_tape.newest = arrival
             bed_tape.recently.add(arrival)
@@ -136,7 +114,7 @@ class TapeRecorder:
     def note(self, bed: str, text: str, at: float) -> None:
         """Append a decision about a bed's time."""
         with self._lock:
-            bed_tape = self._bed_tapes.setdefault(bed, _BedTape())
+            bed_tape = self._bed_tapes.setdefault(bed, BedTape())
             self._attempt(bed, bed_tape, lambda tape: tape.note(text, at))
 
     def path(self, bed: str) -> Path | None:
@@ -170,7 +148,7 @@ class TapeRecorder:
                 return False
             self._end(bed_tape)
             try:
-                bed_tape.tape = self._begin(bed, (*arrivals, *later))
+                bed_tape.tape = self._begin(bed, bed_tape, (*arrivals, *later))
             except TapeError as error:
                 self._refused(bed_tape, error)
                 return False
@@ -201,10 +179,18 @@ class TapeRecorder:
                 if bed_tape.tape is None and bed_tape.missed:
                     self._replace(bed, bed_tape)  # what is on no tape is in memory still
                 self._end(bed_tape)
+        for bed, bed_tape in self._bed_tapes.items():
+            try:
+                if ended := bed_tape.take_ended():
+                    sync_files(ended)
+                    sync_folder(self._folder)
+            except OSError as error:
+                self._last_error = f"{self._folder}: cannot be synced ({error.strerror})"
+                _log.error("tape_not_synced", bed=bed, error=str(error))
 
     # -- one bed -----------------------------------------------------------------------------
 
-    def _attempt(self, bed: str, bed_tape: _BedTape, act: Callable[[Tape], None]) -> bool:
+    def _attempt(self, bed: str, bed_tape: BedTape, act: Callable[[Tape], None]) -> bool:
         if bed_tape.tape is None and self._now() < bed_tape.retry_at:
             self._miss(bed_tape)
             return False
@@ -219,21 +205,21 @@ class TapeRecorder:
             return False
         return True
 
-    def _miss(self, bed_tape: _BedTape) -> None:
+    def _miss(self, bed_tape: BedTape) -> None:
         self._lost += 1
         bed_tape.missed += 1
 
-    def _begin_anew(self, bed: str, bed_tape: _BedTape) -> Tape:
+    def _begin_anew(self, bed: str, bed_tape: BedTape) -> Tape:
         """Begin a tape with all that is not safely on the one before, as far as remembered."""
         again = bed_tape.recently.after(bed_tape.safe)
-        tape = self._begin(bed, again)
+        tape = self._begin(bed, bed_tape, again)
         bed_tape.tape, bed_tape.doubtful = tape, False
         self._written += tape.total
         self._lost -= min(bed_tape.missed, len(again))
         bed_tape.missed = 0
         return tape
 
-    def _begin(self, bed: str, arrivals: Iterable[Arrival]) -> Tape:
+    def _begin(self, bed: str, bed_tape: BedTape, arrivals: Iterable[Arrival]) -> Tape:
         began = datetime.fromtimestamp(self._now(), UTC)
         stem = f"{_file_word(bed)}_{began:%Y%m%dT%H%M%S.%f}Z"
         facts = {
@@ -244,7 +230,13 @@ class TapeRecorder:
         }
         if self._clock is not None:
             facts |= {"lsl_time": repr(self._clock()), "utc_time": repr(self._now())}
-        tape = Tape(self._folder, stem, facts=facts, max_bytes=self._limits.part_bytes)
+        tape = Tape(
+            self._folder,
+            stem,
+            facts=facts,
+            max_bytes=self._limits.part_bytes,
+            keep_safe=bed_tape.part_ended,
+        )
         try:
             for arrival in arrivals:
                 tape.write(arrival)
@@ -257,7 +249,7 @@ class TapeRecorder:
         _log.info("tape_begins", bed=bed, path=str(tape.path))
         return tape
 
-    def _end(self, bed_tape: _BedTape) -> None:
+    def _end(self, bed_tape: BedTape) -> None:
         tape, bed_tape.tape = bed_tape.tape, None
         if tape is None:
             return
@@ -266,15 +258,13 @@ class TapeRecorder:
         except TapeError as error:
             self._refused(bed_tape, error)
 
-    def _refused(self, bed_tape: _BedTape, error: TapeError) -> None:
+    def _refused(self, bed_tape: BedTape, error: TapeError) -> None:
         """Give the tape up: a half-written chunk must not be written on."""
-        tape, bed_tape.tape = bed_tape.tape, None
+        bed_tape.give_up()
         bed_tape.retry_at = self._now() + RETRY_AFTER_S
         self._last_error = str(error)
         self._given_up += 1
         _log.error("tape_refused", error=str(error))
-        if tape is not None:
-            tape.abandon()
 
     # -- on its own thread -------------------------------------------------------------------
 
@@ -293,7 +283,7 @@ class TapeRecorder:
                 self._retain()
             worker.idle()
 
-    def _make_safe(self, bed: str, bed_tape: _BedTape) -> None:
+    def _make_safe(self, bed: str, bed_tape: BedTape) -> None:
         """Sync a bed's tape, unlocked; where that fails, give it up and begin another."""
         with self._lock:
             tape, newest = bed_tape.tape, bed_tape.newest
@@ -308,32 +298,35 @@ class TapeRecorder:
             except OSError as error:  # no descriptor is left; the next round may find one
                 self._last_error = f"{self._folder}: cannot be synced ({error.strerror})"
                 return
-        if number is None:
-            return
+            if number is None:
+                return
+            ended = bed_tape.take_ended()
         began = time.monotonic()
         try:
-            self._sync(number, path)
+            self._sync(bed, path, number, ended)
             self._pace.note_sync(time.monotonic() - began)
         except OSError as error:
+            # Whatever tape is running by now: what is not safe may have been on this one.
             with self._lock:
-                if bed_tape.tape is tape:
-                    self._not_synced(bed, bed_tape, error)
+                self._not_synced(bed, bed_tape, error)
         else:
             with self._lock:
                 if bed_tape.tape is tape:
                     bed_tape.safe, bed_tape.failures = newest, 0
 
-    def _sync(self, number: int, path: Path) -> None:
+    def _sync(self, bed: str, path: Path, number: int, ended: Sequence[BinaryIO]) -> None:
+        """Sync the parts that are over, the one that is being written, and their names."""
         try:
+            sync_files(ended)
             os.fsync(number)
         finally:
             os.close(number)
-        if path not in self._named:
+        if self._named.get(bed) != path:
             sync_folder(path.parent)
             sync_folder(path.parent.parent)
-            self._named = {path}
+            self._named[bed] = path
 
-    def _not_synced(self, bed: str, bed_tape: _BedTape, error: OSError) -> None:
+    def _not_synced(self, bed: str, bed_tape: BedTape, error: OSError) -> None:
         self._last_error = f"{self._folder}: cannot be synced ({error.strerror})"
         _log.error("tape_not_synced", bed=bed, error=str(error))
         # At once; if it goes on so, ever more seldom, but before memory forgets what is not safe.
@@ -344,12 +337,10 @@ class TapeRecorder:
         if not pause:
             self._replace(bed, bed_tape)
 
-    def _replace(self, bed: str, bed_tape: _BedTape) -> None:
+    def _replace(self, bed: str, bed_tape: BedTape) -> None:
         """Let go of a tape whose sync failed, and begin a new one."""
-        if bed_tape.tape is not None:
-            bed_tape.tape.abandon()
-            bed_tape.tape = None
-            self._given_up += 1
+        self._given_up += bed_tape.tape is not None
+        bed_tape.give_up()
         try:
             self._begin_anew(bed, bed_tape)
         except TapeError as error:
