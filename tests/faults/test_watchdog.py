@@ -89,6 +89,21 @@ def orders_for(folder: Path, pack: Path, manager: Manager, **more: object) -> Or
     return Orders(**(fields | {"notify": str(manager.path), "pace_s": 0.01} | more))  # type: ignore[arg-type]
 
 
+def test_a_status_that_was_lost_is_reported_again(tmp_path: Path) -> None:
+    """A manager that is slow to read must not be left with what was true long ago."""
+    folder = tmp_path / "notify"
+    environment = {"NOTIFY_SOCKET": str(folder)}
+    with closing(Notifier(environment)) as notifier:
+        notifier.status("the disk is full")  # nobody is there yet
+        with listening(tmp_path) as manager:
+            for _ in range(2):
+                notifier.status("the disk is full")
+            until(lambda: bool(manager.status()), "the status")
+            notifier.status("all is well")
+            until(lambda: manager.status() == "STATUS=all is well", "the next status")
+            assert len(manager.times("STATUS=")) == 2
+
+
 async def test_ready_is_sent_only_once_the_model_is_warm(tmp_path: Path, pack: Path) -> None:
     go = threading.Event()
 

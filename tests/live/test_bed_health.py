@@ -2,25 +2,36 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from hypnocast.core.pages.aligned_stream import AlignedStreamState
 from hypnocast.core.types import ChannelInfo, StreamHeader
-from hypnocast.core.wire.payloads import StreamHealth
+from hypnocast.core.wire.page_facts import JudgedMontages
+from hypnocast.core.wire.payloads import SourceName, StreamHealth
 from hypnocast.live.bed.bed_updates import SignalsSeen
 from hypnocast.live.publishing.bed_health import stream_health
+from hypnocast.live.publishing.bed_publisher import BedPublisher, SiteStates
+from hypnocast.ports.journal.journal import Journal
 from hypnocast.ports.lsl.problems import ProblemKind, StreamProblem
+from hypnocast.ports.mqtt.link import MqttLink
+from support.mqtt_lab import TOPICS, nobody
 
 HEADER = StreamHeader("amp", "amp", "EEG", "amp-1", "uid", "pc", 256.0, (ChannelInfo("C4-M1"),))
 
 
-def status(*problems: StreamProblem, open_now: bool) -> StreamHealth:
+def signals(*, open_now: bool = True) -> SignalsSeen:
+    """Return what is reported of a stream whose newest sample is a second old."""
     state = AlignedStreamState("amp", open_now, 99.0, 256, 0.0, "measured", 0.0, 0.0, 0, 0)
-    seen = SignalsSeen(
+    return SignalsSeen(
         at_utc=0.0, streams=((HEADER, state),), channels={}, ready=True, problems=(),
         late_samples=0, local=100.0,
     )  # fmt: skip
-    (health,) = stream_health(seen, problems)
+
+
+def status(*problems: StreamProblem, open_now: bool) -> StreamHealth:
+    (health,) = stream_health(signals(open_now=open_now), problems)
     return health
 
 
@@ -51,3 +62,26 @@ def test_a_stream_has_no_other_streams_problems() -> None:
     assert (health.state, health.problem) == ("live", None)
     both = status(problem(ProblemKind.NO_UNIT), problem(ProblemKind.FOREIGN_CLOCK), open_now=True)
     assert both.problem == "something is wrong. Do something; something is wrong. Do something"
+
+
+@pytest.mark.parametrize("source", ["live", "simulated"])
+async def test_a_bed_of_which_nothing_is_reported_is_silent_as_well(
+    tmp_path: Path, source: SourceName
+) -> None:
+    """After a restart nothing may ever have come; and the thread that reports may stand still."""
+    async with Journal.open(tmp_path / "state" / "journal.sqlite") as journal:
+        link = MqttLink(None, TOPICS, "node", journal, nobody)
+        site = SiteStates(
+            topics=TOPICS, node="node", source=source, pack="pack", show_pages=False,
+            show_spectrum=False, done=lambda _: None, problems=lambda _: (),
+            judged=JudgedMontages(),
+        )  # fmt: skip
+        publisher = BedPublisher("bed1", site, link)
+        live = source == "live"
+        assert publisher.silent_s < 1.0
+        publisher._seen_at -= 6.0
+        assert (publisher.silent_s > 5.0) is live
+        publisher.seen(signals())
+        assert publisher.silent_s < 2.0
+        publisher._seen_at -= 6.0
+        assert (publisher.silent_s > 5.0) is live

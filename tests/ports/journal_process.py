@@ -17,6 +17,7 @@ TESTS = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(TESTS), str(TESTS.parent / "daemon")]
 
 from hypnocast.errors import JournalError  # noqa: E402
+from hypnocast.ports.durable_files import room_problem  # noqa: E402
 from hypnocast.ports.journal.journal import Journal  # noqa: E402
 from hypnocast.ports.journal.reader import JournalReader  # noqa: E402
 from support.nights import a_batch, a_session, an_event  # noqa: E402
@@ -65,6 +66,7 @@ async def fill(folder: Path) -> None:
                     os.write(file.fileno(), bytes(65536))
             except OSError:
                 pass
+        assert "the disk is full" in room_problem(folder), "named before anything is refused"
         seen: list[str] = []
         epoch = 0
         while _health(journal) != "degraded":
@@ -81,6 +83,7 @@ async def fill(folder: Path) -> None:
         assert len(await journal.events("bed1", epoch - 5)) == 5
         journal.acknowledge("bed1", epoch)
         ballast.unlink()
+        assert not room_problem(folder)
         deadline = time.monotonic() + 20
         while _health(journal) != "durable":
             assert time.monotonic() < deadline, journal.condition

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import errno
+import os
 import sqlite3
 from pathlib import Path
 
@@ -11,10 +13,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hypnocast.core.wire import payloads
+from hypnocast.ports.journal.files import JournalFiles
 from hypnocast.ports.journal.held import Held
 from hypnocast.ports.journal.journal import Journal
 from hypnocast.ports.journal.reader import JournalReader
 from hypnocast.ports.journal.records import Batch, EventDraft, StoredEvent
+from hypnocast.ports.journal.storage import JournalStorage
 from hypnocast.ports.journal.store import Store
 from support.lsl_lab import wait_until
 from support.nights import a_batch, a_session, an_event
@@ -145,3 +149,21 @@ async def test_another_try_writes_the_same_bytes(tmp_path: Path) -> None:
         assert not done.durable
         assert [row.payload for row in done.stored] == failed
         assert asked == [1000.0]
+
+
+def test_a_journal_that_is_back_on_a_disk_without_room_to_spare_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    files = JournalFiles(tmp_path / "state" / "journal.sqlite")
+    storage = JournalStorage(files, on_anew=lambda: None)
+    storage._degrade("the disk was read-only")
+    storage.write([a_batch(an_event(0), session=a_session())], [])
+    files.give_up_reserve()
+    monkeypatch.setattr(os, "posix_fallocate", full)
+    storage.return_to_disk(at_once=True)
+    assert (storage.condition.health, storage.condition.why) == ("reserve", "the disk is full")
+    storage.close()
+    files.release()

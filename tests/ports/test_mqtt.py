@@ -13,8 +13,16 @@ from structlog.testing import capture_logs
 
 from hypnocast.errors import BrokerError
 from hypnocast.ports.journal.journal import Journal
+from hypnocast.ports.mqtt import link as links
+from hypnocast.ports.mqtt.client import Protocol
 from hypnocast.ports.mqtt.link import MqttLink
-from hypnocast.ports.mqtt.link_states import Connected, LinkState, RefusedByBroker, Waiting
+from hypnocast.ports.mqtt.link_states import (
+    Connected,
+    Connecting,
+    LinkState,
+    RefusedByBroker,
+    Waiting,
+)
 from hypnocast.ports.mqtt.settings import BrokerSettings, login
 from support.brokers import Mosquitto, free_port, running_mosquitto
 from support.mqtt_lab import TOPICS, kept_by_broker, linked, listening, nobody, proxied, until
@@ -146,6 +154,31 @@ async def test_a_connection_that_falls_silent_is_given_up(
             assert "acknowledged nothing" in link.problems[0]
             proxy.swallow_answers = False
             await drained(journal)
+
+
+@pytest.mark.parametrize("version", ["5", "3.1.1"])
+async def test_a_broker_that_falls_silent_is_named_though_nothing_is_published(
+    broker: Mosquitto, journal: Journal, version: Protocol, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(links, "ASK_EVERY_S", 0.1)
+    monkeypatch.setattr(links, "SILENT_S", 0.3)
+    async with proxied(broker.port) as proxy:
+        settings = BrokerSettings(port=proxy.port, version=version, answer_s=1.0)
+        async with listening(broker.port) as listener, linked(settings, journal) as link:
+            await asyncio.sleep(0.5)  # it is asked, and answers
+            assert not link.problems
+            heard = len(listener.messages)
+            proxy.swallow_answers = True
+            await until(lambda: "answered nothing" in " ".join(link.problems), "it is named")
+            assert isinstance(link.state, Connected), "it is given more time than that"
+            assert len(listener.messages) == heard, "nobody else sees that it is asked"
+            await until(lambda: isinstance(link.state, Waiting))
+            # While another connection is tried, what is wrong still stands there.
+            await until(lambda: isinstance(link.state, Connecting))
+            assert "acknowledged nothing" in link.problems[0]
+            proxy.swallow_answers = False
+            proxy.cut()
+            await until(lambda: isinstance(link.state, Connected) and not link.problems)
 
 
 @pytest.mark.promise(7)

@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+import random
 from typing import Any
+from unittest.mock import MagicMock
 
 import pytest
 
-from soak.checker import Verdict, check_events, check_naming, killed_while_degraded
+from soak.checker import (
+    Verdict,
+    check_events,
+    check_naming,
+    check_sizes,
+    killed_while_degraded,
+)
 from soak.consumer import ReceivedMessages
-from soak.faults import Injected
+from soak.faults import Injected, SoakScene
+from soak.manager import ProcessSize
 
 
 def event(number: int, stage: str = "N2") -> dict[str, Any]:
@@ -76,3 +85,45 @@ def test_a_fault_is_named_in_time_or_not_at_all() -> None:
     assert named((105.0, "all is well")) == 0
     (row,) = check_naming([fault], [], [], [(0.0, 105.0)])
     assert row.long == 0, "a daemon that is down names nothing"
+
+
+def test_what_a_daemon_says_that_is_well_names_no_fault() -> None:
+    well = (
+        "3 of 3 beds in a session; model on CPUExecutionProvider; broker connected; "
+        "0 events wait; journal durable"
+    )
+    part = MagicMock()
+    scene = SoakScene(part, part, part, part, part, part, chance=random.Random(1))
+    for kind in scene.kinds():
+        fault = Injected(kind.name, 100.0, 140.0, kind.names)
+        (row,) = check_naming([fault], [(105.0, {"degraded": []})], [(105.0, well)], [(0.0, 200.0)])
+        assert row.named == 0, kind.name
+        assert len(row.missed) == row.long
+
+
+def test_a_daemon_that_comes_up_while_a_fault_lasts_has_to_name_it_too() -> None:
+    fault = Injected("disk full", began=100.0, ended=130.0, names="full")
+    up = [(0.0, 105.0), (110.0, 200.0)]
+
+    def found(*words: tuple[float, str]) -> tuple[int, int]:
+        (row,) = check_naming([fault], [], words, up)
+        return row.long, row.named
+
+    assert found((115.0, "the disk is full")) == (1, 1)
+    assert found((90.0, "the disk is full"), (112.0, "all is well")) == (1, 0)
+    (row,) = check_naming([fault], [], [], [(0.0, 105.0), (122.0, 200.0)])
+    assert row.long == 0, "it had no ten seconds for it"
+
+
+@pytest.mark.parametrize(("an_hour", "wrong"), [(2048.0, False), (102400.0, True)])
+def test_what_grows_in_a_long_life_is_found(an_hour: float, *, wrong: bool) -> None:
+    sizes = [
+        ProcessSize(at, 0, round(200_000 + an_hour * at / 3600.0), 90, 30)
+        for at in (2.0 * turn for turn in range(1800))
+    ]
+    verdict = Verdict()
+    lasted_s, grown = check_sizes(verdict, sizes)
+    assert lasted_s == 3598.0
+    assert grown[0].an_hour == pytest.approx(an_hour / 1024.0, rel=0.01)
+    assert bool(verdict.wrong["grown in a long life"]) is wrong
+    assert [one.flat for one in grown] == [not wrong, True, True]
