@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -11,6 +10,7 @@ import typer
 
 from hypnocast.commands.common import run_app
 from hypnocast.errors import CommandError, InstallError
+from hypnocast_models.commands.exporting import exporting
 from hypnocast_models.commands.judging import judging
 from hypnocast_models.commands.packs import packs
 from hypnocast_models.commands.research import research
@@ -22,7 +22,6 @@ from hypnocast_models.commands.screen import (
     whole_folder,
 )
 from hypnocast_models.commands.small import small
-from hypnocast_models.commands.weights import weights
 
 app = typer.Typer(
     help="From scored recordings to a verified pack: draw, train, export, judge.",
@@ -33,7 +32,7 @@ app.add_typer(small, name="small", no_args_is_help=True)
 app.add_typer(packs, name="pack", no_args_is_help=True)
 app.add_typer(judging)
 app.add_typer(research)
-app.add_typer(weights, name="weights", no_args_is_help=True)
+app.add_typer(exporting)
 
 _DISK_FULL = ("No space left", "os error 28")
 """What libraries that write weights and graphs say in errors of their own."""
@@ -264,78 +263,6 @@ def _need_logger(program: str) -> None:
         raise InstallError(
             f"{program} is not installed", where="--log", remedy=f"Run `pip install {program}`."
         )
-
-
-@app.command("export")
-def export(
-    weights: Annotated[
-        Path,
-        typer.Argument(
-            help="Weights and tokenizer in transformers' layout, an image classifier (transformers "
-            "or optimum folder, .onnx file), or peft's adapter with --base."
-        ),
-    ],
-    pack: Annotated[Path, typer.Argument(help="Folder of the pack; a CARD.md there becomes part.")],
-    *,
-    name: Annotated[str, typer.Option(help="Name of the pack.")],
-    version: str = "0.1.0",
-    recipe: Annotated[str, typer.Option(help="How pages are drawn.")] = "clinical-448x224",
-    precision: Annotated[str, typer.Option(help="fp32, fp16, int8 or int4.")] = "fp32",
-    base: Annotated[
-        Path | None, typer.Option(help="The weights that an adapter was trained on.")
-    ] = None,
-    labels: Annotated[
-        str, typer.Option(help="A classifier's classes in its order, W,N1,N2,N3,R.")
-    ] = "",
-    prove_on: Annotated[
-        Path | None, typer.Option(help="An archive whose pages prove a classifier; else simulated.")
-    ] = None,
-    sleepvlm_prompt: Annotated[
-        Path | None,
-        typer.Option(help="SleepVLM's system prompt, from its project: ask as it was trained."),
-    ] = None,
-    commit: Annotated[str, typer.Option(help="Commit of the code that trained.")] = "0" * 40,
-) -> None:
-    """Export a model into a pack: the graphs, parity with PyTorch, every input's shape."""
-    from hypnocast.core.pictures.recipe import builtin
-    from hypnocast_models.export.classifier import is_classifier
-    from hypnocast_models.export.precision import lower
-    from hypnocast_models.tune.deliver import (
-        AnswerForm,
-        check_delivery,
-        deliver,
-        deliver_classifier,
-        pages_to_prove,
-        plain_label,
-    )
-    from hypnocast_models.tune.families import load
-    from hypnocast_models.tune.sleepvlm import PROMPT, as_sleepvlm
-
-    check_delivery(name, version, precision)
-    drawn = builtin(recipe)
-    label = plain_label(name, version, drawn, commit, weights)
-    with whole_folder(pack):
-        if is_classifier(weights):
-            pages = pages_to_prove(drawn, prove_on)
-            classes = tuple(part.strip() for part in labels.split(",") if part.strip())
-            made = deliver_classifier(
-                weights, label, pack, pages, labels=classes, progress=print_line
-            )
-        else:
-            model, tokenizer = load(weights, base=base)
-            taught = weights / PROMPT
-            prompt = sleepvlm_prompt or (taught if taught.is_file() else None)
-            ask = (
-                partial(as_sleepvlm, tokenizer=tokenizer, system_prompt=prompt)
-                if prompt
-                else AnswerForm
-            )
-            tokens = (base or weights) / "tokenizer.json"
-            made = deliver(model, tokenizer, tokens, label, pack, ask=ask, progress=print_line)
-            del model
-        if precision != "fp32":
-            made = lower(made, precision, print_line)
-    print_line(f"{made.manifest.name} {made.manifest.version} {made.digest}")
 
 
 if __name__ == "__main__":

@@ -106,14 +106,14 @@ def _models(*arguments: str) -> float:
 
 def _weights(size: str, folder: Path, layers: int | None) -> list[GpuRow]:
     more = [] if layers is None else ["--layers", str(layers)]
-    took = _models("weights", "random", size, str(folder), *more)
+    took = _models("weights", size, str(folder), *more)
     return [GpuRow(f"{size}: random weights", "cpu", took, "s")]
 
 
 def _pack(source: Path, pack: Path, precision: str) -> list[GpuRow]:
     took = _models(
-        *("weights", "convert", str(source), str(pack), "--name", pack.name.lower()),
-        *("--precision", precision, "--stage-first"),
+        *("export", str(source), str(pack), "--name", pack.name.lower()),
+        *("--precision", precision, "--stage-first", "--no-prove"),
     )
     size = sum(path.stat().st_size for path in pack.iterdir()) / 1e9
     return [GpuRow(f"{pack.name}: pack", "cpu", took, "s", f"{size:.2f} GB")]

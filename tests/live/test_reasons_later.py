@@ -37,6 +37,7 @@ def stage_first(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name in ("torch", "transformers", "onnx", "onnxruntime", "ml_dtypes"):
         need_module(name)
     from hypnocast_models.export.asking import ask_stage_first
+    from hypnocast_models.export.label import plain_label
     from hypnocast_models.export.stream_pack import pack_folder
     from hypnocast_models.tune.families import tiny
 
@@ -47,7 +48,9 @@ def stage_first(tmp_path_factory: pytest.TempPathFactory) -> Path:
         warnings.simplefilter("ignore")
         tiny("smolvlm", source)
     recipe = builtin("clinical-448x224")
-    pack_folder(source, folder / "pack", "fp32", name="why", recipe=recipe, ask=ask_stage_first)
+    pack_folder(
+        source, folder / "pack", "fp32", plain_label("why", "0.1.0", recipe), ask=ask_stage_first
+    )
     return folder / "pack"
 
 

@@ -66,4 +66,13 @@ def by_command(kind: str, folder: Path, *options: str) -> str:
 
 
 def test_a_model_is_exported_in_lower_precision_by_one_command(tmp_path: Path) -> None:
-    assert "fp16: probabilities moved" in by_command("clip", tmp_path, "--precision", "fp16")
+    said = by_command("clip", tmp_path, "--precision", "fp16")
+    assert "picture tower and embedded prompts" in said  # written in a stream, not traced
+    assert "parity with transformers on 2 pages" in said
+
+
+def test_a_model_that_does_not_fit_into_memory_is_not_proved_unasked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("hypnocast_models.tune.deliver.free_bytes", lambda: 1000)
+    assert "not proved: the model in fp32 takes 0.0 GB" in by_command("clip", tmp_path)

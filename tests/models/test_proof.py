@@ -18,7 +18,8 @@ for name in ("torch", "transformers", "onnx", "onnxruntime", "ml_dtypes"):
 import torch  # noqa: E402 - after what it needs was found
 import transformers as hf  # noqa: E402
 
-from hypnocast_models.export.asking import ask_plainly, ask_stage_first  # noqa: E402
+from hypnocast_models.export.asking import ask_stage_first  # noqa: E402
+from hypnocast_models.export.label import AnswerForm, plain_label  # noqa: E402
 from hypnocast_models.export.stream_pack import pack_folder  # noqa: E402
 from hypnocast_models.tune.deliver import pages_to_prove  # noqa: E402
 from hypnocast_models.tune.families import tiny  # noqa: E402
@@ -55,8 +56,10 @@ def _weights(kind: str, folder: Path) -> Path:
 @pytest.mark.parametrize("kind", PROCESSORS)
 def test_an_exact_pack_says_what_the_model_says_of_pages(kind: str, tmp_path: Path) -> None:
     source = _weights(kind, tmp_path / "weights")
-    ask = ask_plainly if kind == "llava" else ask_stage_first
-    pack = pack_folder(source, tmp_path / "pack", "fp32", name="exact", recipe=RECIPE, ask=ask)
+    ask = AnswerForm if kind == "llava" else ask_stage_first
+    pack = pack_folder(
+        source, tmp_path / "pack", "fp32", plain_label("exact", "0.1.0", RECIPE), ask=ask
+    )
     proof = prove(pack, source, pages_to_prove(RECIPE, None, 3))
     assert proof.largest < EXACT
     assert (proof.pages, proof.same_stages) == (3, 3)
@@ -65,7 +68,7 @@ def test_an_exact_pack_says_what_the_model_says_of_pages(kind: str, tmp_path: Pa
 
 def test_a_proof_shows_how_far_a_lower_precision_is_off(tmp_path: Path) -> None:
     source = _weights("qwen2_5_vl", tmp_path / "weights")
-    pack = pack_folder(source, tmp_path / "pack", "int4", name="small", recipe=RECIPE)
+    pack = pack_folder(source, tmp_path / "pack", "int4", plain_label("small", "0.1.0", RECIPE))
     proof = prove(pack, source, pages_to_prove(RECIPE, None, 2))
     assert EXACT < proof.largest < 1.0
     with pytest.raises(PackError, match="it differs from the model"):
@@ -73,9 +76,25 @@ def test_a_proof_shows_how_far_a_lower_precision_is_off(tmp_path: Path) -> None:
     assert str(proof).startswith("parity with transformers and its processor on 2 pages: max |Δ| ")
 
 
-def test_without_the_models_own_processor_nothing_is_proved(tmp_path: Path) -> None:
-    source = _weights("clip", tmp_path / "weights")
-    pack = pack_folder(source, tmp_path / "pack", "fp32", name="exact", recipe=RECIPE)
+@pytest.mark.parametrize("kind", ["siglip", "qwen2_5_vl", "smolvlm"])
+def test_without_the_models_own_processor_pages_are_prepared_as_the_pack_says(
+    kind: str, tmp_path: Path
+) -> None:
+    source = _weights(kind, tmp_path / "weights")
+    (source / "preprocessor_config.json").unlink()
+    label = plain_label("exact", "0.1.0", RECIPE)
+    proof = prove(
+        pack_folder(source, tmp_path / "pack", "fp32", label),
+        source,
+        pages_to_prove(RECIPE, None, 2),
+    )
+    proof.demand()
+    assert str(proof).startswith("parity with transformers on 2 pages: ")
+
+
+def test_tiles_are_not_proved_without_the_models_own_processor(tmp_path: Path) -> None:
+    source = _weights("llava_next", tmp_path / "weights")
+    pack = pack_folder(source, tmp_path / "pack", "fp32", plain_label("exact", "0.1.0", RECIPE))
     (source / "preprocessor_config.json").unlink()
     with pytest.raises(ConfigError, match="own processor is not known"):
         prove(pack, source, pages_to_prove(RECIPE, None, 1))

@@ -27,6 +27,7 @@ for name in ("torch", "transformers", "onnx", "onnxruntime", "ml_dtypes"):
     need_module(name)
 
 from hypnocast_models.export.asking import ask_stage_first  # noqa: E402
+from hypnocast_models.export.label import AnswerForm, plain_label  # noqa: E402
 from hypnocast_models.export.stream_pack import pack_folder  # noqa: E402
 from hypnocast_models.tune.families import tiny  # noqa: E402
 
@@ -43,12 +44,15 @@ def pack(tmp_path_factory: pytest.TempPathFactory) -> Pack:
         warnings.simplefilter("ignore")
         tiny("qwen2_5_vl", source)
 
-    def ask(table: Generative) -> tuple[Generative, Context, dict[str, str]]:
+    def ask(table: Generative) -> AnswerForm:
         shown = f"<|vision_start|>{PICTURE_MARK}<|vision_end|>"
         prompt = table.prompt.replace(shown, f"before {shown} page {shown} after {shown}")
-        return msgspec.structs.replace(table, prompt=prompt), Context(before=1, after=1), {}
+        changed = msgspec.structs.replace(table, prompt=prompt)
+        return AnswerForm(changed, Context(before=1, after=1))
 
-    return pack_folder(source, folder / "pack", "fp32", name="three", recipe=RECIPE, ask=ask)
+    return pack_folder(
+        source, folder / "pack", "fp32", plain_label("three", "0.1.0", RECIPE), ask=ask
+    )
 
 
 def _pictures(pack: Pack, bed: int) -> Iterator[Picture]:
@@ -138,7 +142,9 @@ def reasoning(tmp_path_factory: pytest.TempPathFactory) -> Pack:
         warnings.simplefilter("ignore")
         tiny("qwen2_5_vl", source)
     out = folder / "pack"
-    return pack_folder(source, out, "fp32", name="why", recipe=RECIPE, ask=ask_stage_first)
+    return pack_folder(
+        source, out, "fp32", plain_label("why", "0.1.0", RECIPE), ask=ask_stage_first
+    )
 
 
 def test_reasons_are_written_behind_the_stage_without_reading_the_prompt_again(

@@ -25,10 +25,10 @@ for name in ("torch", "transformers", "onnx", "onnxscript", "onnxruntime", "llgu
     need_module(name)
 
 from hypnocast_models.cli import app  # noqa: E402 - after what it needs was found
-from hypnocast_models.export import graphs, precision  # noqa: E402
+from hypnocast_models.export.model_files import describe_folder, read_config  # noqa: E402
 from hypnocast_models.export.packing import write_pack  # noqa: E402
 from hypnocast_models.readers.datasets import find_nights, open_night  # noqa: E402
-from hypnocast_models.tune.families import describe, load, tiny  # noqa: E402
+from hypnocast_models.tune.families import load, tiny  # noqa: E402
 from hypnocast_models.tune.lessons import TrainingPages  # noqa: E402
 from hypnocast_models.tune.sleepvlm import as_sleepvlm  # noqa: E402
 
@@ -46,10 +46,11 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def _asked(weights: Path, prompt: str, folder: Path) -> tuple[Generative, Context, dict[str, str]]:
-    model, tokenizer = load(weights)
+    _, tokenizer = load(weights)
+    described = describe_folder(weights, read_config(weights), 448, 224)
     path = folder / "prompt.md"
     path.write_text(prompt)
-    asked = as_sleepvlm(describe(model, tokenizer, 448, 224), tokenizer, path)
+    asked = as_sleepvlm(described, tokenizer, path)
     return asked.table, asked.context, dict(asked.files)
 
 
@@ -79,17 +80,14 @@ def test_another_prompt_or_another_model_is_refused(weights: Path, tmp_path: Pat
 
 
 async def test_one_command_makes_a_pack_that_stages_in_the_daemon(
-    weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    weights: Path, tmp_path: Path
 ) -> None:
-    # Weights above this go beside the graph, as those of three billion parameters do.
-    for module in (graphs, precision):
-        monkeypatch.setattr(module, "LARGEST_FILE", 100_000)
     prompt, pack = tmp_path / "prompt.md", tmp_path / "pack"
     prompt.write_text(REASONED)
     command = ["export", str(weights), str(pack), "--name", "sleepvlm", "--precision", "int4"]
     made = CliRunner().invoke(app, [*command, "--sleepvlm-prompt", str(prompt)])
     assert made.exit_code == 0, made.output
-    assert "greedy tokens equal" in made.output
+    assert "parity with transformers on 2 pages" in made.output
     assert verify_pack(pack) == ()
     names = {path.name for path in pack.iterdir()}
     beside = {name for name in names if name.endswith(".data")}

@@ -21,6 +21,7 @@ for name in ("torch", "transformers", "peft", "onnx", "onnxruntime", "ml_dtypes"
 import onnxruntime as ort  # noqa: E402 - after what it needs was found
 import torch  # noqa: E402
 
+from hypnocast_models.export.label import plain_label  # noqa: E402
 from hypnocast_models.export.quantise import quantise_blocks  # noqa: E402
 from hypnocast_models.export.shards import Shards  # noqa: E402
 from hypnocast_models.export.stream import PROMPTS, export_folder, weighing  # noqa: E402
@@ -156,7 +157,11 @@ def test_a_pack_written_in_a_stream_is_verified_and_judged_by_the_daemon(
 
     values: list[str] = []
     pack = pack_folder(
-        source, tmp_path / "pack", "int4", name="streamed", recipe=RECIPE, progress=values.append
+        source,
+        tmp_path / "pack",
+        "int4",
+        plain_label("streamed", "0.1.0", RECIPE),
+        progress=values.append,
     )
     black = np.zeros((RECIPE.height, RECIPE.width, 3), np.uint8)
     picture = Picture(3, black, "black", RECIPE.digest, quality={}, channels={})
@@ -240,7 +245,9 @@ def test_a_stage_that_comes_first_is_read_off_where_the_answer_begins(
     from hypnocast_models.export.asking import ask_stage_first
 
     packs = [
-        pack_folder(source, tmp_path / kind, kind, name=kind, recipe=RECIPE, ask=ask_stage_first)
+        pack_folder(
+            source, tmp_path / kind, kind, plain_label(kind, "0.1.0", RECIPE), ask=ask_stage_first
+        )
         for kind in ("fp32", "int8")
     ]
     rng = np.random.default_rng(4)

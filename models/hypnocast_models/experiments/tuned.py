@@ -79,8 +79,8 @@ class TunedTrial:
         return facts
 
     def _tune(self, parts: Sequence[Material]) -> None:
-        from hypnocast_models.tune.deliver import deliver, plain_label
-        from hypnocast_models.tune.families import load
+        from hypnocast_models.export.label import plain_label
+        from hypnocast_models.tune.deliver import deliver
         from hypnocast_models.tune.session import TuningSession, cast_of
         from hypnocast_models.tune.trainer import LOG
 
@@ -92,13 +92,10 @@ class TunedTrial:
         tuned = time.monotonic()
         shutil.rmtree(made, ignore_errors=True)
         said: list[str] = []
-        model, tokenizer = load(run / "weights")
         name = self.arm.name.replace("+", "-")
         recipe = builtin(self.arm.recipe)
-        label = plain_label(name, _VERSION, recipe, "0" * 40, run / "weights")
-        deliver(
-            model, tokenizer, run / "weights" / "tokenizer.json", label, made, progress=said.append
-        )
+        label = plain_label(name, _VERSION, recipe, weights=run / "weights")
+        deliver(run / "weights", label, made, progress=said.append)
         shutil.rmtree(self.pack, ignore_errors=True)
         made.replace(self.pack)
         steps = [json.loads(line) for line in (run / LOG).read_text().splitlines()]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +11,8 @@ import msgspec
 
 from hypnocast.errors import ConfigError
 from hypnocast.stagers.packs.manifest import Context, Generative
+from hypnocast_models.export.label import AnswerForm, Ask
 from hypnocast_models.export.model_files import QUESTION
-from hypnocast_models.export.stream_pack import Ask
-
-Asked = tuple[Generative, Context, Mapping[str, str]]
 
 SCHEMA = "answer.schema.json"
 STAGES = ("W", "N1", "N2", "N3", "R")
@@ -30,12 +28,7 @@ WORDS = (
 """What is asked and answered, to make a small tokenizer by."""
 
 
-def ask_plainly(table: Generative) -> Asked:
-    """Ask for the stage alone: the answers' likelihoods are read behind the question."""
-    return table, Context(), {}
-
-
-def ask_stage_first(table: Generative) -> Asked:
+def ask_stage_first(table: Generative) -> AnswerForm:
     """Ask for the stage, and for the reasons behind it: the stage never waits for them."""
     stage, reason, rules = _KEYS
     schema = {
@@ -65,19 +58,14 @@ def ask_stage_first(table: Generative) -> Asked:
         rules_key=rules,
         max_tokens=160,
     )
-    return changed, Context(), {SCHEMA: json.dumps(schema, indent=1) + "\n"}
+    return AnswerForm(changed, Context(), {SCHEMA: json.dumps(schema, indent=1) + "\n"})
 
 
 def ask_as_sleepvlm(source: Path, system_prompt: Path) -> Ask:
     """Ask as SleepVLM was trained to answer: three pages, its rules, its reasons first."""
+    from tokenizers import Tokenizer
 
-    def ask(table: Generative) -> Asked:
-        from tokenizers import Tokenizer
+    from hypnocast_models.tune.sleepvlm import as_sleepvlm
 
-        from hypnocast_models.tune.sleepvlm import as_sleepvlm
-
-        words: Any = Tokenizer.from_file(str(source / "tokenizer.json"))
-        form = as_sleepvlm(table, words, system_prompt)
-        return form.table, form.context, form.files
-
-    return ask
+    words: Any = Tokenizer.from_file(str(source / "tokenizer.json"))
+    return partial(as_sleepvlm, tokenizer=words, system_prompt=system_prompt)

@@ -22,6 +22,7 @@ from hypnocast_models.export.graphs import (
     read_shapes,
     write_graph,
 )
+from hypnocast_models.export.llama import DecoderShape
 from hypnocast_models.export.parts import DecoderModule, Embed, vision_part
 
 VISION, EMBED, DECODER = (
@@ -58,28 +59,6 @@ class Parity:
             )
 
 
-@dataclass(frozen=True, slots=True)
-class Shape:
-    """What a decoder's memory looks like."""
-
-    layers: int
-    kv_heads: int
-    head_dim: int
-    mrope: bool
-
-    @classmethod
-    def of(cls, model: Any) -> Shape:
-        """Read it off a model's configuration."""
-        text = model.config.get_text_config()
-        return cls(
-            layers=text.num_hidden_layers,
-            kv_heads=text.num_key_value_heads,
-            head_dim=getattr(text, "head_dim", None)
-            or text.hidden_size // text.num_attention_heads,
-            mrope=model.config.model_type == "qwen2_5_vl",
-        )
-
-
 def pixel_example(preprocess: Preprocess, pictures: int) -> Tensor:
     """Return random pixels as the vision graph reads them."""
     size = (preprocess.height, preprocess.width)
@@ -98,12 +77,12 @@ def export_generative(
     preprocess: Preprocess,
     folder: Path,
     progress: Callable[[str], None] = lambda _: None,
-) -> tuple[Shape, Parity]:
+) -> tuple[DecoderShape, Parity]:
     """Write the three graphs in fp32, print their inputs, and prove parity."""
     folder.mkdir(parents=True, exist_ok=True)
     model = model.float().eval()
     use_eager_attention(model)
-    shape = Shape.of(model)
+    shape = DecoderShape.of(model.config.to_dict())
     with torch.no_grad():
         graphs = _write(model, preprocess, shape, folder)
         keep_last(folder / DECODER, "logits")
@@ -123,7 +102,9 @@ def use_eager_attention(model: Any) -> None:
             config._attn_implementation = "eager"  # noqa: SLF001 - no public way to change it late
 
 
-def _write(model: Any, preprocess: Preprocess, shape: Shape, folder: Path) -> list[GraphFile]:
+def _write(
+    model: Any, preprocess: Preprocess, shape: DecoderShape, folder: Path
+) -> list[GraphFile]:
     vision = vision_part(model, preprocess.height, preprocess.width)
     patches = preprocess.layout == "patches"
     text = model.config.get_text_config()
@@ -180,7 +161,7 @@ def _write(model: Any, preprocess: Preprocess, shape: Shape, folder: Path) -> li
     ]
 
 
-def prove(model: Any, preprocess: Preprocess, shape: Shape, folder: Path) -> Parity:
+def prove(model: Any, preprocess: Preprocess, shape: DecoderShape, folder: Path) -> Parity:
     """Compare the graphs with PyTorch: pixels to features to logits, then greedy steps.
 
     PyTorch runs the model's own parts (its vision path as transformers writes it), ONNX Runtime
@@ -239,7 +220,7 @@ def reference_features(model: Any, pixels: Tensor, preprocess: Preprocess) -> Te
 class _Files:
     """The three graphs in ONNX Runtime on the CPU."""
 
-    def __init__(self, folder: Path, shape: Shape) -> None:
+    def __init__(self, folder: Path, shape: DecoderShape) -> None:
         import onnxruntime
 
         options = onnxruntime.SessionOptions()

@@ -24,14 +24,35 @@ _UNSAID = {"hidden_size": 4096, "num_attention_heads": 32, "num_hidden_layers": 
 
 
 @dataclass(frozen=True, slots=True)
+class DecoderShape:
+    """What a decoder's memory looks like, read from ``config.json``."""
+
+    layers: int
+    kv_heads: int
+    head_dim: int
+    mrope: bool
+
+    @classmethod
+    def of(cls, config: Mapping[str, Any]) -> DecoderShape:
+        """Read a model's configuration."""
+        text = {**_UNSAID, **(config.get("text_config") or config)}
+        rope = text.get("rope_scaling") or text.get("rope_parameters") or {}
+        heads = text["num_attention_heads"]
+        return cls(
+            layers=text["num_hidden_layers"],
+            kv_heads=text.get("num_key_value_heads") or heads,
+            head_dim=text.get("head_dim") or text["hidden_size"] // heads,
+            mrope=bool(rope.get("mrope_section")),
+        )
+
+
+@dataclass(frozen=True, slots=True)
 class Text:
     """What a decoder looks like, read from ``config.json``."""
 
     hidden: int
-    layers: int
+    shape: DecoderShape
     heads: int
-    kv_heads: int
-    head_dim: int
     vocabulary: int
     epsilon: float
     theta: float
@@ -51,25 +72,17 @@ class Text:
                 where="config.json",
                 remedy="This exporter knows plain and mrope rotation, and silu.",
             )
-        heads, hidden = text["num_attention_heads"], text["hidden_size"]
-        head_dim = text.get("head_dim") or hidden // heads
+        shape = DecoderShape.of(config)
         theta = text.get("rope_theta") or rope.get("rope_theta") or 10000.0
         return cls(
-            hidden=hidden,
-            layers=text["num_hidden_layers"],
-            heads=heads,
-            kv_heads=text.get("num_key_value_heads") or heads,
-            head_dim=head_dim,
+            hidden=text["hidden_size"],
+            shape=shape,
+            heads=text["num_attention_heads"],
             vocabulary=text["vocab_size"],
             epsilon=text.get("rms_norm_eps", 1e-6),
             theta=float(theta),
-            sections=tuple(rope.get("mrope_section") or [head_dim // 2]),
+            sections=tuple(rope.get("mrope_section") or [shape.head_dim // 2]),
         )
-
-    @property
-    def mrope(self) -> bool:
-        """Whether positions have three dimensions."""
-        return len(self.sections) > 1
 
 
 def write_text(
@@ -82,14 +95,7 @@ def write_text(
     block: int = BLOCK,
 ) -> dict[str, int]:
     """Write decoder and embeddings; tied weights are stored once. Return bytes by file."""
-    table = shards.prefix("embed_tokens.weight")
-    for unknown in ("self_attn.q_norm.weight", "self_attn.sinks", "mlp.experts.0.up_proj.weight"):
-        if f"{table}layers.0.{unknown}" in shards:
-            raise PackError(
-                f"its decoder has {unknown}, which is not known",
-                where="export",
-                remedy="Export it with a version of Hypnocast that knows this kind.",
-            )
+    table = check_decoder(shards)
     if text.hidden % block and head in {"int4", "int8"}:
         raise PackError(
             f"its width of {text.hidden} is not made of whole blocks of {block}",
@@ -105,6 +111,19 @@ def write_text(
     embeddings = shards[f"{table}embed_tokens.weight"]
     embed = _write_embeddings(g, embeddings, text, folder, head, tied=tied)
     return {DECODER: g.finish(), EMBED: embed.finish()}
+
+
+def check_decoder(shards: Shards) -> str:
+    """Refuse a decoder of another kind; return what its names begin with."""
+    table = shards.prefix("embed_tokens.weight")
+    for unknown in ("self_attn.q_norm.weight", "self_attn.sinks", "mlp.experts.0.up_proj.weight"):
+        if f"{table}layers.0.{unknown}" in shards:
+            raise PackError(
+                f"its decoder has {unknown}, which is not known",
+                where="export",
+                remedy="Export it with a version of Hypnocast that knows this kind.",
+            )
+    return table
 
 
 def _heads(table: str) -> tuple[str, ...]:
@@ -151,7 +170,7 @@ def _layers(g: GraphWriter, shards: Shards, text: Text, prefix: str) -> str:
     """Write inputs and layers; return the normed states of the last tokens."""
     x = g.add_input("inputs_embeds", g.float, ["batch", "tokens", text.hidden])
     mask = g.add_input("attention_mask", INT64, ["batch", "total"])
-    place = ["axes", "batch", "tokens"] if text.mrope else ["batch", "tokens"]
+    place = ["axes", "batch", "tokens"] if text.shape.mrope else ["batch", "tokens"]
     places = g.add_input("position_ids", INT64, place)
     keep = g.add_input(KEEP, INT64, [])
     total = g.node("Cast", g.node("Gather", g.node("Shape", mask), g.constant(1)), to=INT32)
@@ -159,7 +178,7 @@ def _layers(g: GraphWriter, shards: Shards, text: Text, prefix: str) -> str:
     last = g.node("Cast", g.node("Sub", count, g.constant(1)), to=INT32)
     rows, cos, sin = _rotation(g, x, places, text)
     added: str | None = None
-    for number in range(text.layers):
+    for number in range(text.shape.layers):
         layer = f"{prefix}layers.{number}."
         normed, x = g.rms_norm(
             x, added, f"{layer}norm1", shards[f"{layer}input_layernorm.weight"], text.epsilon
@@ -193,10 +212,10 @@ def _rotation(g: GraphWriter, x: str, places: str, text: Text) -> tuple[str, str
     section it is plain rotation. ``RotaryEmbedding`` then merely counts the rows.
     """
     axes = len(text.sections)
-    angles = np.zeros((axes, text.head_dim // 2), np.float32)
+    angles = np.zeros((axes, text.shape.head_dim // 2), np.float32)
     axis = np.repeat(np.arange(axes), text.sections)
-    frequencies = text.theta ** (-np.arange(0, text.head_dim, 2) / text.head_dim)
-    angles[axis, np.arange(text.head_dim // 2)] = frequencies
+    frequencies = text.theta ** (-np.arange(0, text.shape.head_dim, 2) / text.shape.head_dim)
+    angles[axis, np.arange(text.shape.head_dim // 2)] = frequencies
     flat = g.reshape(places, axes, -1)
     flat = g.node("Transpose", g.node("Cast", flat, to=FLOAT), perm=[1, 0])
     turned = g.node("MatMul", flat, g.constant(angles))
@@ -212,9 +231,13 @@ def _attention(
 ) -> str:
     names = [f"{number}.{part}" for part in ("key", "value")]
     for name in names:
-        shape: list[str | int] = ["batch", text.kv_heads, "past", text.head_dim]
+        shape: list[str | int] = ["batch", text.shape.kv_heads, "past", text.shape.head_dim]
         g.add_input(f"past_key_values.{name}", g.float, shape)
-        g.gives(f"present.{name}", g.float, ["batch", text.kv_heads, "present", text.head_dim])
+        g.gives(
+            f"present.{name}",
+            g.float,
+            ["batch", text.shape.kv_heads, "present", text.shape.head_dim],
+        )
     attended, _, _ = g.nodes(
         "GroupQueryAttention",
         *qkv,
@@ -222,8 +245,8 @@ def _attention(
         *lengths,
         outputs=[True, *(f"present.{name}" for name in names)],
         num_heads=text.heads,
-        kv_num_heads=text.kv_heads,
-        scale=text.head_dim**-0.5,
+        kv_num_heads=text.shape.kv_heads,
+        scale=text.shape.head_dim**-0.5,
     )
     return attended
 

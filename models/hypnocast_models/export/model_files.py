@@ -10,7 +10,7 @@ from typing import Any
 
 from hypnocast.errors import ConfigError, PackError
 from hypnocast.stagers.packs.manifest import PICTURE_MARK, TILE_MARK, Generative, Preprocess
-from hypnocast_models.export.llama import DECODER, EMBED, Text
+from hypnocast_models.export.llama import DECODER, EMBED, DecoderShape
 
 VISION = "vision_encoder.onnx"
 QUESTION = "Classify the PSG. Choose from: W, N1, N2, N3, REM."
@@ -50,6 +50,19 @@ def read_config(folder: Path) -> Config:
     return config
 
 
+KINDS = ("clip", "siglip", "llava", "llava_next", "qwen2_5_vl", "smolvlm", "idefics3")
+
+
+def check_known(folder: Path, config: Config) -> None:
+    """Refuse a model of which it is not known how it is fed."""
+    if config["model_type"] not in KINDS:
+        raise PackError(
+            f"models of type {config['model_type']!r} are not known",
+            where=str(folder / "config.json"),
+            remedy=f"Known are {', '.join(KINDS)}, and image classifiers of any type.",
+        )
+
+
 @dataclass(frozen=True, slots=True)
 class _Pixels:
     """The values of ``preprocessor_config.json``, with the family's own where it has none."""
@@ -61,7 +74,7 @@ class _Pixels:
     split: bool
 
     @classmethod
-    def of(cls, folder: Path, *, clip: bool) -> _Pixels:
+    def of(cls, folder: Path, *, clip: bool, whole: bool = False) -> _Pixels:
         config = read_json(folder / "preprocessor_config.json")
         mean, std = _CLIP if clip else _HALF
         crop = config.get("do_center_crop", False) and "shortest_edge" in (config.get("size") or {})
@@ -69,14 +82,16 @@ class _Pixels:
             mean=tuple(config.get("image_mean", mean)),
             std=tuple(config.get("image_std", std)),
             resample=_RESAMPLE.get(config.get("resample", 3), "bicubic"),
-            fit="crop" if crop else "stretch",
+            fit="crop" if crop and not whole else "stretch",
             split=config.get("do_image_splitting", False),
         )
 
 
-def contrastive_pixels(folder: Path, config: Config, *, clip: bool) -> Preprocess:
-    """Return the pixels of CLIP or SigLIP."""
-    pixels = _Pixels.of(folder, clip=clip)
+def contrastive_pixels(
+    folder: Path, config: Config, *, clip: bool, whole: bool = False
+) -> Preprocess:
+    """Return the pixels of CLIP or SigLIP; ``whole`` as in ``describe_folder``."""
+    pixels = _Pixels.of(folder, clip=clip, whole=whole)
     side = config["vision_config"].get("image_size", 224)
     return Preprocess(
         width=side,
@@ -88,12 +103,17 @@ def contrastive_pixels(folder: Path, config: Config, *, clip: bool) -> Preproces
     )
 
 
-def describe_folder(folder: Path, config: Config, width: int, height: int) -> Generative:
+def describe_folder(
+    folder: Path, config: Config, width: int, height: int, *, whole: bool = False
+) -> Generative:
     """Describe a model that writes as the ``[model]`` table of its pack.
 
-    ``width`` and ``height`` are those of the pictures it will be shown.
+    ``width`` and ``height`` are those of the pictures it will be shown. ``whole``: a page is one
+    picture of the tower's size, as ``finetune`` shows it, whatever its own processor would do.
     """
-    kind, text = config["model_type"], Text.of(config)
+    kind, shape = config["model_type"], DecoderShape.of(config)
+    if kind == "llava_next" and whole:
+        kind = "llava"
     known: dict[str, Callable[[Path, Config, int, int], _Described]] = {
         "llava": _llava,
         "llava_next": _llava_next,
@@ -101,14 +121,8 @@ def describe_folder(folder: Path, config: Config, width: int, height: int) -> Ge
         "smolvlm": _idefics,
         "idefics3": _idefics,
     }
-    describe = known.get(kind)
-    if describe is None:
-        raise PackError(
-            f"models of type {kind!r} are not known",
-            where=str(folder / "config.json"),
-            remedy="Known are clip, siglip, llava, llava_next, qwen2_5_vl, smolvlm, idefics3.",
-        )
-    how, features, image, shown = describe(folder, config, width, height)
+    check_known(folder, config)
+    how, features, image, shown = known[kind](folder, config, width, height)
     bos, eos = _ends(folder)
     return Generative(
         vision_encoder=VISION,
@@ -122,10 +136,10 @@ def describe_folder(folder: Path, config: Config, width: int, height: int) -> Ge
         scoring="prefill",
         image_token=image,
         tokens_per_picture=features,
-        layers=text.layers,
-        kv_heads=text.kv_heads,
-        head_dim=text.head_dim,
-        rope="mrope" if text.mrope else "default",
+        layers=shape.layers,
+        kv_heads=shape.kv_heads,
+        head_dim=shape.head_dim,
+        rope="mrope" if shape.mrope else "default",
         cache="shared",
         bos_token=bos,
         eos_token=eos,

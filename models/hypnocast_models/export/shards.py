@@ -99,12 +99,9 @@ class Shards:
         return any(name.endswith(ending) for name in self._places)
 
     @property
-    def bytes(self) -> int:
-        """Bytes of all tensors."""
-        return sum(
-            math.prod(place.shape) * np.dtype(place.dtype).itemsize
-            for place in self._places.values()
-        )
+    def numbers(self) -> int:
+        """How many numbers all tensors hold."""
+        return sum(math.prod(place.shape) for place in self._places.values())
 
     def _read_adapter(self, adapter: Path) -> dict[str, _Update]:
         config = json.loads((adapter / "adapter_config.json").read_text(encoding="utf-8"))
@@ -118,8 +115,12 @@ class Shards:
         scale = config["lora_alpha"] / (math.sqrt(rank) if config.get("use_rslora") else rank)
         parts = _places(adapter)
         ours = {_plain(name): name for name in self._places}
-        updates = {}
+        updates: dict[str, _Update] = {}
+        replaced = 0
         for name, place in parts.items():
+            if ".lora_" not in name:
+                self._replace(name, place, adapter)
+                replaced += 1
             if not name.endswith(".lora_A.weight"):
                 continue
             target = name.removesuffix(".lora_A.weight")
@@ -132,13 +133,26 @@ class Shards:
                     remedy="Name the base model the adapter was made for.",
                 )
             updates[weight] = _Update(place, up, scale)
-        if len(updates) * 2 != len(parts):
+        unknown = len(parts) - 2 * len(updates) - replaced
+        if unknown:
             raise PackError(
-                f"{len(parts) - 2 * len(updates)} of the adapter's tensors are no LoRA updates",
+                f"{unknown} of the adapter's tensors are no LoRA updates",
                 where=str(adapter),
                 remedy="Merge it with peft (merge_and_unload) first.",
             )
         return updates
+
+    def _replace(self, name: str, place: _Place, adapter: Path) -> None:
+        """Take a tensor that was trained whole (a projector) from the adapter."""
+        ending = "." + ".".join(name.split(".")[-3:])
+        found = [known for known in self._places if f".{known}".endswith(ending)]
+        if len(found) != 1 or self._places[found[0]].shape != place.shape:
+            raise PackError(
+                f"the adapter holds {name!r}, which the model does not have",
+                where=str(adapter),
+                remedy="Name the base model the adapter was made for.",
+            )
+        self._places[found[0]] = place
 
 
 def _plain(name: str) -> str:

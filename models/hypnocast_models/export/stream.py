@@ -13,14 +13,15 @@ from typing import Literal
 import numpy as np
 
 from hypnocast.core.pictures.recipe import Recipe
-from hypnocast.errors import ConfigError
+from hypnocast.errors import ConfigError, PackError
 from hypnocast.stagers.packs.manifest import Contrastive, Generative
 from hypnocast_models.export import contrastive, llava_vision, model_files
-from hypnocast_models.export.llama import Text, write_text
+from hypnocast_models.export.llama import Text, check_decoder, write_text
 from hypnocast_models.export.onnx_writer import Weights
 from hypnocast_models.export.quantise import BLOCK
 from hypnocast_models.export.qwen_vision import write_qwen_vision
 from hypnocast_models.export.shards import Shards
+from hypnocast_models.tune.run_folder import taught_here
 
 Precision = Literal["fp32", "fp16", "int8", "int4"]
 Progress = Callable[[str], None]
@@ -83,6 +84,27 @@ def weighing(precision: str, *, head: str | None = None, block: int = BLOCK) -> 
     return replace(found, head=own_head or found.head, block=block)
 
 
+_TOWERS = {"", "clip_vision_model", "siglip_vision_model"}
+
+
+def why_not_streamed(source: Path, adapter: Path | None = None) -> str:
+    """Return what of a model is not known here, so that PyTorch has to trace it; else nothing."""
+    config = model_files.read_config(source)
+    kind, tower = config["model_type"], (config.get("vision_config") or {}).get("model_type", "")
+    try:
+        shards = Shards(source, adapter)
+        if kind in {"clip", "siglip"}:
+            shards.prefix("vision_model.embeddings.patch_embedding.weight")
+        else:
+            Text.of(config)
+            check_decoder(shards)
+    except PackError as error:
+        return error.what
+    if kind in {"llava", "llava_next"} and tower not in _TOWERS:
+        return f"its tower is a {tower}"
+    return ""
+
+
 def export_folder(
     source: Path,
     out: Path,
@@ -95,10 +117,11 @@ def export_folder(
 ) -> Contrastive | Generative:
     """Write the graphs of a model in transformers' layout; return the ``[model]`` of its pack.
 
-    Pixels and tokens are those of the model's own files. An ``adapter`` (peft's LoRA) is merged
-    on the way.
+    Pixels and tokens are those of the model's own files, or as ``finetune`` showed them where it
+    made the weights. An ``adapter`` (peft's LoRA) is merged on the way.
     """
     config = model_files.read_config(source)
+    whole = taught_here(adapter or source)
     kept = precision if isinstance(precision, Weighing) else weighing(precision)
     shards = Shards(source, adapter)
     out.mkdir(parents=True, exist_ok=True)
@@ -111,11 +134,11 @@ def export_folder(
         )
     if config["model_type"] in {"clip", "siglip"}:
         began = time.perf_counter()
-        tower = _contrastive(shards, config, source, out, kept=kept, prompts=prompts)
+        tower = _contrastive(shards, config, source, out, kept=kept, prompts=prompts, whole=whole)
         size = (out / tower.image_encoder).with_suffix(".onnx.data").stat().st_size
         _report_done(progress, "picture tower and embedded prompts", began, size)
         return tower
-    table = model_files.describe_folder(source, config, recipe.width, recipe.height)
+    table = model_files.describe_folder(source, config, recipe.width, recipe.height, whole=whole)
     began = time.perf_counter()
     sizes = write_text(
         shards,
@@ -151,9 +174,10 @@ def _contrastive(
     *,
     kept: Weighing,
     prompts: Sequence[str],
+    whole: bool,
 ) -> Contrastive:
     clip = contrastive.is_clip(shards)
-    how = model_files.contrastive_pixels(source, config, clip=clip)
+    how = model_files.contrastive_pixels(source, config, clip=clip, whole=whole)
     path = out / contrastive.ENCODER
     contrastive.write_pictures(shards, config, how, path, kept.vision)
     tokenizer = source / "tokenizer.json"

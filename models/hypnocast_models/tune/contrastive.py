@@ -13,10 +13,10 @@ from torch import Tensor, nn
 from hypnocast.core.types import Pixels
 from hypnocast.errors import PackError
 from hypnocast.stagers.onnx.pixels import prepare
-from hypnocast.stagers.packs.manifest import Contrastive, Preprocess
+from hypnocast.stagers.packs.manifest import Contrastive
 from hypnocast_models.export.generative import BOUND_FP32, use_eager_attention
 from hypnocast_models.export.graphs import write_graph
-from hypnocast_models.tune.families import colours_of
+from hypnocast_models.export.model_files import contrastive_pixels
 from hypnocast_models.tune.lessons import TrainingPage
 
 PROMPTS = (
@@ -44,7 +44,9 @@ class ContrastiveStudent(nn.Module):  # type: ignore[misc]  # torch is passed ov
         )  # fmt: skip
         self._ids = tokens["input_ids"]
         self._mask = tokens["attention_mask"] if model.config.model_type == "clip" else None
-        self.how = preprocess_of(model)
+        folder, config = Path(model.config.name_or_path or ""), model.config.to_dict()
+        clip = model.config.model_type == "clip"
+        self.how = contrastive_pixels(folder, config, clip=clip, whole=True)
         self.stage_weights = torch.ones(len(PROMPTS))
         """The weight of each stage in the loss."""
 
@@ -96,12 +98,6 @@ class ImageEncoder(nn.Module):  # type: ignore[misc]  # torch is passed over by 
 def _image_vectors(model: Any, pixels: Tensor) -> Tensor:
     vectors = model.get_image_features(pixel_values=pixels)
     return cast("Tensor", nn.functional.normalize(vectors, dim=-1))
-
-
-def preprocess_of(model: Any) -> Preprocess:
-    """Return the pixels a tower reads."""
-    side = model.config.vision_config.image_size
-    return Preprocess(width=side, height=side, **colours_of(model))
 
 
 def export_contrastive(

@@ -1,14 +1,17 @@
-"""From a fine-tuned model to a verified pack."""
+"""From a folder of weights to a verified and proved pack: the one way, whatever the model is.
+
+Decoders and towers that are known are written in a stream; what is not known is traced by
+PyTorch; image classifiers of any make go through optimum or come as graphs.
+"""
 
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from importlib.util import find_spec
 from itertools import islice
 from pathlib import Path
-from typing import Any
 
 import msgspec
 import numpy as np
@@ -17,115 +20,149 @@ from hypnocast.core.pictures.conditioning import condition
 from hypnocast.core.pictures.recipe import Recipe
 from hypnocast.core.pictures.render import render
 from hypnocast.core.types import EEG_ROLES, Picture, Pixels
-from hypnocast.core.verdicts.calibration import Calibration
-from hypnocast.errors import CommandError, InstallError
-from hypnocast.stagers.packs.manifest import (
-    Context,
-    Contrastive,
-    Generative,
-    Provenance,
-)
+from hypnocast.errors import CommandError, ConfigError, InstallError
+from hypnocast.ports.memory import free_bytes
 from hypnocast.stagers.packs.pack import Pack
 from hypnocast_models.data import simulated
-from hypnocast_models.export.classifier import export_classifier
+from hypnocast_models.export.asking import ask_as_sleepvlm, ask_stage_first
+from hypnocast_models.export.classifier import export_classifier, is_classifier
 from hypnocast_models.export.generative import export_generative
-from hypnocast_models.export.packing import check_name, check_version, write_pack
-from hypnocast_models.export.precision import PRECISIONS
+from hypnocast_models.export.label import AnswerForm, Ask, Label, write_labelled
+from hypnocast_models.export.model_files import check_known, describe_folder, read_config
+from hypnocast_models.export.packing import check_name, check_version
+from hypnocast_models.export.precision import PRECISIONS, lower
+from hypnocast_models.export.quantise import BLOCK
+from hypnocast_models.export.shards import Shards
+from hypnocast_models.export.stream import weighing, why_not_streamed
+from hypnocast_models.export.stream_pack import pack_folder
 from hypnocast_models.readers.datasets import find_nights, open_night
 from hypnocast_models.staging.night import pictures_of
 from hypnocast_models.tune.contrastive import export_contrastive
-from hypnocast_models.tune.families import CONTRASTIVE, describe
-from hypnocast_models.tune.run_folder import provenance_of
+from hypnocast_models.tune.families import CONTRASTIVE, base_of, is_adapter, load
+from hypnocast_models.tune.proof import prove
+from hypnocast_models.tune.sleepvlm import PROMPT
+
+Progress = Callable[[str], None]
 
 
 @dataclass(frozen=True, slots=True)
-class Label:
-    """A pack's own description."""
+class Wishes:
+    """What is to be made of a model, where that is not what is made of all."""
 
-    name: str
-    version: str
-    recipe: Recipe
-    calibration: Calibration
-    provenance: Provenance
-    licence: str = "unknown"
-    intended_use: str = "Research only; not validated."
-
-
-@dataclass(frozen=True, slots=True)
-class AnswerForm:
-    """How a generative model is asked, where that is not how this project asks its own."""
-
-    table: Generative
-    context: Context = field(default_factory=Context)
-    files: Mapping[str, str] = field(default_factory=dict)
-    """Name → text of what goes into the pack along with it."""
+    precision: str = "fp32"
+    block: int = BLOCK
+    head: str | None = None
+    """Precision of embeddings and head, if otherwise."""
+    stage_first: bool = False
+    prompt: Path | None = None
+    """SleepVLM's system prompt; else the one that lies beside weights that were taught by one."""
+    labels: Sequence[str] = ()
+    """A classifier's classes in its order, where its own names do not tell."""
+    prove: bool = True
+    prove_on: Path | None = None
+    """An archive whose pages prove the pack, however much memory that takes."""
+    pages: int = 10
+    """So many of that archive."""
 
 
-Ask = Callable[[Generative], AnswerForm]
-
-
-def plain_label(
-    name: str, version: str, recipe: Recipe, commit: str, weights: Path | None = None
-) -> Label:
-    """Label a pack whose calibration has not been fitted: every stage as likely as another.
-
-    Weights that ``finetune`` tuned bring where they come from along.
-    """
-    origin = provenance_of(weights, commit) if weights is not None else None
-    return Label(
-        name=name,
-        version=version,
-        recipe=recipe,
-        calibration=Calibration(prior=(0.2, 0.2, 0.2, 0.2, 0.2)),
-        provenance=origin
-        or Provenance(
-            base="see CARD.md", sources=(), seed=0, commit=commit, command="hypnocast-models export"
-        ),
-    )
+PLAIN = Wishes()
 
 
 def deliver(
-    model: Any,
-    tokenizer: Any,
-    tokenizer_file: Path,
+    weights: Path,
     label: Label,
     folder: Path,
+    wishes: Wishes = PLAIN,
     *,
-    ask: Ask = AnswerForm,
-    progress: Callable[[str], None] = lambda _: None,
+    base: Path | None = None,
+    progress: Progress = lambda _: None,
 ) -> Pack:
-    """Export a model of any family in fp32, prove parity, and write the pack around it.
+    """Make a pack of a model of any family, and prove that it says what the model says.
 
-    ``ask`` makes of a generative model's description how it is asked.
+    ``weights`` may be an adapter of ``base``, or of the weights that it names itself.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    table: Contrastive | Generative
-    context = Context()
-    if model.config.model_type in CONTRASTIVE:
-        table = export_contrastive(model, tokenizer, folder, progress)
-    else:
-        described = describe(model, tokenizer, label.recipe.width, label.recipe.height)
-        asked = ask(described)
-        export_generative(model, described.preprocess, folder, progress)
-        shutil.copyfile(tokenizer_file, folder / described.tokenizer)
-        for name, text in asked.files.items():
-            (folder / name).write_text(text, encoding="utf-8")
-        table, context = asked.table, asked.context
-    return _pack(folder, label, table, context)
+    if is_classifier(weights):
+        pages = pages_to_prove(label.recipe, wishes.prove_on, wishes.pages)
+        axes = export_classifier(weights, folder, pages, labels=wishes.labels, progress=progress)
+        made = write_labelled(folder, label, axes)
+        return made if wishes.precision == "fp32" else lower(made, wishes.precision, progress)
+    source, adapter = (base_of(weights, base), weights) if is_adapter(weights) else (weights, None)
+    check_known(source, read_config(source))
+    unknown = why_not_streamed(source, adapter)
+    if unknown:
+        progress(f"traced by PyTorch: {unknown}")
+        return _trace(source, label, folder, wishes, adapter=adapter, progress=progress)
+    kept = weighing(wishes.precision, head=wishes.head, block=wishes.block)
+    ask = _ask(source, weights, wishes)
+    made = pack_folder(source, folder, kept, label, adapter=adapter, ask=ask, progress=progress)
+    _prove(made, weights, source, wishes, progress)
+    return made
 
 
-def deliver_classifier(
+def _ask(source: Path, weights: Path, wishes: Wishes) -> Ask:
+    taught = weights / PROMPT
+    prompt = wishes.prompt or (taught if taught.is_file() else None)
+    if prompt is not None:
+        return ask_as_sleepvlm(source, prompt)
+    return ask_stage_first if wishes.stage_first else AnswerForm
+
+
+def _trace(
     source: Path,
     label: Label,
     folder: Path,
-    pages: Sequence[Pixels],
+    wishes: Wishes,
     *,
-    labels: Sequence[str] = (),
-    progress: Callable[[str], None] = lambda _: None,
+    adapter: Path | None,
+    progress: Progress,
 ) -> Pack:
-    """Make a pack of an image classifier of any make, proved on pages."""
-    table = export_classifier(source, folder, pages, labels=labels, progress=progress)
-    return _pack(folder, label, table, Context())
+    """Export by ``torch.onnx.export`` in fp32, prove parity, and lower the precision after it."""
+    if (wishes.head, wishes.block) != (None, BLOCK):
+        raise ConfigError(
+            "a head or blocks of its own are chosen for models that are written in a stream",
+            where="export",
+            remedy="Leave --head and --block out.",
+        )
+    model, tokenizer = load(source) if adapter is None else load(adapter, base=source)
+    if model.config.model_type in CONTRASTIVE:
+        made = write_labelled(folder, label, export_contrastive(model, tokenizer, folder, progress))
+    else:
+        recipe, config = label.recipe, model.config.to_dict()
+        described = describe_folder(source, config, recipe.width, recipe.height, whole=True)
+        described = msgspec.structs.replace(described, cache="grown")
+        export_generative(model, described.preprocess, folder, progress)
+        shutil.copyfile(source / "tokenizer.json", folder / described.tokenizer)
+        asked = _ask(source, adapter or source, wishes)(described)
+        made = write_labelled(
+            folder, label, asked.table, asked.context, asked.files, how="Traced by PyTorch."
+        )
+    del model
+    return made if wishes.precision == "fp32" else lower(made, wishes.precision, progress)
+
+
+def _prove(made: Pack, weights: Path, source: Path, wishes: Wishes, progress: Progress) -> None:
+    """Hold the pack against the model; a large one only where pages are given for it."""
+    if not wishes.prove:
+        return
+    needs, free = 4 * Shards(source).numbers, free_bytes()
+    if wishes.prove_on is None and free is not None and needs > free / 3:
+        progress(
+            f"not proved: the model in fp32 takes {needs / 1e9:.1f} GB of memory, and "
+            f"{free / 1e9:.1f} GB are free; --prove-on ARCHIVE runs it all the same"
+        )
+        return
+    count = wishes.pages if wishes.prove_on is not None else SIMULATED_PAGES
+    around = made.manifest.context.pictures - 1
+    pages = pages_to_prove(made.recipe, wishes.prove_on, count + around)
+    proof = prove(made, weights, pages, base=source if source != weights else None)
+    progress(str(proof))
+    if wishes.precision == "fp32":
+        proof.demand()
+
+
+SIMULATED_PAGES = 2
+"""Judged by the model and by its pack where no archive is given."""
 
 
 def check_delivery(name: str, version: str, precision: str) -> None:
@@ -162,23 +199,3 @@ def pages_to_prove(recipe: Recipe, archive: Path | None, count: int = 10) -> lis
         )
         drawn = (render(condition(page, recipe, 50), recipe) for page in made)
     return list(islice(drawn, count))
-
-
-def _pack(folder: Path, label: Label, table: Contrastive | Generative, context: Context) -> Pack:
-    facts = {
-        "name": label.name,
-        "version": label.version,
-        "licence": label.licence,
-        "intended_use": label.intended_use,
-        "recipe": label.recipe.name,
-        "recipe_digest": label.recipe.digest,
-        "context": msgspec.to_builtins(context),
-        "montage": {
-            "needed": [["F4-M1", "C4-M1", "O2-M1"]],
-            "wanted": [role.value for role in label.recipe.roles],
-        },
-        "model": msgspec.to_builtins(table),
-        "calibration": msgspec.to_builtins(label.calibration),
-        "provenance": msgspec.to_builtins(label.provenance),
-    }
-    return write_pack(folder, facts)

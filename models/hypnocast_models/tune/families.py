@@ -1,8 +1,4 @@
-"""What each family of models needs: its tokens around a picture, its pixels, its tiny form.
-
-A model is described once, as the ``[model]`` table of the pack it will become. Training,
-export and the daemon all read that table, so a prompt or a pixel cannot differ between them.
-"""
+"""Models from local folders of weights, and small random ones of each family."""
 
 from __future__ import annotations
 
@@ -15,17 +11,10 @@ from typing import Any
 import transformers as hf
 
 from hypnocast.errors import ConfigError
-from hypnocast.stagers.packs.manifest import PICTURE_MARK, TILE_MARK, Generative, Preprocess
-from hypnocast_models.export.generative import DECODER, EMBED, VISION, Shape
-from hypnocast_models.export.model_files import read_json
+from hypnocast_models.export.model_files import ANSWERS, QUESTION
 
 GENERATIVE = ("llava", "llava_next", "qwen2_5_vl", "smolvlm")
 CONTRASTIVE = ("clip", "siglip")
-QUESTION = "Classify the PSG. Choose from: W, N1, N2, N3, REM."
-ANSWERS = (" W", " N1", " N2", " N3", " REM")
-CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
-CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
-HALF = (0.5, 0.5, 0.5)
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,91 +34,12 @@ _TOKENS = {
 }
 
 
-def describe(model: Any, tokenizer: Any, width: int, height: int) -> Generative:
-    """Describe a loaded model as the ``[model]`` table of its pack.
-
-    A picture is one tile in the tower's own size (LLaVA-NeXT and SmolVLM without splitting), or
-    ``width`` × ``height`` in patches (Qwen2.5-VL).
-    """
-    kind = model.config.model_type
-    if kind not in GENERATIVE:
-        raise ConfigError(
-            f"models of type {kind!r} are not known",
-            where="finetune",
-            remedy=f"Use one of {', '.join(GENERATIVE + CONTRASTIVE)}.",
-        )
-    tokens, shape = _TOKENS[kind], Shape.of(model)
-    preprocess, features = _pixels(model, width, height)
-    return Generative(
-        vision_encoder=VISION,
-        embed_tokens=EMBED,
-        decoder=DECODER,
-        tokenizer="tokenizer.json",
-        preprocess=preprocess,
-        prompt=f"{tokens.before}{PICTURE_MARK}{tokens.after}{QUESTION}",
-        picture_prompt=TILE_MARK,
-        answers=ANSWERS,
-        scoring="prefill",
-        image_token=tokens.image,
-        tokens_per_picture=features,
-        layers=shape.layers,
-        kv_heads=shape.kv_heads,
-        head_dim=shape.head_dim,
-        rope="mrope" if shape.mrope else "default",
-        bos_token=tokenizer.bos_token,
-        eos_token=tokenizer.eos_token,
-    )
-
-
-def colours_of(model: Any) -> dict[str, Any]:
-    """Return mean, deviation and resampling of a model's pixels, as its own processor has them.
-
-    Where no ``preprocessor_config.json`` lies beside the weights, those of its tower's family.
-    """
-    config = read_json(Path(model.config.name_or_path or "") / "preprocessor_config.json")
-    tower = getattr(model.config.vision_config, "model_type", "")
-    half = any(name in f"{tower} {model.config.model_type}" for name in ("siglip", "smolvlm"))
-    mean, std = (HALF, HALF) if half else (CLIP_MEAN, CLIP_STD)
-    return {
-        "mean": tuple(config.get("image_mean", mean)),
-        "std": tuple(config.get("image_std", std)),
-        "resample": {1: "lanczos", 2: "bilinear"}.get(config.get("resample", 3), "bicubic"),
-    }
-
-
-def _pixels(model: Any, width: int, height: int) -> tuple[Preprocess, int]:
-    vision, kind = model.config.vision_config, model.config.model_type
-    colours = colours_of(model)
-    if kind == "qwen2_5_vl":
-        unit = vision.patch_size * vision.spatial_merge_size
-        how = Preprocess(
-            layout="patches",
-            width=max(unit, width // unit * unit),
-            height=max(unit, height // unit * unit),
-            **colours,
-            patch_size=vision.patch_size,
-            temporal_patch_size=vision.temporal_patch_size,
-            merge_size=vision.spatial_merge_size,
-        )
-        return how, (how.width // unit) * (how.height // unit)
-    side = vision.image_size
-    patches = (side // vision.patch_size) ** 2
-    if kind == "smolvlm":
-        how = Preprocess(layout="tiles", width=side, height=side, **colours)
-        return how, patches // model.config.scale_factor**2
-    how = Preprocess(width=side, height=side, **colours)
-    return how, patches
-
-
-# --- loading, and small models from a configuration -----------------------------------------------
-
-
 def load(folder: Path, *, four_bit: bool = False, base: Path | None = None) -> tuple[Any, Any]:
     """Load weights and tokenizer from a local folder; nothing is downloaded.
 
     A folder of peft's adapter is merged into the weights of ``base``.
     """
-    if (folder / "adapter_config.json").is_file():
+    if is_adapter(folder):
         return _merged(folder, base)
     if not (folder / "config.json").is_file():
         raise ConfigError(
@@ -148,9 +58,13 @@ def load(folder: Path, *, four_bit: bool = False, base: Path | None = None) -> t
     return model, hf.AutoTokenizer.from_pretrained(folder, local_files_only=True)
 
 
-def _merged(adapter: Path, base: Path | None) -> tuple[Any, Any]:
-    from peft import PeftModel
+def is_adapter(folder: Path) -> bool:
+    """Return whether a folder holds peft's adapter."""
+    return (folder / "adapter_config.json").is_file()
 
+
+def base_of(adapter: Path, base: Path | None = None) -> Path:
+    """Return the folder of weights that an adapter changes: ``base``, or what it names."""
     config = json.loads((adapter / "adapter_config.json").read_text(encoding="utf-8"))
     folder = base or Path(config.get("base_model_name_or_path") or "")
     if not (folder / "config.json").is_file():
@@ -159,7 +73,13 @@ def _merged(adapter: Path, base: Path | None) -> tuple[Any, Any]:
             where=str(adapter),
             remedy="Name the weights that it was trained on with --base.",
         )
-    model, tokenizer = load(folder)
+    return folder
+
+
+def _merged(adapter: Path, base: Path | None) -> tuple[Any, Any]:
+    from peft import PeftModel
+
+    model, tokenizer = load(base_of(adapter, base))
     return PeftModel.from_pretrained(model, adapter).merge_and_unload(), tokenizer
 
 
@@ -172,8 +92,8 @@ def tiny_tokenizer(kind: str, folder: Path, words: Sequence[str] = ()) -> Any:
 
     family = _TOKENS.get(kind)
     wanted = (family.image, family.before, family.after) if family else ()
-    chat = ("<|im_start|>", "<|im_end|>") if kind == "qwen2_5_vl" else ()
-    extra = [token for token in dict.fromkeys((*wanted, *chat)) if token]
+    more = {"qwen2_5_vl": ("<|im_start|>", "<|im_end|>"), "smolvlm": ("<global-img>",)}
+    extra = [token for token in dict.fromkeys((*wanted, *more.get(kind, ()))) if token]
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()

@@ -18,21 +18,19 @@ from hypnocast.errors import CommandError
 from hypnocast.stagers.packs.pack import Pack
 from hypnocast_models.compare import figures
 from hypnocast_models.compare.evaluate import Evaluation, evaluate, rounded, summarise
+from hypnocast_models.export.label import NO_COMMIT, Label, plain_label
 from hypnocast_models.readers.material import (
     Material,
     only_subjects,
     open_material,
     without_subjects,
 )
-from hypnocast_models.tune.deliver import Label, check_delivery, deliver, plain_label
-from hypnocast_models.tune.families import load
+from hypnocast_models.tune.deliver import check_delivery, deliver
 from hypnocast_models.tune.recipe import Training
 from hypnocast_models.tune.run_folder import teachers_of
 from hypnocast_models.tune.session import TuningSession, cast_of
 
 RUN, BEFORE, AFTER, FIGURES = "run", "before", "pack", "learned.json"
-NO_COMMIT = "0" * 40
-"""A lab's own night belongs to no commit of this project."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -131,7 +129,6 @@ def _refuse_weak_judges(judged: Sequence[Material]) -> None:
 
 
 def _pack(weights: Path, folder: Path, label: Label, progress: Callable[[str], None]) -> Pack:
-    model, tokenizer = load(weights)
     folder.mkdir(parents=True, exist_ok=True)
     if label.provenance.notes:
         card = (
@@ -139,4 +136,4 @@ def _pack(weights: Path, folder: Path, label: Label, progress: Callable[[str], N
             f"{label.provenance.notes}\n"
         )
         (folder / "CARD.md").write_text(card, encoding="utf-8")
-    return deliver(model, tokenizer, weights / "tokenizer.json", label, folder, progress=progress)
+    return deliver(weights, label, folder, progress=progress)

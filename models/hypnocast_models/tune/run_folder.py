@@ -97,12 +97,16 @@ def begin_run(folder: Path, run: dict[str, Any], training: Training) -> None:
     kept.write_bytes(msgspec.json.format(msgspec.json.encode(run), indent=1))
 
 
+def taught_here(weights: Path) -> bool:
+    """Return whether ``finetune`` made these weights, or this adapter."""
+    return (weights / TAUGHT).is_file()
+
+
 def provenance_of(weights: Path, commit: str) -> Provenance | None:
     """Give where tuned weights come from; None where they are not of this program's making."""
-    kept = weights / TAUGHT
-    if not kept.is_file():
+    if not taught_here(weights):
         return None
-    run = msgspec.json.decode(kept.read_bytes())
+    run = msgspec.json.decode((weights / TAUGHT).read_bytes())
     source = TrainingSource(
         name=Path(run["data"]).name,
         licence="see its owner",

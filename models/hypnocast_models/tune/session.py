@@ -14,9 +14,10 @@ from transformers import set_seed
 from hypnocast.core.pictures.recipe import builtin
 from hypnocast.core.types import STAGES
 from hypnocast.errors import CommandError, InstallError, TapeError
+from hypnocast_models.export.model_files import describe_folder
 from hypnocast_models.readers.material import Material
 from hypnocast_models.tune.contrastive import ContrastiveStudent
-from hypnocast_models.tune.families import CONTRASTIVE, describe, load
+from hypnocast_models.tune.families import CONTRASTIVE, load
 from hypnocast_models.tune.generative import GenerativeStudent, add_lora
 from hypnocast_models.tune.lessons import TrainingPages
 from hypnocast_models.tune.rationale import as_answer
@@ -83,7 +84,9 @@ class TuningSession:
         if self.model.config.model_type in CONTRASTIVE:
             self.student = ContrastiveStudent(self.model, self.tokenizer)
             return
-        described = describe(self.model, self.tokenizer, recipe.width, recipe.height)
+        described = describe_folder(
+            weights, self.model.config.to_dict(), recipe.width, recipe.height, whole=True
+        )
         answers: tuple[str, ...] = ()
         if training.answer == "reasoned":
             self._prompt = prompt_of(training.prompt)
@@ -143,9 +146,11 @@ class TuningSession:
         for name in _BESIDE:
             if (self._weights / name).is_file():
                 shutil.copyfile(self._weights / name, out / "weights" / name)
-        if self._prompt is not None:
-            shutil.copyfile(self._prompt, out / "weights" / PROMPT)
-        shutil.copyfile(out / RUN, out / "weights" / TAUGHT)
+        for folder in (out / "weights", out / "adapter"):
+            if folder.is_dir():
+                shutil.copyfile(out / RUN, folder / TAUGHT)
+                if self._prompt is not None:
+                    shutil.copyfile(self._prompt, folder / PROMPT)
         self.model = tuned
 
 

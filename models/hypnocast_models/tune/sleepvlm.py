@@ -17,7 +17,7 @@ import msgspec
 
 from hypnocast.errors import ConfigError
 from hypnocast.stagers.packs.manifest import PICTURE_MARK, Context, Generative
-from hypnocast_models.tune.deliver import AnswerForm
+from hypnocast_models.export.label import AnswerForm
 from hypnocast_models.tune.rationale import REASON, RULES, STAGE
 
 SCHEMA = "answer.schema.json"
