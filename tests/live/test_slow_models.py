@@ -18,8 +18,7 @@ from hypnocast.config.tables import PackTable as PackConfig
 from hypnocast.core.types import Look, Opinion
 from hypnocast.errors import InferenceError, TooLateError
 from hypnocast.live.service import build as building
-from hypnocast.live.staging import judging
-from hypnocast.live.staging.capacity import Capacity
+from hypnocast.live.staging.capacity import MAX_ABANDONED, Capacity
 from hypnocast.live.staging.judging import Judge
 from hypnocast.live.staging.questions import PROVISIONAL, TERMINAL, Questions
 from hypnocast.nights.replay import Replayed, ReplaySettings, replay
@@ -158,14 +157,14 @@ async def test_threads_left_behind_are_capped(pack: Path) -> None:
 
     judge = Judge(build, stuck_after_s=0.05, free_bytes=lambda: 100 * GB)
     await judge.start()
-    for _ in range(judging.MAX_ABANDONED + 1):
+    for _ in range(MAX_ABANDONED + 1):
         asked = judge.ask(_look(1))
         await until(lambda: judge.state().busy_s > 0.0)
         while not asked.done():
             await judge.rebuild_if_stuck()
             await asyncio.sleep(0.01)
         assert isinstance(asked.exception(), InferenceError)
-    assert built == judging.MAX_ABANDONED + 1
+    assert built == MAX_ABANDONED + 1
     assert judge.state().hung
     assert not await judge.rebuild_if_stuck()
     assert "the process has to begin anew" in judge.state().degraded[0]

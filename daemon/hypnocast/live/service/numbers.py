@@ -74,7 +74,9 @@ METRICS: Final = {
         PublishedNumber("clock_steps", "counter", "Times the host's clock was set"),
         PublishedNumber("judged", "counter", "Pages judged", (), "judged"),
         PublishedNumber("judge_failed", "counter", "Pages the model failed on", (), "failed"),
-        PublishedNumber("judge_given_up", "counter", "Not judged: too late anyway", (), "given_up"),
+        PublishedNumber(
+            "judge_given_up", "counter", "Looks at pages without an opinion in time", (), "given_up"
+        ),
         PublishedNumber(
             "judge_rebuilt", "counter", "Times the model was built anew", (), "rebuilt"
         ),

@@ -129,7 +129,8 @@ class BedStager:
             if self._carried is not None:
                 first = self._carried.ask(closed.session.id, look, until=deadline)
             else:
-                first = self._judge.ask(look, urgent=self._context.after == 0, until=deadline)
+                urgent = self._context.after == 0
+                first = self._judge.ask(look, urgent=urgent, until=deadline, asker=self)
         return AskedPage(closed, first, second, deadline, now)
 
     def _fold(self, asked: int) -> None:
@@ -149,7 +150,7 @@ class BedStager:
             return None
         if self._last_withheld == self._last_asked:
             return None  # it was judged too late, or not at all: there is nothing to conclude
-        return self._judge.ask(self._look((picture,)), until=deadline, second=True)
+        return self._judge.ask(self._look((picture,)), until=deadline, second=True, asker=self)
 
     def _look(self, after: tuple[Picture | None, ...]) -> Look:
         missing = self._context.before + 1 - len(self._recent)

@@ -15,6 +15,12 @@ LIVE_DEADLINE_S = 25.0
 MOST_BEDS = 1000
 """More are not counted: signals and network would be the limit long before."""
 
+MAX_ABANDONED = 2
+"""Threads that hang and were left behind; with more of them the process has to begin anew."""
+
+ROOM = 1.25
+"""A second model is built where this many times the memory of the first is free."""
+
 
 @dataclass(frozen=True, slots=True)
 class Capacity:
@@ -80,3 +86,13 @@ class JudgeState:
     hung: bool
     """Whether the model hangs and cannot be replaced yet."""
     degraded: tuple[str, ...]
+
+
+def room_problem(abandoned: int, free: int | None, model_bytes: int) -> str:
+    """Return why no other model may be built beside one that hangs; empty where it may."""
+    if abandoned > MAX_ABANDONED:
+        return f"model: {abandoned} times it hung; the process has to begin anew"
+    if free is not None and free < ROOM * model_bytes:
+        need = f"{ROOM * model_bytes / 1e9:.1f} GB"
+        return f"model: hangs; another needs {need}, free are {free / 1e9:.1f} GB"
+    return ""

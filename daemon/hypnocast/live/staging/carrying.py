@@ -51,7 +51,7 @@ class CarriedState:
         async with self._turn:  # whoever came first goes first
             epoch = look.page.epoch
             carrying = replace(look, carried=self.before(session, epoch))
-            opinion = await self._judge.ask(carrying, until=until)
+            opinion = await self._judge.ask(carrying, until=until, asker=self)
             if opinion.carried is not None:
                 self._known = Carried(session, epoch, opinion.carried)
             return opinion

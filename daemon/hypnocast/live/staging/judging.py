@@ -13,14 +13,19 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from typing import TYPE_CHECKING
 
 import structlog
 
 from hypnocast.core.types import Look, Opinion, Stage
 from hypnocast.errors import HypnocastError, InferenceError
-from hypnocast.live.staging.capacity import LIVE_DEADLINE_S, Capacity, JudgeState
+from hypnocast.live.staging.capacity import (
+    LIVE_DEADLINE_S,
+    Capacity,
+    JudgeState,
+    room_problem,
+)
 from hypnocast.live.staging.questions import (
     GLANCE,
     PROVISIONAL,
@@ -38,7 +43,7 @@ from hypnocast.live.staging.questions import (
 from hypnocast.ports.memory import free_bytes, resident_bytes
 from hypnocast.ports.supervision import Supervisor
 from hypnocast.stagers.fallback import FallbackStager
-from hypnocast.stagers.pace import OPENING_S
+from hypnocast.stagers.pace import OPENING_S, Pace
 from hypnocast.stagers.packs.manifest import Context
 
 if TYPE_CHECKING:
@@ -49,12 +54,6 @@ MAX_WAITING = 512
 
 MAX_GLANCES = 64
 """Where so much waits, nobody glances between pages."""
-
-MAX_ABANDONED = 2
-"""Threads that hang and were left behind; with more of them the process has to begin anew."""
-
-ROOM = 1.25
-"""A second model is built where this many times the memory of the first is free."""
 
 HUNG_S = 300.0
 """A replay, which no watchdog ends, is given up when its model has hung for so long."""
@@ -90,7 +89,7 @@ class Judge:
         self._free_bytes = free_bytes
         self._questions = Questions()
         self._wake = threading.Condition()
-        self._judged = self._failed = self._rebuilt = self._given_up = self._shed = 0
+        self._judged = self._failed = self._rebuilt = self._shed = 0
         self._generation = 0
         self._began: float | None = None
         self._running: list[Question] = []
@@ -149,10 +148,12 @@ class Judge:
         urgent: bool = True,
         until: float = float("inf"),
         second: bool = False,
+        asker: Hashable | None = None,
     ) -> asyncio.Future[Opinion]:
         """Ask for an opinion. ``urgent`` ones (terminal verdicts) are judged first.
 
         ``second``: the page has a stage already, and this is the look with the page after it.
+        ``asker``: the bed, so that where there is no time for all, each has its turn.
         What cannot be judged ``until`` then is answered with :class:`TooLateError`.
         """
         answer: asyncio.Future[Opinion] = asyncio.get_running_loop().create_future()
@@ -172,7 +173,7 @@ class Judge:
                 )
                 return answer
             rank = TERMINAL if urgent else PROVISIONAL
-            self._questions.put(rank, look, answer, until, second=second)
+            self._questions.put(rank, look, answer, until, second=second, asker=asker)
             self._wake.notify()
         return answer
 
@@ -220,7 +221,7 @@ class Judge:
             judged=self._judged,
             failed=self._failed,
             rebuilt=self._rebuilt,
-            given_up=self._given_up,
+            given_up=self._questions.late.total,
             shed=self._shed,
             beats=pace.beats if pace is not None else 0,
             busy_s=time.monotonic() - began if began is not None else 0.0,
@@ -228,6 +229,7 @@ class Judge:
             hung=self._hung_at is not None,
             degraded=(
                 *self._faults,
+                *self._questions.late.problem(time.monotonic()),
                 *(stager.degraded if isinstance(stager, FallbackStager) else ()),
             ),
         )
@@ -245,7 +247,9 @@ class Judge:
             self._leave_behind(now, silent_s)
         with self._wake:
             self._questions.forget_answered()
-        if not self._there_is_room():
+        problem = room_problem(self._abandoned, self._free_bytes(), self._model_bytes)
+        if problem:
+            self._faults = [problem]
             if self._hung_at is not None and now - self._hung_at > HUNG_S:
                 raise InferenceError(
                     "the model hangs, and there is no memory to build it anew beside itself",
@@ -280,20 +284,6 @@ class Judge:
         for question in left:
             answer_one(question, InferenceError("the model hangs", where="judge"))
 
-    def _there_is_room(self) -> bool:
-        """Return whether another model may be built beside one that hangs."""
-        if self._abandoned > MAX_ABANDONED:
-            self._faults = [
-                f"model: {self._abandoned} times it hung; the process has to begin anew"
-            ]
-            return False
-        free = self._free_bytes()
-        if free is not None and free < ROOM * self._model_bytes:
-            need = f"{ROOM * self._model_bytes / 1e9:.1f} GB"
-            self._faults = [f"model: hangs; another needs {need}, free are {free / 1e9:.1f} GB"]
-            return False
-        return True
-
     async def _build_anew(self) -> None:
         """Build the stager after a hang; where that fails, pages are withheld until it works."""
         self._stager = self._hung_at = self._build_again_at = None
@@ -321,13 +311,17 @@ class Judge:
             "judge", lambda _: self._work(generation, stager, loop), on_failure="restart"
         )
 
-    def _wait(self, generation: int) -> bool:
+    def _wait(self, generation: int, pace: Pace) -> bool:
         """Wait for questions; False where another thread answers them."""
         more_may_come = True
         while self._generation == generation:
             # What came too late for its page is asked by nobody any more.
             self._questions.forget_answered()
             there = len(self._questions)
+            owed_until = self._questions.waits_until(pace)
+            if owed_until is not None:
+                self._wake.wait(max(0.0, owed_until - time.monotonic()))
+                continue
             if there >= self._gather or (there and not more_may_come):
                 return True
             more_may_come = self._wake.wait(GATHER_S if there else None)
@@ -337,10 +331,9 @@ class Judge:
         self, generation: int, stager: Stager, loop: asyncio.AbstractEventLoop
     ) -> list[Question]:
         with self._wake:
-            while self._wait(generation):
+            while self._wait(generation, stager.pace):
                 batch, given_up = self._questions.batch(time.monotonic(), stager.pace)
                 if given_up:
-                    self._given_up += len(given_up)
                     loop.call_soon_threadsafe(give_up, given_up, stager.pace)
                 if batch:
                     self._running = batch
@@ -367,6 +360,7 @@ class Judge:
                     self._running = []
                     self._judged += len(batch) - failed
                     self._failed += failed
+                    self._questions.judged(batch)
             loop.call_soon_threadsafe(answer_all, batch, answers)
             del batch, answers  # their pictures would stay while this waits for the next
 

@@ -2,14 +2,16 @@
 
 Terminal verdicts come before provisional ones, these before what nobody waits for. A look that
 cannot be judged before its deadline is given up, so that those behind it are in time. Where there
-is no time for both looks at a page, its first one, without which it has no stage, comes first.
+is no time for all, a page's first look, without which it has no stage, comes before any second
+one, and the bed that was served longest ago before the others.
 """
 
 from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -17,6 +19,8 @@ import structlog
 
 from hypnocast.core.types import Look, Opinion, Stage
 from hypnocast.errors import HypnocastError, InferenceError, TooLateError
+from hypnocast.live.staging.capacity import LIVE_DEADLINE_S
+from hypnocast.live.staging.turns import LateLooks, Turns
 from hypnocast.stagers.base import GivesReasons
 from hypnocast.stagers.onnx.local import MAX_BATCH
 from hypnocast.stagers.pace import Pace
@@ -59,15 +63,21 @@ class Question:
     """Whether the page has a stage without it: this is the look with the page after."""
     stage: Stage | None = None
     """The stage for which reasons are asked; None: an opinion is."""
+    asker: Hashable | None = None
+    """The bed that asks, so that each has its turn; None: nobody waits."""
 
 
 class Questions:
     """What waits. Whoever uses it holds the judge's lock."""
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         """Begin empty."""
+        self._clock = clock
         self._waiting: list[Question] = []
         self._number = itertools.count()
+        self._turns = Turns()
+        self.late = LateLooks()
+        """Looks at pages that had no opinion in time."""
 
     def __len__(self) -> int:
         """Count what waits."""
@@ -86,14 +96,45 @@ class Questions:
         *,
         second: bool = False,
         stage: Stage | None = None,
+        asker: Hashable | None = None,
     ) -> None:
         """Add one, behind those of its rank."""
         order = (rank, next(self._number))
-        self._waiting.append(Question(order, look, answer, until, second, stage))
+        self._waiting.append(Question(order, look, answer, until, second, stage, asker))
+        if not second:
+            self._turns.asked(asker, self._clock())
 
     def forget_answered(self) -> None:
         """Drop what nobody waits for any more: it came too late, or was cancelled."""
+        now = self._clock()
+        done = [each for each in self._waiting if each.answer.done()]
         self._waiting = [each for each in self._waiting if not each.answer.done()]
+        self._missed([each for each in done if each.until <= now])
+
+    def judged(self, batch: Sequence[Question]) -> None:
+        """Note that a batch was judged, in time or not."""
+        now = self._clock()
+        late = [each for each in batch if each.until <= now]
+        pages = sum(each.order[0] <= PROVISIONAL for each in batch)
+        self.late.note(now, in_time=pages - len(late))
+        self._missed(late)
+
+    def _missed(self, late: Sequence[Question]) -> None:
+        if late:
+            self.late.note(self._clock(), late=len(late))
+        for question in late:
+            if not question.second:
+                self._turns.missed(question.asker)
+
+    def waits_until(self, pace: Pace) -> float | None:
+        """Return how long to wait for a bed whose turn it is; None where something is to be done.
+
+        Only pages are kept waiting, and only for a bed that would lose its page otherwise.
+        """
+        if self._waiting and self.up_to(PROVISIONAL) == len(self._waiting):
+            askers = [each.asker for each in self._waiting]
+            return self._turns.waits_until(askers, self._clock(), pace.page_s)
+        return None
 
     def clear(self) -> list[Question]:
         """Remove everything."""
@@ -106,19 +147,28 @@ class Questions:
         most, up_to = _BATCHES[self._waiting[0].order[0]]
         there = [each for each in self._waiting if each.order[0] <= up_to]
         if up_to == PROVISIONAL and _too_many(there, now, pace):
-            there.sort(key=lambda question: (question.second, question.order))
+            there.sort(key=self._by_turn)
         in_time = [each for each in there if now + pace.page_s <= each.until]
         if not in_time:
-            # None can be in time by the estimate. The newest is tried: the estimate may be old.
-            batch = [each for each in there if not each.second][-1:]
-            given_up = [each for each in there if each.second]
+            # Where a page that has just come cannot be in time either, one is tried all the same:
+            # the estimate may be old.
+            hopeless = pace.page_s > LIVE_DEADLINE_S
+            batch = [each for each in there if not each.second][-1:] if hopeless else []
+            given_up = [each for each in there if each.second or not hopeless]
         else:
             most = most if pace.gains_by_batches else 1
             batch = _fitting(in_time[:most], now, pace)
             given_up = [each for each in there if each not in in_time]
+        for question in batch:
+            if not question.second:
+                self._turns.served(question.asker)
+        self._missed(given_up)
         gone = {id(each) for each in (*batch, *given_up)}
         self._waiting = [each for each in self._waiting if id(each) not in gone]
         return batch, given_up
+
+    def _by_turn(self, question: Question) -> tuple[bool, int, tuple[int, int]]:
+        return (question.second, self._turns.order(question.asker), question.order)
 
 
 def _too_many(there: Sequence[Question], now: float, pace: Pace) -> bool:
