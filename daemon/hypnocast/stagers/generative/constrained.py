@@ -36,6 +36,21 @@ _BLANKS = r"[ \n]{0,8}"
 """What is allowed between the parts of an answer; unbounded, a model may write nothing else."""
 
 
+_CUT_BYTES = 48
+"""Of the last word of an answer that ran into a limit, and of what closes it."""
+
+
+def most_tokens(model: Generative) -> int:
+    """Return how many tokens may be read behind a prompt to write an answer and read its stage.
+
+    An answer that ran into its limit is closed, and the stage's key written behind it.
+    """
+    if model.scoring != "generate":
+        return model.max_tokens
+    longest = max(len(answer.encode()) for answer in model.answers)
+    return model.max_tokens + _CUT_BYTES + len((model.answer_key or "").encode()) + longest
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class AnswerOpening:
     """Where an answer begins."""

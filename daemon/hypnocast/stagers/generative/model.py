@@ -15,7 +15,11 @@ from hypnocast.core.types import PAGE_S, FloatArray, Look, Picture
 from hypnocast.errors import PackError
 from hypnocast.stagers.base import ModelOutput
 from hypnocast.stagers.generative.answers import AnswerTree, Path
-from hypnocast.stagers.generative.constrained import AnswerOpening, ConstrainedAnswer
+from hypnocast.stagers.generative.constrained import (
+    AnswerOpening,
+    ConstrainedAnswer,
+    most_tokens,
+)
 from hypnocast.stagers.generative.decoder import Decoder, KeyValues, Prompts
 from hypnocast.stagers.generative.prompt import build_prompt, encode_answers, load_tokenizer
 from hypnocast.stagers.generative.shared_buffer import SharedBufferDecoder
@@ -86,7 +90,7 @@ class GenerativeModel:
         self._answers = encode_answers(tokenizer, with_lead(model))
         stage_first = model.scoring == "stage-first"
         self._tree = AnswerTree.grow(without_end(self._answers) if stage_first else self._answers)
-        self._read_lead(max(model.max_tokens, *map(len, (*self._tree.paths, ()))))
+        self._read_lead(max(most_tokens(model), *map(len, (*self._tree.paths, ()))))
         black = np.zeros((pack.recipe.height, pack.recipe.width, 3), dtype=np.uint8)
         self._black = Picture(0, black, "black", pack.recipe.digest, quality={}, channels={})
         self._constrained: ConstrainedAnswer | None = None
