@@ -26,6 +26,10 @@ class Effort:
     """The soak: minutes where the short form has seconds."""
     yasa: Path | None = None
     """A Python that has YASA, to stage the night beside; None: this one, if it has."""
+    beds: int | None = None
+    """So many beds in *ward*."""
+    minutes: float | None = None
+    """So long in *ward*."""
 
 
 def run(groups: tuple[Group, ...], effort: Effort, *, found: Callable[[Figure], None]) -> Report:
@@ -85,7 +89,13 @@ def _night(effort: Effort, report: Report) -> Iterator[Figure]:
 def _ward(effort: Effort, _: Report) -> Iterator[Figure]:
     from hypnocast.bench import ward
 
-    yield from ward.measure(effort.pack, effort.folder / "ward", long=effort.long)
+    yield from ward.measure(
+        effort.pack,
+        effort.folder / "ward",
+        long=effort.long,
+        beds=effort.beds,
+        minutes=effort.minutes,
+    )
 
 
 def _loop(effort: Effort, _: Report) -> Iterator[Figure]:

@@ -35,6 +35,8 @@ def bench(
         Path | None,
         typer.Option(help="Python of an environment with YASA, which then stages the night too."),
     ] = None,
+    beds: Annotated[int | None, typer.Option(min=1, help="So many beds in ward.")] = None,
+    minutes: Annotated[float | None, typer.Option(min=1.0, help="So long in ward.")] = None,
     json: Json = False,
 ) -> None:
     """Measure against the targets; one table, every raw sample kept."""
@@ -62,7 +64,7 @@ def bench(
     with tempfile.TemporaryDirectory(prefix="hypnocast-bench-") as folder:
         report = run(
             wanted,
-            Effort(opened, Path(folder), long, yasa),
+            Effort(opened, Path(folder), long, yasa, beds, minutes),
             found=_nothing if json else _print_figure,
         )
     answer = report.to_json()
