@@ -1,4 +1,7 @@
-"""The Debian package in a clean Debian 12: installed, started, a page staged, removed, purged."""
+"""The Debian package in a clean Debian 12: installed, started, removed, purged.
+
+Pages are staged from an amplifier with LSL of its own, and from a bridge as a service.
+"""
 
 from __future__ import annotations
 
@@ -7,9 +10,14 @@ import os
 import shutil
 import subprocess
 from pathlib import Path
+from typing import Any
 
+import edfio
+import numpy as np
 import pytest
 
+from hypnocast.simulate.montages import CLINICAL
+from hypnocast.simulate.night import SimulatedNight as Sleeper
 from installing.clean_root import ROOT, clean_root
 from support.containers import Machine, booted, until
 from support.needs import need_program
@@ -30,6 +38,12 @@ auto = true
 id = "bed1"
 streams = [{ type = "EEG" }, { type = "EOG" }, { type = "EMG" }]
 """
+BRIDGED_BED = """
+[[bed]]
+id = "bed2"
+streams = [{ name = "bridged" }]
+"""
+BRIDGE = "file /srv/night.edf --play --name bridged --config /etc/hypnocast/hypnocast.toml"
 LSL = "[multicast]\nResolveScope = machine\n[lab]\nKnownPeers = {127.0.0.1}\n"
 AMPLIFIER = """
 [Service]
@@ -62,6 +76,7 @@ def test_a_package_is_installed_stages_a_page_and_is_removed(package: Path, tmp_
     with booted(tmp_path / "console", "multi-user.target", f"--directory={root}") as machine:
         _installed(machine)
         _serves(machine, root)
+        _bridges(machine, root)
         _removed(machine)
 
 
@@ -86,25 +101,68 @@ def _serves(machine: Machine, root: Path) -> None:
     machine.run("systemctl", "start", "mosquitto", "amplifier")
     machine.run("systemctl", "enable", "--now", "hypnocast")
     until(lambda: machine.unit("hypnocast.service")["ActiveState"] == "active", "it serves")
-    topic = "hypnocast/lab/bed/bed1/stage"
-    # The stage is retained: whoever asks late gets the newest.
-    ask = ("timeout", "10", "mosquitto_sub", "-h", "127.0.0.1", "-C", "1", "-t", topic)
-    said: list[str] = []
-
-    def page() -> str:
-        said.append(machine.run(*ask, check=False))
-        return said[-1]
-
-    until(page, "a page", PAGE_S)
-    event = json.loads(said[-1])
-    assert event["status"] in ("final", "provisional")
+    event = _staged(machine, "bed1", "final", "provisional")
     assert event["stage"] in ("W", "N1", "N2", "N3", "R")
+
+
+def _staged(machine: Machine, bed: str, *wanted: str, after: int = -1) -> Any:
+    """Wait until a page after an epoch has one of the wanted states; return its event.
+
+    The stage is retained: whoever asks late gets the newest.
+    """
+    topic = f"hypnocast/lab/bed/{bed}/stage"
+    ask = ("timeout", "10", "mosquitto_sub", "-h", "127.0.0.1", "-C", "1", "-t", topic)
+    said: list[Any] = []
+
+    def page() -> bool:
+        printed = machine.run(*ask, check=False)
+        said[:] = [json.loads(printed)] if printed else []
+        return bool(said) and said[0]["epoch"] > after and said[0]["status"] in wanted
+
+    until(page, f"a page of {bed} after {after}", PAGE_S)
+    return said[0]
+
+
+def _bridges(machine: Machine, root: Path) -> None:
+    """Gear without LSL of its own: its bridge is a service that outlives its own death."""
+    unit = "hypnocast-bridge@bed-2.service"
+    wave = Sleeper(4).samples(1800.0, 2100.0, rate=256)
+    labels = (lead.label for lead in CLINICAL)
+    signals = [
+        edfio.EdfSignal(
+            column, 256, label=label, physical_dimension="uV", physical_range=(-3000, 3000)
+        )
+        for label, column in zip(labels, np.clip(wave, -3000, 3000).T, strict=True)
+    ]
+    edfio.Edf(signals, data_record_duration=1.0).write(root / "srv" / "night.edf")
+    (root / "etc/hypnocast/hypnocast.toml").write_text(CONFIG + BRIDGED_BED)
+    (root / "etc/hypnocast/bridge/bed-2.conf").write_text(f"ARGUMENTS={BRIDGE}\n")
+    machine.run("systemctl", "stop", "amplifier")
+    machine.run("systemctl", "restart", "hypnocast")
+    machine.run("systemctl", "enable", "--now", unit)
+    first = _staged(machine, "bed2", "final")
+    assert first["stage"] in ("W", "N1", "N2", "N3", "R")
+    before = machine.unit(unit)
+    assert before["User"] == "hypnocast"
+    machine.run("systemctl", "kill", "--signal", "KILL", unit)
+    until(lambda: machine.unit(unit)["MainPID"] not in ("0", before["MainPID"]), "another one")
+    later = _staged(machine, "bed2", "final", after=first["epoch"] + 1)
+    assert later["session"] == first["session"]
+    assert machine.unit(unit)["NRestarts"] == "1"
+    machine.run("systemctl", "stop", unit)
+    stopped = machine.unit(unit)
+    assert (stopped["ActiveState"], stopped["Result"]) == ("inactive", "success")
+    machine.run("systemctl", "start", unit)
 
 
 def _removed(machine: Machine) -> None:
     machine.run("dpkg", "-r", "hypnocast")
     assert machine.unit("hypnocast.service")["LoadState"] == "not-found"
-    gone = ("/opt/hypnocast", "/usr/bin/hypnocast", "/usr/lib/sysusers.d/hypnocast.conf")
+    assert (
+        machine.run("systemctl", "is-active", "hypnocast-bridge@bed-2", check=False) != "active\n"
+    )
+    wanted = "/etc/systemd/system/multi-user.target.wants/hypnocast-bridge@bed-2.service"
+    gone = (wanted, "/opt/hypnocast", "/usr/bin/hypnocast", "/usr/lib/sysusers.d/hypnocast.conf")
     for path in gone:
         assert machine.run("sh", "-c", f"test ! -e {path} && echo gone").strip() == "gone", path
     assert "bed1" in machine.run("cat", "/etc/hypnocast/hypnocast.toml")
