@@ -19,6 +19,7 @@ from browser.serving import served, settings_for, until
 from browser.test_ward_page import open_bed, open_ward, serious
 from browser.ward_topics import PREFIX, ROLES, instant
 from hypnocast.core.pages.moving_traces import COLUMNS
+from hypnocast.core.wire.gear_values import GearValue
 from hypnocast.core.wire.payloads import NightMark, encode
 from hypnocast.core.wire.traces import TraceColumns, Traces
 
@@ -84,6 +85,30 @@ def test_a_stream_from_elsewhere_is_accepted_at_the_bed(tab: Page, stand: Stand)
     assert command["command"] == "accept_stream"
     assert command["session"] == scene.session
     expect(accept).to_be_hidden()
+
+
+def test_position_and_impedance_are_said_at_the_bed_and_position_on_its_card(
+    tab: Page, stand: Stand
+) -> None:
+    scene, topic = stand.publisher.scenes[BED], f"{PREFIX}/bed/{BED}/status"
+    open_bed(tab, stand, BED)
+    expect(tab.locator("#gear li")).to_have_count(0)
+    at = instant(scene.now - 600)
+    gear = (
+        GearValue(kind="position", channel="Position", value=3.0, unit=None, since=at),
+        GearValue(kind="impedance", channel="C4", value=4.2, unit="kOhm", since=at),
+    )
+    status = msgspec.structs.replace(scene.status(), gear=gear)
+    stand.publisher.publish(topic, encode(status))
+    try:
+        expect(tab.locator("#gear li")).to_contain_text(
+            [f"Position 3since {at[11:16]}", f"Impedance C4 4.2 kOhmsince {at[11:16]}"]
+        )
+        assert serious(tab) == []
+        open_ward(tab, stand)
+        expect(tab.locator(f'[data-bed="{BED}"] .tag')).to_contain_text(["Position 3"])
+    finally:
+        stand.publisher.publish(topic, encode(scene.status()))
 
 
 def test_signals_move_and_say_when_nothing_comes(tab: Page, stand: Stand) -> None:

@@ -11,6 +11,7 @@ from msgspec import Struct
 
 from hypnocast.core.timing.utc import instant
 from hypnocast.core.types import PAGE_S
+from hypnocast.core.wire.gear_values import GearValue
 from hypnocast.core.wire.payloads import (
     BedState,
     BedStatus,
@@ -111,6 +112,8 @@ class Card(Struct, frozen=True, kw_only=True):
     latency_ms: float | None
     lights: LightsName
     problems: tuple[str, ...]
+    gear: tuple[GearValue, ...]
+    """Body position and impedances, where a stream carries them."""
     judged: str | None
     """That the pack was not judged on this montage, and on what it was; in words."""
     notice: NightMark | None
@@ -177,6 +180,7 @@ def card(bed: BedView, ward: WardView) -> Card:
         latency_ms=status.latency_ms if status is not None else None,
         lights=status.lights if status is not None else "unknown",
         problems=status.problems if status is not None else (),
+        gear=status.gear if status is not None else (),
         judged=status.judged.words if status is not None and status.judged is not None else None,
         notice=_notice(night, len(points)),
         seen=bed.seen if judged or node is None else max(bed.seen, node.seen),

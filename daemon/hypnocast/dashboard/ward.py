@@ -220,7 +220,7 @@ def _status(bed: BedView, message: Incoming) -> BedView | None:
     if not message.payload:
         return None
     status = msgspec.json.decode(message.payload, type=BedStatus)
-    _check_instants(status.at, status.since)
+    _check_instants(status.at, status.since, *(one.since for one in status.gear))
     return replace(bed, status=status, seen=_seen(bed, message, status.at, status.source))
 
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 
 from hypnocast.core.montage.electrodes import Lead, read_electrode, read_label
+from hypnocast.core.montage.gear_channels import gear_kind
 from hypnocast.core.montage.preferences import ANY, WISHES
 from hypnocast.core.montage.units import microvolts_per
 from hypnocast.core.pictures.conditioning import passband
@@ -144,7 +145,7 @@ def _role(name: str) -> Role:
 def _channels(stream: StreamHeader, reference: str | None) -> Iterator[_Channel]:
     for index, info in enumerate(stream.channels):
         lead = read_label(info.label)
-        if lead is None:
+        if lead is None or gear_kind(stream, info) is not None:
             continue
         yield _Channel(stream, index, lead)
         if lead.against is None and reference is not None and lead.electrode != reference:

@@ -12,6 +12,7 @@ import msgspec
 from msgspec import Meta, Struct
 
 from hypnocast.core.types import MAX_EPOCHS
+from hypnocast.core.wire.gear_values import GearValue
 from hypnocast.core.wire.page_facts import Evidence, Judged, Share
 from hypnocast.core.wire.queue_state import QueueState
 
@@ -182,6 +183,8 @@ class BedStatus(Message, frozen=True, kw_only=True):
     channels: dict[str, ChannelHealth]
     problems: tuple[str, ...]
     """What is wrong, one line each, with what to do."""
+    gear: tuple[GearValue, ...] = ()
+    """Body position and impedances, where a stream carries them."""
     judged: Judged | None = None
     """Whether the pack was judged on such a montage; null where there is none yet."""
     latency_ms: float | None

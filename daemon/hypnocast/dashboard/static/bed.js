@@ -8,7 +8,7 @@ import { showBeside } from "./beside.js";
 import { legend, nightCharts, table } from "./night.js";
 import { pagePanel, showShares } from "./page.js";
 import { movingTraces } from "./traces.js";
-import { LEVELS, bedName, hm, lasting, metWords, percent } from "./words.js";
+import { LEVELS, bedName, gearWords, hm, lasting, metWords, percent } from "./words.js";
 
 const bed = decodeURIComponent(location.pathname.split("/").at(-1));
 const OLD_S = 90;
@@ -53,6 +53,7 @@ function show(next) {
   by("met").hidden = !card.notice;
   facts(room);
   electrodes(card);
+  gear(card);
   statistics(night?.statistics ?? null);
   marks(night);
   notice(card);
@@ -131,6 +132,16 @@ function electrodes(card) {
   say(by("judged"), card.judged ?? "");
   by("accept").hidden = !card.problems.some((problem) => problem.includes("accept_stream"));
   by("problems").replaceChildren(...card.problems.map((problem) => el("li", {}, problem)));
+}
+
+/** What the recorder says beside its signals: "Position 3, since 03:12". */
+function gear(card) {
+  const list = by("gear");
+  const key = JSON.stringify(card.gear);
+  if (list.dataset.key === key) return;
+  list.dataset.key = key;
+  list.replaceChildren(...card.gear.map((one) => el("li", {}, el("span", {}, gearWords(one)),
+    el("time", { class: "words", datetime: one.since }, `since ${hm(one.since)}`))));
 }
 
 function statistics(data) {

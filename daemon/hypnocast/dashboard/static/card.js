@@ -2,7 +2,7 @@
 
 import { el, mark, say } from "./dom.js";
 import { recentBox } from "./recent.js";
-import { bedName, hm, lasting, metWords, percent, STAGE_WORDS } from "./words.js";
+import { bedName, gearWords, hm, lasting, metWords, percent, STAGE_WORDS } from "./words.js";
 
 const OLD_S = 90;
 const UNREAL = { simulated: "SIMULATED", replay: "REPLAY" };
@@ -119,6 +119,7 @@ function headline(parts, card) {
 function tags(box, card) {
   const words = [];
   if (UNREAL[card.source]) words.push(["unreal", UNREAL[card.source]]);
+  for (const one of card.gear) if (one.kind === "position") words.push(["", gearWords(one)]);
   if (card.lights !== "unknown" && card.mood !== "ended") words.push(["", card.lights === "off" ? "☾ lights off" : "☀ lights on"]);
   const key = words.join("|");
   if (box.dataset.key === key) return;

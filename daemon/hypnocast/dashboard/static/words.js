@@ -62,6 +62,12 @@ export const percent = (share) => `${Math.round(100 * share)} %`;
 /** A rule of the lab's own that was met recently: "⚑ three pages of N2, 03:12". */
 export const metWords = (card) => (card.notice ? `⚑ ${card.notice.text}, ${hm(card.notice.at)}` : "");
 
+/** "Position 3", "Impedance C4 4.2 kOhm": the recorder's own label, value and unit. */
+export function gearWords({ kind, channel, value, unit }) {
+  const named = channel.toLowerCase().startsWith(kind.slice(0, 3)) ? channel : `${kind[0].toUpperCase()}${kind.slice(1)} ${channel}`;
+  return `${named} ${value}${unit ? ` ${unit}` : ""}`;
+}
+
 /** Orders bed 2 before bed 10. */
 export const byName = (a, b) => a.localeCompare(b, "en", { numeric: true });
 

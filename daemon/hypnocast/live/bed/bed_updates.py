@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
+from hypnocast.core.montage.gear_channels import GearSeen
 from hypnocast.core.night.session import Session, SessionChange
 from hypnocast.core.pages.aligned_stream import AlignedStreamState
 from hypnocast.core.pages.moving_traces import Envelope
@@ -84,6 +85,7 @@ class SignalsSeen:
     late_samples: int
     local: float
     """The local LSL clock at the time."""
+    gear: tuple[GearSeen, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -55,6 +55,7 @@ class HealthReports:
                 problems=(*_problems(intake.montage, needed), *also),
                 late_samples=builder.late,
                 local=now,
+                gear=intake.gear.now(),
             )
         )
 

@@ -5,14 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 
 from hypnocast.core.montage.choice import Montage
+from hypnocast.core.montage.gear_channels import GearValues
 from hypnocast.core.pages.page_builder import PageBuilder
 from hypnocast.core.pages.recent_arrivals import RecentArrivals
 from hypnocast.core.timing.decisions import Decision
-from hypnocast.core.types import (
-    Arrival,
-    StreamHeader,
-    StreamOpened,
-)
+from hypnocast.core.types import Arrival, Chunk, StreamHeader, StreamLost, StreamOpened
 from hypnocast.live.bed.page_drawing import DrawingSettings
 
 BEFORE_CONTEXT_S = 60.0
@@ -44,6 +41,7 @@ class StreamIntake:
             self._recently = RecentArrivals(settings.needs.context_s + BEFORE_CONTEXT_S)
         self.builder = self._new_builder(obey)
         self.headers: dict[str, StreamHeader] = {}
+        self.gear = GearValues()
         self.montage: Montage | None = None
         """The montage chosen last."""
 
@@ -76,8 +74,14 @@ class StreamIntake:
             self._decided(decisions)
 
     def _add(self, arrival: Arrival) -> None:
-        if isinstance(arrival, StreamOpened):
-            self.headers[arrival.header.key] = arrival.header
+        match arrival:
+            case StreamOpened():
+                self.headers[arrival.header.key] = arrival.header
+                self.gear.open(arrival.header)
+            case StreamLost():
+                self.gear.lose(arrival.stream)
+            case Chunk():
+                self.gear.add(arrival)
         self.builder.add(arrival)
 
     def _new_builder(self, obey: Iterable[Decision] | None = None) -> PageBuilder:

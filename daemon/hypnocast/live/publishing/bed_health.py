@@ -6,8 +6,10 @@ from collections.abc import Sequence
 from typing import Final
 
 from hypnocast.core.pages.aligned_stream import AlignedStreamState
+from hypnocast.core.timing.utc import instant
 from hypnocast.core.types import Flag, StreamHeader
 from hypnocast.core.wire import payloads
+from hypnocast.core.wire.gear_values import GearValue
 from hypnocast.live.bed.bed_updates import ChannelSeen, SignalsSeen
 from hypnocast.ports.lsl.problems import REFUSED, StreamProblem
 
@@ -41,6 +43,20 @@ def stream_health(
 def channel_health(seen: SignalsSeen) -> dict[str, payloads.ChannelHealth]:
     """Return how the channel of each role does."""
     return {role.value: _channel(channel) for role, channel in seen.channels.items()}
+
+
+def gear_values(seen: SignalsSeen) -> tuple[GearValue, ...]:
+    """Return what the bed's recorder says beside its signals."""
+    return tuple(
+        GearValue(
+            kind=one.kind,
+            channel=one.channel,
+            value=one.value,
+            unit=one.unit,
+            since=instant(seen.at_utc - max(0.0, seen.local - one.since)),
+        )
+        for one in seen.gear
+    )
 
 
 def _stream(

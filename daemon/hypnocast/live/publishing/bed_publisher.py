@@ -27,7 +27,13 @@ from hypnocast.core.wire.page_facts import JudgedMontages
 from hypnocast.core.wire.topics import Topics
 from hypnocast.core.wire.traces import TraceColumns, Traces
 from hypnocast.live.bed.bed_updates import SignalsSeen, TracesSeen
-from hypnocast.live.publishing.bed_health import STALE_S, channel_health, silence_of, stream_health
+from hypnocast.live.publishing.bed_health import (
+    STALE_S,
+    channel_health,
+    gear_values,
+    silence_of,
+    stream_health,
+)
 from hypnocast.live.publishing.bed_log import BedLog
 from hypnocast.live.staging.bed_stager import StagedEvent
 from hypnocast.ports.journal.reader import NightRecord
@@ -342,6 +348,7 @@ class BedPublisher:
             streams=stream_health(seen, self._problems) if seen else (),
             channels=channel_health(seen) if seen else {},
             problems=tuple(dict.fromkeys(problems)),
+            gear=gear_values(seen) if seen else (),
             judged=self._site.judged.of(used),
             latency_ms=last.timing.journaled if last is not None else None,
             provider=self._provider,

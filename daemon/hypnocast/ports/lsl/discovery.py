@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 
+from hypnocast.core.montage.gear_channels import signal_labels
 from hypnocast.core.types import StreamHeader
 from hypnocast.errors import StreamError
 from hypnocast.ports.lsl.announcements import Announced, Network
@@ -123,8 +124,8 @@ def _judge(
         text = f"the beds {', '.join(names)} select it; it is opened for none"
         problems.append(StreamProblem(ProblemKind.CLAIMED_TWICE, place, header.key, text))
     if by_itself and not is_marker(seen):
-        labels = (channel.label for channel in header.channels)
-        bed = auto_bed(seen) if seen.is_psg or (seen.rate > 0 and eeg_like(labels)) else None
+        like_eeg = seen.rate > 0 and eeg_like(signal_labels(header))
+        bed = auto_bed(seen) if seen.is_psg or like_eeg else None
     named = tuple(replace(problem, bed=bed or "") for problem in problems)
     return FoundStream(seen, header, bed, named), selector
 

@@ -19,6 +19,7 @@ from contextlib import contextmanager
 
 import structlog
 
+from hypnocast.core.montage.gear_channels import signal_labels
 from hypnocast.core.types import StreamHeader
 from hypnocast.errors import StreamError
 from hypnocast.ports.lsl.announcements import Announced, Network
@@ -342,8 +343,7 @@ class LslSource:
         described = self._probed(entry, now)
         if described is None:
             return False
-        labels = (channel.label for channel in described.header.channels)
-        return entry.seen.is_psg or eeg_like(labels)
+        return entry.seen.is_psg or eeg_like(signal_labels(described.header))
 
     def _probed(self, entry: Announced, now: float) -> ParsedHeader | None:
         """Return a stream's own description, once it was asked."""
