@@ -54,6 +54,8 @@ def draw_ward(folder: Path) -> None:
         publisher = Publisher(broker.port)
         scenes = ward(now // 30 * 30)
         publisher.show_ward(tuple(replace(scene, source="simulated") for scene in scenes))
+        shown = replace(scenes[1], source="simulated")
+        publisher.publish(f"{PREFIX}/bed/{shown.bed}/spectrum", encode(shown.spectrum()))
         shots = (
             ("ward", "", 1920, 1080, "dark", False),
             ("ward-light", "", 1920, 1080, "light", False),
@@ -73,6 +75,10 @@ def draw_ward(folder: Path) -> None:
             for scene in scenes:
                 found = replace(scene, source="simulated").status()
                 publisher.publish(f"{PREFIX}/bed/{scene.bed}/status", encode(found))
+            for second in shown.traces(datetime.now(UTC).timestamp()):
+                publisher.publish(
+                    f"{PREFIX}/bed/{shown.bed}/traces", encode(second), retained=False
+                )
             tab = context.new_page()
             tab.goto(page.at(path))
             _settle(tab, path)
@@ -92,6 +98,8 @@ def draw_page(recipe: str, path: Path) -> None:
 def _settle(tab: Page, path: str) -> None:
     if path:
         tab.locator("#picture[data-epoch]").wait_for()
+        tab.locator("#spectra").wait_for()
+        tab.locator("#traces[data-columns]").wait_for()
     else:
         tab.locator(".card[data-mood]").nth(7).wait_for()
     tab.locator("#link[data-state=good]").wait_for()

@@ -24,6 +24,7 @@ from PIL import Image
 from hypnocast.core.evidence.occlusion import PATCHES, StageBasis
 from hypnocast.core.night.ledger import NightTitle
 from hypnocast.core.night.spectra import NightSpectra
+from hypnocast.core.pages.moving_traces import envelope
 from hypnocast.core.pictures.recipe import Recipe, builtin
 from hypnocast.core.pictures.render import draw_page
 from hypnocast.core.types import (
@@ -67,6 +68,7 @@ from hypnocast.core.wire.payloads import (
     event_id,
 )
 from hypnocast.core.wire.spectra import NightSpectrum
+from hypnocast.core.wire.traces import TraceColumns, Traces
 from hypnocast.simulate.montages import CLINICAL
 from hypnocast.simulate.night import SimulatedNight as Sleeper
 
@@ -269,6 +271,24 @@ class Scene:
             drawn = self.reason(epoch) is None
             night.add(epoch, self.picture(epoch, spectrum=True).spectrum if drawn else None)
         return night.message(at=instant(self.now))
+
+    def traces(self, end: float, seconds: int = 32) -> Iterator[Traces]:
+        """Cut the newest seconds of the night by the project's own code, as ending at a time."""
+        for ago in range(seconds, 0, -1):
+            first = self.pages * PAGE_S - ago
+            wave = self.sleeper.samples(first, first + 1.0, leads=CLINICAL, rate=RATE)
+            cut = [envelope(column) for column in wave.T]
+            yield Traces(
+                source=self.source,
+                site="lab",
+                bed=self.bed,
+                start=instant(end - ago),
+                seconds=1.0,
+                channels={
+                    role.value: TraceColumns(low=one.low, high=one.high)
+                    for role, one in zip(ROLES, cut, strict=True)
+                },
+            )
 
     def status(self) -> BedStatus:
         ended = self.state == "ended"

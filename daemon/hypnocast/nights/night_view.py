@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from pathlib import Path
 from types import MappingProxyType
@@ -12,7 +12,7 @@ from types import MappingProxyType
 from hypnocast.config.tables import Config
 from hypnocast.core.night.ledger import NightTitle, build_night
 from hypnocast.core.timing.utc import instant
-from hypnocast.core.types import PAGE_S
+from hypnocast.core.types import PAGE_S, PageSpectrum
 from hypnocast.core.wire.payloads import Night, StageEvent, StageName
 from hypnocast.errors import CommandError
 from hypnocast.live.service.build import JOURNAL
@@ -48,6 +48,8 @@ class NightView:
     """What each scorer staged, epoch by epoch: a later correction goes before an earlier one."""
     seconds: tuple[SecondHypnogram, ...] = ()
     """Second opinions, pack by pack."""
+    spectra: Mapping[int, PageSpectrum] = field(default_factory=lambda: MappingProxyType({}))
+    """Epoch → its page's spectrum, for the pages that have one."""
 
     @property
     def start(self) -> datetime:
@@ -107,7 +109,8 @@ def view_of(record: NightRecord, *, now: float | None = None) -> NightView:
         if before is None or event.revision > before.revision:
             pages[event.epoch] = event
     scorers = _scorers(record, night.epochs)
-    return NightView(session, night, tuple(pages), record.anchors, scorers, seconds)
+    spectra = MappingProxyType(dict(record.spectra))
+    return NightView(session, night, tuple(pages), record.anchors, scorers, seconds, spectra)
 
 
 def _seconds(record: NightRecord) -> tuple[SecondHypnogram, ...]:

@@ -19,6 +19,7 @@ from hypnocast.nights.night_view import NightView
 from hypnocast.nights.scorer_section import scorer_section
 from hypnocast.nights.second_section import second_section
 from hypnocast.nights.sheet import or_undefined, section, sheet
+from hypnocast.nights.spectrum_figure import spectrum_figures
 
 _MOST_REVIEWED = 60
 
@@ -66,6 +67,7 @@ def report(
                 "ticks below: pages for review; hatched: no stage",
             ),
             section("Hypnodensity", hypnodensity(axis, view.pages) + _key(), "how sure, of what"),
+            _spectrum(view, axis),
             section("Signal quality", quality_figure(axis, view.pages) + _quality_key()),
             f'<div class="cols">{_stages(night.statistics)}{_withheld(view)}</div>',
             _review(view, zone),
@@ -111,6 +113,12 @@ def _statistic(stats: NightStatistics, name: StatisticName) -> str:
 def _tile(title: str, value: float | None, unit: str, small: str) -> str:
     shown = '<b class="none">undefined</b>' if value is None else f"<b>{value:.1f} {unit}</b>"
     return f'<div class="tile"><span>{title}</span>{shown}<small>{escape(small)}</small></div>'
+
+
+def _spectrum(view: NightView, axis: Axis) -> str:
+    drawn = spectrum_figures(axis, view.spectra)
+    small = "power of the first EEG, page by page; empty: no page was drawn"
+    return section("Spectrum", drawn, small) if drawn else ""
 
 
 def _stages(stats: NightStatistics) -> str:
