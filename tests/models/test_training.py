@@ -25,7 +25,7 @@ for name in ("torch", "transformers", "peft", "accelerate", "safetensors"):
 from safetensors.numpy import load_file  # noqa: E402 - after what it needs was found
 
 from hypnocast.errors import ConfigError  # noqa: E402
-from hypnocast_models.tune.recipe import read_training, recipe_names  # noqa: E402
+from hypnocast_models.tune.recipe import read_training, recipe_names, training_toml  # noqa: E402
 from hypnocast_models.tune.run_folder import provenance_of  # noqa: E402
 
 
@@ -182,8 +182,11 @@ def test_subjects_that_judge_are_taught_nothing_and_the_best_is_kept(
 
 
 def test_perception_teaches_the_eye_under_lora(weights: Path, data: Path, tmp_path: Path) -> None:
-    out = tmp_path / "run"
-    assert run(arguments(weights, data, out, "--perception-steps", "4", "--steps", "1")) == 0
+    out, recipe = tmp_path / "run", tmp_path / "recipe.toml"
+    shipped = read_training("small", {"gradient_checkpointing": True})  # as recipes of real size
+    recipe.write_text(training_toml(shipped), encoding="utf-8")
+    sizes = ("--perception-steps", "4", "--steps", "1", "--recipe", str(recipe))
+    assert run(arguments(weights, data, out, *sizes)) == 0
     before = load_file(weights / "model.safetensors")
     after = load_file(out / "weights" / "model.safetensors")
     moved = {name for name in before if not np.array_equal(before[name], after[name])}

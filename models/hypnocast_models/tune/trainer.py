@@ -276,6 +276,8 @@ def _arguments(
         bf16=training.precision == "bf16",
         fp16=training.precision == "fp16",
         gradient_checkpointing=training.gradient_checkpointing,
+        # The other way teaches nothing behind an input without gradient: adapters in a frozen eye.
+        gradient_checkpointing_kwargs={"use_reentrant": False},
         seed=training.seed,
         save_strategy="steps",
         save_steps=training.every,
