@@ -13,9 +13,15 @@ from collections.abc import Iterable, Iterator
 import numpy as np
 
 from hypnocast.core.types import Arrival, Chunk, ClockReading
+from hypnocast.ports.recordings.recording import Recording
 
 JOINED_S = 10.0
 """Chunks that came within so long of each other become one."""
+
+
+def arrivals_of(recording: Recording) -> Iterator[Arrival]:
+    """Give what a recording holds, in chunks as long as they may be."""
+    return (arrival for _, arrival in joined(("", one) for one in recording.arrivals(JOINED_S)))
 
 
 def joined(arrivals: Iterable[tuple[str, Arrival]]) -> Iterator[tuple[str, Arrival]]:

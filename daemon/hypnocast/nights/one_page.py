@@ -10,7 +10,6 @@ from hypnocast.config.tables import Config
 from hypnocast.core.montage.choice import choose_montage
 from hypnocast.core.pages.bed_streams import Choose
 from hypnocast.core.pages.page_builder import PageBuilder, PageNeeds
-from hypnocast.core.pictures.compressed import png
 from hypnocast.core.pictures.labels import annotate
 from hypnocast.core.pictures.recipe import Recipe, builtin
 from hypnocast.core.pictures.render import draw_page
@@ -23,9 +22,12 @@ from hypnocast.core.types import (
 )
 from hypnocast.errors import TapeError
 from hypnocast.live.bed.bed_pipeline import SETTLE_S
+from hypnocast.live.publishing.bed_publisher import png
 from hypnocast.live.service.build import open_pack, topic_word
 from hypnocast.nights.fitting import fitting_choice
+from hypnocast.nights.joined_chunks import arrivals_of
 from hypnocast.nights.replay import decisions_of
+from hypnocast.ports.durable_files import replace_file
 from hypnocast.ports.recordings.files import open_recording
 from hypnocast.ports.recordings.recording import Recording
 
@@ -43,12 +45,7 @@ class DrawnPage:
         if labels:
             title = f"{self.recipe.name}, page {self.picture.epoch}"
             pixels = annotate(pixels, self.recipe, self.picture.channels, title)
-        try:
-            path.write_bytes(png(pixels))
-        except OSError as error:
-            raise TapeError(
-                f"cannot be written: {error.strerror}", where=str(path), remedy="Name another."
-            ) from None
+        replace_file(path, png(pixels), mode=0o666)
 
     def words(self) -> str:
         """Return in words what is in it."""
@@ -94,7 +91,7 @@ def pages_of(
     recording: Recording, recipe: Recipe, choose: Choose = choose_montage
 ) -> Iterator[Page]:
     """Give a recording's pages; on a tape those that the live run had."""
-    return pages_from(recording.arrivals(), recipe, decisions_of(recording), choose)
+    return pages_from(arrivals_of(recording), recipe, decisions_of(recording), choose)
 
 
 def pages_from(

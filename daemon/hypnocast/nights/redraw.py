@@ -19,6 +19,7 @@ from hypnocast.core.types import (
 )
 from hypnocast.errors import TapeError
 from hypnocast.live.service.build import chooser
+from hypnocast.nights.joined_chunks import arrivals_of
 from hypnocast.nights.night_view import NightView
 from hypnocast.nights.replay import decisions_of
 from hypnocast.ports.recordings.files import open_recording
@@ -115,7 +116,7 @@ def pages_of_night(
     if not decisions and anchors:
         builder.begin(anchors[-1])
     on_grid = False
-    for arrival in recording.arrivals():
+    for arrival in arrivals_of(recording):
         builder.add(arrival)
         if (now := builder.watermark) is not None:
             closed = builder.close_due(now)
