@@ -13,6 +13,7 @@ Every error says what is wrong, where, and what to do, in one line:
     ├── JournalError     the journal on disk
     ├── BrokerError      the MQTT broker: unreachable, refused, forbidden
     ├── CommandError     a command that cannot be obeyed (MQTT or command line)
+    ├── OutputError      what a command was to write, and the disk refused
     └── InstallError     something this installation lacks, or has twice
 
 ``exit_code`` is what the command line returns: 2 for misuse, 1 for a fault found while running.
@@ -84,6 +85,10 @@ class CommandError(HypnocastError):
     """A command cannot be obeyed."""
 
     exit_code = 2
+
+
+class OutputError(HypnocastError):
+    """The disk refused what a command was to write."""
 
 
 class InstallError(HypnocastError):

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from hypnocast.commands.common import run_app
+from hypnocast.commands.output import writing
 from hypnocast.errors import CommandError, InstallError
 from hypnocast_models.commands.exporting import exporting
 from hypnocast_models.commands.judging import judging
@@ -19,7 +20,6 @@ from hypnocast_models.commands.screen import (
     print_line,
     progress_bars,
     stopped_cleanly,
-    whole_folder,
 )
 from hypnocast_models.commands.small import small
 
@@ -34,21 +34,10 @@ app.add_typer(judging)
 app.add_typer(research)
 app.add_typer(exporting)
 
-_DISK_FULL = ("No space left", "os error 28")
-"""What libraries that write weights and graphs say in errors of their own."""
-
 
 def main() -> None:
     """Run a command; an error is one line on standard error."""
-    try:
-        status = run_app(app, "hypnocast-models")
-    except Exception as error:
-        if not any(sign in str(error) for sign in _DISK_FULL):
-            raise  # whoever mends it needs the traceback
-        first = str(error).splitlines()[0]
-        print(f"hypnocast-models: {first}. Make room on the disk.", file=sys.stderr)
-        status = 1
-    raise SystemExit(status)
+    raise SystemExit(run_app(app, "hypnocast-models"))
 
 
 @app.command("time")
@@ -83,9 +72,10 @@ def adopt(
     """Convert a public live stager into a pack on this machine, equal to its own code."""
     from hypnocast_models.adopt.command import adopt_stager
 
-    made = adopt_stager(
-        what, pack, python=python, check=check, scaling=scaling, progress=print_line
-    )
+    with writing(pack, own=True):
+        made = adopt_stager(
+            what, pack, python=python, check=check, scaling=scaling, progress=print_line
+        )
     print_line(f"{made.manifest.name} {made.manifest.version} {made.digest} in {pack}")
 
 
@@ -104,7 +94,7 @@ def make_tiny(
 
     check_tiny(kind)
     torch.manual_seed(seed)
-    with whole_folder(folder):
+    with writing(folder, own=True):
         tiny(kind, folder)
     print_line(f"{kind} in {folder}")
 
@@ -180,7 +170,7 @@ def finetune(
     cast = cast_of(without_subjects(nights, without or ()), training, without or ())
     print_line(training_toml(training).rstrip())
     session = TuningSession(weights, training)
-    with progress_bars() as progress, stopped_cleanly():
+    with writing(out, keep=True), progress_bars() as progress, stopped_cleanly():
         bar = progress.add_task("fine-tuning", total=training.total_steps)
         session.train(
             database,
@@ -232,7 +222,7 @@ def learn_nights(
     }
     training = read_training(recipe, given)
     lesson = Lesson(weights, nights, held_out, training, mains, min_coverage)
-    with progress_bars() as progress:
+    with writing(out, keep=True), progress_bars() as progress:
         task = progress.add_task("learning", total=training.total_steps)
         found = learn(
             lesson,

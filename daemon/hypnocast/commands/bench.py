@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from hypnocast.commands.common import Json, print_json, print_line
+from hypnocast.commands.output import writing
 
 if TYPE_CHECKING:
     from hypnocast.bench.figures import Figure
@@ -69,7 +70,11 @@ def bench(
         )
     answer = report.to_json()
     if output is not None:
-        output.write_text(text.dumps(answer, indent=1, ensure_ascii=False), encoding="utf-8")
+        from hypnocast.ports.durable_files import replace_file
+
+        with writing(output):
+            measured = text.dumps(answer, indent=1, ensure_ascii=False)
+            replace_file(output, measured.encode(), mode=0o666)
     if json:
         print_json(answer)
         return

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from hypnocast.commands.common import ConfigFile, print_line
+from hypnocast.commands.output import writing
 from hypnocast.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -296,13 +297,15 @@ def schema(
 ) -> None:
     """Print the AsyncAPI document, or write it and the JSON Schemas to a folder."""
     from hypnocast.core.wire.schema import documents
+    from hypnocast.ports.durable_files import replace_file
 
     written = documents()
     if folder is None:
         print_line(written["asyncapi.json"].rstrip())
         return
-    for name, text in written.items():
-        path = folder / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text, encoding="utf-8")
+    with writing(folder):
+        for name, text in written.items():
+            path = folder / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            replace_file(path, text.encode(), mode=0o666)
         print_line(str(path))

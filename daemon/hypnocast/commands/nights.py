@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from hypnocast.commands.common import ConfigFile, Json, print_json, print_line
+from hypnocast.commands.output import writing
 from hypnocast.errors import CommandError
 
 Wanted = Annotated[
@@ -89,7 +90,9 @@ def export(
     loaded = load_config(config)
     view = open_night(loaded, night)
     held = night_signals(loaded, view, tape) if signals or tape else []
-    for path in export_night(view, form, output, ZoneInfo(loaded.site.timezone), held):
+    with writing(output):
+        made = export_night(view, form, output, ZoneInfo(loaded.site.timezone), held)
+    for path in made:
         print_line(str(path))
 
 
@@ -119,7 +122,8 @@ def report(
     path = output or Path(f"{file_stem(view)}.{form}")
     parted = {epoch for one in view.seconds for epoch in worth_showing(view, one)}
     pictures = pictures_of(loaded, view, parted)
-    save(make_report(view, ZoneInfo(loaded.site.timezone), pictures), path, form)
+    with writing(path):
+        save(make_report(view, ZoneInfo(loaded.site.timezone), pictures), path, form)
     print_line(str(path))
 
 
@@ -158,7 +162,8 @@ def why(
         print_json(as_json(found))
     else:
         path = output or Path(f"{file_stem(view)}-page-{epoch}.{form}")
-        save(why_sheet(found, ZoneInfo(loaded.site.timezone)), path, form)
+        with writing(path):
+            save(why_sheet(found, ZoneInfo(loaded.site.timezone)), path, form)
         stage = found.event.stage or f"withheld: {found.event.reason}"
         words = stage if found.rests is None else found.rests.sentence
         same = {True: "drawn as the model saw it", False: "DIFFERS from what the model saw"}
@@ -227,7 +232,8 @@ def corrections(
                 "needs to know whose stages", where="--pages", remedy="Give --scorer or --second."
             )
         teacher = scorer_teacher(view, scorer) if scorer else second_teacher(view, second, sure)
-        count = write_training_pages(loaded, view, pages, teacher, tape=tape)
+        with writing(pages):
+            count = write_training_pages(loaded, view, pages, teacher, tape=tape)
         if not json:
             weak = ": weak labels" if teacher.weak else ""
             print_line(f"{pages}: {count} pages with the stages of {teacher.name}{weak}")

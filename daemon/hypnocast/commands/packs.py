@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from hypnocast.commands.common import Json, print_json, print_line
+from hypnocast.commands.output import writing
 
 Wanted = Annotated[str, typer.Argument(metavar="PACK", help="A pack's name or folder.")]
 
@@ -101,13 +102,9 @@ def make_key(
         "Password", default="", hide_input=True, confirmation_prompt=True, show_default=False
     )
     secret, shown, line = make_keys(password)
-    try:
+    with writing(file, public):
         private_file(file, secret)
         public.write_bytes(shown)
-    except OSError as error:
-        raise ConfigError(
-            f"cannot be written: {error.strerror}", where=str(file), remedy="Name another file."
-        ) from None
     print_line(f'signed_by = "{line}"')
 
 
@@ -151,5 +148,6 @@ def to_triton(
     from hypnocast.stagers.packs.pack import load_pack
     from hypnocast.stagers.remote.triton_repository import write_repository
 
-    model = write_repository(load_pack(resolve_pack(pack)), folder)
+    with writing(folder):
+        model = write_repository(load_pack(resolve_pack(pack)), folder)
     print_line(f"{model}  serve it with: tritonserver --model-repository {folder}")

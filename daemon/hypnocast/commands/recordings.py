@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from hypnocast.commands.common import ConfigFile, Json, print_json, print_line
+from hypnocast.commands.output import writing
 
 Recorded = Annotated[
     Path, typer.Argument(metavar="FILE", help="A tape, XDF, EDF, EDF+ or BDF file.")
@@ -36,7 +37,8 @@ def replay(
     settings = ReplaySettings(
         recording, bed=bed, journal=journal, to_broker=mqtt, obey=not decide_anew
     )
-    outcome = asyncio.run(replay_with_progress(load_config(config), settings))
+    with writing(journal, keep=True):
+        outcome = asyncio.run(replay_with_progress(load_config(config), settings))
     if json:
         print_json(outcome.to_json())
         return
@@ -77,5 +79,6 @@ def page(
         drawn = draw_from_file(
             load_config(config), recording, epoch, recipe, bed=bed, passed=passed
         )
-    drawn.save(target, labels=labels)
+    with writing(target):
+        drawn.save(target, labels=labels)
     print_line(f"{target}  {drawn.picture.digest}  {drawn.words()}")

@@ -85,7 +85,13 @@ def export_night(
             ending, write = VENDOR_FORMATS[form]
             texts = {f"{stem}{ending}": write(night)}
     for name, text in texts.items():
-        private_file(folder / name, text.encode())
+        path = folder / name
+        part = path.with_name(f".{name}")
+        try:
+            private_file(part, text.encode())
+            part.replace(path)
+        finally:
+            part.unlink(missing_ok=True)
     return [folder / name for name in texts]
 
 

@@ -10,6 +10,7 @@ from hypnocast.config.tables import Config
 from hypnocast.core.montage.choice import choose_montage
 from hypnocast.core.pages.bed_streams import Choose
 from hypnocast.core.pages.page_builder import PageBuilder, PageNeeds
+from hypnocast.core.pictures.compressed import png
 from hypnocast.core.pictures.labels import annotate
 from hypnocast.core.pictures.recipe import Recipe, builtin
 from hypnocast.core.pictures.render import draw_page
@@ -22,7 +23,6 @@ from hypnocast.core.types import (
 )
 from hypnocast.errors import TapeError
 from hypnocast.live.bed.bed_pipeline import SETTLE_S
-from hypnocast.live.publishing.bed_publisher import png
 from hypnocast.live.service.build import open_pack, topic_word
 from hypnocast.nights.fitting import fitting_choice
 from hypnocast.nights.joined_chunks import arrivals_of

@@ -14,6 +14,7 @@ from pathlib import Path
 from hypnocast import __version__
 from hypnocast.core.wire.payloads import SourceName
 from hypnocast.errors import CommandError, InstallError
+from hypnocast.ports.durable_files import replace_file
 
 NOTICE = "Research software: no diagnosis, no alarm function. Every stage needs a scorer's eye."
 FORMS = ("html", "pdf", "png")
@@ -74,7 +75,7 @@ def save(html: str, path: Path, form: str) -> None:
     check_form(form)
     path.parent.mkdir(parents=True, exist_ok=True)
     if form == "html":
-        path.write_text(html, encoding="utf-8")
+        replace_file(path, html.encode(), mode=0o666)
         return
     browser = _browser(form)
     with tempfile.TemporaryDirectory(prefix="hypnocast-sheet-") as folder:
@@ -90,7 +91,7 @@ def save(html: str, path: Path, form: str) -> None:
                 where=browser,
                 remedy="Use --format html, and print that.",
             )
-        shutil.copyfile(made, path)
+        replace_file(path, made.read_bytes(), mode=0o666)
 
 
 def _draw(browser: str, page: Path, path: Path) -> None:

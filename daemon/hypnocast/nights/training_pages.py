@@ -12,6 +12,7 @@ object: format, recipe digest, session, subject, bed, source, scorer, weak.
 from __future__ import annotations
 
 import csv
+import io
 import json
 import zipfile
 from collections.abc import Callable
@@ -30,6 +31,7 @@ from hypnocast.errors import CommandError, TapeError
 from hypnocast.live.service.build import open_pack
 from hypnocast.nights.night_view import NightView
 from hypnocast.nights.redraw import draw_again, tapes_of
+from hypnocast.ports.durable_files import replace_file
 
 FORMAT = "hypnocast.lesson/1"
 
@@ -121,7 +123,7 @@ class _TrainingFolder:
 
     def __init__(self, folder: Path, view: NightView, recipe: Recipe) -> None:
         self._folder, self._view, self._recipe = folder, view, recipe
-        self._raw = folder / "pictures.part"
+        self._raw, self._half = folder / "pictures.part", folder / "lesson.part"
         self._stages: dict[int, Stage] = {}
         self._weights: list[float] = []
         self._digests: list[str] = []
@@ -146,6 +148,7 @@ class _TrainingFolder:
             self._write_npz(teacher)
         finally:
             self._raw.unlink(missing_ok=True)
+            self._half.unlink(missing_ok=True)
         self._write_csv(teacher.name)
         return len(self._stages)
 
@@ -168,8 +171,7 @@ class _TrainingFolder:
             "facts": np.frombuffer(json.dumps(facts).encode(), np.uint8),
         }
         shape = (len(self._stages), self._recipe.height, self._recipe.width, 3)
-        half = self._folder / "lesson.part"
-        with zipfile.ZipFile(half, "w", zipfile.ZIP_DEFLATED, compresslevel=3) as archive:
+        with zipfile.ZipFile(self._half, "w", zipfile.ZIP_DEFLATED, compresslevel=3) as archive:
             for name, array in small.items():
                 with archive.open(f"{name}.npy", "w") as out:
                     npy.write_array(out, np.asarray(array), allow_pickle=False)
@@ -179,14 +181,15 @@ class _TrainingFolder:
                 with self._raw.open("rb") as raw:
                     while block := raw.read(1 << 22):
                         out.write(block)
-        half.replace(self._folder / "lesson.npz")
+        self._half.replace(self._folder / "lesson.npz")
 
     def _write_csv(self, scorer: str) -> None:
-        with (self._folder / "pages.csv").open("w", encoding="utf-8", newline="") as file:
-            table = csv.writer(file, lineterminator="\n")
-            table.writerow(("epoch", "stage", "scorer", "hypnocast_stage", "confidence", "picture"))
-            for (epoch, stage), digest in zip(self._stages.items(), self._digests, strict=True):
-                event = self._view.page(epoch)
-                table.writerow(
-                    (epoch, stage.value, scorer, event.stage or "", event.confidence, digest)
-                )
+        out = io.StringIO()
+        table = csv.writer(out, lineterminator="\n")
+        table.writerow(("epoch", "stage", "scorer", "hypnocast_stage", "confidence", "picture"))
+        for (epoch, stage), digest in zip(self._stages.items(), self._digests, strict=True):
+            event = self._view.page(epoch)
+            table.writerow(
+                (epoch, stage.value, scorer, event.stage or "", event.confidence, digest)
+            )
+        replace_file(self._folder / "pages.csv", out.getvalue().encode(), mode=0o666)

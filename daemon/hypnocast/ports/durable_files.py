@@ -102,15 +102,16 @@ def write_all(descriptor: int, content: bytes | memoryview, at: int) -> None:
         rest, at = rest[count:], at + count
 
 
-def replace_file(path: Path, content: bytes) -> None:
+def replace_file(path: Path, content: bytes, mode: int = 0o600) -> None:
     """Put a file in another's place, whole or not at all; on return it survives a power cut.
 
-    Owner and rights stay as they were; a new file is its owner's alone.
+    Owner and rights stay as they were; a new file is its owner's alone, or as ``mode`` and the
+    process's mask allow. An error names the file, and not its draft.
     """
     before = path.stat() if path.exists() else None
     draft = path.with_name(f"{path.name}.{secrets.token_hex(4)}")
-    handle = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     try:
+        handle = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
         try:
             if before is not None:
                 os.fchown(handle, before.st_uid, before.st_gid)
@@ -121,5 +122,9 @@ def replace_file(path: Path, content: bytes) -> None:
             os.close(handle)
         draft.replace(path)
         sync_folder(path.parent)
+    except OSError as error:
+        error.filename, error.filename2 = str(path), None
+        raise
     finally:
-        draft.unlink(missing_ok=True)
+        with suppress(OSError):
+            draft.unlink()

@@ -8,7 +8,8 @@ from typing import Annotated
 
 import typer
 
-from hypnocast_models.commands.screen import print_line, whole_folder
+from hypnocast.commands.output import writing
+from hypnocast_models.commands.screen import print_line
 
 exporting = typer.Typer()
 
@@ -80,7 +81,7 @@ def export(
         prove_on=prove_on,
         pages=prove_pages,
     )
-    with whole_folder(pack):
+    with writing(pack, own=True):
         made = deliver(weights, label, pack, wishes, base=base, progress=print_line)
     print_line(f"{made.manifest.name} {made.manifest.version} {made.digest}")
 
@@ -104,7 +105,8 @@ def make_weights(
     from hypnocast_models.tune.families import tiny_tokenizer
 
     began = time.perf_counter()
-    total = write_random(size, folder, seed, layers=layers)
-    kind = read_config(folder)["model_type"]
-    tiny_tokenizer(kind, folder, WORDS)
+    with writing(folder, own=True):
+        total = write_random(size, folder, seed, layers=layers)
+        kind = read_config(folder)["model_type"]
+        tiny_tokenizer(kind, folder, WORDS)
     print_line(f"{size}: {total / 1e9:.2f} GB in {folder}, {time.perf_counter() - began:.0f} s")

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
+from hypnocast.commands.output import writing
 from hypnocast.errors import CommandError
 from hypnocast_models.commands.research import bar, warn_of_pack
 from hypnocast_models.commands.screen import Least, Mains, check_gains, print_line, progress_bars
@@ -59,9 +60,6 @@ def evaluate_pack(
     loaded, others = load_pack(pack), [load_pack(one) for one in beside or ()]
     all_nights = open_material(database, loaded.recipe, kind, hypnograms)
     nights = only_subjects(all_nights, subject)
-    for path in (out, report):
-        if path is not None:  # after hours of work is no time to find that there is no folder
-            path.parent.mkdir(parents=True, exist_ok=True)
     subjects = {night.subject for night in nights}
     warnings = [
         line for one in (loaded, *others) for line in warn_of_taught(one.manifest, subjects)
@@ -76,47 +74,53 @@ def evaluate_pack(
         "warnings": warnings,
         "gains": {},
     }
-    with progress_bars() as progress:
-        for each in gain or [1.0]:
-            bar = progress.add_task(f"×{each:g}", total=pages)
-            found = made[each] = evaluate(
-                loaded,
-                nights,
-                gain=each,
-                min_coverage=min_coverage,
-                mains_hz=mains,
-                advance=partial(progress.advance, bar),
-            )
-            result["gains"][f"{each:g}"] = {
-                "filtered": summarise(found.scored),
-                "unfiltered": summarise(found.unfiltered),
-            }
-    for name, figures in result["gains"].items():
-        both = [f"{how} κ {figures[how]['kappa'][0]:.3f}" for how in ("filtered", "unfiltered")]
-        print_line(f"×{name}: {', '.join(both)}, coverage {figures['filtered']['coverage']:.3f}")
-    if report is not None:
-        from hypnocast_models.compare.evaluation_page import evaluation_page
-        from hypnocast_models.compare.side_by_side import Others, set_side_by_side
-
+    with writing(out, report):
+        for path in (out, report):
+            if path is not None:  # after hours of work is no time to find that there is no folder
+                path.parent.mkdir(parents=True, exist_ok=True)
         with progress_bars() as progress:
-            bar = progress.add_task("packs beside", total=pages * len(others) * len(made))
-            table = set_side_by_side(
-                loaded,
-                made,
-                nights,
-                Others(others, yasa, all_nights),
-                min_coverage=min_coverage,
-                mains_hz=mains,
-                advance=partial(progress.advance, bar),
+            for each in gain or [1.0]:
+                bar = progress.add_task(f"×{each:g}", total=pages)
+                found = made[each] = evaluate(
+                    loaded,
+                    nights,
+                    gain=each,
+                    min_coverage=min_coverage,
+                    mains_hz=mains,
+                    advance=partial(progress.advance, bar),
+                )
+                result["gains"][f"{each:g}"] = {
+                    "filtered": summarise(found.scored),
+                    "unfiltered": summarise(found.unfiltered),
+                }
+        for name, figures in result["gains"].items():
+            both = [f"{how} κ {figures[how]['kappa'][0]:.3f}" for how in ("filtered", "unfiltered")]
+            print_line(
+                f"×{name}: {', '.join(both)}, coverage {figures['filtered']['coverage']:.3f}"
             )
-        result["beside"] = table.to_json()
-        note = f"{database.name}: {len(nights)} nights; pack {loaded.digest}."
-        heading = f"{loaded.manifest.name} on {database.name}"
-        page = evaluation_page(heading, " ".join([note, *warnings]), table)
-        report.write_text(page, encoding="utf-8")
-        print_line(f"{report} written")
-    if out is not None:
-        replace_file(out, (json.dumps(result, indent=1) + "\n").encode())
+        if report is not None:
+            from hypnocast_models.compare.evaluation_page import evaluation_page
+            from hypnocast_models.compare.side_by_side import Others, set_side_by_side
+
+            with progress_bars() as progress:
+                bar = progress.add_task("packs beside", total=pages * len(others) * len(made))
+                table = set_side_by_side(
+                    loaded,
+                    made,
+                    nights,
+                    Others(others, yasa, all_nights),
+                    min_coverage=min_coverage,
+                    mains_hz=mains,
+                    advance=partial(progress.advance, bar),
+                )
+            result["beside"] = table.to_json()
+            note = f"{database.name}: {len(nights)} nights; pack {loaded.digest}."
+            heading = f"{loaded.manifest.name} on {database.name}"
+            page = evaluation_page(heading, " ".join([note, *warnings]), table)
+            replace_file(report, page.encode(), mode=0o666)
+            print_line(f"{report} written")
+        if out is not None:
+            replace_file(out, (json.dumps(result, indent=1) + "\n").encode())
 
 
 @judging.command("yasa")
@@ -130,6 +134,7 @@ def judge_yasa(
     ] = None,
 ) -> None:
     """Show what YASA makes of the same nights; it sees each whole night at once."""
+    from hypnocast.ports.durable_files import replace_file
     from hypnocast_models.compare import figures
     from hypnocast_models.data.recordings import database_files, open_recording
     from hypnocast_models.readers.material import only_subjects
@@ -146,8 +151,9 @@ def judge_yasa(
             tables.append(figures.confusion(night.stages.astype("int64"), staged))
             if out is not None:
                 folder = out if len(gains) == 1 else out / f"x{each:g}"
-                folder.mkdir(parents=True, exist_ok=True)
-                (folder / f"{name}.csv").write_text(written(name, night, staged), encoding="utf-8")
+                with writing(folder):
+                    folder.mkdir(parents=True, exist_ok=True)
+                    replace_file(folder / f"{name}.csv", written(name, night, staged).encode())
         print_line(f"×{each:g}: YASA κ {figures.kappa(sum(tables[1:], tables[0])):.3f}")
 
 
@@ -180,31 +186,34 @@ def judge_rolling(
     found = only_subjects(find_nights(folder, kind), subject)
     warn_of_pack(loaded.folder, found)
     nights = [open_night(one) for one in found]
-    stager = LocalStager(loaded, "auto", threads=1)
-    with bar("pages", sum(len(night.stages) for night in nights)) as advance:
-        rolled = [
-            roll_night(
-                night,
-                loaded,
-                stager,
-                hops[0],
-                min_coverage=min_coverage,
-                mains_hz=mains,
-                advance=advance,
-            )
-            for night in nights
-        ]
-    stager.close()
-    figures_of_hops = [rolling_figures([night.every(each) for night in rolled]) for each in hops]
-    for one in figures_of_hops:
-        for line in rolling_lines(one):
-            print_line(line)
-    if out is not None:
-        import msgspec
+    with writing(out):
+        if out is not None:
+            out.parent.mkdir(parents=True, exist_ok=True)
+        stager = LocalStager(loaded, "auto", threads=1)
+        with bar("pages", sum(len(night.stages) for night in nights)) as advance:
+            rolled = [
+                roll_night(
+                    night,
+                    loaded,
+                    stager,
+                    hops[0],
+                    min_coverage=min_coverage,
+                    mains_hz=mains,
+                    advance=advance,
+                )
+                for night in nights
+            ]
+        stager.close()
+        judged = [rolling_figures([night.every(each) for night in rolled]) for each in hops]
+        for one in judged:
+            for line in rolling_lines(one):
+                print_line(line)
+        if out is not None:
+            import msgspec
 
-        whole = {
-            "pack": loaded.digest,
-            "nights": [night.name for night in nights],
-            "hops": figures_of_hops,
-        }
-        replace_file(out, msgspec.json.format(msgspec.json.encode(whole), indent=1))
+            whole = {
+                "pack": loaded.digest,
+                "nights": [night.name for night in nights],
+                "hops": judged,
+            }
+            replace_file(out, msgspec.json.format(msgspec.json.encode(whole), indent=1))

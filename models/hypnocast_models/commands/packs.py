@@ -9,8 +9,9 @@ from typing import Annotated, Any
 
 import typer
 
+from hypnocast.commands.output import writing
 from hypnocast.errors import CommandError
-from hypnocast_models.commands.screen import Mains, print_line, progress_bars, whole_folder
+from hypnocast_models.commands.screen import Mains, print_line, progress_bars
 
 packs = typer.Typer(no_args_is_help=True)
 
@@ -48,7 +49,7 @@ def calibrate(
     fit = fit_calibration(loaded, seen)
     people = len({night.subject for night in nights})
     where = f"{archive.name}: {len(nights)} nights of {people} people"
-    with whole_folder(out):
+    with writing(out, own=True):
         made = write_calibrated(loaded, fit, out, version, where)
     print_line(str(fit))
     print_line(f"{made.manifest.name} {made.manifest.version} {made.digest}")
@@ -118,7 +119,7 @@ def _write_new(files: Path, facts: dict[str, Any], out: Path, where: str) -> Non
     if facts.get("recipe") in builtin_names():
         facts["recipe_digest"] = builtin(facts["recipe"]).digest
     try:
-        with whole_folder(out):
+        with writing(out, own=True):
             shutil.copytree(files, out, ignore=shutil.ignore_patterns(MANIFEST), dirs_exist_ok=True)
             made = write_pack(out, facts)
     except msgspec.ValidationError as error:

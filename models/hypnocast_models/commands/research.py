@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from hypnocast.commands.common import Json, print_json, print_line
+from hypnocast.commands.output import writing
 from hypnocast.errors import CommandError
 from hypnocast_models.commands.screen import Least, Mains, stopped_cleanly
 
@@ -80,7 +81,8 @@ def compare(
     if html is not None:
         from hypnocast_models.compare.page import write_page
 
-        write_page(html, found, paired)
+        with writing(html):
+            write_page(html, found, paired)
     if json:
         gaps = {
             name: {k: [number(one) for one in (v.value, v.low, v.high)] for k, v in figures.items()}
@@ -157,12 +159,11 @@ def stage_archive(
     nights = find_nights(folder, kind)
     plan = staging_plan(resolve_pack(pack), out, min_coverage, mains)
     warn_of_pack(Path(plan.pack), nights)
-    with bar("nights", len(nights)) as advance:
-        _report(
-            run_archive(
-                plan, nights, scheduler=scheduler, workers=workers, retries=retries, advance=advance
-            )
+    with writing(out, keep=True), bar("nights", len(nights)) as advance:
+        outcome = run_archive(
+            plan, nights, scheduler=scheduler, workers=workers, retries=retries, advance=advance
         )
+    _report(outcome)
 
 
 @research.command("draw")
@@ -201,12 +202,11 @@ def draw_archive(
         warn_of_pack(Path(plan.pack), nights)
     else:
         plan = drawing_plan(recipe, out, mains)
-    with bar("nights", len(nights)) as advance:
-        _report(
-            run_archive(
-                plan, nights, scheduler=scheduler, workers=workers, retries=retries, advance=advance
-            )
+    with writing(out, keep=True), bar("nights", len(nights)) as advance:
+        outcome = run_archive(
+            plan, nights, scheduler=scheduler, workers=workers, retries=retries, advance=advance
         )
+    _report(outcome)
 
 
 def warn_of_pack(pack: Path, nights: Sequence[FoundRecording]) -> None:
@@ -247,7 +247,10 @@ def experiment(
     wanted = read_experiment(plan)
     for line in taught_arms(wanted, data, packs):
         print(line, file=sys.stderr)
-    with bar("pieces", steps(wanted, data, packs)) as advance, stopped_cleanly():
+    pieces = bar("pieces", steps(wanted, data, packs))
+    with writing(out, keep=True), pieces as advance, stopped_cleanly():
         results = run_experiment(wanted, data, out, advance, packs=packs, workers=workers)
-    for name in write_report(wanted, results, report):
+    with writing(report):
+        names = write_report(wanted, results, report)
+    for name in names:
         print_line(str(report / name))

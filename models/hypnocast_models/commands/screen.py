@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import math
-import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -35,22 +33,6 @@ def check_gains(gains: Sequence[float] | None) -> None:
     for gain in gains or ():
         if not 0 < gain < math.inf:
             raise CommandError(f"{gain:g} is no gain", where="--gain", remedy="Above 0, as 0.5.")
-
-
-@contextmanager
-def whole_folder(folder: Path) -> Iterator[None]:
-    """Let a folder be filled wholly or not at all: what was there before stays."""
-    before = set(folder.rglob("*")) if folder.is_dir() else None
-    folder.mkdir(parents=True, exist_ok=True)
-    try:
-        yield
-    except BaseException:
-        if before is None:
-            shutil.rmtree(folder, ignore_errors=True)
-        else:
-            for path in sorted(set(folder.rglob("*")) - before, reverse=True):
-                path.rmdir() if path.is_dir() and not path.is_symlink() else path.unlink()
-        raise
 
 
 @contextmanager

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
+from hypnocast.commands.output import writing
 from hypnocast_models.commands.screen import print_line, progress_bars
 
 small = typer.Typer(help="The small pack that ships: docs/training.md has the whole sequence.")
@@ -33,7 +34,7 @@ def small_pages(data: Data, cache: Cache = Path("cache")) -> None:
     recipe = builtin(TRAINING_RECIPE)
     rows = open_recordings(data / SLEEP_EDF)
     whole = open_recordings(data / UCDDB, without=HELD_OUT)
-    with progress_bars() as progress:
+    with writing(cache, keep=True), progress_bars() as progress:
         for kind, nights in (("rows", rows), ("stitched", rows), ("whole", whole)):
             plan = regimen.PLANS[kind]
             total = sum(len(n.stages) for n in nights) * plan.variants
@@ -78,7 +79,7 @@ def small_train(
     from hypnocast_models.small.sources import FOLDS
 
     torch.set_num_threads(threads)
-    with progress_bars() as progress:
+    with writing(runs, keep=True), progress_bars() as progress:
 
         def trained(
             folder: Path,
@@ -125,7 +126,7 @@ def small_judge(
 
     nights = open_recordings(data / SLEEP_EDF)
     gains = gain or [1.0]
-    with progress_bars() as progress:
+    with writing(runs, keep=True), progress_bars() as progress:
         for each in fold if fold is not None else range(FOLDS):
             mine = [n for n in nights if fold_of(n.subject) == each]
             total = len(gains) * sum(len(n.stages) for n in mine)
@@ -150,6 +151,7 @@ def small_figures(
     """Work out the figures of the cross-validation, beside the baseline's."""
     import json
 
+    from hypnocast.ports.durable_files import replace_file
     from hypnocast_models.compare import figures
     from hypnocast_models.compare.evaluate import rounded
     from hypnocast_models.data import open_recordings
@@ -170,7 +172,8 @@ def small_figures(
         "majority": trial.report(beside.majority(nights)),
         "kappa_ahead_of_gradient_boosting": rounded(difference),
     }
-    out.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    with writing(out):
+        replace_file(out, (json.dumps(result, indent=1) + "\n").encode(), mode=0o666)
     for name in ("small", "small_unfiltered", "gradient_boosting", "majority"):
         typer.echo(f"{name:20s} κ {result[name]['kappa']} macro-F1 {result[name]['macro_f1']}")
     typer.echo(f"ahead of gradient boosting by κ {difference}")
@@ -204,8 +207,9 @@ def small_ship(
         ),
         metrics=trial_metrics(figures),
     )
-    lay_logs(runs, figures, pack)
-    made, _ = ship(model, shipment, pack, print_line)
+    with writing(pack, own=True):
+        lay_logs(runs, figures, pack)
+        made, _ = ship(model, shipment, pack, print_line)
     print_line(f"{made.manifest.name} {made.manifest.version} {made.digest}")
 
 
@@ -232,7 +236,8 @@ def small_pool(
         del facts[key]
     calibration = pooled(manifest.calibration, real_filter(data / HYPNOGRAMS, power), share)
     facts |= {"version": version, "calibration": msgspec.to_builtins(calibration)}
-    made = write_pack(pack, facts)
+    with writing(pack):
+        made = write_pack(pack, facts)
     print_line(f"{made.manifest.name} {made.manifest.version} {made.digest}")
 
 
@@ -259,7 +264,7 @@ def small_pretrained(
     torch.set_num_threads(threads)
     folder = cache / "pretrained"
     nights = open_recordings(data / SLEEP_EDF)
-    with progress_bars() as progress:
+    with writing(cache, runs, keep=True), progress_bars() as progress:
         bar = progress.add_task("pages", total=sum(len(night.stages) for night in nights))
         fill_cache(
             nights,

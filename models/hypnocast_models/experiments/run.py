@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from hypnocast.core.types import FloatArray
 from hypnocast.errors import ConfigError
+from hypnocast.ports.durable_files import replace_file
 from hypnocast.stagers.packs.pack import load_pack
 from hypnocast_models.experiments.jobs import NightPart, Trial, work_off
 from hypnocast_models.experiments.pack_jobs import ExplainPart
@@ -122,7 +123,7 @@ def _same_experiment(plan: Experiment, out: Path) -> None:
             remedy="Choose another folder with --out.",
         )
     out.mkdir(parents=True, exist_ok=True)
-    kept.write_bytes(wanted)
+    replace_file(kept, wanted, mode=0o666)
 
 
 def _judgements(pieces: Pieces) -> Iterator[JudgedStretch]:

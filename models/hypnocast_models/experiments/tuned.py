@@ -20,6 +20,7 @@ import numpy as np
 
 from hypnocast.core.pictures.recipe import builtin
 from hypnocast.core.types import FloatArray
+from hypnocast.ports.durable_files import replace_file
 from hypnocast.stagers.packs.pack import load_pack
 from hypnocast_models.experiments.families import chances_of
 from hypnocast_models.experiments.jobs import NightPart, experts_of, keep
@@ -110,9 +111,8 @@ class TunedTrial:
             "digest": load_pack(self.pack).digest,
             "seconds": [round(tuned - began, 1), round(time.monotonic() - tuned, 1)],
         }
-        part = self.place / f".{FACTS}"
-        part.write_bytes(msgspec.json.format(msgspec.json.encode(facts), indent=1))
-        part.replace(self.place / FACTS)
+        text = msgspec.json.format(msgspec.json.encode(facts), indent=1)
+        replace_file(self.place / FACTS, text, mode=0o666)
 
     def _judge(
         self, one: NightPart, path: Path, prior: FloatArray, transitions: FloatArray

@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 
 from hypnocast.errors import CommandError
+from hypnocast.ports.durable_files import replace_file
 from hypnocast.stagers.packs.files import MANIFEST
 from hypnocast.stagers.packs.manifest import Manifest, Name, Version
 from hypnocast.stagers.packs.pack import Pack, load_pack
@@ -57,7 +58,7 @@ def write_pack(folder: Path, facts: dict[str, Any]) -> Pack:
     }
     whole = {"format": "hypnocast.pack/1", **facts, "files": files}
     manifest = msgspec.convert(whole, Manifest, strict=False)
-    (folder / MANIFEST).write_text(manifest_toml(manifest), encoding="utf-8")
+    replace_file(folder / MANIFEST, manifest_toml(manifest).encode(), mode=0o666)
     return load_pack(folder)
 
 

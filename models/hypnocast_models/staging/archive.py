@@ -24,7 +24,8 @@ from numpy.typing import NDArray
 
 from hypnocast.core.pictures.recipe import builtin
 from hypnocast.core.types import STAGES, Picture, Stage
-from hypnocast.errors import CommandError, HypnocastError, InstallError
+from hypnocast.errors import CommandError, HypnocastError, InstallError, OutputError
+from hypnocast.ports.durable_files import replace_file
 from hypnocast.stagers.base import Stager
 from hypnocast.stagers.packs.pack import Pack, load_pack
 from hypnocast_models.compare.hypnogram import night_name, subject_name, write_hypnogram
@@ -76,6 +77,10 @@ class NightError(Exception):
     """A night that failed, in one line: what crosses from a worker must be plain."""
 
 
+class RefusedByDiskError(Exception):
+    """A file that the disk refused; it would refuse every night's."""
+
+
 def staging_plan(
     pack: Path, out: Path, min_coverage: float | None, mains_hz: int = 50
 ) -> ArchivePlan:
@@ -113,7 +118,7 @@ def work_on(plan: ArchivePlan, night: FoundRecording) -> str:
     except OSError as error:
         with suppress(OSError):
             part.unlink(missing_ok=True)
-        raise NightError(f"{target}: cannot be written ({error.strerror})") from None
+        raise RefusedByDiskError(str(target), error.strerror or str(error)) from None
     return night.name
 
 
@@ -150,6 +155,13 @@ def run_archive(
             error = future.exception()
             if error is None:
                 outcome.done.append(name)
+            elif isinstance(error, RefusedByDiskError):
+                where, why = error.args
+                raise OutputError(
+                    f"cannot be written: {why}",
+                    where=where,
+                    remedy="Make room or name another place; what is done stays.",
+                )
             else:
                 outcome.failed[name] = _words(error)
             future.release()
@@ -181,7 +193,7 @@ def _begin(plan: ArchivePlan) -> None:
     folder = Path(plan.out)
     folder.mkdir(parents=True, exist_ok=True)
     if not (folder / _PLAN).is_file():
-        (folder / _PLAN).write_bytes(msgspec.json.encode(_kept(plan)))
+        replace_file(folder / _PLAN, msgspec.json.encode(_kept(plan)), mode=0o666)
 
 
 def _kept(plan: ArchivePlan) -> dict[str, Any]:

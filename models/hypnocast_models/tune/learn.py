@@ -15,6 +15,7 @@ from typing import Any
 
 from hypnocast.core.pictures.recipe import builtin
 from hypnocast.errors import CommandError
+from hypnocast.ports.durable_files import replace_file
 from hypnocast.stagers.packs.pack import Pack
 from hypnocast_models.compare import figures
 from hypnocast_models.compare.evaluate import Evaluation, evaluate, rounded, summarise
@@ -113,7 +114,7 @@ def learn(
     ]
     learned = Learned(found[0], found[1], after, teachers_of(taught))
     text = json.dumps(learned.to_json(), indent=1, ensure_ascii=False)
-    (out / FIGURES).write_text(text + "\n", encoding="utf-8")
+    replace_file(out / FIGURES, f"{text}\n".encode(), mode=0o666)
     return learned
 
 

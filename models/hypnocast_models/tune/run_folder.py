@@ -15,6 +15,7 @@ from typing import Any
 import msgspec
 
 from hypnocast.errors import CommandError
+from hypnocast.ports.durable_files import replace_file
 from hypnocast.stagers.packs.manifest import Provenance, TrainingSource
 from hypnocast_models.data.pictures import PictureNight
 from hypnocast_models.readers.material import Material
@@ -87,14 +88,18 @@ def begin_run(folder: Path, run: dict[str, Any], training: Training) -> None:
                 where=str(folder),
                 remedy=f"Choose another folder, or repeat what {kept} says.",
             )
-        return
-    if folder.is_dir() and any(folder.iterdir()):
+    elif folder.is_dir() and any(folder.iterdir()):
         raise CommandError(
             "holds other files", where=str(folder), remedy="Choose an empty folder for a new run."
         )
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / RECIPE).write_text(training_toml(training), encoding="utf-8")
-    kept.write_bytes(msgspec.json.format(msgspec.json.encode(run), indent=1))
+    # The description first: by it a folder is known that the disk had no room for.
+    for path, content in (
+        (kept, msgspec.json.format(msgspec.json.encode(run), indent=1)),
+        (folder / RECIPE, training_toml(training).encode()),
+    ):
+        if not path.is_file():
+            replace_file(path, content, mode=0o666)
 
 
 def taught_here(weights: Path) -> bool:

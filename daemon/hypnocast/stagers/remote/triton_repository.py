@@ -52,10 +52,9 @@ def write_repository(pack: Pack, folder: Path) -> Path:
         raise PackError(
             "is there already", where=str(model), remedy="Remove it to have it written again."
         ) from None
-    except OSError as error:
-        raise PackError(
-            f"cannot be written: {error.strerror}", where=str(model), remedy="Name another folder."
-        ) from error
+    except OSError:
+        shutil.rmtree(model, ignore_errors=True)
+        raise
     return model
 
 
