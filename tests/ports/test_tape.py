@@ -518,8 +518,38 @@ def test_a_slow_disk_is_named_beside_a_tape_that_cannot_be_written(
         recorder.write("other", arrival)
     cannot, slow = recorder.statistics().problem.split("; ")
     assert "cannot" in cannot
-    assert "a tape took" in slow
+    assert "to sync: is the disk slow?" in slow
     (tmp_path / "tapes").unlink()
+    recorder.close()
+
+
+def test_a_disk_is_watched_while_no_tape_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A tape that was refused is tried again much later; what else is wrong is named meanwhile."""
+    disk, go = UnwillingDisk(monkeypatch), threading.Event()
+    recorder = TapeRecorder(tmp_path, limits=TapeLimits(sync_every_s=0.02))
+    opens = os.open
+
+    def full(path: str, flags: int, *more: int) -> int:
+        if flags & os.O_CREAT:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return opens(path, flags, *more)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "open", full)
+        recorder.write("bed", night(1)[0])
+    assert "No space left" in recorder.statistics().problem
+    with recorder._lock:
+        disk.refuse = 1_000_000
+    wait_until(lambda: "cannot be synced (Input/output" in recorder.statistics().problem, "EIO")
+    disk.refuse = 0
+    wait_until(lambda: "synced" not in recorder.statistics().problem, "it syncs again")
+    monkeypatch.setattr(durable_files, "SLOW_SYNC_S", 0.1)
+    monkeypatch.setattr(os, "fsync", lambda _: go.wait(30.0))
+    # Named while it goes on: it may never come back.
+    wait_until(lambda: "a tape takes more than" in recorder.statistics().problem, "slow")
+    go.set()
     recorder.close()
 
 

@@ -10,7 +10,8 @@ import os
 import secrets
 import stat
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
@@ -25,24 +26,35 @@ SHOWN_S: Final = 15.0
 
 
 class SyncPace:
-    """Whether the disk is slow over syncs; one thread notes, any may ask."""
+    """Whether the disk is slow over syncs; one thread syncs, any may ask."""
 
     def __init__(self, what: str) -> None:
         """Keep what is synced."""
         self._what = what
         self._words = ""
+        self._began: float | None = None
         self._shown_until = float("-inf")
 
-    def note_sync(self, seconds: float) -> None:
-        """Note how long a sync lasted."""
-        if seconds >= SLOW_SYNC_S:
-            self._words = f"{self._what} took {seconds:.1f} s to sync: is the disk slow?"
-            self._shown_until = time.monotonic() + SHOWN_S
+    @contextmanager
+    def timed(self) -> Iterator[None]:
+        """Time what is done within: a sync, or what ends in one."""
+        self._began = began = time.monotonic()
+        try:
+            yield
+        finally:
+            now = time.monotonic()
+            if now - began >= SLOW_SYNC_S:
+                self._words = f"{self._what} took {now - began:.1f} s to sync: is the disk slow?"
+                self._shown_until = now + SHOWN_S
+            self._began = None
 
     @property
     def problem(self) -> str:
-        """A slow sync a moment ago, in words; empty where there was none."""
-        return self._words if time.monotonic() < self._shown_until else ""
+        """A slow sync that goes on, or was a moment ago, in words; empty where there is none."""
+        now, began = time.monotonic(), self._began
+        if began is not None and now - began >= SLOW_SYNC_S:
+            return f"{self._what} takes more than {SLOW_SYNC_S:g} s to sync: is the disk slow?"
+        return self._words if now < self._shown_until else ""
 
 
 def room_problem(folder: Path) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
@@ -127,7 +126,7 @@ class JournalWriter:
             if self._closing and not jobs and not chores and not delivered:
                 return False
         jobs = [job for job in jobs if job.future.set_running_or_notify_cancel()]
-        with self._guarded(worker):
+        with self._guarded(worker), self.pace.timed():
             storage.return_to_disk()
         if jobs or delivered:
             with self._guarded(worker, *jobs):
@@ -136,7 +135,7 @@ class JournalWriter:
             if chore.future.set_running_or_notify_cancel():
                 with self._guarded(worker, chore):
                     chore.future.set_result(storage.work(chore.work))
-        with self._guarded(worker):
+        with self._guarded(worker), self.pace.timed():
             if jobs:
                 storage.fold_if_long()
             else:
@@ -147,9 +146,8 @@ class JournalWriter:
         return bool(self._closing or self._jobs or self._chores or self._delivered)
 
     def _write(self, jobs: Sequence[_Job], delivered: Sequence[tuple[str, int]]) -> None:
-        began = time.monotonic()
-        outcomes = self.storage.write([job.batch for job in jobs], delivered)
-        self.pace.note_sync(time.monotonic() - began)
+        with self.pace.timed():
+            outcomes = self.storage.write([job.batch for job in jobs], delivered)
         for job, outcome in zip(jobs, outcomes, strict=True):
             if isinstance(outcome, Committed):
                 job.future.set_result(outcome)

@@ -97,6 +97,8 @@ class TapeRecorder:
         self._last_error = ""
         self._pace = SyncPace("a tape")
         self._given_up = 0
+        self._unsynced = ""
+        """Why the folder could not be synced, while no tape is."""
         self._named: dict[str, Path] = {}
         """Bed → the newest part whose name survives a power cut."""
         self._syncer = (supervisor or Supervisor()).thread(
@@ -161,7 +163,7 @@ class TapeRecorder:
         with self._lock:
             all_tapes = self._bed_tapes.values()
             amiss = any(one.tape is None or one.doubtful for one in all_tapes)
-            problems = (self._last_error if amiss else "", self._pace.problem)
+            problems = (self._last_error if amiss else "", self._unsynced, self._pace.problem)
             return TapeStatistics(
                 running=sum(one.tape is not None for one in all_tapes),
                 bytes_written=self._written,
@@ -275,36 +277,41 @@ class TapeRecorder:
         while not worker.wait(self._limits.sync_every_s):
             with self._lock:
                 beds = list(self._bed_tapes.items())
+            tried = False
             for bed, bed_tape in beds:
                 worker.beat()
-                self._make_safe(bed, bed_tape)
+                tried |= self._make_safe(bed, bed_tape)
+            if not tried:
+                self._try_folder()
             rounds += 1
             if rounds % max(1, round(60.0 / self._limits.sync_every_s)) == 0:
                 self._retain()
             worker.idle()
 
-    def _make_safe(self, bed: str, bed_tape: BedTape) -> None:
-        """Sync a bed's tape, unlocked; where that fails, give it up and begin another."""
+    def _make_safe(self, bed: str, bed_tape: BedTape) -> bool:
+        """Sync a bed's tape, unlocked; where that fails, give it up and begin another.
+
+        Return whether the disk was asked for a sync.
+        """
         with self._lock:
             tape, newest = bed_tape.tape, bed_tape.newest
             if bed_tape.doubtful and self._now() >= bed_tape.retry_at:
                 self._replace(bed, bed_tape)
-                return
+                return False
             if tape is None or bed_tape.doubtful:
-                return
+                return False
             path, number = tape.path, tape.fileno()
             try:
                 number = None if number is None else os.dup(number)
             except OSError as error:  # no descriptor is left; the next round may find one
                 self._last_error = f"{self._folder}: cannot be synced ({error.strerror})"
-                return
+                return False
             if number is None:
-                return
+                return False
             ended = bed_tape.take_ended()
-        began = time.monotonic()
         try:
-            self._sync(bed, path, number, ended)
-            self._pace.note_sync(time.monotonic() - began)
+            with self._pace.timed():
+                self._sync(bed, path, number, ended)
         except OSError as error:
             # Whatever tape is running by now: what is not safe may have been on this one.
             with self._lock:
@@ -313,6 +320,7 @@ class TapeRecorder:
             with self._lock:
                 if bed_tape.tape is tape:
                     bed_tape.safe, bed_tape.failures = newest, 0
+        return True
 
     def _sync(self, bed: str, path: Path, number: int, ended: Sequence[BinaryIO]) -> None:
         """Sync the parts that are over, the one that is being written, and their names."""
@@ -325,6 +333,21 @@ class TapeRecorder:
             sync_folder(path.parent)
             sync_folder(path.parent.parent)
             self._named[bed] = path
+
+    def _try_folder(self) -> None:
+        """Sync the folder while no tape is synced: a disk that is slow or errs is named all along.
+
+        It may have been given up for another reason, and is tried again a good while later.
+        """
+        try:
+            with self._pace.timed():
+                sync_folder(self._folder)
+        except FileNotFoundError:
+            return  # nothing ever came
+        except OSError as error:
+            self._unsynced = f"{self._folder}: cannot be synced ({error.strerror})"
+        else:
+            self._unsynced = ""
 
     def _not_synced(self, bed: str, bed_tape: BedTape, error: OSError) -> None:
         self._last_error = f"{self._folder}: cannot be synced ({error.strerror})"
