@@ -19,6 +19,7 @@ import structlog  # noqa: E402
 from PIL import Image  # noqa: E402
 from playwright.sync_api import Page  # noqa: E402
 
+from browser.grafana_picture import draw_grafana  # noqa: E402
 from browser.report_picture import draw_reports  # noqa: E402
 from browser.serving import chromium, served, settings_for  # noqa: E402
 from browser.ward_topics import PREFIX, Publisher, ward  # noqa: E402
@@ -39,6 +40,7 @@ def main(folder: Path) -> None:
     for recipe in ("clinical-448x224", "spectral-448", "paper-336"):
         draw_page(recipe, folder / f"{recipe}.png")
     draw_ward(folder)
+    draw_grafana(ward(1_772_402_400.0)[1], folder / "grafana-night.png")
     draw_reports(folder)
 
 

@@ -53,6 +53,20 @@ def test_grafanas_own_types_know_every_key_of_a_dashboard(name: str) -> None:
     assert lost(board, understood(board)) == []
 
 
+def test_a_page_without_a_stage_is_a_gap_in_the_hypnogram_and_no_longer_the_stage_before() -> None:
+    """No point is written for it, and Grafana draws on unless points that far apart are parted."""
+    need_module("grafana_foundation_sdk")
+    from grafana_foundation_sdk.models.common import GraphFieldConfig
+
+    for panel in board_of("grafana-night.json")["panels"][:2]:
+        custom = panel["fieldConfig"]["defaults"]["custom"]
+        read = GraphFieldConfig.from_json(custom)
+        assert read.span_nulls is False
+        assert set(custom) <= set(read.to_json())
+        assert isinstance(read.insert_nulls, int)
+        assert 30_000 < read.insert_nulls < 60_000
+
+
 @pytest.mark.parametrize("name", BOARDS)
 def test_a_key_that_grafana_does_not_know_would_be_found(name: str) -> None:
     board = copy.deepcopy(board_of(name))
