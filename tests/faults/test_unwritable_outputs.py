@@ -36,8 +36,7 @@ WHOLE = {
     "hypnocast-models compare a b --html {out}/page.html",
     "hypnocast-models pack calibrate ./pack archive {out} --version 0.2.0",
     "hypnocast-models pack edit ./pack {out} --set licence=MIT",
-    "hypnocast-models weights random smolvlm-256m {out} --layers 1",
-    "hypnocast-models weights convert clip {out} --name mine",
+    "hypnocast-models weights smolvlm-256m {out} --layers 1",
     "hypnocast schema {out}",
     "hypnocast page archive/1/1.rec 0 --output {out}.png",
     "hypnocast pack to-triton ./pack {out}",
@@ -50,7 +49,7 @@ WHOLE = {
 """They leave nothing of what could not be finished."""
 HEAVY = ("export clip", "--report", "draw", "stage", "learn", "calibrate", "corrections")
 """Much work before the first byte is written."""
-LARGE = ("tiny", "finetune", "export clip", "convert", "draw", "random")
+LARGE = ("tiny", "finetune", "export clip", "draw", "smolvlm-256m")
 """Some of it fits on a disk that is nearly full, and all of it does not."""
 
 
