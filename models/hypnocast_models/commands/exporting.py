@@ -28,7 +28,9 @@ def export(
     name: Annotated[str, typer.Option(help="Name of the pack.")],
     version: str = "0.1.0",
     recipe: Annotated[str, typer.Option(help="How pages are drawn.")] = "clinical-448x224",
-    precision: Annotated[str, typer.Option(help="fp32, fp16, int8 or int4.")] = "fp32",
+    precision: Annotated[
+        str, typer.Option(help="fp32, fp16, int8, int4, int4-fp16 (GPU).")
+    ] = "fp32",
     block: Annotated[
         int, typer.Option(help="Numbers that share a scale in int4 and in the head: 32, 64, 128.")
     ] = 32,

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from hypnocast.errors import PackError
-from hypnocast_models.export.onnx_writer import FLOAT, INT32, INT64, GraphWriter, Weights
+from hypnocast_models.export.onnx_writer import FLOAT, HALF, INT32, INT64, GraphWriter, Weights
 from hypnocast_models.export.quantise import BLOCK
 from hypnocast_models.export.shards import Array, Shards
 
@@ -93,8 +93,12 @@ def write_text(
     weights: Weights,
     head: Weights,
     block: int = BLOCK,
+    half: bool = False,
 ) -> dict[str, int]:
-    """Write decoder and embeddings; tied weights are stored once. Return bytes by file."""
+    """Write decoder and embeddings; tied weights are stored once. Return bytes by file.
+
+    ``half``: activations are fp16 whatever the weights.
+    """
     table = check_decoder(shards)
     if text.hidden % block and head in {"int4", "int8"}:
         raise PackError(
@@ -102,7 +106,7 @@ def write_text(
             where="export",
             remedy="Use smaller blocks, or a head in fp32.",
         )
-    g = GraphWriter(folder / DECODER, weights, block)
+    g = GraphWriter(folder / DECODER, weights, block, half=half)
     normed = _layers(g, shards, text, table)
     head_name = next(n for n in (*_heads(table), f"{table}embed_tokens.weight") if n in shards)
     logits = g.linear(normed, "lm_head", shards[head_name], weights=head)
@@ -135,7 +139,7 @@ def _heads(table: str) -> tuple[str, ...]:
 def _write_embeddings(
     decoder: GraphWriter, table: Array, text: Text, folder: Path, head: Weights, *, tied: bool
 ) -> GraphWriter:
-    exact: Weights = "fp16" if decoder.weights == "fp16" else "fp32"
+    exact: Weights = "fp16" if decoder.float == HALF else "fp32"
     e = GraphWriter(folder / EMBED, exact, decoder.block)
     ids = e.add_input("input_ids", INT64, ["batch", "tokens"])
     if head in {"int4", "int8"}:

@@ -42,10 +42,15 @@ _TINY = 1e-30
 class GraphWriter:
     """An ONNX graph under construction, with its weights in a file beside it."""
 
-    def __init__(self, path: Path, weights: Weights, block: int = BLOCK) -> None:
-        """Keep where the graph goes, and how its weights are kept unless set otherwise."""
+    def __init__(
+        self, path: Path, weights: Weights, block: int = BLOCK, *, half: bool = False
+    ) -> None:
+        """Keep where the graph goes, and how its weights are kept unless set otherwise.
+
+        ``half``: activations are fp16 whatever the weights, as attention on a GPU needs it.
+        """
         self.path, self.weights, self.block = path, weights, block
-        self.float = HALF if weights == "fp16" else FLOAT
+        self.float = HALF if half or weights == "fp16" else FLOAT
         """The type of activations."""
         self._data: BinaryIO = path.with_name(path.name + ".data").open("wb")
         self._nodes: list[Any] = []
@@ -143,7 +148,7 @@ class GraphWriter:
             for start in range(0, rows, step):
                 part = weight[start : start + step].astype(np.float32)
                 numbers, scale = quantise_blocks(part, bits, self.block)
-                scales.append(scale)
+                scales.append(scale.astype(self._kind))
                 yield numbers
 
         count, size = -(-columns // self.block), self.block * bits // 8

@@ -23,7 +23,7 @@ from hypnocast_models.export.qwen_vision import write_qwen_vision
 from hypnocast_models.export.shards import Shards
 from hypnocast_models.tune.run_folder import taught_here
 
-Precision = Literal["fp32", "fp16", "int8", "int4"]
+Precision = Literal["fp32", "fp16", "int8", "int4", "int4-fp16"]
 Progress = Callable[[str], None]
 
 PROMPTS = (
@@ -46,10 +46,13 @@ class Weighing:
     vision: Weights
     block: int = BLOCK
     """Numbers of decoder and head that share a scale, where they are kept in blocks."""
+    half: bool = False
+    """Whether the decoder computes in fp16 whatever its weights, for a GPU."""
 
     def __str__(self) -> str:
         parts = f"decoder {self.decoder}, head {self.head}, vision {self.vision}"
-        return f"{parts}, blocks of {self.block}"
+        half = ", in fp16" if self.half else ""
+        return f"{parts}, blocks of {self.block}{half}"
 
 
 WEIGHINGS: dict[str, Weighing] = {
@@ -57,6 +60,7 @@ WEIGHINGS: dict[str, Weighing] = {
     "fp16": Weighing("fp16", "fp16", "fp16"),
     "int8": Weighing("int8x8", "int8", "int8x8"),
     "int4": Weighing("int4", "int4", "int8x8"),
+    "int4-fp16": Weighing("int4", "int4", "fp16", half=True),
 }
 """The price list is in docs/performance.md."""
 
@@ -147,6 +151,7 @@ def export_folder(
         weights=kept.decoder,
         head=kept.head,
         block=kept.block,
+        half=kept.half,
     )
     _report_done(progress, "decoder and embeddings", began, sum(sizes.values()))
     began = time.perf_counter()

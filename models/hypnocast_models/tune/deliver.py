@@ -30,10 +30,10 @@ from hypnocast_models.export.generative import export_generative
 from hypnocast_models.export.label import AnswerForm, Ask, Label, write_labelled
 from hypnocast_models.export.model_files import check_known, describe_folder, read_config
 from hypnocast_models.export.packing import check_name, check_version
-from hypnocast_models.export.precision import PRECISIONS, lower
+from hypnocast_models.export.precision import lower
 from hypnocast_models.export.quantise import BLOCK
 from hypnocast_models.export.shards import Shards
-from hypnocast_models.export.stream import weighing, why_not_streamed
+from hypnocast_models.export.stream import WEIGHINGS, weighing, why_not_streamed
 from hypnocast_models.export.stream_pack import pack_folder
 from hypnocast_models.readers.datasets import find_nights, open_night
 from hypnocast_models.staging.night import pictures_of
@@ -167,7 +167,7 @@ SIMULATED_PAGES = 2
 
 def check_delivery(name: str, version: str, precision: str) -> None:
     """Refuse, before hours of work, what would be refused at its end."""
-    known = ("fp32", *PRECISIONS)
+    known = tuple(WEIGHINGS)
     if precision not in known:
         raise CommandError(f"{precision!r} is none of {', '.join(known)}", where="--precision")
     check_name(name)
