@@ -2,6 +2,8 @@
 
 ``python tests/gpu/measure.py FOLDER`` writes ``FOLDER/gpu.json`` and a table for
 ``docs/performance.md``. See ``README.md`` beside it. It has never been run: no GPU was at hand.
+
+Whatever may bring a process down with it (a card, a driver) runs in one of its own.
 """
 
 from __future__ import annotations
@@ -20,9 +22,12 @@ from typing import Any
 YARDSTICK_PAGES_S = 4.15
 """SleepVLM-3B (W4A16, vLLM, one card), as published."""
 
-SIZES = ("smolvlm-256m", "qwen2.5-vl-3b")
-PRECISIONS = ("fp16", "int4")
+SIZES = ("qwen2.5-vl-3b", "smolvlm-256m")
+PRECISIONS = ("int4-fp16", "fp16")
 BUDGET_S = 600.0
+WARD_S = 75.0
+TINY = "tiny"
+"""A size of its own, to try the script with."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,29 +41,56 @@ class GpuRow:
     note: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """One pack on one provider, and until when it may be tried."""
+
+    pack: Path
+    name: str
+    provider: Any
+    until: float
+    beds: int
+
+    @property
+    def left_s(self) -> float:
+        """Seconds that are left."""
+        return max(1.0, self.until - time.monotonic())
+
+
 def main() -> int:
     """Run every step; one that fails is reported and does not keep the others from running."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--provider", default="cuda", help="cpu tries the script without a GPU")
-    parser.add_argument("--sizes", nargs="+", default=list(SIZES))
+    parser.add_argument("--cpu", action="store_true", help="try the script without a GPU")
+    parser.add_argument("--sizes", nargs="+", default=list(SIZES), help=f"or {TINY}")
     parser.add_argument("--precisions", nargs="+", default=list(PRECISIONS))
     parser.add_argument("--layers", type=int, help="shallower decoders, to try the script")
+    parser.add_argument("--beds", type=int, default=16)
     asked = parser.parse_args()
     asked.folder.mkdir(parents=True, exist_ok=True)
-    began, rows = time.monotonic(), list(_found(asked.provider))
+    provider = "cpu" if asked.cpu else "cuda"
+    began, rows = time.monotonic(), list(_found(provider))
+    until = began + BUDGET_S
     for size in asked.sizes:
         source = asked.folder / size
-        rows += _step(f"{size}: weights", partial(_weights, size, source, asked.layers))
+        rows += _step(f"{size}: weights", until, partial(_weights, size, source, asked.layers))
         for precision in asked.precisions:
-            if time.monotonic() - began > BUDGET_S:
-                rows.append(GpuRow(f"{size} {precision}", asked.provider, None, "", "no time left"))
-                continue
-            pack = asked.folder / f"{size}-{precision}"
             name = f"{size} {precision}"
-            rows += _step(f"{name}: pack", partial(_pack, source, pack, precision))
-            rows += _step(name, partial(_judged, pack, name, asked.provider))
-            rows += _step(f"{name}: fault", partial(_fault, pack, name, asked.provider))
+            pack = asked.folder / f"{size}-{precision}"
+            trial = Trial(pack, name, provider, until, asked.beds)
+            steps: dict[str, Callable[[], Iterable[GpuRow]]] = {
+                "pack": partial(_pack, source, pack, precision),
+                "verdict": partial(_verdict, trial),
+                "generate": partial(_bench, trial, "generate"),
+                "binding": partial(_binding, trial),
+                "fault": partial(_fault, trial),
+                "path": partial(_bench, trial, "path", "--beds", str(asked.beds)),
+                "ward": partial(
+                    _bench, trial, "ward", "--beds", str(asked.beds), "--minutes", str(WARD_S / 60)
+                ),
+            }
+            for step, act in steps.items():
+                rows += _step(f"{name}: {step}", until, act)
     fields = {"rows": [asdict(row) for row in rows], "seconds": time.monotonic() - began}
     (asked.folder / "gpu.json").write_text(json.dumps(fields, indent=1) + "\n", encoding="utf-8")
     for line in table(rows):
@@ -75,12 +107,14 @@ def table(rows: list[GpuRow]) -> Iterator[str]:
         yield f"| {row.what} | {row.provider} | {value} | {row.unit} | {row.note} |"
 
 
-def _step(what: str, act: Callable[[], Iterable[GpuRow]]) -> list[GpuRow]:
+def _step(what: str, until: float, act: Callable[[], Iterable[GpuRow]]) -> list[GpuRow]:
+    if time.monotonic() > until:
+        return [GpuRow(what, "", None, "", "no time left")]
     print(f"… {what}", file=sys.stderr, flush=True)
     try:
         return list(act())
     except Exception as error:  # noqa: BLE001 - every other step is still worth its minute
-        return [GpuRow(what, "", None, "", f"{type(error).__name__}: {str(error)[:200]}")]
+        return [GpuRow(what, "", None, "", f"{type(error).__name__}: {str(error)[-300:]}")]
 
 
 def _found(provider: str) -> Iterator[GpuRow]:
@@ -95,23 +129,34 @@ def _found(provider: str) -> Iterator[GpuRow]:
         yield GpuRow("card", provider, 1.0, "", " ".join(outcome.stdout.split("\n")[1:2]))
 
 
-def _models(*arguments: str) -> float:
-    """Run ``hypnocast-models`` and return how many seconds it ran."""
+def _run(module: str, *arguments: str, within_s: float = BUDGET_S) -> float:
+    """Run a command line of this project and return how many seconds it ran."""
     began = time.monotonic()
-    subprocess.run(
-        [sys.executable, "-m", "hypnocast_models.cli", *arguments], check=True, capture_output=True
+    code = f"from {module} import main; main()"
+    done = subprocess.run(
+        [sys.executable, "-c", code, *arguments],
+        capture_output=True,
+        text=True,
+        timeout=within_s,
+        check=False,
     )
+    if done.returncode:
+        raise RuntimeError(f"{' '.join(arguments[:2])}: {done.stderr.strip()[-300:]}")
     return time.monotonic() - began
 
 
 def _weights(size: str, folder: Path, layers: int | None) -> list[GpuRow]:
-    more = [] if layers is None else ["--layers", str(layers)]
-    took = _models("weights", size, str(folder), *more)
+    if size == TINY:
+        took = _run("hypnocast_models.cli", "tiny", "qwen2_5_vl", str(folder))
+    else:
+        more = [] if layers is None else ["--layers", str(layers)]
+        took = _run("hypnocast_models.cli", "weights", size, str(folder), *more)
     return [GpuRow(f"{size}: random weights", "cpu", took, "s")]
 
 
 def _pack(source: Path, pack: Path, precision: str) -> list[GpuRow]:
-    took = _models(
+    took = _run(
+        "hypnocast_models.cli",
         *("export", str(source), str(pack), "--name", pack.name.lower()),
         *("--precision", precision, "--stage-first", "--no-prove"),
     )
@@ -119,18 +164,39 @@ def _pack(source: Path, pack: Path, precision: str) -> list[GpuRow]:
     return [GpuRow(f"{pack.name}: pack", "cpu", took, "s", f"{size:.2f} GB")]
 
 
-def _judged(folder: Path, name: str, provider: Any) -> Iterator[GpuRow]:
-    """Judge pages by the daemon's own stager, alone and sixteen at once."""
+def _bench(trial: Trial, group: str, *options: str) -> list[GpuRow]:
+    """Measure by the project's own benchmark, which takes the GPU where there is one."""
+    kept = trial.pack.with_name(f"{trial.pack.name}-{group}.json")
+    _run(
+        "hypnocast.cli",
+        *("bench", group, "--pack", str(trial.pack), "-o", str(kept), *options),
+        within_s=trial.left_s,
+    )
+    figures = json.loads(kept.read_text(encoding="utf-8"))["figures"]
+    return [
+        GpuRow(
+            f"{trial.name}: {figure['name']}",
+            trial.provider,
+            figure["median"],
+            figure["unit"],
+            f"worst {max(figure['samples']):.3g} of {figure['count']}; {figure['note']}",
+        )
+        for figure in figures
+    ]
+
+
+def _verdict(trial: Trial) -> Iterator[GpuRow]:
+    """Judge pages by the daemon's own stager, alone and several at once."""
     from hypnocast.bench.pages import looks_of_a_night, simulated_pictures
     from hypnocast.stagers.onnx.local import LocalStager
     from hypnocast.stagers.packs.pack import load_pack
 
-    pack = load_pack(folder)
+    pack = load_pack(trial.pack)
     began = time.monotonic()
-    stager = LocalStager(pack, provider)
-    yield GpuRow(f"{name}: warm", stager.provider, time.monotonic() - began, "s")
+    stager = LocalStager(pack, trial.provider)
+    yield GpuRow(f"{trial.name}: warm", stager.provider, time.monotonic() - began, "s")
     pictures = simulated_pictures(pack.recipe, 8)
-    for beds in (1, 4, 16):
+    for beds in sorted({1, 4, trial.beds}):
         times = []
         for looks in looks_of_a_night(pack, pictures, beds, 4):
             began = time.monotonic()
@@ -138,11 +204,38 @@ def _judged(folder: Path, name: str, provider: Any) -> Iterator[GpuRow]:
             times.append(time.monotonic() - began)
         best = min(times[1:])
         note = f"{beds / best / YARDSTICK_PAGES_S:.2f} of SleepVLM's published {YARDSTICK_PAGES_S}"
-        yield GpuRow(f"{name}: {beds} at once", stager.provider, beds / best, "pages/s", note)
+        yield GpuRow(f"{trial.name}: {beds} at once", stager.provider, beds / best, "pages/s", note)
     stager.close()
 
 
-def _fault(folder: Path, name: str, provider: Any) -> Iterator[GpuRow]:
+def _binding(trial: Trial) -> Iterator[GpuRow]:
+    """Write tokens with key-values that stay on the card, and with their way there and back."""
+    from hypnocast.bench import generate
+    from hypnocast.bench.pages import looks_of_a_night, simulated_pictures
+    from hypnocast.stagers.generative.model import GenerativeModel
+    from hypnocast.stagers.onnx.engine import Engine, Graph
+    from hypnocast.stagers.packs.manifest import Generative
+    from hypnocast.stagers.packs.pack import Pack, load_pack
+
+    class Unbound(Engine):
+        """Whatever a graph gives comes back to the host."""
+
+        def open(self, pack: Pack, name: str) -> Graph:
+            graph = super().open(pack, name)
+            graph._device = None
+            return graph
+
+    pack = load_pack(trial.pack)
+    table = pack.manifest.model
+    assert isinstance(table, Generative)
+    looks = next(looks_of_a_night(pack, simulated_pictures(pack.recipe, 4), 1, 1))
+    for engine, words in ((Engine, "with I/O binding"), (Unbound, "without")):
+        model = GenerativeModel(pack, table, engine(trial.provider))
+        best = min(wall for wall, _ in generate._steps(model, looks, 16, 1))
+        yield GpuRow(f"{trial.name}: a token {words}", trial.provider, 1e3 * best, "ms")
+
+
+def _fault(trial: Trial) -> Iterator[GpuRow]:
     """Let the provider fail in mid-night: the same pages come from the CPU, and it is reported."""
     import numpy as np
 
@@ -151,12 +244,12 @@ def _fault(folder: Path, name: str, provider: Any) -> Iterator[GpuRow]:
     from hypnocast.stagers.onnx.local import LocalStager
     from hypnocast.stagers.packs.pack import load_pack
 
-    pack = load_pack(folder)
-    stager = LocalStager(pack, provider)
+    pack = load_pack(trial.pack)
+    stager = LocalStager(pack, trial.provider)
     looks = next(looks_of_a_night(pack, simulated_pictures(pack.recipe, 4), 1, 1))
     before = stager.judge(looks)[0]
     if stager.provider == "cpu":
-        yield GpuRow(f"{name}: fault", "cpu", 0.0, "", "nothing to fall back from")
+        yield GpuRow(f"{trial.name}: fault", "cpu", 0.0, "", "nothing to fall back from")
         return
     model = stager._model
     assert model is not None
@@ -169,9 +262,8 @@ def _fault(folder: Path, name: str, provider: Any) -> Iterator[GpuRow]:
     after = stager.judge(looks)[0]
     moved = float(np.abs(np.exp(after.log_probabilities) - np.exp(before.log_probabilities)).max())
     note = f"now on {stager.provider}; probabilities moved by {moved:.3f}"
-    yield GpuRow(
-        f"{name}: back after a fault", stager.provider, time.monotonic() - began, "s", note
-    )
+    took = time.monotonic() - began
+    yield GpuRow(f"{trial.name}: back after a fault", stager.provider, took, "s", note)
 
 
 if __name__ == "__main__":

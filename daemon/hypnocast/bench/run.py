@@ -27,7 +27,7 @@ class Effort:
     yasa: Path | None = None
     """A Python that has YASA, to stage the night beside; None: this one, if it has."""
     beds: int | None = None
-    """So many beds in *ward*."""
+    """So many beds in *ward*, and in *path*, which then takes fewer pages."""
     minutes: float | None = None
     """So long in *ward*."""
 
@@ -64,6 +64,9 @@ def _picture(_: Effort, report: Report) -> Iterator[Figure]:
 def _path(effort: Effort, _: Report) -> Iterator[Figure]:
     from hypnocast.bench import path
 
+    if effort.beds is not None:
+        yield from path.measure(effort.pack, pages=8, rounds=3, beds=effort.beds)
+        return
     yield from path.measure(effort.pack, pages=210 if effort.long else 40)
 
 

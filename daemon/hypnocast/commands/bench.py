@@ -36,7 +36,7 @@ def bench(
         Path | None,
         typer.Option(help="Python of an environment with YASA, which then stages the night too."),
     ] = None,
-    beds: Annotated[int | None, typer.Option(min=1, help="So many beds in ward.")] = None,
+    beds: Annotated[int | None, typer.Option(min=1, help="So many beds in ward and path.")] = None,
     minutes: Annotated[float | None, typer.Option(min=1.0, help="So long in ward.")] = None,
     json: Json = False,
 ) -> None:

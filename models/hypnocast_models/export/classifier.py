@@ -28,7 +28,6 @@ from hypnocast.errors import ConfigError, PackError
 from hypnocast.ports.hypnograms.stage_words import stage_of
 from hypnocast.stagers.onnx.pixels import prepare
 from hypnocast.stagers.packs.manifest import Contrastive, Preprocess
-from hypnocast_models.export.graphs import save_graph
 
 GRAPH, AXES = "image_classifier.onnx", "stages.f32"
 SCALE = 1024.0
@@ -202,6 +201,8 @@ def _own_forward(path: Path) -> Callable[[Sequence[Pixels]], FloatArray]:
 
 def _wrap(graph: Path, order: Sequence[int], target: Path) -> None:
     """Put the unit vector behind a classifier's logits, and name its ends as a pack does."""
+    from hypnocast_models.export.graphs import save_graph  # with PyTorch: a graph alone needs none
+
     model = onnx.load(str(graph))
     (pixels, *others), outputs = model.graph.input, model.graph.output
     given = {one.name for one in model.graph.initializer}

@@ -50,6 +50,24 @@ def read_config(folder: Path) -> Config:
     return config
 
 
+def is_adapter(folder: Path) -> bool:
+    """Return whether a folder holds peft's adapter."""
+    return (folder / "adapter_config.json").is_file()
+
+
+def base_of(adapter: Path, base: Path | None = None) -> Path:
+    """Return the folder of weights that an adapter changes: ``base``, or what it names."""
+    config = read_json(adapter / "adapter_config.json")
+    folder = base or Path(config.get("base_model_name_or_path") or "")
+    if not (folder / "config.json").is_file():
+        raise ConfigError(
+            f"is an adapter for {folder}, which is no local folder of weights",
+            where=str(adapter),
+            remedy="Name the weights that it was trained on with --base.",
+        )
+    return folder
+
+
 KINDS = ("clip", "siglip", "llava", "llava_next", "qwen2_5_vl", "smolvlm", "idefics3")
 
 

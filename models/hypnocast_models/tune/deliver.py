@@ -26,20 +26,21 @@ from hypnocast.stagers.packs.pack import Pack
 from hypnocast_models.data import simulated
 from hypnocast_models.export.asking import ask_as_sleepvlm, ask_stage_first
 from hypnocast_models.export.classifier import export_classifier, is_classifier
-from hypnocast_models.export.generative import export_generative
 from hypnocast_models.export.label import AnswerForm, Ask, Label, write_labelled
-from hypnocast_models.export.model_files import check_known, describe_folder, read_config
+from hypnocast_models.export.model_files import (
+    base_of,
+    check_known,
+    describe_folder,
+    is_adapter,
+    read_config,
+)
 from hypnocast_models.export.packing import check_name, check_version
-from hypnocast_models.export.precision import lower
 from hypnocast_models.export.quantise import BLOCK
 from hypnocast_models.export.shards import Shards
 from hypnocast_models.export.stream import WEIGHINGS, weighing, why_not_streamed
 from hypnocast_models.export.stream_pack import pack_folder
 from hypnocast_models.readers.datasets import find_nights, open_night
 from hypnocast_models.staging.night import pictures_of
-from hypnocast_models.tune.contrastive import export_contrastive
-from hypnocast_models.tune.families import CONTRASTIVE, base_of, is_adapter, load
-from hypnocast_models.tune.proof import prove
 from hypnocast_models.tune.sleepvlm import PROMPT
 
 Progress = Callable[[str], None]
@@ -85,8 +86,7 @@ def deliver(
     if is_classifier(weights):
         pages = pages_to_prove(label.recipe, wishes.prove_on, wishes.pages)
         axes = export_classifier(weights, folder, pages, labels=wishes.labels, progress=progress)
-        made = write_labelled(folder, label, axes)
-        return made if wishes.precision == "fp32" else lower(made, wishes.precision, progress)
+        return _lowered(write_labelled(folder, label, axes), wishes, progress)
     source, adapter = (base_of(weights, base), weights) if is_adapter(weights) else (weights, None)
     check_known(source, read_config(source))
     unknown = why_not_streamed(source, adapter)
@@ -118,6 +118,10 @@ def _trace(
     progress: Progress,
 ) -> Pack:
     """Export by ``torch.onnx.export`` in fp32, prove parity, and lower the precision after it."""
+    from hypnocast_models.export.generative import export_generative
+    from hypnocast_models.tune.contrastive import export_contrastive
+    from hypnocast_models.tune.families import CONTRASTIVE, load
+
     if (wishes.head, wishes.block) != (None, BLOCK):
         raise ConfigError(
             "a head or blocks of its own are chosen for models that are written in a stream",
@@ -138,13 +142,24 @@ def _trace(
             folder, label, asked.table, asked.context, asked.files, how="Traced by PyTorch."
         )
     del model
-    return made if wishes.precision == "fp32" else lower(made, wishes.precision, progress)
+    return _lowered(made, wishes, progress)
+
+
+def _lowered(made: Pack, wishes: Wishes, progress: Progress) -> Pack:
+    """Rewrite graphs that were traced for a lower precision."""
+    if wishes.precision == "fp32":
+        return made
+    from hypnocast_models.export.precision import lower  # with PyTorch: the writer needs none
+
+    return lower(made, wishes.precision, progress)
 
 
 def _prove(made: Pack, weights: Path, source: Path, wishes: Wishes, progress: Progress) -> None:
     """Hold the pack against the model; a large one only where pages are given for it."""
     if not wishes.prove:
         return
+    from hypnocast_models.tune.proof import prove  # with PyTorch: the writer needs none
+
     needs, free = 4 * Shards(source).numbers, free_bytes()
     if wishes.prove_on is None and free is not None and needs > free / 3:
         progress(

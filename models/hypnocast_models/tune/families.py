@@ -11,7 +11,7 @@ from typing import Any
 import transformers as hf
 
 from hypnocast.errors import ConfigError
-from hypnocast_models.export.model_files import ANSWERS, QUESTION
+from hypnocast_models.export.model_files import ANSWERS, QUESTION, base_of, is_adapter
 
 GENERATIVE = ("llava", "llava_next", "qwen2_5_vl", "smolvlm")
 CONTRASTIVE = ("clip", "siglip")
@@ -56,24 +56,6 @@ def load(folder: Path, *, four_bit: bool = False, base: Path | None = None) -> t
         )
     model = auto.from_pretrained(folder, local_files_only=True, **how)
     return model, hf.AutoTokenizer.from_pretrained(folder, local_files_only=True)
-
-
-def is_adapter(folder: Path) -> bool:
-    """Return whether a folder holds peft's adapter."""
-    return (folder / "adapter_config.json").is_file()
-
-
-def base_of(adapter: Path, base: Path | None = None) -> Path:
-    """Return the folder of weights that an adapter changes: ``base``, or what it names."""
-    config = json.loads((adapter / "adapter_config.json").read_text(encoding="utf-8"))
-    folder = base or Path(config.get("base_model_name_or_path") or "")
-    if not (folder / "config.json").is_file():
-        raise ConfigError(
-            f"is an adapter for {folder}, which is no local folder of weights",
-            where=str(adapter),
-            remedy="Name the weights that it was trained on with --base.",
-        )
-    return folder
 
 
 def _merged(adapter: Path, base: Path | None) -> tuple[Any, Any]:
