@@ -1,7 +1,7 @@
 """Whose turn it is where there are more beds than the model serves, and how many looks that cost.
 
 The bed that was served longest ago goes first. A bed whose page was given up is owed the next one:
-where serving another bed now would cost it that too, the model waits for it for a moment.
+where serving another bed now would leave no time for it, the model waits for it for a moment.
 """
 
 from __future__ import annotations
@@ -70,9 +70,10 @@ class Turns:
         if not present or any(turn.owed for turn in present):
             return None
         due = [turn.asked + PAGE_S for turn in self._turns.values() if turn.owed]
-        lost = [at for at in due if at <= now + page_s and now + 2 * page_s > at + LIVE_DEADLINE_S]
-        until = max((at + AWAITED_S for at in lost), default=now)
-        return until if until > now else None
+        soon = [at for at in due if at <= now + page_s]
+        until = max((at + AWAITED_S for at in soon), default=now)
+        last = now + (1 + len(soon)) * page_s
+        return until if until > now and last > max(soon) + LIVE_DEADLINE_S else None
 
 
 class LateLooks:
