@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +9,9 @@ import pytest
 
 from support.brokers import running_mosquitto
 from support.daemons import command, daemon
+from support.lsl_lab import sending
 from support.mqtt_lab import Listener
 
-TESTS = Path(__file__).resolve().parents[1]
 MONTAGES = {
     "muse-7f2c": {"F4-M1": "AF8-TP9"},
     "obci-eeg1": {"F4-M1": "F4-M1", "C4-M1": "C3-M2 (mirrored)"},
@@ -29,15 +27,7 @@ MONTAGES = {
 def test_what_streams_writes_is_staged_with_no_more_editing_than_the_electrodes_nobody_names(
     tmp_path: Path,
 ) -> None:
-    outlets = subprocess.Popen(
-        [sys.executable, "-m", "support.foreign_gear"],
-        cwd=TESTS,
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    assert outlets.stdout is not None
-    try:
-        assert outlets.stdout.readline() == "up\n"
+    with sending("support.foreign_gear"):
         written = command("streams", "--toml")
         assert written.returncode == 0, written.stderr
         blank = ", ".join(f'"channel {number}"' for number in range(1, 9))
@@ -58,10 +48,6 @@ def test_what_streams_writes_is_staged_with_no_more_editing_than_the_electrodes_
                 }
             finally:
                 listener.close()
-    finally:
-        outlets.kill()
-        outlets.wait()
-        outlets.stdout.close()
     for gear, montage in MONTAGES.items():
         (bed,) = [bed for bed in events if bed.endswith(gear)]
         event, status = events[bed], states[bed][-1]

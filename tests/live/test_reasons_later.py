@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import threading
-import warnings
 from collections.abc import Callable
 from pathlib import Path
 
 import jsonschema
 import pytest
 
-from hypnocast.core.pictures.recipe import builtin
 from hypnocast.core.types import PAGE_S, Look, Opinion, Stage
 from hypnocast.core.wire.schema import json_schemas
 from hypnocast.core.wire.topics import Topics
@@ -37,21 +35,10 @@ def stage_first(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name in ("torch", "transformers", "onnx", "onnxruntime", "ml_dtypes"):
         need_module(name)
     from hypnocast_models.export.asking import ask_stage_first
-    from hypnocast_models.export.label import plain_label
-    from hypnocast_models.export.stream_pack import pack_folder
-    from hypnocast_models.tune.families import tiny
+    from support.small_models import small_pack
 
     folder = tmp_path_factory.mktemp("stage-first")
-    source = folder / "weights"
-    source.mkdir()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        tiny("smolvlm", source)
-    recipe = builtin("clinical-448x224")
-    pack_folder(
-        source, folder / "pack", "fp32", plain_label("why", "0.1.0", recipe), ask=ask_stage_first
-    )
-    return folder / "pack"
+    return small_pack(folder, "smolvlm", ask=ask_stage_first).folder
 
 
 @pytest.fixture

@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import json
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -31,6 +29,7 @@ from hypnocast.ports.recordings.files import open_recording
 from support import psg_outlets
 from support.brokers import running_mosquitto
 from support.daemons import Daemon, command, daemon
+from support.lsl_lab import sending
 from support.mqtt_lab import Listener, kept_by_broker
 from support.packs import make_tiny_pack
 
@@ -113,29 +112,16 @@ class InstalledNight:
 def night(tmp_path_factory: pytest.TempPathFactory) -> Iterator[InstalledNight]:
     folder = tmp_path_factory.mktemp("run")
     pack = make_tiny_pack(folder / "tiny")
-    outlets = subprocess.Popen(
-        [sys.executable, "-m", "support.psg_outlets"],
-        cwd=ROOT / "tests",
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    assert outlets.stdout is not None
-    try:
-        assert outlets.stdout.readline() == "up\n"
-        with running_mosquitto(folder) as broker:
-            config = folder / "run.toml"
-            config.write_text(CONFIG.format(state=folder / "state", port=broker.port, pack=pack))
-            listener = Listener(broker.port)
-            try:
-                night = InstalledNight(listener, folder / "state", config)
-                _live(night, folder, broker.port)
-                yield night
-            finally:
-                listener.close()
-    finally:
-        outlets.kill()
-        outlets.wait()
-        outlets.stdout.close()
+    with sending("support.psg_outlets"), running_mosquitto(folder) as broker:
+        config = folder / "run.toml"
+        config.write_text(CONFIG.format(state=folder / "state", port=broker.port, pack=pack))
+        listener = Listener(broker.port)
+        try:
+            night = InstalledNight(listener, folder / "state", config)
+            _live(night, folder, broker.port)
+            yield night
+        finally:
+            listener.close()
 
 
 def _live(night: InstalledNight, folder: Path, port: int) -> None:

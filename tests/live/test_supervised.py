@@ -5,8 +5,6 @@ from __future__ import annotations
 import asyncio
 import signal
 import socket
-import subprocess
-import sys
 import threading
 from collections.abc import AsyncIterator, Iterator
 from collections.abc import Set as AbstractSet
@@ -22,11 +20,9 @@ from hypnocast.live.service import serve as serve_module
 from hypnocast.ports.kept_word import WARD_TOKEN
 from hypnocast.ports.supervision import Supervisor
 from support.brokers import free_port, running_mosquitto
-from support.lsl_lab import wait_until
+from support.lsl_lab import sending, wait_until
 from support.mqtt_lab import Listener, until
 from support.packs import make_tiny_pack
-
-ROOT = Path(__file__).resolve().parents[2]
 
 CONFIG = """
 [site]
@@ -109,20 +105,8 @@ def unsupervised(
 
 @pytest.fixture
 def outlets() -> Iterator[None]:
-    process = subprocess.Popen(
-        [sys.executable, "-m", "support.psg_outlets"],
-        cwd=ROOT / "tests",
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    assert process.stdout is not None
-    try:
-        assert process.stdout.readline() == "up\n"
+    with sending("support.psg_outlets"):
         yield
-    finally:
-        process.kill()
-        process.wait()
-        process.stdout.close()
 
 
 @asynccontextmanager

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterator
 from itertools import islice
 from typing import Any
@@ -11,7 +10,6 @@ import msgspec
 import numpy as np
 import pytest
 
-from hypnocast.core.pictures.recipe import builtin
 from hypnocast.core.types import FloatArray, Look, Picture, Stage
 from hypnocast.errors import TooLateError
 from hypnocast.stagers.generative.decoder import Decoder
@@ -27,22 +25,13 @@ for name in ("torch", "transformers", "onnx", "onnxruntime", "ml_dtypes"):
     need_module(name)
 
 from hypnocast_models.export.asking import ask_stage_first  # noqa: E402
-from hypnocast_models.export.label import AnswerForm, plain_label  # noqa: E402
-from hypnocast_models.export.stream_pack import pack_folder  # noqa: E402
-from hypnocast_models.tune.families import tiny  # noqa: E402
-
-RECIPE = builtin("clinical-448x224")
+from hypnocast_models.export.label import AnswerForm  # noqa: E402
+from support.small_models import RECIPE, small_pack  # noqa: E402
 
 
 @pytest.fixture(scope="module")
 def pack(tmp_path_factory: pytest.TempPathFactory) -> Pack:
     """A small random model that looks at three pages."""
-    folder = tmp_path_factory.mktemp("looks")
-    source = folder / "weights"
-    source.mkdir()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        tiny("qwen2_5_vl", source)
 
     def ask(table: Generative) -> AnswerForm:
         shown = f"<|vision_start|>{PICTURE_MARK}<|vision_end|>"
@@ -50,9 +39,7 @@ def pack(tmp_path_factory: pytest.TempPathFactory) -> Pack:
         changed = msgspec.structs.replace(table, prompt=prompt)
         return AnswerForm(changed, Context(before=1, after=1))
 
-    return pack_folder(
-        source, folder / "pack", "fp32", plain_label("three", "0.1.0", RECIPE), ask=ask
-    )
+    return small_pack(tmp_path_factory.mktemp("looks"), "qwen2_5_vl", ask=ask)
 
 
 def _pictures(pack: Pack, bed: int) -> Iterator[Picture]:
@@ -135,16 +122,7 @@ def test_a_row_waits_for_the_second_look_and_not_for_ever(pack: Pack) -> None:
 @pytest.fixture(scope="module")
 def reasoning(tmp_path_factory: pytest.TempPathFactory) -> Pack:
     """A small random model that names the stage first and then its reasons."""
-    folder = tmp_path_factory.mktemp("reasons")
-    source = folder / "weights"
-    source.mkdir()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        tiny("qwen2_5_vl", source)
-    out = folder / "pack"
-    return pack_folder(
-        source, out, "fp32", plain_label("why", "0.1.0", RECIPE), ask=ask_stage_first
-    )
+    return small_pack(tmp_path_factory.mktemp("reasons"), "qwen2_5_vl", ask=ask_stage_first)
 
 
 def test_reasons_are_written_behind_the_stage_without_reading_the_prompt_again(

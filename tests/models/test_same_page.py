@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import subprocess
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -30,6 +28,7 @@ from hypnocast_models.staging.night import stage_night
 from hypnocast_models.tune.lessons import TrainingPages
 from support.brokers import free_port, running_mosquitto
 from support.daemons import daemon
+from support.lsl_lab import sending
 from support.models_cli import run as run_models
 from support.mqtt_lab import Listener
 from support.packs import make_tiny_pack
@@ -110,25 +109,14 @@ def _over_lsl(folder: Path) -> Lab:
     from hypnocast.config.file import load_config
 
     pack = make_tiny_pack(folder / "tiny", family="contrastive", recipe=RECIPE)
-    outlets = subprocess.Popen(
-        [sys.executable, "-m", "support.psg_outlets"],
-        cwd=Path(__file__).parents[1], stdout=subprocess.PIPE, text=True,
-    )  # fmt: skip
-    assert outlets.stdout is not None
-    try:
-        assert outlets.stdout.readline() == "up\n"
-        with running_mosquitto(folder) as broker:
-            config = folder / "run.toml"
-            config.write_text(CONFIG.format(state=folder / "state", port=broker.port, pack=pack))
-            listener = Listener(broker.port)
-            topic = "hypnocast/lab/bed/bed-01/events"
-            with daemon(folder / "log", "run", "-c", str(config)) as running:
-                running.wait_for(lambda: len(listener.json_of(topic)) >= 3, "page 2", 200.0)
-            listener.close()
-    finally:
-        outlets.kill()
-        outlets.wait()
-        outlets.stdout.close()
+    with sending("support.psg_outlets"), running_mosquitto(folder) as broker:
+        config = folder / "run.toml"
+        config.write_text(CONFIG.format(state=folder / "state", port=broker.port, pack=pack))
+        listener = Listener(broker.port)
+        topic = "hypnocast/lab/bed/bed-01/events"
+        with daemon(folder / "log", "run", "-c", str(config)) as running:
+            running.wait_for(lambda: len(listener.json_of(topic)) >= 3, "page 2", 200.0)
+        listener.close()
     loaded = load_config(config)
     return Lab(pack, config, open_night(loaded, "latest"), next(loaded.tape_dir.glob("*.xdf")))
 

@@ -6,14 +6,13 @@ units, the OpenBCI GUI names neither, OpenBCI's own script names the channels al
 
 from __future__ import annotations
 
-import sys
-import time
 from dataclasses import dataclass
 
 import numpy as np
 import pylsl
+from numpy.typing import NDArray
 
-from support.orphans import die_with_parent
+from support.sending_outlets import SendingOutlet, describe_channels, send_until_killed
 
 
 @dataclass(frozen=True)
@@ -43,48 +42,22 @@ GEAR = (
 )  # fmt: skip
 
 
-def open_outlet(gear: ForeignGear) -> pylsl.StreamOutlet:
-    """Open an outlet that says of itself what such gear says."""
+def sending(gear: ForeignGear, noise: np.random.Generator) -> SendingOutlet:
+    """Return an outlet that says of itself what such gear says."""
     count = len(gear.labels) or gear.count
     source = f"{gear.name}-source"
     info = pylsl.StreamInfo(gear.name, gear.kind, count, gear.rate, gear.format, source)
     if gear.labels:
-        channels = info.desc().append_child("channels")
-        for label in gear.labels:
-            channel = channels.append_child("channel")
-            channel.append_child_value("label", label)
-            if gear.unit is not None:
-                channel.append_child_value("unit", gear.unit)
-    return pylsl.StreamOutlet(info)
+        describe_channels(info, gear.labels, gear.unit)
 
+    def values(times: NDArray[np.float64]) -> NDArray[np.float64]:
+        hz = 7.0 + np.arange(count)
+        waves = 20.0 * np.sin(2 * np.pi * hz * times[:, None] + np.arange(count))
+        return (waves + noise.normal(0.0, 8.0, waves.shape)) * gear.per_microvolt
 
-def main() -> None:
-    """Send until killed."""
-    die_with_parent()
-    outlets = [open_outlet(gear) for gear in GEAR]
-    random = np.random.default_rng(3)
-    began = pylsl.local_clock()
-    sent = [0] * len(GEAR)
-    sys.stdout.write("up\n")
-    sys.stdout.flush()
-    while True:
-        passed = pylsl.local_clock() - began
-        for index, (gear, outlet) in enumerate(zip(GEAR, outlets, strict=True)):
-            due = int(passed * gear.rate) - sent[index]
-            if due < gear.rate // 16:
-                continue
-            count = len(gear.labels) or gear.count
-            times = (sent[index] + np.arange(due)) / gear.rate
-            hz = 7.0 + np.arange(count)
-            waves = 20.0 * np.sin(2 * np.pi * hz * times[:, None] + np.arange(count))
-            values = (waves + random.normal(0.0, 8.0, waves.shape)) * gear.per_microvolt
-            kind = np.float32 if gear.format == "float32" else np.float64
-            sent[index] += due
-            outlet.push_chunk(
-                np.ascontiguousarray(values, dtype=kind), began + (sent[index] - 1) / gear.rate
-            )
-        time.sleep(0.02)
+    return SendingOutlet(info, values)
 
 
 if __name__ == "__main__":
-    main()
+    random = np.random.default_rng(3)
+    send_until_killed([sending(gear, random) for gear in GEAR])

@@ -214,6 +214,22 @@ def outlets(*streams: Stream) -> Iterator[Outlets]:
         yield running
 
 
+@contextmanager
+def sending(module: str) -> Iterator[None]:
+    """Run a module of outlets (:mod:`sending_outlets`) in a process of its own while it sends."""
+    process = subprocess.Popen(
+        run_module(None, module), cwd=_TESTS, stdout=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None
+    try:
+        assert process.stdout.readline() == "up\n"
+        yield
+    finally:
+        process.kill()
+        process.wait()
+        process.stdout.close()
+
+
 def gaps(counts: Sequence[int] | NDArray[np.int64]) -> int:
     """Return at how many places a count does not follow the one before."""
     return int((np.diff(np.asarray(counts)) != 1).sum())

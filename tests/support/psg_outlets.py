@@ -11,14 +11,13 @@ that whoever reads it can see whether the right channels came out at the right s
 
 from __future__ import annotations
 
-import sys
-import time
 from dataclasses import dataclass
 
 import numpy as np
 import pylsl
+from numpy.typing import NDArray
 
-from support.orphans import die_with_parent
+from support.sending_outlets import SendingOutlet, describe_channels, send_until_killed
 
 NOISE_UV = 1.0
 
@@ -57,43 +56,20 @@ BOXES = (
 )  # fmt: skip
 
 
-def open_outlet(box: Box) -> pylsl.StreamOutlet:
-    """Open an outlet with the metadata that LSL's documentation recommends."""
+def sending(box: Box, noise: np.random.Generator) -> SendingOutlet:
+    """Return an outlet with the metadata that LSL's documentation recommends."""
     count = len(box.labels)
     info = pylsl.StreamInfo(box.name, box.type, count, box.rate, "float32", box.source_id)
-    channels = info.desc().append_child("channels")
-    for label in box.labels:
-        channel = channels.append_child("channel")
-        channel.append_child_value("label", label)
-        if box.unit is not None:
-            channel.append_child_value("unit", box.unit)
-    return pylsl.StreamOutlet(info)
+    describe_channels(info, box.labels, box.unit)
 
+    def values(times: NDArray[np.float64]) -> NDArray[np.float64]:
+        waves = [box.waves[label] for label in box.labels]
+        clean = np.stack([a * np.sin(2 * np.pi * f * times) for a, f in waves], axis=1)
+        return (clean + noise.normal(0.0, NOISE_UV, clean.shape)) * box.per_microvolt
 
-def main() -> None:
-    """Send until killed."""
-    die_with_parent()
-    outlets = [open_outlet(box) for box in BOXES]
-    noise = np.random.default_rng(1)
-    began = pylsl.local_clock()
-    sent = [0] * len(BOXES)
-    sys.stdout.write("up\n")
-    sys.stdout.flush()
-    while True:
-        passed = pylsl.local_clock() - began
-        for index, (box, outlet) in enumerate(zip(BOXES, outlets, strict=True)):
-            due = int(passed * box.rate) - sent[index]
-            if due < box.rate // 16:
-                continue
-            times = (sent[index] + np.arange(due)) / box.rate
-            waves = [box.waves[label] for label in box.labels]
-            clean = np.stack([a * np.sin(2 * np.pi * f * times) for a, f in waves], axis=1)
-            values = clean + noise.normal(0.0, NOISE_UV, clean.shape)
-            sent[index] += due
-            chunk = np.ascontiguousarray((values * box.per_microvolt).astype(np.float32))
-            outlet.push_chunk(chunk, began + (sent[index] - 1) / box.rate)
-        time.sleep(0.02)
+    return SendingOutlet(info, values)
 
 
 if __name__ == "__main__":
-    main()
+    random = np.random.default_rng(1)
+    send_until_killed([sending(box, random) for box in BOXES])
