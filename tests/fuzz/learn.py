@@ -37,6 +37,8 @@ class Learnt:
     fed: Fed
     ways: set[Way] = field(default_factory=set)
     kept: list[bytes] = field(default_factory=list)
+    worked_s: float = 0.0
+    """Processor time."""
 
 
 def corpus(name: str) -> list[bytes]:
@@ -52,7 +54,7 @@ def learn(target: FuzzTarget, seconds: float, seed: int = 0) -> Learnt:
     with limited():
         for data in pool:
             learnt.ways |= ways_of(target, data, learnt.fed)
-        until = time.monotonic() + seconds
+        until, began = time.monotonic() + seconds, time.process_time()
         while time.monotonic() < until:
             data = mutated(tuple(pool), chance)
             new = ways_of(target, data, learnt.fed) - learnt.ways
@@ -61,6 +63,7 @@ def learn(target: FuzzTarget, seconds: float, seed: int = 0) -> Learnt:
                 pool.append(data)
                 if len(data) <= LARGEST:
                     learnt.kept.append(data)
+    learnt.worked_s = time.process_time() - began
     return learnt
 
 
@@ -113,7 +116,8 @@ def _lines(seconds: float, only: str, *, keeping: bool) -> Iterator[tuple[str, i
                 keep(learnt)
             fed = learnt.fed
             shown = (fed.name, fed.inputs, fed.read, fed.refused, len(fed.failures))
-            line = " | ".join(map(str, (*shown, len(learnt.ways), len(learnt.kept))))
+            learned = (len(learnt.ways), len(learnt.kept), f"{learnt.worked_s:.0f} s")
+            line = " | ".join(map(str, (*shown, *learned)))
             for data, fault in fed.failures[:3]:
                 sys.stderr.write(f"{fed.name}: {data[:200]!r}\n{fault}\n")
             yield f"| {line} |\n", len(fed.failures)
@@ -123,8 +127,10 @@ def main() -> int:
     """Print what became of the inputs of each parser."""
     words = [word for word in sys.argv[1:] if word != "--keep"]
     seconds = float(words[0]) if words else 600.0
-    sys.stdout.write("| parser | inputs | read | refused | failed | ways | kept |\n")
-    sys.stdout.write("|---|---|---|---|---|---|---|\n")
+    sys.stdout.write(
+        "| parser | inputs | read | refused | failed | ways | kept | processor time |\n"
+    )
+    sys.stdout.write("|---|---|---|---|---|---|---|---|\n")
     bad = 0
     for line, failures in _lines(seconds, " ".join(words[1:]), keeping="--keep" in sys.argv):
         sys.stdout.write(line)
