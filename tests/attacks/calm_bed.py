@@ -226,10 +226,10 @@ class AttackedDaemon:
 
     def _unsupervised(self) -> Iterator[str]:
         """Tell which workers failed or were started anew, and what failed where nobody looked."""
-        if restarts := self.states()[-1]["counters"]["worker_restarts"]:
-            yield f"{restarts} restarts of workers"
-        if "lsl-" in self.degraded:
-            yield self.degraded
+        counters = self.states()[-1]["counters"]
+        for what in ("worker_failures", "worker_restarts"):
+            if counters[what]:
+                yield f"{what}: {counters[what]}; {self.degraded}"
         if "Traceback" in self.daemon.complained:
             yield self.daemon.complained
 

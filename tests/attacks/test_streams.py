@@ -12,13 +12,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import pytest
+from structlog.testing import capture_logs
 
 from attacks.limits import threads
 from hypnocast.core.plain_text import plain
 from hypnocast.core.types import Chunk
 from hypnocast.ports.lsl.announcements import Announced, Network
 from hypnocast.ports.lsl.beds import BedStreams, Selector
-from hypnocast.ports.lsl.limits import MAX_OPENERS, MAX_PROBES
+from hypnocast.ports.lsl.limits import MAX_LOGGED_UNLISTED, MAX_OPENERS, MAX_PROBES
 from hypnocast.ports.lsl.opening import Openers
 from hypnocast.ports.lsl.problems import ProblemKind
 from hypnocast.ports.lsl.senders import Senders
@@ -132,6 +133,18 @@ def test_two_thousand_invented_streams_hide_no_real_one() -> None:
 
 
 @pytest.mark.attack("crowds")
+def test_a_crowd_that_no_bed_takes_is_named_in_the_log_up_to_a_limit() -> None:
+    lies = [Lie(f"invented-{number}") for number in range(MAX_LOGGED_UNLISTED + 100)]
+    with Liar(lies, "nobody"), capture_logs() as logged, reading():
+
+        def lines() -> list[str]:
+            return [line["event"] for line in logged if "no bed takes" in line["event"]]
+
+        wait_until(lambda: any("no further" in line for line in lines()), "the end of it")
+        assert len(lines()) == MAX_LOGGED_UNLISTED + 1
+
+
+@pytest.mark.attack("crowds")
 @pytest.mark.parametrize("named", [True, False])
 def test_a_stream_is_read_only_from_an_address_that_is_named(named: bool) -> None:
     senders = Senders(["10.0.0.7", "127.0.0.0/31" if named else "127.0.0.2/31"])
@@ -165,7 +178,7 @@ def test_nine_hundred_announcements_of_a_tarpit_take_no_more_threads_than_one() 
                 most = max(most, threading.active_count() - before)
                 return any(isinstance(a, Chunk) for bed, a in collector.all() if real.name in bed)
 
-            wait_until(found, "the real one is found among them", 280.0)
+            wait_until(found, "the real one is found among them", 90.0)
             assert most <= OURS
             assert not supervisor.problems()
             watchers = [one for one in supervisor.health() if one.name == "lsl-watcher"]

@@ -33,6 +33,9 @@ MAX_PROBES: Final = 8
 MAX_AUTO_SLOTS: Final = 64
 """Streams that are read where beds are found by themselves."""
 
+MAX_LOGGED_UNLISTED: Final = 64
+"""Polysomnograms that no bed takes, as the log names them: whoever invents names fills no disk."""
+
 MAX_MARK_CHARS: Final = 4096
 """Of a marker's text; more is cut off. What a night shows of it is shorter."""
 

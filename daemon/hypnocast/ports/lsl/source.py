@@ -35,7 +35,7 @@ from hypnocast.ports.lsl.beds import (
 )
 from hypnocast.ports.lsl.inlet import Clock, Inlet
 from hypnocast.ports.lsl.library import load_pylsl
-from hypnocast.ports.lsl.limits import MAX_ANNOUNCED, MAX_AUTO_SLOTS
+from hypnocast.ports.lsl.limits import MAX_ANNOUNCED, MAX_AUTO_SLOTS, MAX_LOGGED_UNLISTED
 from hypnocast.ports.lsl.live_stream import LiveStream
 from hypnocast.ports.lsl.opening import Openers, Opening
 from hypnocast.ports.lsl.problems import LIMITS, ProblemKind, StreamProblem
@@ -280,6 +280,8 @@ class LslSource:
     def _log_unlisted(self, announced: Mapping[str, Announced], taken: Collection[str]) -> None:
         """Log once of each polysomnogram that no configured bed takes: others are not found."""
         for uid, entry in announced.items():
+            if len(self._unlisted) >= MAX_LOGGED_UNLISTED:
+                return
             seen = entry.seen
             if uid in taken or not seen.is_psg or (seen.name, seen.host) in self._unlisted:
                 continue
@@ -290,6 +292,8 @@ class LslSource:
                 host=seen.host,
                 remedy="add a [[bed]]; with any in the configuration no others are found",
             )
+            if len(self._unlisted) == MAX_LOGGED_UNLISTED:
+                _log.warning("of polysomnograms that no bed takes no further one is named")
 
     def _measure_clocks(self) -> None:
         for slot in self._slots:
@@ -320,10 +324,18 @@ class LslSource:
             if uid in announced or now - probe.began < MAX_PAUSE_S
         }
         known = {(slot.bed, slot.selector) for slot in self._slots}
-        # Whoever was never asked comes first: those that do not answer hold nobody up for ever.
-        waiting = sorted(
-            announced.values(), key=lambda one: (one.seen.uid in self._probes, not one.seen.is_psg)
+        # Whoever was never asked comes first, those of hosts that leave questions unanswered last.
+        silent = Counter(
+            announced[uid].seen.host
+            for uid, probe in self._probes.items()
+            if uid in announced and probe.done.is_set() and probe.described is None
         )
+        waiting = sorted(
+            announced.values(),
+            key=lambda one: (
+                one.seen.uid in self._probes, silent[one.seen.host], not one.seen.is_psg
+            ),
+        )  # fmt: skip
         for markers in (False, True):
             beds = {bed for bed, _ in known}
             for entry in waiting:
