@@ -215,6 +215,8 @@ class Judge:
         stager = self._stager
         pace = stager.pace if stager is not None else None
         allowed_s = OPENING_S if self._building else 0.0
+        with self._wake:  # the thread that judges adds to it
+            too_slow = self._questions.late.problem(time.monotonic())
         return JudgeState(
             provider=stager.provider if stager is not None else "none",
             waiting=len(self._questions),
@@ -229,7 +231,7 @@ class Judge:
             hung=self._hung_at is not None,
             degraded=(
                 *self._faults,
-                *self._questions.late.problem(time.monotonic()),
+                *too_slow,
                 *(stager.degraded if isinstance(stager, FallbackStager) else ()),
             ),
         )
