@@ -82,7 +82,7 @@ def adopt(
 @app.command("tiny")
 def make_tiny(
     kind: Annotated[
-        str, typer.Argument(help="llava, llava_next, qwen2_5_vl, smolvlm, clip, siglip.")
+        str, typer.Argument(help="llava, llava_next, qwen2_5_vl, smolvlm, idefics3, clip, siglip.")
     ],
     folder: Annotated[Path, typer.Argument(help="Where weights and tokenizer go.")],
     seed: int = 0,

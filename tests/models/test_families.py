@@ -34,7 +34,7 @@ from hypnocast_models.export.model_files import (  # noqa: E402
 from hypnocast_models.export.precision import PRECISIONS, lower  # noqa: E402
 from hypnocast_models.readers.night import ArrayNight  # noqa: E402
 from hypnocast_models.tune.deliver import deliver  # noqa: E402
-from hypnocast_models.tune.families import CONTRASTIVE, GENERATIVE, tiny  # noqa: E402
+from hypnocast_models.tune.families import ALIKE, CONTRASTIVE, GENERATIVE, tiny  # noqa: E402
 from hypnocast_models.tune.recipe import Training  # noqa: E402
 from hypnocast_models.tune.run_folder import Cast  # noqa: E402
 from hypnocast_models.tune.session import TuningSession  # noqa: E402
@@ -100,7 +100,10 @@ def tuned(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Tuned]:
     return made
 
 
-@pytest.mark.parametrize("kind", [*GENERATIVE, *CONTRASTIVE])
+OTHER_NAMES = [pytest.param(kind, marks=pytest.mark.long) for kind in ALIKE]
+
+
+@pytest.mark.parametrize("kind", [*GENERATIVE, *CONTRASTIVE, *OTHER_NAMES])
 def test_a_tiny_model_is_tuned_exported_verified_and_staged(
     kind: str, tuned: Callable[[str], Tuned]
 ) -> None:

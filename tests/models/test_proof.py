@@ -35,6 +35,7 @@ PROCESSORS = {
     "llava_next": lambda: hf.LlavaNextImageProcessor(**SQUARE, image_grid_pinpoints=GRIDS),
     "qwen2_5_vl": hf.Qwen2VLImageProcessor,
     "smolvlm": lambda: hf.SmolVLMImageProcessor(max_image_size={"longest_edge": 64}),
+    "idefics3": lambda: hf.Idefics3ImageProcessor(max_image_size={"longest_edge": 64}),
 }
 
 

@@ -7,6 +7,7 @@ is not is an error.
 
 from __future__ import annotations
 
+import logging
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -25,6 +26,9 @@ OPSET = 20
 LEGACY_OPSET = 18
 LARGEST_FILE = 1_800_000_000
 """Bytes of weights above which they are kept beside the graph (protobuf ends at 2 GB)."""
+
+_NOISY = "torch.onnx._internal.exporter._registration"
+"""It misses torchvision, which nothing here needs."""
 
 KEEP = "num_logits_to_keep"
 """The input that tells a decoder how many last positions need logits."""
@@ -63,8 +67,9 @@ def write_graph(
     common: dict[str, Any] = {"input_names": list(names), "output_names": list(outputs)}
     try:
         with warnings.catch_warnings():
-            # Both exporters warn of their own internals on every call.
+            # Both exporters warn of their own internals on every call, one of them by its log.
             warnings.simplefilter("ignore")
+            logging.getLogger(_NOISY).setLevel(logging.ERROR)
             if traced:
                 axes = {n: dict(d) for n, d in zip(names, free, strict=True) if d}
                 with TemporaryDirectory(dir=path.parent) as scratch:

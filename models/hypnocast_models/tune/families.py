@@ -15,6 +15,8 @@ from hypnocast_models.export.model_files import ANSWERS, QUESTION, base_of, is_a
 
 GENERATIVE = ("llava", "llava_next", "qwen2_5_vl", "smolvlm")
 CONTRASTIVE = ("clip", "siglip")
+ALIKE = {"idefics3": "smolvlm"}
+"""Public SmolVLM weights call themselves Idefics3: the same model under its older name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,10 +74,12 @@ def tiny_tokenizer(kind: str, folder: Path, words: Sequence[str] = ()) -> Any:
     """
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
-    family = _TOKENS.get(kind)
+    family = _TOKENS.get(ALIKE.get(kind, kind))
     wanted = (family.image, family.before, family.after) if family else ()
     more = {"qwen2_5_vl": ("<|im_start|>", "<|im_end|>"), "smolvlm": ("<global-img>",)}
-    extra = [token for token in dict.fromkeys((*wanted, *more.get(kind, ()))) if token]
+    extra = [
+        token for token in dict.fromkeys((*wanted, *more.get(ALIKE.get(kind, kind), ()))) if token
+    ]
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
@@ -103,18 +107,20 @@ def tiny_tokenizer(kind: str, folder: Path, words: Sequence[str] = ()) -> Any:
 
 def check_tiny(kind: str) -> None:
     """Refuse a kind of which there is no small model."""
-    if kind not in GENERATIVE + CONTRASTIVE:
+    known = (*GENERATIVE, *ALIKE, *CONTRASTIVE)
+    if kind not in known:
         raise ConfigError(
             f"there is no tiny model called {kind!r}",
             where="tiny",
-            remedy=f"Use one of {', '.join(GENERATIVE + CONTRASTIVE)}.",
+            remedy=f"Use one of {', '.join(known)}.",
         )
 
 
 def tiny(kind: str, folder: Path) -> None:
     """Write a small random model of a family, to try the tools on or to train from scratch."""
     tokenizer = tiny_tokenizer(kind, folder)
-    image = tokenizer.convert_tokens_to_ids(_TOKENS[kind].image) if kind in _TOKENS else None
+    tokens = _TOKENS.get(ALIKE.get(kind, kind))
+    image = tokenizer.convert_tokens_to_ids(tokens.image) if tokens else None
     text = {
         "hidden_size": 64,
         "intermediate_size": 128,
@@ -166,9 +172,13 @@ def _tiny_model(
                     vision_feature_select_strategy="default",
                 )
             )
-        case "smolvlm":
-            return hf.SmolVLMForConditionalGeneration(
-                hf.SmolVLMConfig(
+        case "smolvlm" | "idefics3":
+            config, model = {
+                "smolvlm": (hf.SmolVLMConfig, hf.SmolVLMForConditionalGeneration),
+                "idefics3": (hf.Idefics3Config, hf.Idefics3ForConditionalGeneration),
+            }[kind]
+            return model(
+                config(
                     vision_config={**vision, "image_size": 64, "patch_size": 16},
                     text_config=hf.LlamaConfig(**text),
                     image_token_id=image,
