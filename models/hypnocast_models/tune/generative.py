@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -15,6 +14,7 @@ from hypnocast.core.types import Pixels
 from hypnocast.stagers.generative.prompt import (
     build_prompt,
     encode_answers,
+    encode_behind,
     load_tokenizer,
     token_id,
 )
@@ -103,9 +103,11 @@ class GenerativeStudent(nn.Module):  # type: ignore[misc]  # torch is passed ove
         return (losses * weights).sum() / weights.sum()
 
     def _encoded(self, answers: Sequence[str]) -> list[Tensor]:
-        """Tokenise answers as they stand behind the prompt."""
-        asked = msgspec.structs.replace(self._described, answers=tuple(answers))
-        encoded = encode_answers(self._tokenizer, asked)
+        """Tokenise answers as they stand behind the prompt; the pack's own so that they differ."""
+        if answers == self._described.answers:
+            encoded = encode_answers(self._tokenizer, self._described)
+        else:
+            encoded = encode_behind(self._tokenizer, self._described, answers)
         return [torch.tensor([*answer, *self._ends][:MOST_TOKENS]) for answer in encoded]
 
     def _log_likelihoods(self, features: Tensor, answers: Sequence[Tensor]) -> Tensor:

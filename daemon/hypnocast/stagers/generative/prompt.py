@@ -98,22 +98,30 @@ def encode_answers(tokenizer: Tokenizer, model: Generative) -> list[tuple[int, .
 
     Where one begins with another, ``eos_token`` ends each, so that they can be distinguished.
     """
-    text = prompt_text(model)
-    before = _encode(tokenizer, model, text)
-    answers = []
-    for answer in model.answers:
-        ids = _encode(tokenizer, model, text + answer)
-        if ids[: len(before)] != before or len(ids) == len(before):
-            raise _wrong(
-                "answers", f"{answer!r} melts into the end of the prompt when they are tokenised"
-            )
-        answers.append(tuple(ids[len(before) :]))
+    answers = encode_behind(tokenizer, model, model.answers)
     if not any(_begins(one, other) for one in answers for other in answers):
         return answers
     if model.eos_token is None:
         raise _wrong("answers", "one begins with another, and there is no eos_token to end it")
     end = token_id(tokenizer, model.eos_token, "eos_token")
     return [(*answer, end) for answer in answers]
+
+
+def encode_behind(
+    tokenizer: Tokenizer, model: Generative, texts: Sequence[str]
+) -> list[tuple[int, ...]]:
+    """Tokenise texts as they come behind the prompt."""
+    text = prompt_text(model)
+    before = _encode(tokenizer, model, text)
+    found = []
+    for answer in texts:
+        ids = _encode(tokenizer, model, text + answer)
+        if ids[: len(before)] != before or len(ids) == len(before):
+            raise _wrong(
+                "answers", f"{answer!r} melts into the end of the prompt when they are tokenised"
+            )
+        found.append(tuple(ids[len(before) :]))
+    return found
 
 
 def _begins(one: tuple[int, ...], other: tuple[int, ...]) -> bool:
