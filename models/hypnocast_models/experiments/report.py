@@ -76,7 +76,7 @@ def write_report(plan: Experiment, results: Results, folder: Path) -> list[str]:
         (
             "cross-dataset",
             "Other data sets",
-            ("arm", "data set", *REPORTED, "pages"),
+            ("arm", "data set", *REPORTED, "withheld", "pages"),
             cross_table(plan, judged),
         ),
     ):

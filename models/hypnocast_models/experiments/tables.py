@@ -150,7 +150,10 @@ def _withheld(counted: Mapping[str, Table]) -> float:
 
 
 def cross_table(plan: Experiment, judged: Sequence[JudgedStretch]) -> list[Row]:
-    """Give the figures of arms trained on one data set and judged on each of the others."""
+    """Give the figures of arms trained on one data set and judged on each of the others.
+
+    What is withheld counts as wrong.
+    """
     rows: list[Row] = []
     for arm in plan.arm:
         for data in plan.others:
@@ -162,5 +165,5 @@ def cross_table(plan: Experiment, judged: Sequence[JudgedStretch]) -> list[Row]:
                 f"{s.value} {n}" for s, n in zip(STAGES, whole.sum(axis=1), strict=True)
             )
             figures = (bootstrap_table(counted, FIGURES[name]) for name in REPORTED)
-            rows.append([arm.name, data.name, *figures, there])
+            rows.append([arm.name, data.name, *figures, _withheld(counted), there])
     return rows

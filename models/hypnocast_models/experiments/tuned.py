@@ -139,9 +139,10 @@ def tuned_row(trial: TunedTrial, fold: str) -> list[object]:
     facts = trial.facts()
     first, last = facts["losses"]
     parity = next((line for line in facts["export"] if "parity" in line), "")
+    bound = parity.rpartition("|")[2].partition(",")[0]
     return [
         trial.arm.name, fold, trial.seed, facts["weights"], facts["training"], facts["steps"],
-        len(facts["taught"]), f"{first:.3f} → {last:.3f}", parity.rpartition("|")[2].strip(),
+        len(facts["taught"]), f"{first:.3f} → {last:.3f}", bound.strip(),
         facts["digest"][:19], *(f"{seconds:.0f}" for seconds in facts["seconds"]),
     ]  # fmt: skip
 
