@@ -179,6 +179,9 @@ def test_subjects_that_judge_are_taught_nothing_and_the_best_is_kept(
     judged = [row for row in rows if "eval_kappa" in row]
     assert [row["step"] for row in judged] == [2, 4, 6, 8]
     assert all(-1 <= row["eval_kappa"] <= 1 for row in judged)
+    shown = {path.name for path in (out / "judged").iterdir()}
+    assert {f"confusion-{step:06d}.png" for step in (2, 4, 6, 8)} <= shown
+    assert any(name.startswith("misjudged") for name in shown)
 
 
 def test_perception_teaches_the_eye_under_lora(weights: Path, data: Path, tmp_path: Path) -> None:

@@ -27,8 +27,9 @@ from transformers import (
     TrainingArguments,
 )
 
-from hypnocast.core.types import STAGES
+from hypnocast.core.types import STAGES, Pixels
 from hypnocast_models.compare import figures
+from hypnocast_models.tune.judged_pictures import judged_pictures, keep_pictures
 from hypnocast_models.tune.lessons import TrainingPage, TrainingPages
 from hypnocast_models.tune.recipe import Training
 from hypnocast_models.tune.run_folder import Stopped
@@ -36,7 +37,7 @@ from hypnocast_models.tune.run_folder import Stopped
 LEARNED = "learned.safetensors"
 WHOLE = "whole"
 """Lies in a checkpoint that was written to its end."""
-LOG = "training.jsonl"
+LOG, PICTURES = "training.jsonl", "judged"
 _KEPT = 3
 
 
@@ -105,6 +106,7 @@ class StageTrainer(Trainer):  # type: ignore[misc]  # transformers is passed ove
         self.losses: list[float] = []
         """Of every step made here."""
         self._parts: list[float] = []
+        self._judged: Any = None
 
     def get_train_dataloader(self) -> Any:
         """Draw in order: the numbers themselves are the chance."""
@@ -138,6 +140,26 @@ class StageTrainer(Trainer):  # type: ignore[misc]  # transformers is passed ove
         self.losses.append(sum(self._parts))
         self._parts.clear()
         return self.losses[-1]
+
+    def evaluation_loop(self, *args: Any, **kwargs: Any) -> Any:
+        """Judge, and remember what was said of every page."""
+        self._judged = super().evaluation_loop(*args, **kwargs)
+        return self._judged
+
+    def keep_pictures(self, folder: Path, step: int) -> None:
+        """Keep what the last validation looks like."""
+        exam, judged = self._exam, self._judged
+        assert exam is not None  # noqa: S101 - there was a validation
+
+        def page(place: int) -> Pixels:
+            pictures = exam.collate([place])["lesson"].pictures
+            middle: Pixels = pictures[len(pictures) // 2]
+            return middle
+
+        said, true = np.asarray(judged.predictions), np.asarray(judged.label_ids)
+        writers = [getattr(one, "tb_writer", None) for one in self.callback_handler.callbacks]
+        writer = next((one for one in writers if one is not None), None)
+        keep_pictures(judged_pictures(said, true.astype(np.int64), page), folder, step, writer)
 
     # What is kept is what learns; these three are how the Trainer writes and reads a model.
 
@@ -206,6 +228,8 @@ class _Keeper(TrainerCallback):  # type: ignore[misc]  # transformers is passed 
         if state.is_world_process_zero:
             kept = {key: value for key, value in metrics.items() if key != "eval_confusion"}
             _note(self.folder, {"step": state.global_step, **kept})
+            assert self.trainer is not None  # noqa: S101 - set before training begins
+            self.trainer.keep_pictures(self.folder / PICTURES, state.global_step)
 
 
 def train(
