@@ -21,6 +21,8 @@ from support.needs import need_module, need_program
 
 DOCKER = ROOT / "packaging" / "docker"
 STAGED_S = 300.0
+DAEMON_UID = 980
+"""As docs/install.md says; mode 600 as well."""
 START_BROKER = (
     "mkdir -p /mosquitto/data && chown mosquitto /mosquitto/data"
     " && exec mosquitto -c /mosquitto/config/mosquitto.conf"
@@ -153,12 +155,15 @@ def _compose_files(folder: Path) -> tuple[dict[Path, str], dict[Path, str]]:
     for user, options in (("bedside-1", ("-c",)), ("reader", ())):
         subprocess.run([maker, *options, "-b", str(passwords), user, f"{user}-word"], check=True)
     passwords.chmod(0o644)
-    (secrets / "mqtt-user").write_text("bedside-1")
-    (secrets / "mqtt-password").write_text("bedside-1-word")
-    # The streams that the simulator sends in the place of the lab's own.
+    for name, word in (("mqtt-user", "bedside-1"), ("mqtt-password", "bedside-1-word")):
+        secret = secrets / name
+        secret.write_text(word)
+        secret.chmod(0o600)
+        os.chown(secret, DAEMON_UID, DAEMON_UID)
+    # The stream that the simulator sends in the place of the lab's own.
     config, changed = re.subn(
         r'\{ source_id = "amp-001-eeg" \}',
-        '{ type = "EEG" }, { type = "EOG" }, { type = "EMG" }',
+        '{ type = "EEG" }',
         (DOCKER / "hypnocast.toml").read_text() + "\n[session]\nauto = true\n",
     )
     assert changed == 1
