@@ -330,7 +330,7 @@ def test_a_tape_goes_on_where_what_came_meanwhile_is_not_known(tmp_path: Path) -
 def test_a_disk_that_refuses_never_stops_the_reader_and_is_reported(tmp_path: Path) -> None:
     (tmp_path / "tapes").write_text("a file where the folder should be")
     now = [1000.0]
-    tapes = TapeRecorder(tmp_path / "tapes", now=lambda: now[0])
+    tapes = TapeRecorder(tmp_path / "tapes", steady=lambda: now[0])
     arrivals = night(2)
     for arrival in arrivals[:3]:
         tapes.write("bed", arrival)
@@ -539,10 +539,11 @@ def test_a_disk_is_watched_while_no_tape_is_written(
     with monkeypatch.context() as patched:
         patched.setattr(os, "open", full)
         recorder.write("bed", night(1)[0])
-    assert "No space left" in recorder.statistics().problem
+        assert "No space left" in recorder.statistics().problem
+        wait_until(lambda: "or synced (No space" in recorder.statistics().problem, "full")
     with recorder._lock:
         disk.refuse = 1_000_000
-    wait_until(lambda: "cannot be synced (Input/output" in recorder.statistics().problem, "EIO")
+    wait_until(lambda: "or synced (Input/output" in recorder.statistics().problem, "EIO")
     disk.refuse = 0
     wait_until(lambda: "synced" not in recorder.statistics().problem, "it syncs again")
     monkeypatch.setattr(durable_files, "SLOW_SYNC_S", 0.1)
@@ -553,9 +554,24 @@ def test_a_disk_is_watched_while_no_tape_is_written(
     recorder.close()
 
 
+def test_a_clock_that_is_set_back_does_not_put_off_the_next_tape(tmp_path: Path) -> None:
+    """A tape that a full disk had refused was once tried again two hours later."""
+    host, steady = [1e9], [0.0]
+    recorder = TapeRecorder(tmp_path / "tapes", now=lambda: host[0], steady=lambda: steady[0])
+    (tmp_path / "tapes").write_text("a file where the folder should be")
+    recorder.write("bed", night(1)[0])
+    (tmp_path / "tapes").unlink()
+    host[0] -= 7200.0
+    steady[0] += 31.0
+    recorder.write("bed", night(1)[1])
+    assert recorder.path("bed") is not None
+    assert recorder.statistics().arrivals_lost == 0
+    recorder.close()
+
+
 def test_what_no_tape_could_hold_is_written_once_the_disk_is_back(tmp_path: Path) -> None:
     now = [1000.0]
-    recorder = TapeRecorder(tmp_path / "tapes", now=lambda: now[0])
+    recorder = TapeRecorder(tmp_path / "tapes", steady=lambda: now[0])
     arrivals = night(8)
     (tmp_path / "tapes").write_text("a file where the folder should be")
     for arrival in arrivals[:-1]:

@@ -25,7 +25,7 @@ import structlog
 
 from hypnocast.core.types import Arrival
 from hypnocast.errors import TapeError
-from hypnocast.ports.durable_files import SyncPace, sync_folder
+from hypnocast.ports.durable_files import SyncPace, replace_file, sync_folder
 from hypnocast.ports.recordings.bed_tape import BedTape, sync_files
 from hypnocast.ports.recordings.tape import Tape
 from hypnocast.ports.recordings.tape_retention import forget_expired
@@ -35,6 +35,9 @@ from hypnocast.ports.worker import Worker
 _log = structlog.get_logger("tape")
 
 RETRY_AFTER_S = 30.0
+
+_TRIAL = ".trial"
+"""A small file that is written while no tape is, and removed."""
 
 SYNC_DEADLINE_S = 120.0
 """A disk that takes so long over one sync has stopped; it is reported as slow long before."""
@@ -77,11 +80,13 @@ class TapeRecorder:
         limits: TapeLimits | None = None,
         facts: Mapping[str, str] | None = None,
         now: Callable[[], float] = time.time,
+        steady: Callable[[], float] = time.monotonic,
         clock: Callable[[], float] | None = None,
         supervisor: Supervisor | None = None,
     ) -> None:
         """Keep the folder; it is made at the first arrival.
 
+        ``steady`` goes on whatever the host's clock is set to: it decides when to try again.
         With ``clock``, the local LSL clock, each tape notes which UTC its times stand for. The
         thread that syncs is watched by ``supervisor``.
         """
@@ -89,6 +94,7 @@ class TapeRecorder:
         self._limits = limits or TapeLimits()
         self._facts = dict(facts or {})
         self._now = now
+        self._steady = steady
         self._clock = clock
         self._lock = threading.Lock()
         self._bed_tapes: dict[str, BedTape] = {}
@@ -97,8 +103,8 @@ class TapeRecorder:
         self._last_error = ""
         self._pace = SyncPace("a tape")
         self._given_up = 0
-        self._unsynced = ""
-        """Why the folder could not be synced, while no tape is."""
+        self._refused_trial = ""
+        """Why a small file could not be written and synced, while no tape is."""
         self._named: dict[str, Path] = {}
         """Bed → the newest part whose name survives a power cut."""
         self._syncer = (supervisor or Supervisor()).thread(
@@ -163,7 +169,7 @@ class TapeRecorder:
         with self._lock:
             all_tapes = self._bed_tapes.values()
             amiss = any(one.tape is None or one.doubtful for one in all_tapes)
-            problems = (self._last_error if amiss else "", self._unsynced, self._pace.problem)
+            problems = (self._last_error if amiss else "", self._refused_trial, self._pace.problem)
             return TapeStatistics(
                 running=sum(one.tape is not None for one in all_tapes),
                 bytes_written=self._written,
@@ -193,7 +199,7 @@ class TapeRecorder:
     # -- one bed -----------------------------------------------------------------------------
 
     def _attempt(self, bed: str, bed_tape: BedTape, act: Callable[[Tape], None]) -> bool:
-        if bed_tape.tape is None and self._now() < bed_tape.retry_at:
+        if bed_tape.tape is None and self._steady() < bed_tape.retry_at:
             self._miss(bed_tape)
             return False
         try:
@@ -263,7 +269,7 @@ class TapeRecorder:
     def _refused(self, bed_tape: BedTape, error: TapeError) -> None:
         """Give the tape up: a half-written chunk must not be written on."""
         bed_tape.give_up()
-        bed_tape.retry_at = self._now() + RETRY_AFTER_S
+        bed_tape.retry_at = self._steady() + RETRY_AFTER_S
         self._last_error = str(error)
         self._given_up += 1
         _log.error("tape_refused", error=str(error))
@@ -295,7 +301,7 @@ class TapeRecorder:
         """
         with self._lock:
             tape, newest = bed_tape.tape, bed_tape.newest
-            if bed_tape.doubtful and self._now() >= bed_tape.retry_at:
+            if bed_tape.doubtful and self._steady() >= bed_tape.retry_at:
                 self._replace(bed, bed_tape)
                 return False
             if tape is None or bed_tape.doubtful:
@@ -335,19 +341,20 @@ class TapeRecorder:
             self._named[bed] = path
 
     def _try_folder(self) -> None:
-        """Sync the folder while no tape is synced: a disk that is slow or errs is named all along.
+        """Write a small file while no tape is synced, so that a disk that fails is named all along.
 
-        It may have been given up for another reason, and is tried again a good while later.
+        The tapes may have been refused for another reason, and are tried again a good while later.
         """
         try:
             with self._pace.timed():
-                sync_folder(self._folder)
+                replace_file(self._folder / _TRIAL, b".")
+            (self._folder / _TRIAL).unlink()
         except FileNotFoundError:
             return  # nothing ever came
         except OSError as error:
-            self._unsynced = f"{self._folder}: cannot be synced ({error.strerror})"
+            self._refused_trial = f"{self._folder}: cannot be written or synced ({error.strerror})"
         else:
-            self._unsynced = ""
+            self._refused_trial = ""
 
     def _not_synced(self, bed: str, bed_tape: BedTape, error: OSError) -> None:
         self._last_error = f"{self._folder}: cannot be synced ({error.strerror})"
@@ -356,7 +363,7 @@ class TapeRecorder:
         pause = 0.0 if not bed_tape.failures else min(RETRY_AFTER_S, 2.0**bed_tape.failures)
         bed_tape.doubtful = True
         bed_tape.failures += 1
-        bed_tape.retry_at = self._now() + pause
+        bed_tape.retry_at = self._steady() + pause
         if not pause:
             self._replace(bed, bed_tape)
 
