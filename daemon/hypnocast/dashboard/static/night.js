@@ -117,7 +117,7 @@ export function nightCharts(choose) {
     const { left } = plot?.cursor ?? {};
     const under = left >= 0 ? Math.floor((plot.posToVal(left, "x") - start()) / PAGE_S) : null;
     const last = seen.first + seen.pages - 1;
-    say(by("spectrum-words"), spectrumWords(seen, under ?? selected ?? last));
+    say(by("spectrum-words"), spectrumWords(seen, Math.min(under ?? selected ?? last, last)));
   }
 
   function data() {
