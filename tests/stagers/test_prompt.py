@@ -16,7 +16,12 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
 from hypnocast.errors import PackError
 from hypnocast.stagers.generative.answers import AnswerTree
-from hypnocast.stagers.generative.prompt import build_prompt, encode_answers, load_tokenizer
+from hypnocast.stagers.generative.prompt import (
+    build_prompt,
+    encode_answers,
+    encode_behind,
+    load_tokenizer,
+)
 from hypnocast.stagers.generative.unfinished_json import lead_to
 from hypnocast.stagers.onnx.pixels import prepare
 from hypnocast.stagers.packs.manifest import Generative, Preprocess
@@ -154,6 +159,12 @@ def test_text_is_tokenised_with_its_neighbours(tokenizer: Tokenizer) -> None:
     answers = encode_answers(tokenizer, _generative(prompt="<|picture|> say: "))
     assert [len(answer) for answer in answers] == [1, 2, 2, 2, 1]
     assert len(tokenizer.encode("x" * 100).ids) == 100
+
+
+def test_texts_to_learn_may_be_any_number_and_the_same(tokenizer: Tokenizer) -> None:
+    asked = _generative(prompt="<|picture|> say: ")
+    (five, *_) = encode_answers(tokenizer, asked)
+    assert encode_behind(tokenizer, asked, [asked.answers[0]] * 2) == [five, five]
 
 
 @given(
