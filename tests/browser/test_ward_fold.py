@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from browser.ward_topics import PREFIX, Publisher, Scene, daemon_state, ward
+from faults.witness import fault_proxy
 from hypnocast.core.types import Reason
 from hypnocast.core.wire.commands import PageCommand
 from hypnocast.core.wire.payloads import PhaseName, encode
@@ -215,6 +216,15 @@ async def test_watch_needs_nothing_but_the_broker(
     assert isinstance(console.file, io.StringIO)
     assert "WITHHELD electrode detached" in console.file.getvalue()
     assert "Research use only" in console.file.getvalue()
+
+
+async def test_watch_waits_for_a_broker_that_takes_long_to_answer(tmp_path: Path) -> None:
+    console = Console(file=io.StringIO(), width=160)
+    with running_mosquitto(tmp_path) as broker, fault_proxy(broker.port) as slow:
+        slow.slow_s = 1.0
+        await watch(WatchSettings(BrokerSettings(port=slow.port), once_after_s=0.1), console)
+    assert isinstance(console.file, io.StringIO)
+    assert "No contact" not in console.file.getvalue()
 
 
 async def test_an_embedded_broker_that_speaks_3_1_1_only_is_watched_too() -> None:

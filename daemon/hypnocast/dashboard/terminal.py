@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from zoneinfo import ZoneInfo
@@ -26,6 +27,8 @@ from hypnocast.ports.mqtt.settings import BrokerSettings
 OLD_S = 90.0
 """A bed without news for so long is called old."""
 _REDRAWS_S = 0.5
+_CONTACT_S = 15.0
+"""So long a broker may take to answer at all before one table is printed."""
 _ROWS = {"W": "▇", "R": "▆", "N1": "▅", "N2": "▃", "N3": "▁"}
 _STYLE = {
     "W": "#f4b13e",
@@ -64,7 +67,8 @@ class WatchSettings:
     broker: BrokerSettings
     prefix: str = "hypnocast/lab"
     once_after_s: float | None = None
-    """Print one table after so many seconds and end; None watches until interrupted."""
+    """Print one table so many seconds after the broker answered, or refused, and end; None watches
+    until interrupted."""
     zone: str = "UTC"
     """The clocks of the site."""
     below: tuple[str, ...] = ()
@@ -80,10 +84,18 @@ async def watch(settings: WatchSettings, console: Console | None = None) -> None
         nonlocal ward
         ward = fold(ward, message)
 
-    feed = Feed(settings.broker, settings.prefix, on_message=receive)
+    answered = asyncio.Event()
+    feed = Feed(
+        settings.broker,
+        settings.prefix,
+        on_message=receive,
+        on_link=lambda _: answered.set(),
+    )
     task = asyncio.create_task(feed.run(), name="watch feed")
     try:
         if settings.once_after_s is not None:
+            with suppress(TimeoutError):
+                await asyncio.wait_for(answered.wait(), _CONTACT_S)
             await asyncio.sleep(settings.once_after_s)
             screen.print(_view(ward, feed.link, settings))
             if not feed.link.connected:
