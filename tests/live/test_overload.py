@@ -88,6 +88,7 @@ class Rota:
         pytest.param(17.0, [0.0, 0.001], id="two beds, one fits, closing together"),
         pytest.param(17.0, [0.0, 5.0], id="two beds, one fits, five seconds apart"),
         pytest.param(8.0, [0.01 * bed for bed in range(8)], id="eight beds, three fit"),
+        pytest.param(17.0, [0.01 * bed for bed in range(10)], id="ten beds, one fits"),
         pytest.param(12.0, [0.0, 0.3, 0.6, 9.0, 20.0], id="five beds, two fit, scattered"),
     ],
 )

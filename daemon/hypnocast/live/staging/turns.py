@@ -65,12 +65,13 @@ class Turns:
     def waits_until(
         self, there: Iterable[Hashable | None], now: float, page_s: float
     ) -> float | None:
-        """Return how long the model waits for a bed that is owed; None where it need not."""
+        """Return how long the model waits for beds owed before those there; None: it need not."""
         present = [self._turns[each] for each in there if each is not None and each in self._turns]
-        if not present or any(turn.owed for turn in present):
+        if not present:
             return None
-        due = [turn.asked + PAGE_S for turn in self._turns.values() if turn.owed]
-        soon = [at for at in due if at <= now + page_s]
+        oldest = min(turn.served for turn in present)
+        ahead = [turn for turn in self._turns.values() if turn.owed and turn.served < oldest]
+        soon = [turn.asked + PAGE_S for turn in ahead if turn.asked + PAGE_S <= now + page_s]
         until = max((at + AWAITED_S for at in soon), default=now)
         last = now + (1 + len(soon)) * page_s
         return until if until > now and last > max(soon) + LIVE_DEADLINE_S else None
