@@ -103,6 +103,7 @@ def undisturbed(
         pytest.param((signal.SIGINT,), "4", id="int-lora", marks=pytest.mark.long),
         pytest.param((signal.SIGKILL,), "0", id="kill-full", marks=pytest.mark.long),
         pytest.param((signal.SIGTERM,), "0", id="term-full", marks=pytest.mark.long),
+        pytest.param((signal.SIGINT,), "0", id="int-full", marks=pytest.mark.long),
     ],
 )
 def test_a_run_that_was_ended_goes_on_to_the_same_bits(
