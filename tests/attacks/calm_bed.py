@@ -199,7 +199,7 @@ class AttackedDaemon:
         return max(waits.values(), default=0.0), late
 
     def _changes(self) -> Iterator[str]:
-        """Tell in which pages the replay of the tape sees or says something else."""
+        """Return in which pages the replay of the tape sees or says something else."""
         (tape,) = sorted((self.state / "tapes").glob(f"{CALM}_*.xdf"))
         replayed = Replayed()
         config = Config(pack=PackTable(name=str(self.pack)))
@@ -225,7 +225,7 @@ class AttackedDaemon:
         yield from (f"page {epoch} is on the tape alone" for epoch in undisturbed)
 
     def _unsupervised(self) -> Iterator[str]:
-        """Tell which workers failed or were started anew, and what failed where nobody looked."""
+        """Return which workers failed or were started anew, and what failed where nobody looked."""
         counters = self.states()[-1]["counters"]
         for what in ("worker_failures", "worker_restarts"):
             if counters[what]:

@@ -35,7 +35,7 @@ TITLE: Final[dict[str, Any]] = {"color": TEXT, "fontsize": 11, "loc": "left", "p
 
 
 @dataclass(frozen=True)
-class Point:
+class InfluxPoint:
     """A field of a measurement at a time, as Telegraf writes it."""
 
     measurement: str
@@ -45,7 +45,7 @@ class Point:
     value: float
 
 
-def written(config: dict[str, Any], topic: str, message: Message) -> Iterator[Point]:
+def written(config: dict[str, Any], topic: str, message: Message) -> Iterator[InfluxPoint]:
     """Give what Telegraf writes of a message: numbers only, which is what the panels ask for."""
     said = json.loads(encode(message))
     heights = config["processors"]["enum"][0]["mapping"][0]
@@ -62,7 +62,7 @@ def written(config: dict[str, Any], topic: str, message: Message) -> Iterator[Po
                 if name == heights["field"] and value is not None:
                     name, value = heights["dest"], heights["value_mappings"][value]
                 if isinstance(value, int | float):
-                    yield Point(part["measurement_name"], name, said["bed"], at, float(value))
+                    yield InfluxPoint(part["measurement_name"], name, said["bed"], at, float(value))
 
 
 def draw_grafana(scene: Scene, path: Path) -> None:
@@ -128,7 +128,7 @@ def _draw_number(axes: Any, panel: dict[str, Any], value: float | None) -> None:
     axes.set(xticks=[], yticks=[])
 
 
-def _draw_course(axes: Any, panel: dict[str, Any], shown: list[Point]) -> None:
+def _draw_course(axes: Any, panel: dict[str, Any], shown: list[InfluxPoint]) -> None:
     defaults = panel["fieldConfig"]["defaults"]
     custom = defaults.get("custom", {})
     factor, unit = UNITS.get(defaults.get("unit", ""), (1.0, ""))

@@ -1,4 +1,4 @@
-"""Position and impedance: told by type or label, never taken for a signal, the newest kept."""
+"""Position and impedance: known by type or label, never taken for a signal, the newest kept."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def chunk(stamp: float, *values: float, arrived: float = 0.0) -> Chunk:
         ("Postcentral", None, None),
     ],
 )
-def test_what_a_channel_carries_is_told_by_its_type_or_its_label(
+def test_what_a_channel_carries_is_known_by_its_type_or_its_label(
     label: str, type_: str | None, kind: str | None
 ) -> None:
     channel = ChannelInfo(label, kind=type_)

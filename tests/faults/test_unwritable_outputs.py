@@ -103,8 +103,8 @@ def test_one_line_names_the_output_and_nothing_is_half_written(
     [complaint] = found.complaints
     assert complaint.startswith(f"{program}: {disk.folder}"), complaint
     assert found.status == 1
-    told = "the disk can only be read. Name" if state == "read-only" else "the disk is full. Make"
-    assert f"cannot be written: {told}" in complaint
+    words = "the disk can only be read. Name" if state == "read-only" else "the disk is full. Make"
+    assert f"cannot be written: {words}" in complaint
     assert str(lab) not in complaint
     if line in WHOLE:
         assert found.left == ()

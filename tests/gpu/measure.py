@@ -42,7 +42,7 @@ class GpuRow:
 
 
 @dataclass(frozen=True, slots=True)
-class Trial:
+class GpuTrial:
     """One pack on one provider, and until when it may be tried."""
 
     pack: Path
@@ -77,7 +77,7 @@ def main() -> int:
         for precision in asked.precisions:
             name = f"{size} {precision}"
             pack = asked.folder / f"{size}-{precision}"
-            trial = Trial(pack, name, provider, until, asked.beds)
+            trial = GpuTrial(pack, name, provider, until, asked.beds)
             steps: dict[str, Callable[[], Iterable[GpuRow]]] = {
                 "pack": partial(_pack, source, pack, precision),
                 "verdict": partial(_verdict, trial),
@@ -164,7 +164,7 @@ def _pack(source: Path, pack: Path, precision: str) -> list[GpuRow]:
     return [GpuRow(f"{pack.name}: pack", "cpu", took, "s", f"{size:.2f} GB")]
 
 
-def _bench(trial: Trial, group: str, *options: str) -> list[GpuRow]:
+def _bench(trial: GpuTrial, group: str, *options: str) -> list[GpuRow]:
     """Measure by the project's own benchmark, which takes the GPU where there is one."""
     kept = trial.pack.with_name(f"{trial.pack.name}-{group}.json")
     _run(
@@ -185,7 +185,7 @@ def _bench(trial: Trial, group: str, *options: str) -> list[GpuRow]:
     ]
 
 
-def _verdict(trial: Trial) -> Iterator[GpuRow]:
+def _verdict(trial: GpuTrial) -> Iterator[GpuRow]:
     """Judge pages by the daemon's own stager, alone and several at once."""
     from hypnocast.bench.pages import looks_of_a_night, simulated_pictures
     from hypnocast.stagers.onnx.local import LocalStager
@@ -208,7 +208,7 @@ def _verdict(trial: Trial) -> Iterator[GpuRow]:
     stager.close()
 
 
-def _binding(trial: Trial) -> Iterator[GpuRow]:
+def _binding(trial: GpuTrial) -> Iterator[GpuRow]:
     """Write tokens with key-values that stay on the card, and with their way there and back."""
     from hypnocast.bench import generate
     from hypnocast.bench.pages import looks_of_a_night, simulated_pictures
@@ -235,7 +235,7 @@ def _binding(trial: Trial) -> Iterator[GpuRow]:
         yield GpuRow(f"{trial.name}: a token {words}", trial.provider, 1e3 * best, "ms")
 
 
-def _fault(trial: Trial) -> Iterator[GpuRow]:
+def _fault(trial: GpuTrial) -> Iterator[GpuRow]:
     """Let the provider fail in mid-night: the same pages come from the CPU, and it is reported."""
     import numpy as np
 

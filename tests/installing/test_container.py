@@ -83,7 +83,7 @@ def test_a_linter_of_dockerfiles_finds_nothing() -> None:
     assert found.returncode == 0, found.stdout
 
 
-class Engine:
+class BuildahEngine:
     """A container engine with a store of its own; its containers see no network but loopback."""
 
     def __init__(self, folder: Path) -> None:
@@ -129,7 +129,7 @@ class Engine:
             process.wait(30)
 
 
-def _image(engine: Engine, folder: Path) -> str:
+def _image(engine: BuildahEngine, folder: Path) -> str:
     """Build the image over a clean Debian made here, so that no registry of images is asked.
 
     Returns the container of that Debian: it has a mosquitto.
@@ -187,7 +187,7 @@ def test_the_image_is_built_by_a_real_engine_and_stages_a_page_by_its_entry_poin
     tmp_path: Path,
 ) -> None:
     """With the compose file's own broker configuration, access list and secrets."""
-    engine = Engine(tmp_path)
+    engine = BuildahEngine(tmp_path)
     base = _image(engine, tmp_path)
     image = ("--type", "image", "localhost/hypnocast")
     made = json.loads(engine.run("inspect", *image))["OCIv1"]["config"]

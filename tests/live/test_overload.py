@@ -1,4 +1,4 @@
-"""More beds than the model serves: what is given up is told, and no bed is given up for good."""
+"""More beds than the model serves: what is given up is reported, and every bed has its turn."""
 
 from __future__ import annotations
 

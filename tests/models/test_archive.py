@@ -212,4 +212,4 @@ def test_pages_are_staged_among_their_neighbours_and_bad_ones_are_withheld(
 def test_a_plan_says_where_each_night_goes(tmp_path: Path) -> None:
     night = FoundRecording("edf", "p", "p", tmp_path / "p.edf")
     assert ArchivePlan(str(tmp_path), pack="x").path(night) == tmp_path / "p.csv"
-    assert ArchivePlan(str(tmp_path)).path(night) == tmp_path / "p.npz"
+    assert ArchivePlan(str(tmp_path), recipe="r").path(night) == tmp_path / "p.npz"

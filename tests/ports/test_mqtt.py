@@ -167,11 +167,11 @@ async def test_a_broker_that_falls_silent_is_named_though_nothing_is_published(
         async with listening(broker.port) as listener, linked(settings, journal) as link:
             await asyncio.sleep(0.5)  # it is asked, and answers
             assert not link.problems
-            heard = len(listener.messages)
+            before = len(listener.messages)
             proxy.swallow_answers = True
             await until(lambda: "answered nothing" in " ".join(link.problems), "it is named")
             assert isinstance(link.state, Connected), "it is given more time than that"
-            assert len(listener.messages) == heard, "nobody else sees that it is asked"
+            assert len(listener.messages) == before, "nobody else sees that it is asked"
             await until(lambda: isinstance(link.state, Waiting))
             # While another connection is tried, what is wrong still stands there.
             await until(lambda: isinstance(link.state, Connecting))

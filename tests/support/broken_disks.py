@@ -54,8 +54,8 @@ class BrokenDisk:
         self._process.stdin.flush()
         answer = self._process.stdout.readline()
         assert answer, "the process that runs commands has ended"
-        told: dict[str, Any] = json.loads(answer)
-        return Found(told["status"], tuple(told["complaints"]), tuple(told["left"]))
+        found: dict[str, Any] = json.loads(answer)
+        return Found(found["status"], tuple(found["complaints"]), tuple(found["left"]))
 
 
 @contextmanager
@@ -109,7 +109,7 @@ def _obey(folder: Path, order: dict[str, Any]) -> dict[str, Any]:
             status: Any = (hypnocast if program == "hypnocast" else models)()
     except SystemExit as end:
         status = end.code
-    except Exception:  # noqa: BLE001 - whatever it is, it is told
+    except Exception:  # noqa: BLE001 - whatever it is, it is reported
         import traceback
 
         traceback.print_exc()

@@ -42,7 +42,18 @@ class Stay(NamedTuple):
 STAYS: Final = (
     Stay("tell", "", r"\.tell\(\)", "Python's name for the position in a file"),
     Stay("traced", "", "get_traced_memory", "Python's name in tracemalloc"),
-    Stay("trac", "models/hypnocast_models/export", "", "PyTorch traces a model"),
+    *(
+        Stay("trac", place, "", "PyTorch traces a model")
+        for place in (
+            "models/hypnocast_models/commands/exporting.py",
+            "models/hypnocast_models/export",
+            "models/hypnocast_models/tune/deliver.py",
+            "docs/training.md",
+            "tests/conftest.py",
+            "tests/models/test_export.py",
+            "tests/models/test_families.py",
+        )
+    ),
     Stay("board", "", "", "a board of OpenBCI, Muse or BrainBit, as its maker calls it"),
     Stay(
         "tells", "models/hypnocast_models/export", "tells a decoder", "an input that tells a number"

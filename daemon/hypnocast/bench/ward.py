@@ -159,8 +159,8 @@ def over_lsl(
     yield Figure("ward", f"{name}: pages too late", "pages", [received.late])
     state = received.state
     if state is not None:
-        given_up, told = state.counters.get("given_up", 0), "; ".join(state.degraded)
-        yield Figure("ward", f"{name}: looks given up", "looks", [given_up], note=told)
+        given_up, words = state.counters.get("given_up", 0), "; ".join(state.degraded)
+        yield Figure("ward", f"{name}: looks given up", "looks", [given_up], note=words)
     staged = [received.staged[bed] for bed in sorted({bed for bed, _ in received.terminal})]
     each = f"bed by bed: {', '.join(map(str, staged))}" if beds > 1 else ""
     yield Figure("ward", f"{name}: pages staged of a bed", "pages", staged, note=each)

@@ -58,7 +58,7 @@ class Wishes:
     prompt: Path | None = None
     """SleepVLM's system prompt; else the one that lies beside weights that were taught by one."""
     labels: Sequence[str] = ()
-    """A classifier's classes in its order, where its own names do not tell."""
+    """A classifier's classes in its order, where its own names do not say."""
     prove: bool = True
     prove_on: Path | None = None
     """An archive whose pages prove the pack, however much memory that takes."""

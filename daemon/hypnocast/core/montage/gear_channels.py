@@ -12,7 +12,7 @@ from hypnocast.core.types import ChannelInfo, Chunk, StreamHeader
 from hypnocast.core.wire.gear_values import GearKind
 
 MOST = 64
-"""Channels of one bed that are shown; a headbox has fewer electrodes."""
+"""Channels of one bed that are shown; a sleep recording has fewer electrodes."""
 
 _KINDS: dict[str, GearKind] = {
     "position": "position",
