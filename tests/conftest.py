@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import pytest
+import structlog
 
 # Before anything loads numpy or torch: arrays as small as those of tests gain nothing by threads,
 # and processes side by side would only share the cores.
@@ -53,6 +54,13 @@ def what_a_file_leaves_open_is_found_in_it() -> Iterator[None]:
     yield
     gc.collect()
     gc.freeze()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def what_a_file_does_to_the_logs_ends_with_it() -> Iterator[None]:
+    """Let no file find logs as another one left them: a command that ran in it sets them up."""
+    yield
+    structlog.reset_defaults()
 
 
 def pytest_collection_finish() -> None:

@@ -218,17 +218,13 @@ def test_a_file_that_is_no_recording_gives_one_line(
         assert "night.edf" in _one_line(capsys, 1, [*verb, "-c", config])
 
 
-@pytest.mark.parametrize("full", [False, True], ids=["no folder", "full disk"])
 def test_an_answer_that_cannot_be_written_gives_one_line(
-    place: Place, capsys: pytest.CaptureFixture[str], full: bool
+    place: Place, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    if full and not Path("/dev/full").is_char_device():
-        pytest.skip("this system has no /dev/full")
+    """A disk that is full: ``tests/faults/test_unwritable_outputs.py``."""
     (place.folder / "file").write_text("no folder")
-    (place.folder / "asyncapi.json").symlink_to("/dev/full")
-    named = place.folder if full else place.folder / "file" / "below"
-    line = _one_line(capsys, 1, ["schema", str(named)])
-    assert ("No space left" if full else "below") in line
+    below = place.folder / "file" / "below"
+    assert "below" in _one_line(capsys, 1, ["schema", str(below)])
 
 
 def test_a_ward_that_cannot_be_is_refused_in_words(capsys: pytest.CaptureFixture[str]) -> None:
