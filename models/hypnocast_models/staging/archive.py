@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 from hypnocast.core.pictures.recipe import builtin
 from hypnocast.core.types import STAGES, Picture, Stage
-from hypnocast.errors import CommandError, HypnocastError, InstallError, OutputError
+from hypnocast.errors import CommandError, HypnocastError, InstallError
 from hypnocast.ports.durable_files import replace_file
 from hypnocast.stagers.base import Stager
 from hypnocast.stagers.packs.pack import Pack, load_pack
@@ -118,7 +118,7 @@ def work_on(plan: ArchivePlan, night: FoundRecording) -> str:
     except OSError as error:
         with suppress(OSError):
             part.unlink(missing_ok=True)
-        raise RefusedByDiskError(str(target), error.strerror or str(error)) from None
+        raise RefusedByDiskError(error.errno, str(error.strerror), str(target)) from None
     return night.name
 
 
@@ -156,12 +156,7 @@ def run_archive(
             if error is None:
                 outcome.done.append(name)
             elif isinstance(error, RefusedByDiskError):
-                where, why = error.args
-                raise OutputError(
-                    f"cannot be written: {why}",
-                    where=where,
-                    remedy="Make room or name another place; what is done stays.",
-                )
+                raise OSError(*error.args)  # the command that writes names it
             else:
                 outcome.failed[name] = _words(error)
             future.release()
