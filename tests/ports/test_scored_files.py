@@ -329,6 +329,14 @@ def test_any_bytes_are_a_scoring_or_one_clear_line(
     assert "\n" not in said
 
 
+@pytest.mark.timeout(60)
+def test_brackets_without_an_end_are_read_over_at_once(tmp_path: Path) -> None:
+    path = tmp_path / "night.txt"
+    path.write_text("E" + "[" * 100_000 + "\tstage\n1\tW\n2\tN1\n")
+    scoring = read_scoring(path)
+    assert scoring.pages(scoring.anchor, 2) == (Stage.W, Stage.N1)
+
+
 def test_words_of_many_programs_are_stages() -> None:
     given = {
         W: "W wake Wach SLEEP-S0 Wake|0 SDO:WakeState Éveil WK",

@@ -44,6 +44,8 @@ _EPOCHS = ("epoch", "epoch number", "epoch no", "epoch #", "epoche", "époque", 
 _DURATIONS = ("duration", "dauer", "durée", "duree")
 _ENDS = ("end", "stop", "end time", "endzeit", "heure de fin", "ende")
 _LUNA_COLUMNS = 6
+_LONGEST_NAME = 200
+"""Of a column's name; to look for brackets in a longer cell could take for ever."""
 _FAR = 100
 """An epoch's number may lie so many times beyond the count of rows."""
 
@@ -103,7 +105,8 @@ def _is_luna(rows: Sequence[Sequence[str]]) -> bool:
 
 
 def _name(cell: str) -> str:
-    bare = re.sub(r"[\[(].*?[\])]", "", cell.lstrip("\ufeff").strip().strip('"')).casefold()
+    short = cell.lstrip("\ufeff").strip().strip('"')[:_LONGEST_NAME]
+    bare = re.sub(r"[\[(].*?[\])]", "", short).casefold()
     return re.sub(r"[\s_]+", " ", bare).strip()
 
 
