@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
+from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -70,7 +72,7 @@ def cluster(workers: int) -> Any:
         n_workers=workers,
         threads_per_worker=1,
         host="127.0.0.1",
-        dashboard_address=None,
+        dashboard_address="127.0.0.1:0",
         silence_logs=50,
     )
 
@@ -127,6 +129,18 @@ def test_a_run_goes_on_where_it_stopped_and_names_the_night_that_fails(
     assert {file: file.stat().st_mtime_ns for file in before} == before
     assert run([*command, "--min-coverage", "0.1"]) == 2
     assert "was begun with another pack" in capfd.readouterr().err
+
+
+def test_two_runs_at_once_do_not_meet(tmp_path: Path, pack: Path) -> None:
+    """Dask's page of its workers has one port, unless another is asked for."""
+    need_module("distributed")
+    record(tmp_path / "p.edf", 1)
+    with socket.socket() as other:
+        with suppress(OSError):  # another run of ours may have it indeed
+            other.bind(("127.0.0.1", 8787))
+            other.listen()
+        command = ["stage", str(tmp_path), "--out", str(tmp_path / "out"), "--pack", str(pack)]
+        assert run([*command, "--workers", "1"]) == 0
 
 
 def test_no_scheduler_is_misuse_and_nothing_is_begun(tmp_path: Path, pack: Path) -> None:

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -551,6 +552,28 @@ def test_a_disk_is_watched_while_no_tape_is_written(
     # Named while it goes on: it may never come back.
     wait_until(lambda: "a tape takes more than" in recorder.statistics().problem, "slow")
     go.set()
+    recorder.close()
+
+
+def test_a_disk_that_takes_no_write_is_named_as_slow_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing can be written that could be synced, so what is there already is."""
+    recorder = TapeRecorder(tmp_path, limits=TapeLimits(sync_every_s=0.02))
+    opens = os.open
+
+    def read_only(path: str, flags: int, *more: int) -> int:
+        if flags & os.O_CREAT:
+            raise OSError(errno.EROFS, "Read-only file system")
+        return opens(path, flags, *more)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "open", read_only)
+        patched.setattr(durable_files, "SLOW_SYNC_S", 0.1)
+        patched.setattr(os, "fsync", lambda _: time.sleep(0.15))
+        recorder.write("bed", night(1)[0])
+        wait_until(lambda: "to sync: is the disk slow?" in recorder.statistics().problem, "slow")
+        wait_until(lambda: "or synced (Read-only" in recorder.statistics().problem, "read-only")
     recorder.close()
 
 

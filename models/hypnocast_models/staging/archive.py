@@ -244,7 +244,7 @@ def _client(scheduler: str, workers: int) -> Iterator[Any]:
             n_workers=workers,
             threads_per_worker=1,
             host="127.0.0.1",
-            dashboard_address=None,
+            dashboard_address="127.0.0.1:0",  # any free port: two runs at once do not meet
             silence_logs=50,
         ) as cluster,
         dask.Client(cluster) as client,

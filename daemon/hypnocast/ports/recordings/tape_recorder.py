@@ -344,9 +344,11 @@ class TapeRecorder:
         """Write a small file while no tape is synced, so that a disk that fails is named all along.
 
         The tapes may have been refused for another reason, and are tried again a good while later.
+        The folder is synced first: a disk that takes no write can be slow as well.
         """
         try:
             with self._pace.timed():
+                sync_folder(self._folder)
                 replace_file(self._folder / _TRIAL, b".")
             (self._folder / _TRIAL).unlink()
         except FileNotFoundError:
