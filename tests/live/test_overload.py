@@ -14,11 +14,11 @@ from pathlib import Path
 import pytest
 
 from hypnocast.core.pictures.recipe import builtin
-from hypnocast.core.types import Look, Opinion
+from hypnocast.core.types import Look, Opinion, Stage
 from hypnocast.errors import TooLateError
 from hypnocast.live.staging import turns
 from hypnocast.live.staging.judging import Judge
-from hypnocast.live.staging.questions import TERMINAL, Question, Questions
+from hypnocast.live.staging.questions import REASONS, TERMINAL, Question, Questions
 from hypnocast.live.staging.turns import LateLooks
 from hypnocast.stagers.base import ModelOutput
 from hypnocast.stagers.onnx.local import LocalStager
@@ -43,6 +43,8 @@ class Rota:
 
     page_s: float
     offsets: Sequence[float]
+    reasons_s: float = 0.0
+    """How long the reasons of a stage take, asked for once it is there; 0: nobody asks."""
 
     def run(self, rounds: int) -> list[list[int]]:
         """Return for each bed the rounds in which it had an opinion in time."""
@@ -70,9 +72,15 @@ class Rota:
                 now = min([until, *(one[0] for one in coming[:1])])
                 continue
             batch, _ = questions.batch(now, pace)
+            if batch and batch[0].order[0] == REASONS:  # given up once a page comes
+                now = min([now + self.reasons_s, *(one[0] for one in coming[:1])])
+                continue
             now += pace.batch_s(len(batch)) if batch else 0.0
             for each in batch:
                 self._count(each, beds, served, now)
+                if self.reasons_s:
+                    unheard: asyncio.Future[Opinion] = asyncio.get_running_loop().create_future()
+                    questions.put(REASONS, each.look, unheard, float("inf"), stage=Stage.N2)
         return served
 
     def _count(
@@ -82,6 +90,7 @@ class Rota:
             served[[bed is done.asker for bed in beds].index(True)].append(done.look.page.epoch)
 
 
+@pytest.mark.parametrize("reasons_s", [0.0, 20.0])
 @pytest.mark.parametrize(
     ("page_s", "offsets"),
     [
@@ -93,12 +102,13 @@ class Rota:
     ],
 )
 async def test_no_bed_is_given_up_twice_while_another_is_served_twice(
-    page_s: float, offsets: Sequence[float]
+    page_s: float, offsets: Sequence[float], reasons_s: float
 ) -> None:
     rounds = 24
-    served = Rota(page_s, offsets).run(rounds)
+    served = Rota(page_s, offsets, reasons_s).run(rounds)
     counts = [len(each) for each in served]
     assert sum(counts) >= rounds * int(DEADLINE_S // page_s)  # and no time is wasted for it
+    assert max(counts) <= 2 * min(counts), counts
     # Longest wait of any bed: as many rounds as it takes to serve all the others once.
     most = -(-len(offsets) // int(DEADLINE_S // page_s)) + 1
     for rounds_of in served:

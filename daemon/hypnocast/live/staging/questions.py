@@ -129,12 +129,11 @@ class Questions:
     def waits_until(self, pace: Pace) -> float | None:
         """Return how long to wait for a bed whose turn it is; None where something is to be done.
 
-        Only pages are kept waiting, and only for a bed that would lose its page otherwise.
+        Pages are kept waiting only for a bed that would lose its page otherwise; what comes after
+        pages waits along with them.
         """
-        if self._waiting and self.up_to(PROVISIONAL) == len(self._waiting):
-            askers = [each.asker for each in self._waiting]
-            return self._turns.waits_until(askers, self._clock(), pace.page_s)
-        return None
+        askers = [each.asker for each in self._waiting if each.order[0] <= PROVISIONAL]
+        return self._turns.waits_until(askers, self._clock(), pace.page_s) if askers else None
 
     def clear(self) -> list[Question]:
         """Remove everything."""
