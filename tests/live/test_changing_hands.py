@@ -248,8 +248,14 @@ async def test_a_command_is_answered_once_what_it_did_is_durable(
 ) -> None:
     async with running_ward(tmp_path, pack, HandDriven(coming), broker.port) as running:
         await running.go_to(CLOCK_0 + PAGE_S + 10.0, BED, 1)
-        disk = threading.Event()
-        busy = running.journal._writer.chore(lambda _: int(disk.wait(DEADLINE_S)))
+        disk, writing = threading.Event(), threading.Event()
+
+        def hold(_: object) -> int:
+            writing.set()
+            return int(disk.wait(DEADLINE_S))
+
+        busy = running.journal._writer.chore(hold)
+        assert await asyncio.to_thread(writing.wait, DEADLINE_S)  # what comes now is behind it
         orders, signal_thread = running.ward.command_handler, running.ward.signal_thread
         reply = asyncio.ensure_future(orders.obey(BED, StartSession(request="next")))
         old = running.terminal(BED)[0].session
