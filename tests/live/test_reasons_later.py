@@ -20,7 +20,7 @@ from hypnocast.stagers.onnx.local import LocalStager
 from hypnocast.stagers.packs.pack import load_pack
 from support.brokers import Mosquitto
 from support.gated_stager import Gated, a_look
-from support.mqtt_lab import listening
+from support.mqtt_lab import listening, until
 from support.needs import need_module
 from support.ward_lab import HandDriven, night, running_ward
 
@@ -90,5 +90,49 @@ async def test_reasons_are_given_up_for_a_page_that_comes(pack: Path) -> None:
         assert (await judge.ask(a_look(8))).epoch == 8
         with pytest.raises(TooLateError):
             await reasons
+    finally:
+        judge.stop()
+
+
+class Ahead(Writing):
+    """One that notes when it is asked to read ahead."""
+
+    reads_ahead = True
+
+    def __init__(self, stager: LocalStager) -> None:
+        super().__init__(stager)
+        self.done: list[str] = []
+
+    def reasons(self, look: Look, stage: Stage, go_on: Callable[[], bool]) -> Opinion:
+        """Note it; nothing is written."""
+        self.done.append(f"reasons {look.page.epoch} {stage} {go_on()}")
+        return self._stager.judge([look])[0]
+
+    def read_ahead(self, look: Look) -> None:
+        """Note it."""
+        self.done.append(f"ahead {look.page.epoch}")
+        if look.page.epoch == 2:
+            raise RuntimeError("a model may raise anything")
+
+
+async def test_a_model_reads_ahead_once_neither_page_nor_reasons_wait(pack: Path) -> None:
+    stager = Ahead(LocalStager(load_pack(pack), "cpu"))
+    judge = Judge(lambda: stager)
+    await judge.start()
+    try:
+        assert judge.reads_ahead
+        stager.gate.clear()
+        page = judge.ask(a_look(1))
+        await asyncio.to_thread(stager.reached.wait, 10.0)
+        judge.read_ahead(a_look(1))
+        judge.read_ahead(a_look(2))
+        reasons = judge.reasons(a_look(1), Stage.N2)
+        stager.gate.set()
+        await asyncio.gather(page, reasons)
+        assert (await judge.ask(a_look(3))).epoch == 3
+        await until(lambda: judge.idle, "all is read")
+        assert stager.done[0] == "reasons 1 N2 True"
+        assert sorted(stager.done[1:]) == ["ahead 1", "ahead 2"]
+        assert (judge.state().judged, judge.state().failed) == (3, 0)
     finally:
         judge.stop()

@@ -108,6 +108,37 @@ def test_the_second_look_at_a_page_reads_the_page_after_it_only(
     assert tokens[0] <= first - 2 * len(model._slots) // 3
 
 
+@pytest.mark.parametrize("beds", [1, 2])
+def test_the_pages_before_are_read_ahead_and_change_no_answer(
+    pack: Pack, monkeypatch: pytest.MonkeyPatch, beds: int
+) -> None:
+    model, whole, tokens = _model(pack), _model(pack), [0]
+    feeds = Decoder._feeds
+
+    def counted(decoder: Decoder, embeds: Any, *given: Any) -> Any:
+        tokens[0] += embeds.shape[1] * (decoder is model.decoder)
+        return feeds(decoder, embeds, *given)
+
+    monkeypatch.setattr(Decoder, "_feeds", counted)
+    read: dict[bool, list[int]] = {True: [], False: []}
+    for looks in _night(pack, beds, pages=4):
+        first = looks[0].pictures[-1] is None
+        for look in looks:
+            tokens[0] = 0
+            (got,) = model.read([look])
+            read[first].append(tokens[0])
+            np.testing.assert_allclose(got.log_probabilities, _read_afresh(whole, look), atol=1e-4)
+        if first:
+            for look in looks:
+                model.read_ahead(look)
+    prompt, a_picture = read[True][0], len(model._slots) // 3
+    # The night's first page apart, a first look begins to read at its second picture, the page.
+    assert {prompt - tokens for tokens in read[True][beds:]} == {model._starts[1]}
+    assert max(read[False][beds:]) <= prompt - 2 * a_picture  # second looks go on as before
+    assert isinstance(model.decoder, SharedBufferDecoder)
+    assert len(model.decoder._contents) <= 2 * beds
+
+
 def test_a_row_waits_for_the_second_look_and_not_for_ever(pack: Pack) -> None:
     model, now = _model(pack), [0.0]
     assert isinstance(model.decoder, SharedBufferDecoder)

@@ -47,6 +47,20 @@ class Stager(Protocol):
 
 
 @runtime_checkable
+class ReadsAhead(Protocol):
+    """A stager that can read, while nobody waits, what the look at the next page begins with."""
+
+    @property
+    def reads_ahead(self) -> bool:
+        """Whether that would save the next look any time."""
+        ...
+
+    def read_ahead(self, look: Look) -> None:
+        """Read what the first look at the page after this look's begins with."""
+        ...
+
+
+@runtime_checkable
 class GivesReasons(Protocol):
     """A stager that can write why a page has a stage, after the stage was published."""
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from hypnocast.core.types import Look, Opinion, Stage
 from hypnocast.errors import InferenceError
-from hypnocast.stagers.base import GivesReasons, Stager
+from hypnocast.stagers.base import GivesReasons, ReadsAhead, Stager
 from hypnocast.stagers.onnx.local import LocalStager
 from hypnocast.stagers.pace import Pace
 
@@ -102,6 +102,18 @@ class FallbackStager:
         if not isinstance(stager, GivesReasons):
             raise InferenceError("gives no reasons", where=stager.provider)
         return stager.reasons(look, stage, go_on)
+
+    @property
+    def reads_ahead(self) -> bool:
+        """Whether the stager in use reads ahead."""
+        stager = self._stagers[self._level]
+        return isinstance(stager, ReadsAhead) and stager.reads_ahead
+
+    def read_ahead(self, look: Look) -> None:
+        """Let the stager in use read what the look at the next page begins with."""
+        stager = self._stagers[self._level]
+        if isinstance(stager, ReadsAhead):
+            stager.read_ahead(look)
 
     def close(self) -> None:
         """Close every stager."""

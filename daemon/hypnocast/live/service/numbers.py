@@ -14,7 +14,7 @@ from hypnocast.core.wire.queue_state import QueueState
 from hypnocast.live.bed import sources
 from hypnocast.live.publishing.bed_health import silence_of
 from hypnocast.live.publishing.bed_publisher import BedPublisher
-from hypnocast.live.staging import judging
+from hypnocast.live.staging import questions
 from hypnocast.ports.metrics import MetricValue
 from hypnocast.ports.mqtt.link_states import Connected
 
@@ -179,8 +179,8 @@ def queues_of(ward: Ward) -> dict[str, QueueState]:
         for what in ("rolling_shed", "explanations_shed"):
             shed[what] += publisher.counts[what]
     queues = {
-        "judge": QueueState(ward.judge.state().waiting, judging.MAX_WAITING, shed["judge"]),
-        "rolling": QueueState(0, judging.MAX_GLANCES, shed["rolling_shed"]),
+        "judge": QueueState(ward.judge.state().waiting, questions.MAX_WAITING, shed["judge"]),
+        "rolling": QueueState(0, questions.MAX_GLANCES, shed["rolling_shed"]),
         "explanations": QueueState(0, len(ward.publishers), shed["explanations_shed"]),
         "commands": QueueState(ward.link.commands_waiting, None, ward.link.commands_refused),
         "retained states": QueueState(ward.link.states_waiting, None, 0),

@@ -39,6 +39,9 @@ from hypnocast.stagers.packs.manifest import Context
 FOLD_AFTER_S = 10.0
 """Pictures are folded when the beds that closed together have their verdicts, not before."""
 
+AHEAD_AFTER_S = 15.0
+"""By then a page should have its stage and the reasons for it; the next one is not there yet."""
+
 _log = structlog.get_logger("stager")
 
 
@@ -131,6 +134,9 @@ class BedStager:
             else:
                 urgent = self._context.after == 0
                 first = self._judge.ask(look, urgent=urgent, until=deadline, asker=self)
+                if self._deadline_s is not None and self._judge.reads_ahead:
+                    loop = asyncio.get_running_loop()
+                    loop.call_later(AHEAD_AFTER_S, self._read_ahead, closed.epoch, look)
         return AskedPage(closed, first, second, deadline, now)
 
     def _fold(self, asked: int) -> None:
@@ -141,6 +147,11 @@ class BedStager:
         for place, picture in enumerate(self._recent):
             if picture is not None:
                 self._recent[place] = fold(picture)
+
+    def _read_ahead(self, asked: int, look: Look) -> None:
+        """Let the model read what the look at the next page begins with."""
+        if self._last_asked == asked:
+            self._judge.read_ahead(look)
 
     def _ask_second(
         self, picture: Picture | None, deadline: float

@@ -27,7 +27,10 @@ from hypnocast.live.staging.capacity import (
     room_problem,
 )
 from hypnocast.live.staging.questions import (
+    AHEAD,
     GLANCE,
+    MAX_GLANCES,
+    MAX_WAITING,
     PROVISIONAL,
     REASONS,
     STUDY,
@@ -38,7 +41,11 @@ from hypnocast.live.staging.questions import (
     answer_one,
     answers_of,
     give_up,
+    read_ahead,
+    reads_ahead,
     reasons_of,
+    retrieve,
+    too_many_wait,
 )
 from hypnocast.ports.memory import free_bytes, resident_bytes
 from hypnocast.ports.supervision import Supervisor
@@ -48,12 +55,6 @@ from hypnocast.stagers.packs.manifest import Context
 
 if TYPE_CHECKING:
     from hypnocast.stagers.base import Stager
-
-MAX_WAITING = 512
-"""More looks than this are refused: a judge that far behind will not catch up in time."""
-
-MAX_GLANCES = 64
-"""Where so much waits, nobody glances between pages."""
 
 HUNG_S = 300.0
 """A replay, which no watchdog ends, is given up when its model has hung for so long."""
@@ -157,20 +158,14 @@ class Judge:
         What cannot be judged ``until`` then is answered with :class:`TooLateError`.
         """
         answer: asyncio.Future[Opinion] = asyncio.get_running_loop().create_future()
-        answer.add_done_callback(_retrieve)
+        answer.add_done_callback(retrieve)
         if self._build_again_at is not None:
             answer.set_exception(InferenceError("there is no model", where="judge"))
             return answer
         with self._wake:
             if self._questions.up_to(PROVISIONAL) >= MAX_WAITING:
                 self._shed += 1
-                answer.set_exception(
-                    InferenceError(
-                        f"{MAX_WAITING} pages wait for the model",
-                        where="judge",
-                        remedy="Serve fewer beds or use a faster provider.",
-                    )
-                )
+                answer.set_exception(too_many_wait())
                 return answer
             rank = TERMINAL if urgent else PROVISIONAL
             self._questions.put(rank, look, answer, until, second=second, asker=asker)
@@ -197,9 +192,18 @@ class Judge:
         """Ask why a page has a stage: when nothing waits, and given up once a page does."""
         return self._when_idle(REASONS, look, stage)
 
+    @property
+    def reads_ahead(self) -> bool:
+        """Whether the next look is quicker where the pages before it were read already."""
+        return self._stager is not None and reads_ahead(self._stager)
+
+    def read_ahead(self, look: Look) -> None:
+        """Let what the look at the next page begins with be read once nobody waits."""
+        self._when_idle(AHEAD, look, None)
+
     def _when_idle(self, rank: int, look: Look, stage: Stage | None) -> asyncio.Future[Opinion]:
         answer: asyncio.Future[Opinion] = asyncio.get_running_loop().create_future()
-        answer.add_done_callback(_retrieve)
+        answer.add_done_callback(retrieve)
         with self._wake:
             if self._build_again_at is not None or len(self._questions) >= MAX_WAITING:
                 why = "there is too much to do for explanations"
@@ -347,9 +351,12 @@ class Judge:
     def _work(self, generation: int, stager: Stager, loop: asyncio.AbstractEventLoop) -> None:
         while batch := self._next_batch(generation, stager, loop):
             began = time.monotonic()
-            answers = self._answers(generation, stager, batch)
+            if batch[0].order[0] == AHEAD:
+                read_ahead(stager, batch[0].look)
+                batch.clear()
+            answers = self._answers(generation, stager, batch) if batch else []
             failed = sum(not isinstance(answer, Opinion) for answer in answers)
-            whole = not failed and batch[0].stage is None
+            whole = bool(batch) and not failed and batch[0].stage is None
             with self._wake:
                 if self._generation != generation:
                     if not self._went_on(stager):
@@ -388,9 +395,3 @@ class Judge:
         _log.warning("the model that hung has come back")
         self._stager, self._hung_at, self._faults = stager, None, []
         return True
-
-
-def _retrieve(answer: asyncio.Future[Opinion]) -> None:
-    """Retrieve a failure that nobody waits for any more: it was logged where it happened."""
-    if not answer.cancelled():
-        answer.exception()

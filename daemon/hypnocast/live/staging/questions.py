@@ -21,15 +21,21 @@ from hypnocast.core.types import Look, Opinion, Stage
 from hypnocast.errors import HypnocastError, InferenceError, TooLateError
 from hypnocast.live.staging.capacity import LIVE_DEADLINE_S
 from hypnocast.live.staging.turns import LateLooks, Turns
-from hypnocast.stagers.base import GivesReasons
+from hypnocast.stagers.base import GivesReasons, ReadsAhead
 from hypnocast.stagers.onnx.local import MAX_BATCH
 from hypnocast.stagers.pace import Pace
 
 if TYPE_CHECKING:
     from hypnocast.stagers.base import Stager
 
-TERMINAL, PROVISIONAL, GLANCE, REASONS, STUDY = range(5)
+TERMINAL, PROVISIONAL, GLANCE, REASONS, AHEAD, STUDY = range(6)
 """In the order in which they are judged."""
+
+MAX_WAITING = 512
+"""More looks than this are refused: a judge that far behind will not catch up in time."""
+
+MAX_GLANCES = 64
+"""Where so much waits, nobody glances between pages."""
 
 GLANCES_AT_ONCE = 4
 STUDIES_AT_ONCE = 4
@@ -39,6 +45,7 @@ _BATCHES = {
     PROVISIONAL: (MAX_BATCH, PROVISIONAL),
     GLANCE: (GLANCES_AT_ONCE, GLANCE),
     REASONS: (1, REASONS),
+    AHEAD: (1, AHEAD),
     STUDY: (STUDIES_AT_ONCE, STUDY),
 }
 """By the first in order: how many are judged at once, and up to which order.
@@ -192,6 +199,21 @@ def give_up(questions: Sequence[Question], pace: Pace) -> None:
         answer_one(question, TooLateError(why, where="judge", remedy=remedy))
 
 
+def too_many_wait() -> InferenceError:
+    """Return why one more look is refused."""
+    return InferenceError(
+        f"{MAX_WAITING} pages wait for the model",
+        where="judge",
+        remedy="Serve fewer beds or use a faster provider.",
+    )
+
+
+def retrieve(answer: asyncio.Future[Opinion]) -> None:
+    """Retrieve a failure that nobody waits for any more: it was logged where it happened."""
+    if not answer.cancelled():
+        answer.exception()
+
+
 def answer_one(question: Question, given: Opinion | HypnocastError) -> None:
     """Answer a question, unless nobody waits any more."""
     if question.answer.done():
@@ -220,6 +242,20 @@ def reasons_of(
     except Exception as error:  # noqa: BLE001  (a model may raise anything; the night goes on)
         return InferenceError(f"{type(error).__name__}: {error}", where="judge")
     return InferenceError("gives no reasons", where=stager.provider)
+
+
+def reads_ahead(stager: Stager) -> bool:
+    """Return whether the next look is quicker where the pages before it were read already."""
+    return isinstance(stager, ReadsAhead) and stager.reads_ahead
+
+
+def read_ahead(stager: Stager, look: Look) -> None:
+    """Let the model read what the look at the next page begins with; nobody waits for it."""
+    try:
+        if isinstance(stager, ReadsAhead):
+            stager.read_ahead(look)
+    except Exception as error:  # noqa: BLE001  (a model may raise anything; the night goes on)
+        _log.warning("the model could not read ahead", error=str(error))
 
 
 def answers_of(stager: Stager, looks: Sequence[Look]) -> Sequence[Opinion | HypnocastError]:

@@ -31,6 +31,9 @@ from hypnocast.stagers.packs.pack import Pack
 SECOND_LOOK_S = 3 * PAGE_S
 """The second look at a page comes when the next one has closed."""
 
+NEXT_LOOK_S = 1.5 * PAGE_S
+"""The first look at the next page comes when that has closed."""
+
 REASONS_S = PAGE_S
 """Reasons that come later than the next page's stage are of no use."""
 
@@ -59,6 +62,10 @@ def _beginning(paths: Sequence[Path]) -> Path:
     """Return what all paths begin with."""
     same = itertools.takewhile(lambda tokens: len(set(tokens)) == 1, zip(*paths, strict=False))
     return tuple(tokens[0] for tokens in same)
+
+
+def _digests(pictures: Sequence[Picture | None]) -> tuple[str, ...]:
+    return tuple("" if picture is None else picture.digest for picture in pictures)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -115,6 +122,29 @@ class GenerativeModel:
             )
         return [ModelOutput(row) for row in self._score(looks)]
 
+    @property
+    def reads_ahead(self) -> bool:
+        """Whether the pages before the next one can be read before that is there."""
+        return self._context.before > 0 and isinstance(self.decoder, SharedBufferDecoder)
+
+    def read_ahead(self, look: Look) -> None:
+        """Read the pages that the first look at the next page begins with."""
+        decoder, known = self.decoder, look.pictures[1 : self._context.before + 1]
+        if isinstance(decoder, SharedBufferDecoder) and known and decoder.has_room:
+            features = np.concatenate(self._eye.see(self._shown(known)))
+            places = self._slots[: len(features)]
+            embeds = self._rest[: self._starts[len(known)]].copy()
+            embeds[places] = features
+            prompts = Prompts(
+                embeds[None],
+                self._prompt.positions[..., self._prompt.lead :],
+                pictures=[_digests(known)],
+                starts=self._starts,
+                expected_s=[NEXT_LOOK_S],
+                keep=1,
+            )
+            decoder.read_prompts(prompts, self._lead_for(1))
+
     def reasons(self, look: Look, stage: int, go_on: Callable[[], bool]) -> ModelOutput | None:
         """Write why a page has a stage; None where that was not wanted to its end.
 
@@ -148,6 +178,7 @@ class GenerativeModel:
         embeds = self.decoder.embed(prompt.ids[None])
         self._rest = embeds[0, lead:]
         self._slots = prompt.slots - lead
+        self._starts = tuple(self._slots[:: len(self._slots) // self._context.pictures].tolist())
         self._lead = self.decoder.begin(len(prompt.ids) + answer)
         if lead:
             _, self._lead = self.decoder.read(
@@ -159,11 +190,7 @@ class GenerativeModel:
     def open_prompts(self, looks: Sequence[Look], path: Path) -> Opened:
         """Read the prompt with every look's pictures in it, and ``path`` behind it."""
         beds, prompt = len(looks), self._prompt
-        pictures = [
-            self._black if picture is None else picture
-            for look in looks
-            for picture in look.pictures
-        ]
+        pictures = [picture for look in looks for picture in self._shown(look.pictures)]
         features = np.stack(self._eye.see(pictures))
         if features.size != beds * len(self._slots) * self._rest.shape[-1]:
             raise PackError(
@@ -180,19 +207,18 @@ class GenerativeModel:
             embeds = np.concatenate([embeds, np.repeat(behind, beds, axis=0)], axis=1)
             places = self.decoder.positions_from(prompt.next_position, len(path))
             positions = np.concatenate([positions, places], axis=-1)
-        shown = [
-            tuple("" if picture is None else picture.digest for picture in look.pictures)
-            for look in looks
-        ]
         prompts = Prompts(
             embeds,
             positions,
-            pictures=shown,
-            starts=tuple(self._slots[:: len(self._slots) // len(shown[0])].tolist()),
+            pictures=[_digests(look.pictures) for look in looks],
+            starts=self._starts,
             expected_s=[self._expected_s(look) for look in looks],
             keep=1 + len(path),
         )
         return Opened(*self.decoder.read_prompts(prompts, self._lead_for(beds)))
+
+    def _shown(self, pictures: Sequence[Picture | None]) -> list[Picture]:
+        return [self._black if picture is None else picture for picture in pictures]
 
     def _expected_s(self, look: Look) -> float:
         """Return how long a look may be followed by one that begins with the same pictures."""

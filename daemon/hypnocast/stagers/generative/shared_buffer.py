@@ -162,6 +162,12 @@ class SharedBufferDecoder(Decoder):
         length = lead.length + prompts.embeds.shape[1]
         return np.concatenate(logits), self.rows(first, beds, length)
 
+    @property
+    def has_room(self) -> bool:
+        """Whether something can be read without forgetting what is expected to be gone on with."""
+        more = len(self._contents) < self.beds_at_once
+        return more or any(self._is_free(row) for row in range(len(self._contents)))
+
     def _row_for(self, pictures: tuple[str, ...], first: int) -> int:
         """Choose a row from ``first`` on: the one that has read most of it, or a free one."""
         rows = range(first, len(self._contents))

@@ -97,6 +97,18 @@ class LocalStager:
             raise TooLateError("pages wait for their stage", where=self.pack.manifest.name)
         return self._opinion(look, output)
 
+    @property
+    def reads_ahead(self) -> bool:
+        """Whether the next look is quicker where the pages before it were read already."""
+        return isinstance(self._model, GenerativeModel) and self._model.reads_ahead
+
+    def read_ahead(self, look: Look) -> None:
+        """Read the pages that the first look at the next page begins with."""
+        if isinstance(self._model, GenerativeModel):
+            self._check(look)
+            self.pace.begin(1)
+            self._model.read_ahead(look)
+
     def close(self) -> None:
         """Let go of the models."""
         self._model = None
