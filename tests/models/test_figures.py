@@ -134,5 +134,10 @@ def test_a_pool_leaves_sparse_pages_to_the_logistic_and_shares_whole_ones(tmp_pa
     both += 0.6 * np.log(run_filter(alone, night, whole))
     shares = np.exp(both) / np.exp(both).sum(axis=1, keepdims=True)
     np.testing.assert_allclose(run_filter(pool, night, whole), shares, atol=1e-5)
+    thirds = pooled(alone, real, 1 / 3, 1 / 3)
+    three = np.log(run_filter(forward, night, whole)) + np.log(run_filter(alone, night, whole))
+    three = (three + night) / 3
+    shares = np.exp(three) / np.exp(three).sum(axis=1, keepdims=True)
+    np.testing.assert_allclose(run_filter(thirds, night, whole), shares, atol=1e-5)
     with pytest.raises(TypeError, match="logistic"):
         pooled(forward, real, 0.4)

@@ -219,22 +219,26 @@ def small_pool(
     pack: Annotated[Path, typer.Option(help="Folder of the pack; its pack.toml is written anew.")],
     *,
     share: Annotated[float, typer.Option(min=0, max=1, help="The filter's, on a whole page.")],
+    own: Annotated[float, typer.Option(min=0, max=1, help="The model's own, on a whole page.")] = 0,
     power: Annotated[float, typer.Option(min=0.01, help="Power of the filter's emissions.")],
     version: Annotated[str, typer.Option(help="Version of the pack with its new decider.")],
 ) -> None:
     """Put a forward filter over real transitions beside a pack's logistic, for whole pages."""
     import msgspec
 
+    from hypnocast.errors import CommandError
     from hypnocast.stagers.packs.pack import load_pack
     from hypnocast_models.export.packing import write_pack
     from hypnocast_models.export.sequence import pooled, real_filter
     from hypnocast_models.small.sources import HYPNOGRAMS
 
+    if share + own > 1.0:
+        raise CommandError(f"{share:g} + {own:g} is more than the whole", where="--share, --own")
     manifest = load_pack(pack).manifest
     facts = msgspec.to_builtins(manifest)
     for key in ("format", "files"):
         del facts[key]
-    calibration = pooled(manifest.calibration, real_filter(data / HYPNOGRAMS, power), share)
+    calibration = pooled(manifest.calibration, real_filter(data / HYPNOGRAMS, power), share, own)
     facts |= {"version": version, "calibration": msgspec.to_builtins(calibration)}
     with writing(pack):
         made = write_pack(pack, facts)

@@ -138,20 +138,25 @@ def real_filter(hypnograms: Path, power: float) -> HiddenMarkov:
     )  # fmt: skip
 
 
-def pooled(calibration: Calibration, real: HiddenMarkov, share: float) -> Calibration:
-    """Pool a logistic that was fitted on sparse pages with a filter, the more so the fuller a page.
+def pooled(
+    calibration: Calibration, real: HiddenMarkov, share: float, own_share: float = 0.0
+) -> Calibration:
+    """Pool a logistic that was fitted on sparse pages with others, the more so the fuller a page.
 
-    On a whole page the filter weighs ``share`` and the logistic the rest, log-linearly; on a page
-    of which next to nothing came only the logistic counts.
+    On a whole page the filter weighs ``share``, what the model says of the page itself
+    ``own_share``, and the logistic the rest, log-linearly; on a page of which next to nothing came
+    only the logistic counts.
     """
     logistic = calibration.sequence
     if not isinstance(logistic, Logistic):
         msg = "only a pack with a logistic can be pooled"
         raise TypeError(msg)
-    rest = 1.0 - share
+    rest = 1.0 - share - own_share
+    weights = np.asarray(logistic.weights)
+    weights = (rest * weights + own_share * np.eye(*weights.shape)).round(6)
     whole = msgspec.structs.replace(
         logistic,
-        whole_weights=tuple(tuple(round(rest * w, 6) for w in row) for row in logistic.weights),
+        whole_weights=tuple(tuple(float(w) for w in row) for row in weights),
         whole_bias=_vector(np.round(rest * np.asarray(logistic.bias), 6)),
     )
     corrected = Corrected(filter=real, logistic=whole, belief_power=share, sparse_belief_power=0.0)
