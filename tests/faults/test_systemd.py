@@ -23,7 +23,6 @@ from support.containers import Machine, booted, until
 
 SYSTEMD = TESTS.parent / "systemd"
 PAGE_S = 120.0
-CGROUPS = Path("/sys/fs/cgroup")
 PYTHON = f"python3.{sys.version_info.minor}"
 
 pytestmark = pytest.mark.timeout(400)
@@ -163,20 +162,9 @@ def service_machine(folder: Path, pack: Path) -> Iterator[ServiceMachine]:
     """Boot a systemd with the service; end it and all that is in it."""
     out = folder / "out"
     out.mkdir()
-    before = _groups()
     options = ("--directory=/", "--volatile=yes", f"--bind={out}:/out", *installed(folder, pack))
-    try:
-        with booted(folder / "console", "night.target", *options) as machine:
-            yield ServiceMachine(machine, out)
-    finally:
-        for group in sorted(_groups() - before, reverse=True):
-            group.rmdir()
-
-
-def _groups() -> set[Path]:
-    """Return the control groups that nspawn makes beside its own."""
-    roots = [path for part in ("payload", "supervisor") for path in CGROUPS.rglob(part)]
-    return {path for root in roots for path in (root, *root.rglob("*")) if path.is_dir()}
+    with booted(folder / "console", "night.target", *options) as machine:
+        yield ServiceMachine(machine, out)
 
 
 @pytest.mark.promise(2)

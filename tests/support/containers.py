@@ -8,7 +8,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +17,7 @@ import pytest
 from support.needs import need_program
 
 BOOT_S = 120.0
+CGROUPS = Path("/sys/fs/cgroup")
 
 
 def until(true: Callable[[], object], what: str, deadline_s: float = BOOT_S) -> None:
@@ -63,10 +64,22 @@ def booted(console: Path, target: str, *options: str) -> Iterator[Machine]:
         pytest.skip("no systemd can be booted here: it takes root")
     nspawn = need_program("systemd-nspawn")
     name = f"hypnocast-{os.getpid()}"
+    groups = _own_groups(name)
     with console.open("wb") as printed:
         process = subprocess.Popen(
             [
-                *(nspawn, *options, "--boot", "--private-network", "--register=no", "--keep-unit"),
+                *(
+                    "sh",
+                    "-c",
+                    _MOVE,
+                    " ".join(map(str, groups)),
+                    nspawn,
+                    *options,
+                    "--boot",
+                    "--private-network",
+                    "--register=no",
+                    "--keep-unit",
+                ),
                 *(f"--machine={name}", "--console=pipe", "--", f"systemd.unit={target}"),
             ],
             stdin=subprocess.DEVNULL,
@@ -96,8 +109,38 @@ def booted(console: Path, target: str, *options: str) -> Iterator[Machine]:
             os.kill(leader, signal.SIGKILL)
         process.terminate()
         process.wait(30.0)
+        until(lambda: all(_is_gone(group) for group in groups), "its control groups are gone")
         # Where /run is on a disk, nspawn dares not remove what it made there.
         shutil.rmtree(f"/run/systemd/nspawn/propagate/{name}", ignore_errors=True)
+
+
+_MOVE = 'for group in $0; do echo $$ > $group/cgroup.procs || exit; done; exec "$@"'
+"""A shell that moves into control groups and becomes another program."""
+
+
+def _own_groups(name: str) -> list[Path]:
+    """Make control groups of its own for nspawn, which makes two of always the same names in them.
+
+    Two at once, of two runs of the tests, would share these and end each other's machine.
+    """
+    tops = [CGROUPS / part for part in ("systemd", "unified")]
+    groups = [top / name for top in tops if top.is_dir()] or [CGROUPS / name]
+    try:
+        for group in groups:
+            group.mkdir(exist_ok=True)
+    except OSError as error:
+        pytest.skip(f"no systemd can be booted here: {error}")
+    return groups
+
+
+def _is_gone(group: Path) -> bool:
+    """Remove a control group and those in it, which is refused while one has a process."""
+    for path in sorted((each for each in group.rglob("*") if each.is_dir()), reverse=True):
+        with suppress(OSError):
+            path.rmdir()
+    with suppress(OSError):
+        group.rmdir()
+    return not group.exists()
 
 
 def _first_process(nspawn: int, target: str) -> int:
