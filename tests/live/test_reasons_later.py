@@ -115,7 +115,7 @@ class Ahead(Writing):
             raise RuntimeError("a model may raise anything")
 
 
-async def test_a_model_reads_ahead_once_neither_page_nor_reasons_wait(pack: Path) -> None:
+async def test_a_model_reads_ahead_once_no_page_waits_and_before_it_writes(pack: Path) -> None:
     stager = Ahead(LocalStager(load_pack(pack), "cpu"))
     judge = Judge(lambda: stager)
     await judge.start()
@@ -124,15 +124,15 @@ async def test_a_model_reads_ahead_once_neither_page_nor_reasons_wait(pack: Path
         stager.gate.clear()
         page = judge.ask(a_look(1))
         await asyncio.to_thread(stager.reached.wait, 10.0)
+        reasons = judge.reasons(a_look(1), Stage.N2)
         judge.read_ahead(a_look(1))
         judge.read_ahead(a_look(2))
-        reasons = judge.reasons(a_look(1), Stage.N2)
+        following = judge.ask(a_look(3))
         stager.gate.set()
-        await asyncio.gather(page, reasons)
-        assert (await judge.ask(a_look(3))).epoch == 3
-        await until(lambda: judge.idle, "all is read")
-        assert stager.done[0] == "reasons 1 N2 True"
-        assert sorted(stager.done[1:]) == ["ahead 1", "ahead 2"]
+        await asyncio.gather(page, following, reasons)
+        await until(lambda: judge.idle, "all is done")
+        assert stager.batches == [[1], [3]]
+        assert stager.done == ["ahead 1", "ahead 2", "reasons 1 N2 True"]
         assert (judge.state().judged, judge.state().failed) == (3, 0)
     finally:
         judge.stop()

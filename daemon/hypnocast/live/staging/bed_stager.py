@@ -39,9 +39,6 @@ from hypnocast.stagers.packs.manifest import Context
 FOLD_AFTER_S = 10.0
 """Pictures are folded when the beds that closed together have their verdicts, not before."""
 
-AHEAD_AFTER_S = 15.0
-"""By then a page should have its stage and the reasons for it; the next one is not there yet."""
-
 _log = structlog.get_logger("stager")
 
 
@@ -135,8 +132,7 @@ class BedStager:
                 urgent = self._context.after == 0
                 first = self._judge.ask(look, urgent=urgent, until=deadline, asker=self)
                 if self._deadline_s is not None and self._judge.reads_ahead:
-                    loop = asyncio.get_running_loop()
-                    loop.call_later(AHEAD_AFTER_S, self._read_ahead, closed.epoch, look)
+                    self._judge.read_ahead(look)
         return AskedPage(closed, first, second, deadline, now)
 
     def _fold(self, asked: int) -> None:
@@ -147,11 +143,6 @@ class BedStager:
         for place, picture in enumerate(self._recent):
             if picture is not None:
                 self._recent[place] = fold(picture)
-
-    def _read_ahead(self, asked: int, look: Look) -> None:
-        """Let the model read what the look at the next page begins with."""
-        if self._last_asked == asked:
-            self._judge.read_ahead(look)
 
     def _ask_second(
         self, picture: Picture | None, deadline: float

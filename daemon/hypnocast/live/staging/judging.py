@@ -198,7 +198,10 @@ class Judge:
         return self._stager is not None and reads_ahead(self._stager)
 
     def read_ahead(self, look: Look) -> None:
-        """Let what the look at the next page begins with be read once nobody waits."""
+        """Let what the look at the next page begins with be read once no page waits.
+
+        That comes before reasons: it is less to read when the next page comes.
+        """
         self._when_idle(AHEAD, look, None)
 
     def _when_idle(self, rank: int, look: Look, stage: Stage | None) -> asyncio.Future[Opinion]:

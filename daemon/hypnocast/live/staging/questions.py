@@ -28,7 +28,7 @@ from hypnocast.stagers.pace import Pace
 if TYPE_CHECKING:
     from hypnocast.stagers.base import Stager
 
-TERMINAL, PROVISIONAL, GLANCE, REASONS, AHEAD, STUDY = range(6)
+TERMINAL, PROVISIONAL, GLANCE, AHEAD, REASONS, STUDY = range(6)
 """In the order in which they are judged."""
 
 MAX_WAITING = 512
@@ -44,8 +44,8 @@ _BATCHES = {
     TERMINAL: (MAX_BATCH, PROVISIONAL),
     PROVISIONAL: (MAX_BATCH, PROVISIONAL),
     GLANCE: (GLANCES_AT_ONCE, GLANCE),
-    REASONS: (1, REASONS),
     AHEAD: (1, AHEAD),
+    REASONS: (1, REASONS),
     STUDY: (STUDIES_AT_ONCE, STUDY),
 }
 """By the first in order: how many are judged at once, and up to which order.
