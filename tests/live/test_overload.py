@@ -18,7 +18,7 @@ from hypnocast.core.types import Look, Opinion, Stage
 from hypnocast.errors import TooLateError
 from hypnocast.live.staging import turns
 from hypnocast.live.staging.judging import Judge
-from hypnocast.live.staging.questions import REASONS, TERMINAL, Question, Questions
+from hypnocast.live.staging.questions import AHEAD, REASONS, TERMINAL, Question, Questions
 from hypnocast.live.staging.turns import LateLooks
 from hypnocast.stagers.base import ModelOutput
 from hypnocast.stagers.onnx.local import LocalStager
@@ -114,6 +114,23 @@ async def test_no_bed_is_given_up_twice_while_another_is_served_twice(
     for rounds_of in served:
         gaps = [after - before for before, after in itertools.pairwise([-1, *rounds_of, rounds])]
         assert max(gaps) <= most, served
+
+
+@pytest.mark.parametrize(("now", "read"), [(15.0, True), (27.0, False)])
+async def test_what_can_be_read_ahead_is_not_begun_when_a_page_is_due(
+    now: float, *, read: bool
+) -> None:
+    clock = [0.0]
+    questions, pace, bed = Questions(lambda: clock[0]), Pace(lambda: clock[0]), Bed("bed")
+    pace.measured(1, 8.0)
+    look = Look((tiny_picture(0, 0),), 0)
+    for rank in (TERMINAL, AHEAD):
+        answer: asyncio.Future[Opinion] = asyncio.get_running_loop().create_future()
+        questions.put(rank, look, answer, 25.0, asker=bed if rank == TERMINAL else None)
+    assert [each.order[0] for each in questions.batch(0.0, pace)[0]] == [TERMINAL]
+    clock[0] = now
+    assert [each.order[0] for each in questions.batch(now, pace)[0]] == [AHEAD] * read
+    assert len(questions) == 0
 
 
 async def test_with_time_for_all_nobody_waits_for_a_turn() -> None:

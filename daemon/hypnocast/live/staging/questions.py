@@ -150,6 +150,9 @@ class Questions:
     def batch(self, now: float, pace: Pace) -> tuple[list[Question], list[Question]]:
         """Remove what is judged next, and what is given up for it."""
         self._waiting.sort(key=lambda question: question.order)
+        if self._waiting[0].order[0] == AHEAD and self._turns.next_page_s(now) < pace.page_s / 2:
+            del self._waiting[0]  # a page would come while the model reads ahead
+            return [], []
         most, up_to = _BATCHES[self._waiting[0].order[0]]
         there = [each for each in self._waiting if each.order[0] <= up_to]
         if up_to == PROVISIONAL and _too_many(there, now, pace):

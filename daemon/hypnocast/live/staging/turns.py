@@ -62,6 +62,11 @@ class Turns:
         turn = self._turns.get(asker) if asker is not None else None
         return turn.served if turn is not None else -1
 
+    def next_page_s(self, now: float) -> float:
+        """Return in how many seconds a bed's next page is due."""
+        due = (turn.asked + PAGE_S - now for turn in self._turns.values())
+        return min((seconds for seconds in due if seconds > 0.0), default=float("inf"))
+
     def waits_until(
         self, there: Iterable[Hashable | None], now: float, page_s: float
     ) -> float | None:
