@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -35,6 +35,7 @@ from support.packs import make_tiny_pack
 
 ROOT = Path(__file__).resolve().parents[2]
 BEDS = ("two-boxes", "one-box", "no-units")
+AVAILABLE = "hypnocast/lab/daemon/pc1/available"
 
 pytestmark = pytest.mark.timeout(600)
 
@@ -77,6 +78,7 @@ class InstalledNight:
     before_kill: dict[str, bytes] = field(default_factory=dict)
     at_end: dict[str, bytes] = field(default_factory=dict)
     killed_at: float = 0.0
+    back_at: float = 0.0
     code: int | None = None
     lsl: list[tuple[Any, float]] = field(default_factory=list)
     """Stage events as they came over LSL, with their stamps."""
@@ -139,16 +141,24 @@ def _live(night: InstalledNight, folder: Path, port: int) -> None:
         first.kill()
         night.killed_at = time.time()
     deadline = time.monotonic() + 10.0
-    while kept_by_broker(port)["hypnocast/lab/daemon/pc1/available"] != b"offline":
+    while kept_by_broker(port)[AVAILABLE] != b"offline":
         assert time.monotonic() < deadline, "the last will did not speak"
     night.after_kill = kept_by_broker(port)
     with daemon(folder / "second", *run) as second, _stages_over_lsl(second) as stages:
-        second.wait_for(lambda: len(night.events("two-boxes")) == 3, "page 2", 140.0)
-        second.wait_for(lambda: len(night.session("one-box", 1)) == 3, "page 2", 140.0)
+        second.wait_for(lambda: b"online" in kept_by_broker(port)[AVAILABLE], "it is back", 140.0)
+        night.back_at = time.time()
+        # A slow machine may need more than the rest of page 1 for the second start.
+        second.wait_for(lambda: _goes_on(night.events("two-boxes")), "a page after it", 140.0)
+        second.wait_for(lambda: _goes_on(night.session("one-box", 1)), "a page after it", 140.0)
         night.lsl = stages()
         night.code = second.end(signal.SIGTERM)
         night.log = second.complained
     night.at_end = kept_by_broker(port)
+
+
+def _goes_on(events: Sequence[Any]) -> bool:
+    """Return whether a page was staged after those that the daemon was down for."""
+    return len(events) > 2 and events[-1]["reason"] is None
 
 
 @contextmanager
@@ -240,7 +250,7 @@ def test_a_bed_without_units_is_withheld_with_its_reason_while_the_others_run(
     night: InstalledNight,
 ) -> None:
     values = night.events("no-units")
-    assert [event["epoch"] for event in values] == [0, 1, 2]
+    assert [event["epoch"] for event in values] == list(range(max(3, len(values))))
     assert values[0]["reason"] == "unknown_unit"
     # A slow machine may need the rest of page 1 for the second start.
     assert {event["reason"] for event in values} <= {"unknown_unit", "daemon_down"}
@@ -259,10 +269,9 @@ def test_a_bed_whose_stream_is_not_there_is_shown_waiting_and_why(night: Install
 
 
 def test_a_killed_daemon_is_published_offline(night: InstalledNight) -> None:
-    available = "hypnocast/lab/daemon/pc1/available"
-    assert night.before_kill[available] == b"online"
-    assert night.after_kill[available] == b"offline"
-    assert night.at_end[available] == b"offline"
+    assert night.before_kill[AVAILABLE] == b"online"
+    assert night.after_kill[AVAILABLE] == b"offline"
+    assert night.at_end[AVAILABLE] == b"offline"
 
 
 @pytest.mark.promise(1)
@@ -272,9 +281,12 @@ def test_kill_9_in_a_page_costs_that_page_and_nothing_else(
     night: InstalledNight, bed: str, number: int
 ) -> None:
     events = night.session(bed, number)
-    assert [event["epoch"] for event in events[:3]] == [0, 1, 2]
+    assert [event["epoch"] for event in events] == list(range(max(3, len(events))))
     if bed != "no-units":
-        assert [event["reason"] for event in events[:3]] == [None, "daemon_down", None]
+        reasons = [event["reason"] for event in events]
+        down = reasons.count("daemon_down")
+        assert reasons[: down + 2] == [None, *["daemon_down"] * max(1, down), None]
+        assert datetime.fromisoformat(events[down]["start"]).timestamp() < night.back_at + 10.0
     found = night.listener.json_of(f"hypnocast/lab/bed/{bed}/events")
     assert [event["sequence"] for event in night.events(bed)] == list(
         range(1, len(night.events(bed)) + 1)
@@ -355,21 +367,24 @@ def _same(live: list[Any], replayed: Any) -> None:
     """Compare what was live with its replay, session by session and page by page."""
     nights = list(dict.fromkeys(event["session"] for event in live))
     again = list(dict.fromkeys(replayed["sessions"]))
-    columns = (replayed[key] for key in ("sessions", "epochs", "pictures", "stages", "reasons"))
+    keys = ("sessions", "epochs", "pictures", "stages", "probabilities", "reasons")
+    columns = (replayed[key] for key in keys)
     pages = {
         (again.index(night), epoch): rest for night, epoch, *rest in zip(*columns, strict=True)
     }
     for event in live:
-        picture, stage, reason = pages[nights.index(event["session"]), event["epoch"]]
+        picture, stage, again_p, reason = pages[nights.index(event["session"]), event["epoch"]]
         assert (picture, reason) == (event["digests"]["picture"], event["reason"])
         best, second, *_ = sorted((event["probabilities"] or {"": 0, " ": 0}).values())[::-1]
         if best - second > 1e-3:
             assert stage == event["stage"]
+        # Also on a tape that begins in the middle of a night: what was said before is on it.
+        assert again_p == (
+            event["probabilities"] and pytest.approx(event["probabilities"], abs=1e-3)
+        )
 
 
 def _ends_before(event: Any, utc: float) -> bool:
-    from datetime import datetime
-
     return datetime.fromisoformat(event["end"]).timestamp() <= utc
 
 
@@ -377,7 +392,8 @@ def test_stages_come_over_lsl_as_over_mqtt_stamped_where_their_pages_end(
     night: InstalledNight,
 ) -> None:
     over_mqtt = {event["id"]: event for event in night.events("two-boxes")}
-    assert {event["epoch"] for event, _ in night.lsl} >= {2}
+    newest = [event["epoch"] for event in night.events("two-boxes") if event["reason"] is None][-1]
+    assert newest in {event["epoch"] for event, _ in night.lsl}
     assert all(over_mqtt[event["id"]] == event for event, _ in night.lsl)
     grid = [at - 30.0 * (event["epoch"] + 1) for event, at in night.lsl]
     assert max(grid) - min(grid) < 1e-3

@@ -82,6 +82,7 @@ class Replayed:
             "sessions": [event.session for event in self.events],
             "epochs": [event.epoch for event in self.events],
             "stages": [event.stage for event in self.events],
+            "probabilities": [msgspec.to_builtins(event.probabilities) for event in self.events],
             "reasons": [event.reason for event in self.events],
             "pictures": [event.digests.picture for event in self.events],
             "agreement": None if agreement is None else agreement_as_json(agreement),

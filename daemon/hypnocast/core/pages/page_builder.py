@@ -15,7 +15,14 @@ from types import MappingProxyType
 
 from hypnocast.core.pages.aligned_stream import AlignedStream, AlignedStreamState
 from hypnocast.core.pages.bed_streams import BedStreamSet, Choose
-from hypnocast.core.timing.decisions import Anchored, Decision, Ended, PageClosed, StreamCut
+from hypnocast.core.timing.decisions import (
+    Anchored,
+    Decision,
+    EarlierPage,
+    Ended,
+    PageClosed,
+    StreamCut,
+)
 from hypnocast.core.timing.tape_decisions import GridDecision, TapeDecisions
 from hypnocast.core.types import (
     PAGE_S,
@@ -147,13 +154,16 @@ class PageBuilder:
         """The page that closes next."""
         return self._epoch
 
-    def begin(self, anchor: float, *, first_epoch: int = 0) -> None:
+    def begin(
+        self, anchor: float, *, first_epoch: int = 0, before: tuple[EarlierPage, ...] = ()
+    ) -> None:
         """Begin a grid: epoch 0 starts at ``anchor``, pages come from ``first_epoch`` on.
 
         What came shortly before serves as context. A replay uses the grids of its tape instead.
+        ``before`` are pages of the same night that the tape has no samples of.
         """
         if self._script is None:
-            self._follow(Anchored(anchor, first_epoch))
+            self._follow(Anchored(anchor, first_epoch, before))
 
     def close_due(self, now: float) -> list[Page]:
         """Close the pages that are due; after an outage that may be several."""

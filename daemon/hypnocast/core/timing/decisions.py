@@ -18,11 +18,22 @@ WHOLE_PAGE_S = 0.25
 """A session that ends this short of a page's end has that page whole."""
 
 
-class Anchored(msgspec.Struct, frozen=True, tag="anchor"):
+class EarlierPage(msgspec.Struct, frozen=True, array_like=True):
+    """What the model said of a page before a tape began: the verdicts on it rest on that too."""
+
+    epoch: int
+    log_probabilities: tuple[float, ...] | None
+    """None where the page was withheld."""
+    coverage: float = 1.0
+
+
+class Anchored(msgspec.Struct, frozen=True, tag="anchor", omit_defaults=True):
     """A grid began: epoch 0 starts at this time on the local LSL clock."""
 
     anchor: float
     first_epoch: int = 0
+    before: tuple[EarlierPage, ...] = ()
+    """The newest pages of the same night, where the daemon was restarted in it."""
 
 
 class StreamCut(msgspec.Struct, frozen=True, tag="cut"):

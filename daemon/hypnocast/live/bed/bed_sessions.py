@@ -16,7 +16,13 @@ from hypnocast.core.night.session import (
     SessionPlan,
 )
 from hypnocast.core.plain_text import plain
-from hypnocast.core.timing.decisions import WHOLE_PAGE_S, Anchored, Decision, cut_short
+from hypnocast.core.timing.decisions import (
+    WHOLE_PAGE_S,
+    Anchored,
+    Decision,
+    EarlierPage,
+    cut_short,
+)
 from hypnocast.core.types import PAGE_S, Mark, Page, StreamHeader, StreamOpened
 from hypnocast.errors import CommandError
 from hypnocast.live.bed.bed_updates import Changed, Item, Noted
@@ -184,8 +190,19 @@ class BedSessions:
 
     # --- after a restart -----------------------------------------------------------------------
 
-    def resume(self, stored: Session, *, next_epoch: int, last_seen_utc: float, now: float) -> None:
-        """Go on with a session after the daemon was down; send what was missed."""
+    def resume(
+        self,
+        stored: Session,
+        *,
+        next_epoch: int,
+        last_seen_utc: float,
+        now: float,
+        before: tuple[EarlierPage, ...] = (),
+    ) -> None:
+        """Go on with a session after the daemon was down; send what was missed.
+
+        ``before``: the newest pages there are, for the tape that begins now.
+        """
         moment = self._on_the_wall(now)
         resumed = self._keeper.resume(
             stored, moment, next_epoch=next_epoch, last_seen_utc=last_seen_utc
@@ -202,7 +219,8 @@ class BedSessions:
         if session.phase is Phase.ENDED:
             self._send(Changed(SessionChange("ended", session, "no streams", moment)))
         elif session.anchor_lsl is not None:
-            self._intake.builder.begin(session.anchor_lsl, first_epoch=resumed.first_epoch)
+            first = resumed.first_epoch
+            self._intake.builder.begin(session.anchor_lsl, first_epoch=first, before=before)
             self._pages.resume(session, resumed.first_epoch)
             self._intake.write_decisions()
 
@@ -212,13 +230,15 @@ class BedSessions:
         """Return a moment as the host's clock is set now: the next session counts from it."""
         return Moment(local, self._utc_of(local))
 
-    def _apply(self, changes: Iterable[SessionChange]) -> None:
+    def _apply(
+        self, changes: Iterable[SessionChange], before: tuple[EarlierPage, ...] = ()
+    ) -> None:
         """Send what changed; the grid begins and ends with the recording."""
         for change in changes:
             session = change.session
             if change.change == "ended" and not self.obeying:
                 self._end_grid(session, change.at.lsl)
-            self._send(Changed(change))
+            self._send(Changed(change, before))
             begun = change.change in ("opened", "phase") and session.phase is Phase.RECORDING
             if begun and session.anchor_lsl is not None and not self.obeying:
                 self._intake.begin(session.anchor_lsl)
@@ -242,7 +262,8 @@ class BedSessions:
         if begins and self._script:
             anchored = self._script.popleft()
             at = Moment(anchored.anchor, self._utc_of(anchored.anchor))
-            self._apply(self._keeper.start(SessionPlan(), at, why="tape"))
+            started = self._keeper.start(SessionPlan(), at, why="tape")
+            self._apply(started, anchored.before)
         self._last_epoch = page.epoch
 
 

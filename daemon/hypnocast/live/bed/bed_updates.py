@@ -10,6 +10,7 @@ from hypnocast.core.montage.gear_channels import GearSeen
 from hypnocast.core.night.session import Session, SessionChange
 from hypnocast.core.pages.aligned_stream import AlignedStreamState
 from hypnocast.core.pages.moving_traces import Envelope
+from hypnocast.core.timing.decisions import EarlierPage
 from hypnocast.core.types import Derivation, Flag, Gap, Page, Picture, Role, StreamHeader
 from hypnocast.core.wire.page_facts import Evidence
 
@@ -49,6 +50,8 @@ class Changed:
     """Something became of the bed's session."""
 
     change: SessionChange
+    before: tuple[EarlierPage, ...] = ()
+    """Pages of the night before the first of a tape that is replayed."""
 
 
 @dataclass(frozen=True, slots=True)

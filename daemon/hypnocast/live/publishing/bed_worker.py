@@ -11,11 +11,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import msgspec
+import numpy as np
 import structlog
 
 from hypnocast.core.night.rules import StageRule, StageRuns
-from hypnocast.core.night.session import Phase, Session, SessionChange
+from hypnocast.core.night.session import Phase, Session
 from hypnocast.core.quality import coverage_of
+from hypnocast.core.timing.decisions import EarlierPage
 from hypnocast.core.timing.utc import instant
 from hypnocast.core.types import ChannelQuality, FloatArray, Opinion, Role
 from hypnocast.core.verdicts.decider import Decider, NightState
@@ -110,6 +112,29 @@ class KnownNight:
     beside: Sequence[BesideRecord]
 
 
+EARLIER_PAGES = 240
+"""So many pages back a verdict may rest on; what is further back counts for next to nothing."""
+
+LEAST_LOG = -1000.0
+"""JSON has no infinity."""
+
+
+def _earlier(epoch: int, opinion: Opinion | None) -> EarlierPage:
+    """Write down for a tape what was said of a page."""
+    if opinion is None:
+        return EarlierPage(epoch, None)
+    rows = tuple(max(float(value), LEAST_LOG) for value in opinion.log_probabilities)
+    return EarlierPage(epoch, rows, opinion.coverage)
+
+
+def _opinion_on(page: EarlierPage) -> Opinion | None:
+    """Read it back."""
+    if page.log_probabilities is None:
+        return None
+    rows = np.asarray(page.log_probabilities, dtype=np.float64)
+    return Opinion(page.epoch, rows, provider="", coverage=page.coverage)
+
+
 _Work = AskedPage | Changed | Noted | asyncio.Future[None]
 """What waits its turn; a future is done when its turn has come and all before it is durable."""
 
@@ -191,23 +216,30 @@ class BedWorker:
         self._work.put_nowait(reached)
         await reached
 
-    async def resume(self, session: Session, known: KnownNight) -> None:
-        """Go on with a session that the journal has: the filter's state is followed again."""
+    async def resume(self, session: Session, known: KnownNight) -> tuple[EarlierPage, ...]:
+        """Go on with a session that the journal has: the filter's state is followed again.
+
+        Returns the newest pages that it follows from.
+        """
         night = known.night
         self._publisher.begin(session)
         self._publisher.recall(night)
         self._runs.recall(night.events)
         events = {event.epoch: event for event in night.events}
-        state = self._parts.decider.rebuild(
+        past = [
             (epoch, None if opinion is None else self._opinion(events[epoch], opinion))
             for epoch, opinion in known.evidence
-        )
+        ]
+        state = self._parts.decider.rebuild(past)
         for event, log_probabilities in known.provisional:
             state = await self._settle(event, log_probabilities, state)
+            if log_probabilities is not None:
+                past.append((event.epoch, self._opinion(event, log_probabilities)))
         if session.anchor_utc is not None:
             origin = self._parts.stamp.origin(session)
             self._scorer.begin(origin, state, known.carried.get(origin.pack_digest))
             self._beside.resume(session, known.beside, known.carried)
+        return tuple(_earlier(epoch, opinion) for epoch, opinion in past[-EARLIER_PAGES:])
 
     async def _settle(
         self, event: payloads.StageEvent, log_probabilities: FloatArray | None, state: NightState
@@ -244,20 +276,23 @@ class BedWorker:
                 self._beside.add(item.closed)
                 await self._beside.caught_up()
             case Changed():
-                await self._change(item.change)
+                await self._change(item)
                 self._beside.add(item)
             case Noted():
                 await self._mark(item.session.id, item.at_utc, item.kind, item.text)
             case asyncio.Future():
                 await self._committer.reach(item)
 
-    async def _change(self, change: SessionChange) -> None:
-        session, publisher = change.session, self._publisher
+    async def _change(self, changed: Changed) -> None:
+        change, publisher = changed.change, self._publisher
+        session = change.session
         match change.change:
             case "opened" | "phase":
                 await self._committer.session(session, lambda: publisher.begin(session))
                 if session.phase is Phase.RECORDING:
-                    self._scorer.begin(self._parts.stamp.origin(session), NightState())
+                    past = ((page.epoch, _opinion_on(page)) for page in changed.before)
+                    state = self._parts.decider.rebuild(past)
+                    self._scorer.begin(self._parts.stamp.origin(session), state)
                 if change.change == "phase":
                     await self._mark(session.id, change.at.utc, "phase", session.phase.value)
             case "lights" if (lights := change.lights) is not None:

@@ -366,11 +366,11 @@ class Ward:
         last = max((event.epoch for event in night.events), default=-1)
         seen = max([session.opened_utc, *(seconds_of(page.end) for page in night.events)])
         _log.info("session taken up again", bed=session.bed, session=session.id, epoch=last + 1)
-        await self.worker_of(session.bed).resume(session, known)
+        before = await self.worker_of(session.bed).resume(session, known)
         taken_up = self.signal_thread.post(
             session.bed,
             lambda pipeline, now: pipeline.sessions.resume(
-                session, next_epoch=last + 1, last_seen_utc=seen, now=now
+                session, next_epoch=last + 1, last_seen_utc=seen, now=now, before=before
             ),
         )
         taken_up.add_done_callback(log_failure)
