@@ -116,6 +116,7 @@ def test_the_pages_before_are_read_ahead_and_change_no_answer(
     feeds = Decoder._feeds
 
     def counted(decoder: Decoder, embeds: Any, *given: Any) -> Any:
+        assert given[0].shape[-1] == embeds.shape[1], "each token has its position"
         tokens[0] += embeds.shape[1] * (decoder is model.decoder)
         return feeds(decoder, embeds, *given)
 

@@ -132,12 +132,12 @@ class GenerativeModel:
         decoder, known = self.decoder, look.pictures[1 : self._context.before + 1]
         if isinstance(decoder, SharedBufferDecoder) and known and decoder.has_room:
             features = np.concatenate(self._eye.see(self._shown(known)))
-            places = self._slots[: len(features)]
-            embeds = self._rest[: self._starts[len(known)]].copy()
-            embeds[places] = features
+            lead, tokens = self._prompt.lead, self._starts[len(known)]
+            embeds = self._rest[:tokens].copy()
+            embeds[self._slots[: len(features)]] = features
             prompts = Prompts(
                 embeds[None],
-                self._prompt.positions[..., self._prompt.lead :],
+                self._prompt.positions[..., lead : lead + tokens],
                 pictures=[_digests(known)],
                 starts=self._starts,
                 expected_s=[NEXT_LOOK_S],
