@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from hypnocast.core.montage.choice import choose_montage
 from hypnocast.core.pages.aligned_stream import AlignedStreamState
-from hypnocast.core.types import ChannelInfo, StreamHeader
+from hypnocast.core.pictures.recipe import builtin
+from hypnocast.core.types import ChannelInfo, Role, StreamHeader, StreamOpened
 from hypnocast.core.wire.page_facts import JudgedMontages
 from hypnocast.core.wire.payloads import SourceName, StreamHealth
-from hypnocast.live.bed.bed_updates import SignalsSeen
+from hypnocast.live.bed.bed_updates import Item, SignalsSeen
+from hypnocast.live.bed.page_drawing import DrawingSettings
+from hypnocast.live.bed.signal_health import HealthReports
+from hypnocast.live.bed.stream_intake import StreamIntake
 from hypnocast.live.publishing.bed_health import stream_health
 from hypnocast.live.publishing.bed_publisher import BedPublisher, SiteStates
 from hypnocast.ports.journal.journal import Journal
@@ -62,6 +68,28 @@ def test_a_stream_has_no_other_streams_problems() -> None:
     assert (health.state, health.problem) == ("live", None)
     both = status(problem(ProblemKind.NO_UNIT), problem(ProblemKind.FOREIGN_CLOCK), open_now=True)
     assert both.problem == "something is wrong. Do something; something is wrong. Do something"
+
+
+def test_no_channel_is_lacking_while_the_beds_other_streams_may_still_show_up() -> None:
+    """Streams open one after another; what the first one lacks is the next one's to bring."""
+    drawing = DrawingSettings(builtin("paper-336"), ((Role.C4,),), 0.9, 50, 5.0)
+    intake = StreamIntake(drawing, choose_montage)
+    sent: list[Item] = []
+    reports = HealthReports(drawing.needed, drawing.mains_hz, sent.append)
+
+    def problems_at(now: float) -> tuple[str, ...]:
+        reports.send(intake, now, now, ())
+        seen = sent.pop()
+        assert isinstance(seen, SignalsSeen)
+        return seen.problems
+
+    assert problems_at(90.0) == ()
+    chin = replace(HEADER, key="chin", source_id="chin", channels=(ChannelInfo("Chin", "µV"),))
+    intake.add(StreamOpened(chin, 100.0))
+    assert problems_at(100.5) == ()
+    assert any("no channel fits" in line for line in problems_at(103.6))
+    intake.add(StreamOpened(replace(HEADER, channels=(ChannelInfo("C4-M1", "µV"),)), 104.0))
+    assert problems_at(105.0) == ()
 
 
 @pytest.mark.parametrize("source", ["live", "simulated"])

@@ -22,7 +22,7 @@ from hypnocast.core.types import (
     Picture,
 )
 from hypnocast.errors import TapeError
-from hypnocast.live.bed.bed_pipeline import SETTLE_S
+from hypnocast.live.bed.stream_intake import SETTLE_S
 from hypnocast.live.service.build import open_pack, topic_word
 from hypnocast.nights.fitting import fitting_choice
 from hypnocast.nights.joined_chunks import arrivals_of

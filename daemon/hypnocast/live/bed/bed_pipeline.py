@@ -19,10 +19,7 @@ from hypnocast.live.bed.bed_updates import Item, TracesSeen
 from hypnocast.live.bed.page_drawing import DrawingSettings
 from hypnocast.live.bed.page_sender import PageSender
 from hypnocast.live.bed.signal_health import HealthReports
-from hypnocast.live.bed.stream_intake import ChangeTape, Decided, StreamIntake
-
-SETTLE_S = 3.0
-"""How long a session that begins by itself waits for the bed's other streams to show up."""
+from hypnocast.live.bed.stream_intake import SETTLE_S, ChangeTape, Decided, StreamIntake
 
 
 class BedPipeline:

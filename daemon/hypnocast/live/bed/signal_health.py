@@ -9,7 +9,7 @@ from hypnocast.core.montage.choice import Montage
 from hypnocast.core.quality import health
 from hypnocast.core.types import Flag, Role, Signal, StreamHeader
 from hypnocast.live.bed.bed_updates import ChannelSeen, Item, SignalsSeen
-from hypnocast.live.bed.stream_intake import StreamIntake
+from hypnocast.live.bed.stream_intake import SETTLE_S, StreamIntake
 
 Needed = Sequence[Sequence[Role]]
 """Groups of roles: one of each group must be filled."""
@@ -28,6 +28,7 @@ class HealthReports:
         self._send = send
         self._next = float("-inf")
         self._next_wall = float("-inf")
+        self._first_stream: float | None = None
 
     def due(self, now: float) -> bool:
         """Return whether it is time; at most a few times a second however fast time passes."""
@@ -39,8 +40,14 @@ class HealthReports:
         return True
 
     def send(self, intake: StreamIntake, now: float, at_utc: float, also: tuple[str, ...]) -> None:
-        """Report at a local time, which is ``at_utc``; ``also`` are further problems."""
+        """Report at a local time, which is ``at_utc``; ``also`` are further problems.
+
+        A channel that no stream has yet is none of them while other streams may still show up.
+        """
         builder, headers, needed = intake.builder, intake.headers, self._needed
+        if self._first_stream is None and headers:
+            self._first_stream = now
+        settled = self._first_stream is not None and now - self._first_stream >= SETTLE_S
         channels = {
             role: _channel(role, signal, headers, self._mains_hz)
             for role, signal in builder.recent(now).items()
@@ -52,7 +59,7 @@ class HealthReports:
                 streams=tuple((header, states.get(key)) for key, header in headers.items()),
                 channels=channels,
                 ready=_ready(channels, needed),
-                problems=(*_problems(intake.montage, needed), *also),
+                problems=(*_problems(intake.montage, needed, settled=settled), *also),
                 late_samples=builder.late,
                 local=now,
                 gear=intake.gear.now(),
@@ -69,8 +76,8 @@ def _channel(
     return ChannelSeen(derivation, unit, health(signal.samples, signal.rate, mains_hz, role))
 
 
-def _problems(montage: Montage | None, needed: Needed) -> tuple[str, ...]:
-    """Return what is wrong with the montage, as far as it is used or lacking."""
+def _problems(montage: Montage | None, needed: Needed, *, settled: bool) -> tuple[str, ...]:
+    """Return what is wrong with the montage, as far as it is used or, once settled, lacking."""
     if montage is None:
         return ()
     filled = montage.derivations
@@ -83,7 +90,7 @@ def _problems(montage: Montage | None, needed: Needed) -> tuple[str, ...]:
         for role, derivation in filled.items()
         if derivation.kind == "assumed_reference"
     )
-    faults = montage.problem_lines(lambda what: what in filled or what in lacking)
+    faults = montage.problem_lines(lambda what: what in filled or (settled and what in lacking))
     return (*faults, *assumed)
 
 

@@ -12,6 +12,9 @@ from hypnocast.core.timing.decisions import Decision
 from hypnocast.core.types import Arrival, Chunk, StreamHeader, StreamLost, StreamOpened
 from hypnocast.live.bed.page_drawing import DrawingSettings
 
+SETTLE_S = 3.0
+"""How long a bed's other streams may take to show up: no night begins, no channel is lacking."""
+
 BEFORE_CONTEXT_S = 60.0
 """What a night's tape holds before its first page's context: clocks settle, jitter is learnt."""
 
