@@ -63,6 +63,22 @@ async def test_the_link_falls_back_to_3_1_1(tmp_path: Path, announced: bool) -> 
             await until(lambda: listener.of(TOPICS.available("node1"))[-1] == b"offline")
 
 
+@pytest.mark.parametrize("turns", range(8))
+async def test_it_ends_though_a_client_sends_at_that_very_moment(turns: int) -> None:
+    """The demo stood still at its end where somebody who looked on acknowledged its last words."""
+    async with asyncio.timeout(30.0):
+        async with embedded_broker() as settings:
+            reader, writer = await asyncio.open_connection(settings.host, settings.port)
+            writer.write(b"\x10\x0d\x00\x04MQTT\x04\x02\x00\x3c\x00\x01a")  # CONNECT, 60 s
+            assert await reader.readexactly(4) == b"\x20\x02\x00\x00"
+            writer.write(b"\xc0\x00")  # PINGREQ
+            assert await reader.readexactly(2) == b"\xd0\x00"  # its reader waits for what comes
+            writer.write(b"\xc0\x00")
+            for _ in range(turns):
+                await asyncio.sleep(0)
+        writer.close()
+
+
 async def test_a_port_in_use_is_one_clear_line() -> None:
     async with embedded_broker() as first:
         with pytest.raises(BrokerError, match=f"127.0.0.1:{first.port}.*choose another --port"):

@@ -198,6 +198,25 @@ async def test_a_view_that_falls_behind_says_so_and_reads_all_anew(
             listener.publish(topic, b"", retain=True)
 
 
+async def test_a_view_is_ended_though_its_first_cancellation_is_dropped() -> None:
+    """As ``asyncio.wait_for`` does before Python 3.12, where an answer comes at that moment."""
+    dropped = asyncio.Event()
+
+    async def subscribing() -> None:
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            dropped.set()
+        await asyncio.Event().wait()
+
+    task = asyncio.create_task(subscribing())
+    await asyncio.sleep(0)
+    async with asyncio.timeout(30.0):
+        await ended(task)
+    assert dropped.is_set()
+    assert task.cancelled()
+
+
 def test_what_is_relied_upon_of_aiomqtt_beyond_what_it_promises() -> None:
     """aiomqtt has no public way to a PUBACK's reason code, nor to its paho client."""
     pinned = re.search(r'"aiomqtt==([\d.]+)"', (ROOT / "pyproject.toml").read_text())

@@ -162,7 +162,9 @@ class Feed:
 
 
 async def ended(task: asyncio.Task[None]) -> None:
-    """Cancel a task and wait until it is gone."""
-    task.cancel()
+    """Cancel a task until it is gone: ``asyncio.wait_for`` (in aiomqtt) can drop a cancellation."""
+    while not task.done():
+        task.cancel()
+        await asyncio.wait({task}, timeout=1.0)
     with contextlib.suppress(asyncio.CancelledError):
         await task

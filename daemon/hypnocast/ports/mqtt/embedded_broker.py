@@ -32,7 +32,7 @@ async def embedded_broker(port: int = 0) -> AsyncIterator[BrokerSettings]:
         from amqtt.errors import AMQTTError
         from amqtt.plugins.authentication import AnonymousAuthPlugin
 
-    connections: set[asyncio.Task[None]] = set()
+    connections: dict[asyncio.Task[None], asyncio.StreamWriter] = {}
 
     class TidyBroker(Broker):  # type: ignore[misc]  # amqtt's types are not visible to mypy
         """Knows its connections, also those that never came to a whole CONNECT."""
@@ -43,11 +43,11 @@ async def embedded_broker(port: int = 0) -> AsyncIterator[BrokerSettings]:
             serving = asyncio.create_task(
                 super().stream_connected(reader, writer, listener_name), name="amqtt-connection"
             )
-            connections.add(serving)
+            connections[serving] = writer
             try:
                 await serving
             finally:
-                connections.discard(serving)
+                del connections[serving]
                 writer.close()
 
     for name in _LOGGERS:
@@ -75,6 +75,11 @@ async def embedded_broker(port: int = 0) -> AsyncIterator[BrokerSettings]:
     try:
         yield BrokerSettings(host=HOST, port=port, version="3.1.1")
     finally:
+        # amqtt cancels each reader once and waits for its end. Where a packet comes at that moment,
+        # asyncio.wait_for drops the cancellation (before Python 3.12): it would wait until the
+        # client leaves. At a closed connection a reader ends in any case.
+        for writer in connections.values():
+            writer.close()
         await broker.shutdown()
         for serving in list(connections):
             serving.cancel()
