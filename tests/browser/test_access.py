@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import socket
@@ -235,6 +236,27 @@ def test_the_daemon_can_still_read_a_login_file_that_was_changed_for_it(tmp_path
     assert [path.name for path in tmp_path.iterdir()] == ["users.json"]
     with pytest.raises(ConfigError, match="cannot be written"):
         set_password(tmp_path / "nowhere" / "users.json", USER, PASSWORD)
+
+
+def test_nobody_is_told_to_log_in_before_the_login_file_survives_a_power_cut(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = tmp_path / "hypnocast.toml"
+    config.write_text(f'[dashboard]\nusers_file = "{tmp_path}/users.json"\n')
+    command = ["dashboard", "-c", str(config), "--add-user", USER]
+
+    def refuse(_: Path) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr("hypnocast.ports.durable_files.sync_folder", refuse)
+    refused = CliRunner().invoke(app, command, input=f"{PASSWORD}\n{PASSWORD}\n")
+    assert isinstance(refused.exception, ConfigError)
+    assert "cannot be written: Input/output error" in str(refused.exception)
+    assert "may log in" not in refused.output
+    monkeypatch.undo()
+    assert (
+        "may log in" in CliRunner().invoke(app, command, input=f"{PASSWORD}\n{PASSWORD}\n").output
+    )
 
 
 def test_a_certificate_that_cannot_be_read_is_reported_before_any_address(

@@ -9,8 +9,13 @@ from pathlib import Path
 import pytest
 import yaml  # type: ignore[import-untyped]
 
+from hypnocast.live.service import ward
 from hypnocast.live.service.numbers import METRICS, counters_of, table, value
 from hypnocast.ports.host_clock import HostClock
+from hypnocast.simulate import SimulatedSource
+from support.brokers import Mosquitto
+from support.mqtt_lab import listening, until
+from support.ward_lab import HandDriven, night, running_ward
 
 ROOT = Path(__file__).resolve().parents[2]
 EXAMPLES = ROOT / "docs" / "examples"
@@ -70,6 +75,28 @@ def test_what_a_ward_publishes_stands_in_the_table_and_in_its_state() -> None:
         value("not in the table", 1)
     with pytest.raises(AssertionError):
         value("pages", 1, bed="a")
+
+
+async def test_what_is_wrong_for_a_moment_reaches_the_broker_and_so_does_its_end(
+    tmp_path: Path, pack: Path, broker: Mosquitto, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing waits for the next state that is due anyway."""
+    monkeypatch.setattr(ward, "STATE_EVERY_S", float("inf"))
+    coming = night(SimulatedSource(["bed1"], seed=7, pages=1, skip_pages=60, truth=False))
+    async with (
+        listening(broker.port) as listener,
+        running_ward(tmp_path, pack, HandDriven(coming), broker.port),
+    ):
+
+        def said() -> str:
+            return " ".join(listener.json_of("hypnocast/lab/daemon/node1/state")[-1]["degraded"])
+
+        await until(lambda: listener.of("hypnocast/lab/daemon/node1/state"), "its first state")
+        problem = "memory is short"
+        monkeypatch.setattr(ward, "memory_problem", lambda _: problem)
+        await until(lambda: problem in said(), "it is told")
+        problem = ""
+        await until(lambda: "memory" not in said(), "its end is told")
 
 
 def test_a_step_of_the_hosts_clock_is_reported_for_a_while_and_a_slow_clock_is_not() -> None:

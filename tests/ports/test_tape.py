@@ -204,6 +204,20 @@ def test_decisions_are_kept_verbatim_beside_the_arrivals(tmp_path: Path) -> None
     assert_same(list(recording.arrivals(0.1)), arrivals)
 
 
+def test_the_offsets_a_tape_holds_in_memory_are_bounded_and_all_of_them_are_on_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A tape may run for weeks; a footer may be cut off."""
+    monkeypatch.setattr("hypnocast.ports.recordings.tape.MOST_OFFSETS", 5)
+    readings = [ClockReading("psg", 100.0 + second, -7.0 - second) for second in range(12)]
+    path = record(tmp_path, [StreamOpened(header(), 99.0), *readings])
+    assert [one for one in read_tape(path) if isinstance(one, ClockReading)] == readings
+    streams, _ = pyxdf.load_xdf(str(path), synchronize_clocks=False, dejitter_timestamps=False)
+    (psg,) = (one for one in streams if one["info"]["name"] == ["psg"])
+    kept = psg["footer"]["info"]["clock_offsets"][0]["offset"]
+    assert [float(one["value"][0]) for one in kept] == [one.offset for one in readings[-5:]]
+
+
 _WRITER = """
 import sys, numpy as np
 from pathlib import Path
