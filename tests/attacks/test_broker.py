@@ -29,6 +29,7 @@ from hypnocast.ports.mqtt.link_states import Connected
 from hypnocast.ports.mqtt.settings import BrokerSettings
 from support.brokers import Mosquitto, running_mosquitto
 from support.mqtt_lab import TOPICS
+from support.paho_clients import end_client
 
 pytestmark = pytest.mark.usefixtures("calm_bed")
 
@@ -62,8 +63,7 @@ def connected(broker: Mosquitto, name: str) -> Iterator[paho.Client]:
     try:
         yield client
     finally:
-        client.disconnect()
-        client.loop_stop()
+        end_client(client)
 
 
 @pytest.mark.attack("broker: client id")

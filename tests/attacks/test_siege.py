@@ -22,6 +22,7 @@ from attacks.calm_bed import CALM, NODE, OTHER_BED, AttackedDaemon, OtherBed, at
 from faults.stream_lab import now
 from support.lsl_lab import Outlets, Stream
 from support.lsl_liar import Liar, Lie
+from support.paho_clients import end_client
 
 pytestmark = [pytest.mark.timeout(420), pytest.mark.long]
 
@@ -124,8 +125,7 @@ class _Attacks:
         client = paho.Client(CallbackAPIVersion.VERSION2, client_id=name, protocol=paho.MQTTv5)
         client.connect("127.0.0.1", self._night.broker.port)
         client.loop_start()
-        self._stack.callback(client.loop_stop)
-        self._stack.callback(client.disconnect)
+        self._stack.callback(end_client, client)
         return client
 
     def _command(self) -> None:

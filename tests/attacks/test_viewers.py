@@ -23,6 +23,7 @@ from hypnocast.dashboard.view import card, fold
 from hypnocast.dashboard.ward import MAX_BEDS, MAX_NODES, Incoming, WardView
 from support.brokers import Mosquitto
 from support.daemons import command
+from support.paho_clients import end_client
 
 pytestmark = pytest.mark.usefixtures("calm_bed")
 
@@ -111,8 +112,7 @@ def test_watch_shows_the_calm_bed_beside_everything_that_can_be_retained(broker:
     ]
     for topic, payload in kept:
         client.publish(f"hypnocast/lab/{topic}", payload, qos=1, retain=True).wait_for_publish(10)
-    client.disconnect()
-    client.loop_stop()
+    end_client(client)
     outcome = command(
         "watch", "--once", "--broker", f"127.0.0.1:{broker.port}", memory_bytes=TWO_GB
     )

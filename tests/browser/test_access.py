@@ -238,7 +238,7 @@ def test_the_daemon_can_still_read_a_login_file_that_was_changed_for_it(tmp_path
         set_password(tmp_path / "nowhere" / "users.json", USER, PASSWORD)
 
 
-def test_nobody_is_told_to_log_in_before_the_login_file_survives_a_power_cut(
+def test_nobody_is_asked_to_log_in_before_the_login_file_survives_a_power_cut(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = tmp_path / "hypnocast.toml"

@@ -71,6 +71,7 @@ from hypnocast.core.wire.spectra import NightSpectrum
 from hypnocast.core.wire.traces import TraceColumns, Traces
 from hypnocast.simulate.montages import CLINICAL
 from hypnocast.simulate.night import SimulatedNight as Sleeper
+from support.paho_clients import end_client
 
 PREFIX = "hypnocast/lab"
 RECIPE = builtin("spectral-448")
@@ -567,8 +568,7 @@ class Publisher:
         self._client.loop_start()
 
     def close(self) -> None:
-        self._client.disconnect()
-        self._client.loop_stop()
+        end_client(self._client)
 
     def publish(self, topic: str, payload: bytes, *, retained: bool = True) -> None:
         """Publish, and wait until the broker has it."""

@@ -19,6 +19,8 @@ from paho.mqtt.enums import CallbackAPIVersion
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 
+from support.paho_clients import end_client
+
 DEADLINE_S = 90.0
 CONNECT, PUBLISH, PUBACK = 1, 3, 4
 UNACCEPTABLE_PROTOCOL = b"\x20\x02\x00\x01"
@@ -73,8 +75,7 @@ class Witness:
 
     def close(self) -> None:
         """Disconnect."""
-        self._client.disconnect()
-        self._client.loop_stop()
+        end_client(self._client)
 
 
 @contextmanager

@@ -94,9 +94,9 @@ async def test_what_is_wrong_for_a_moment_reaches_the_broker_and_so_does_its_end
         await until(lambda: listener.of("hypnocast/lab/daemon/node1/state"), "its first state")
         problem = "memory is short"
         monkeypatch.setattr(ward, "memory_problem", lambda _: problem)
-        await until(lambda: problem in said(), "it is told")
+        await until(lambda: problem in said(), "it is published")
         problem = ""
-        await until(lambda: "memory" not in said(), "its end is told")
+        await until(lambda: "memory" not in said(), "its end is published")
 
 
 def test_a_step_of_the_hosts_clock_is_reported_for_a_while_and_a_slow_clock_is_not() -> None:

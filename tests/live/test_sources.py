@@ -47,9 +47,9 @@ def test_samples_give_way_to_a_thread_far_behind_and_what_opens_a_stream_never_d
 ) -> None:
     """Without it all later samples mean nothing. The tape has every one."""
     monkeypatch.setattr(sources, "MAX_WAITING", 20)
-    told: list[Arrival] = [StreamOpened(HEADER, 0.0), ClockReading("amp", 1.0, 0.5)]
+    opening: list[Arrival] = [StreamOpened(HEADER, 0.0), ClockReading("amp", 1.0, 0.5)]
     late: list[Arrival] = [StreamLost("amp", 99.0), StreamOpened(HEADER, 100.0)]
-    given = [*told, *map(chunk, range(50)), *late]
+    given = [*opening, *map(chunk, range(50)), *late]
     taped: list[Arrival] = []
     live = LiveSource(Flood(given), lambda: 200.0, lambda _, arrival: taped.append(arrival))
     came: list[Arrival] = []
@@ -58,7 +58,7 @@ def test_samples_give_way_to_a_thread_far_behind_and_what_opens_a_stream_never_d
             live.stop()
         else:
             came.append(arrived[1])
-    assert [one for one in came if not isinstance(one, Chunk)] == [*told, *late]
+    assert [one for one in came if not isinstance(one, Chunk)] == [*opening, *late]
     assert came[-1] is late[-1]
     assert sum(isinstance(one, Chunk) for one in came) == 18
     assert live.dropped == 320

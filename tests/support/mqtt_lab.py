@@ -23,6 +23,7 @@ from hypnocast.ports.mqtt.command_inbox import Handle
 from hypnocast.ports.mqtt.link import MqttLink
 from hypnocast.ports.mqtt.link_states import Connected
 from hypnocast.ports.mqtt.settings import BrokerSettings
+from support.paho_clients import end_client
 
 TOPICS = Topics("lab")
 DEADLINE_S = 120.0
@@ -83,8 +84,7 @@ class Listener:
 
     def close(self) -> None:
         """Disconnect and end the thread."""
-        self.client.disconnect()
-        self.client.loop_stop()
+        end_client(self.client)
 
 
 @asynccontextmanager

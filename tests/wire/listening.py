@@ -7,6 +7,8 @@ import threading
 import paho.mqtt.client as mqtt
 from paho.mqtt.enums import CallbackAPIVersion
 
+from support.paho_clients import end_client
+
 DEADLINE_S = 30.0
 
 
@@ -41,5 +43,4 @@ class PlainListener:
         self._client.publish(topic, payload, qos=1, retain=retain).wait_for_publish(DEADLINE_S)
 
     def close(self) -> None:
-        self._client.disconnect()
-        self._client.loop_stop()
+        end_client(self._client)
