@@ -127,8 +127,8 @@ async def test_a_hung_model_is_not_built_again_while_there_is_no_memory_for_two(
     await judge.start()
     judge._model_bytes = GB
     lost = judge.ask(_look(1))
-    waits = judge.ask(_look(2))
     await until(lambda: judge.state().busy_s > 0.0)
+    waits = judge.ask(_look(2))  # not before: the two could be one batch
     while not judge.state().hung:
         await judge.rebuild_if_stuck()
         await asyncio.sleep(0.01)
