@@ -139,11 +139,13 @@ class MemoryGroup:
         return True
 
     @property
-    def used(self) -> int:
-        """Bytes in use."""
+    def held(self) -> int:
+        """Bytes in use that the kernel cannot take back at once: not what it keeps of files."""
         assert self._folder is not None
         name = "memory.current" if self._limit.name == "memory.high" else "memory.usage_in_bytes"
-        return int((self._folder / name).read_text())
+        words = (self._folder / "memory.stat").read_text().split()
+        kept = dict(zip(words[::2], words[1::2], strict=True))["inactive_file"]
+        return int((self._folder / name).read_text()) - int(kept)
 
     def close(self) -> None:
         """Remove the group."""

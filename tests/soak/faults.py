@@ -65,8 +65,8 @@ class SoakScene:
         return [
             Failure("kill -9", 110.0, (0.0, 0.0), self.manager.kill),
             Failure("broker cut", 100.0, (0.0, 0.0), proxy.cut),
-            Failure("broker gone", 120.0, (5.0, 25.0), self._refuse, self._pass, broker),
-            Failure("broker silent", 150.0, (15.0, 35.0), self._swallow, self._pass, broker),
+            Failure("broker gone", 120.0, (5.0, 25.0), self._refuse, self._accept, broker),
+            Failure("broker silent", 150.0, (15.0, 35.0), self._swallow, self._pass_on, broker),
             Failure("broker killed", 140.0, (1.0, 6.0), self._kill_broker, self._start_broker),
             Failure("broker 3.1.1", 160.0, (30.0, 60.0), self._become_old, self._become_new),
             Failure(
@@ -96,14 +96,17 @@ class SoakScene:
         ]  # fmt: skip
 
     def _refuse(self) -> None:
-        self.proxy.mode = "refuse"
+        self.proxy.refuses = True
         self.proxy.cut()
 
     def _swallow(self) -> None:
-        self.proxy.mode = "swallow"
+        self.proxy.swallows = True
 
-    def _pass(self) -> None:
-        self.proxy.mode = "pass"
+    def _accept(self) -> None:
+        self.proxy.refuses = False
+
+    def _pass_on(self) -> None:
+        self.proxy.swallows = False
 
     def _become_old(self) -> None:
         self.proxy.old = True
@@ -129,7 +132,7 @@ class SoakScene:
 
     def _squeeze(self) -> None:
         if self.memory.there:
-            self.memory.limit(self.memory.used + 12_000_000)
+            self.memory.limit(self.memory.held + 12_000_000)
 
     def _release(self) -> None:
         self.memory.limit(None)

@@ -5,9 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import threading
-from typing import Literal
-
-ProxyMode = Literal["pass", "refuse", "swallow"]
 
 _REFUSED_VERSION = b"\x20\x02\x00\x01"
 """CONNACK of MQTT 3.1.1: unacceptable protocol version."""
@@ -23,7 +20,10 @@ class FailingProxy:
         self._loop = asyncio.new_event_loop()
         self._up = threading.Event()
         self._end = asyncio.Event()
-        self.mode: ProxyMode = "pass"
+        self.refuses = False
+        """Whether every connection is ended at once."""
+        self.swallows = False
+        """Whether what the broker answers reaches nobody."""
         self.old = False
         """Whether the broker is to be one of MQTT 3.1.1 only."""
         self.connections = 0
@@ -62,7 +62,7 @@ class FailingProxy:
         self.connections += 1
         self._writers.add(writer)
         with contextlib.suppress(OSError, asyncio.IncompleteReadError):
-            if self.mode != "refuse":
+            if not self.refuses:
                 await self._converse(reader, writer)
         writer.close()
         self._writers.discard(writer)
@@ -90,7 +90,7 @@ class FailingProxy:
         self, source: asyncio.StreamReader, sink: asyncio.StreamWriter, *, answers: bool
     ) -> None:
         while data := await source.read(65536):
-            if not (answers and self.mode == "swallow"):
+            if not (answers and self.swallows):
                 sink.write(data)
                 await sink.drain()
         sink.close()

@@ -127,3 +127,14 @@ def test_what_grows_in_a_long_life_is_found(an_hour: float, *, wrong: bool) -> N
     assert grown[0].an_hour == pytest.approx(an_hour / 1024.0, rel=0.01)
     assert bool(verdict.wrong["grown in a long life"]) is wrong
     assert [one.flat for one in grown] == [not wrong, True, True]
+
+
+def test_the_end_of_one_fault_of_the_broker_does_not_end_another() -> None:
+    part: Any = MagicMock()
+    scene = SoakScene(part, part, part, part, part, part, chance=random.Random(1))
+    kinds = {kind.name: kind for kind in scene.kinds()}
+    kinds["broker gone"].begin()
+    kinds["broker silent"].begin()
+    kinds["broker gone"].end()
+    assert part.refuses is False
+    assert part.swallows is True
