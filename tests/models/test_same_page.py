@@ -31,6 +31,7 @@ from support.daemons import daemon
 from support.lsl_lab import sending
 from support.models_cli import run as run_models
 from support.mqtt_lab import Listener
+from support.needs import need_module
 from support.packs import make_tiny_pack
 from support.taped_nights import tape_nights
 
@@ -138,6 +139,7 @@ def lab(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 def test_a_page_is_the_same_live_replayed_by_the_api_and_in_every_tool(
     lab: Lab, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    need_module("distributed")
     live = lab.live
     assert len(live) >= 1
     assert run_daemon(["replay", str(lab.tape), "--json", "-c", str(lab.config)]) == 0

@@ -17,7 +17,7 @@ from hypnocast.core.wire.commands import Command, Reply
 from hypnocast.dashboard.ward import MAX_PICTURE_BYTES, TOPICS, Incoming, bed_of, read_reply
 from hypnocast.errors import BrokerError
 from hypnocast.ports.mqtt.client import Client
-from hypnocast.ports.mqtt.connector import Connector
+from hypnocast.ports.mqtt.connector import Connector, end_tasks
 from hypnocast.ports.mqtt.settings import BrokerSettings
 
 _LONGEST_PAUSE_S = 5.0
@@ -162,9 +162,7 @@ class Feed:
 
 
 async def ended(task: asyncio.Task[None]) -> None:
-    """Cancel a task until it is gone: ``asyncio.wait_for`` (in aiomqtt) can drop a cancellation."""
-    while not task.done():
-        task.cancel()
-        await asyncio.wait({task}, timeout=1.0)
+    """End the task of a feed; what it failed of is raised."""
+    await end_tasks((task,))
     with contextlib.suppress(asyncio.CancelledError):
         await task

@@ -2,14 +2,15 @@
 
 Login and TLS are read anew at each attempt. Where MQTT 5 is refused, or not answered at all, MQTT
 3.1.1 is tried; what worked is tried first the next time. Between two attempts there is a pause
-that grows as long as nothing works.
+that grows as long as nothing works. What runs on a connection is ended here too.
 """
 
 from __future__ import annotations
 
+import asyncio
 import random
-from collections.abc import Callable
-from typing import Final
+from collections.abc import Callable, Iterable
+from typing import Final, TypeVar
 
 import aiomqtt
 import structlog
@@ -28,8 +29,13 @@ LONGEST_PAUSE_S: Final = 30.0
 STEADY_S: Final = 10.0
 """A connection that lasted so long starts the pauses anew."""
 
+_CANCEL_EVERY_S: Final = 0.5
+"""A good-bye to the broker is cut off after so long."""
+
 WRONG_VERSION: Final = frozenset({1, 132})
 """What a broker with 3.1.1 only may answer to version 5: the code of either version."""
+
+T = TypeVar("T")
 
 _log = structlog.get_logger("mqtt")
 
@@ -107,3 +113,12 @@ class Connector:
     def begin_anew(self) -> None:
         """Let the next pause be the shortest."""
         self._attempts = 0
+
+
+async def end_tasks(tasks: Iterable[asyncio.Future[T]]) -> None:
+    """Cancel until all are over: ``asyncio.wait_for`` (in aiomqtt) can drop a cancellation."""
+    left = {task for task in tasks if not task.done()}
+    while left:
+        for task in left:
+            task.cancel()
+        _, left = await asyncio.wait(left, timeout=_CANCEL_EVERY_S)

@@ -14,7 +14,7 @@ import asyncio
 import contextlib
 import secrets
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Final, Literal
 
 import aiomqtt
@@ -27,7 +27,7 @@ from hypnocast.ports.journal.journal import Journal
 from hypnocast.ports.journal.records import StoredEvent
 from hypnocast.ports.mqtt.client import BrokerRefused, Client
 from hypnocast.ports.mqtt.command_inbox import CommandInbox, Handle
-from hypnocast.ports.mqtt.connector import Connector
+from hypnocast.ports.mqtt.connector import Connector, end_tasks
 from hypnocast.ports.mqtt.link_states import (
     Closed,
     Connected,
@@ -379,14 +379,9 @@ class MqttLink:
         self._again.clear()
 
 
-async def _end(tasks: Iterable[asyncio.Future[object]]) -> None:
-    """Cancel until they are over: ``asyncio.wait_for`` (in aiomqtt) can swallow a cancellation."""
-    tasks = list(tasks)
-    left = {task for task in tasks if not task.done()}
-    while left:
-        for task in left:
-            task.cancel()
-        _, left = await asyncio.wait(left, timeout=0.1)
+async def _end(tasks: Sequence[asyncio.Future[object]]) -> None:
+    """End them, and log what failed in one."""
+    await end_tasks(tasks)
     for task in tasks:
         # Where one part has logged why the connection ended, the others need not repeat it.
         error = None if task.cancelled() else _innermost(task.exception())
