@@ -591,6 +591,31 @@ def test_a_disk_that_takes_no_write_is_named_as_slow_too(
     recorder.close()
 
 
+def test_a_disk_that_neither_syncs_nor_takes_a_write_is_named_for_both(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A failing sync once hid that the disk had become read-only as well."""
+    disk = UnwillingDisk(monkeypatch)
+    recorder = TapeRecorder(tmp_path, limits=TapeLimits(sync_every_s=0.02))
+    opens = os.open
+
+    def read_only(path: str, flags: int, *more: int) -> int:
+        if flags & os.O_CREAT:
+            raise OSError(errno.EROFS, "Read-only file system")
+        return opens(path, flags, *more)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "open", read_only)
+        recorder.write("bed", night(1)[0])
+        disk.refuse = 1_000_000
+        both = "or synced (Input/output error, Read-only file system)"
+        wait_until(lambda: both in recorder.statistics().problem, "both are named")
+        disk.refuse = 0
+        wait_until(lambda: "or synced (Read-only" in recorder.statistics().problem, "one is left")
+    wait_until(lambda: "or synced" not in recorder.statistics().problem, "none is left")
+    recorder.close()
+
+
 def test_a_clock_that_is_set_back_does_not_put_off_the_next_tape(tmp_path: Path) -> None:
     """A tape that a full disk had refused was once tried again two hours later."""
     host, steady = [1e9], [0.0]

@@ -343,20 +343,24 @@ class TapeRecorder:
     def _try_folder(self) -> None:
         """Write a small file while no tape is synced, so that a disk that fails is named all along.
 
-        The tapes may have been refused for another reason, and are tried again a good while later.
-        The folder is synced first: a disk that takes no write can be slow as well.
+        Refused tapes are tried much later. A disk that takes no write may be slow to sync as well.
         """
-        try:
-            with self._pace.timed():
-                sync_folder(self._folder)
-                replace_file(self._folder / _TRIAL, b".")
-            (self._folder / _TRIAL).unlink()
-        except FileNotFoundError:
-            return  # nothing ever came
-        except OSError as error:
-            self._refused_trial = f"{self._folder}: cannot be written or synced ({error.strerror})"
-        else:
-            self._refused_trial = ""
+        refused: dict[str, None] = {}
+        asks: Sequence[Callable[[], None]] = (lambda: sync_folder(self._folder), self._write_trial)
+        for ask in asks:
+            try:
+                with self._pace.timed():
+                    ask()
+            except FileNotFoundError:
+                return  # nothing ever came
+            except OSError as error:
+                refused[str(error.strerror)] = None
+        why = f"{self._folder}: cannot be written or synced ({', '.join(refused)})"
+        self._refused_trial = why if refused else ""
+
+    def _write_trial(self) -> None:
+        replace_file(self._folder / _TRIAL, b".")
+        (self._folder / _TRIAL).unlink()
 
     def _not_synced(self, bed: str, bed_tape: BedTape, error: OSError) -> None:
         self._last_error = f"{self._folder}: cannot be synced ({error.strerror})"
