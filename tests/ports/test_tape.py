@@ -538,21 +538,27 @@ def test_a_slow_disk_is_named_beside_a_tape_that_cannot_be_written(
     recorder.close()
 
 
+def refuse_new_files(patched: pytest.MonkeyPatch, why: int) -> None:
+    """Let a disk refuse every new file."""
+    opens = os.open
+
+    def refusing(path: str, flags: int, *more: int) -> int:
+        if flags & os.O_CREAT:
+            raise OSError(why, os.strerror(why))
+        return opens(path, flags, *more)
+
+    patched.setattr(os, "open", refusing)
+
+
 def test_a_disk_is_watched_while_no_tape_is_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A tape that was refused is tried again much later; what else is wrong is named meanwhile."""
     disk, go = UnwillingDisk(monkeypatch), threading.Event()
     recorder = TapeRecorder(tmp_path, limits=TapeLimits(sync_every_s=0.02))
-    opens = os.open
-
-    def full(path: str, flags: int, *more: int) -> int:
-        if flags & os.O_CREAT:
-            raise OSError(errno.ENOSPC, "No space left on device")
-        return opens(path, flags, *more)
 
     with monkeypatch.context() as patched:
-        patched.setattr(os, "open", full)
+        refuse_new_files(patched, errno.ENOSPC)
         recorder.write("bed", night(1)[0])
         assert "No space left" in recorder.statistics().problem
         wait_until(lambda: "or synced (No space" in recorder.statistics().problem, "full")
@@ -574,15 +580,9 @@ def test_a_disk_that_takes_no_write_is_named_as_slow_too(
 ) -> None:
     """Nothing can be written that could be synced, so what is there already is."""
     recorder = TapeRecorder(tmp_path, limits=TapeLimits(sync_every_s=0.02))
-    opens = os.open
-
-    def read_only(path: str, flags: int, *more: int) -> int:
-        if flags & os.O_CREAT:
-            raise OSError(errno.EROFS, "Read-only file system")
-        return opens(path, flags, *more)
 
     with monkeypatch.context() as patched:
-        patched.setattr(os, "open", read_only)
+        refuse_new_files(patched, errno.EROFS)
         patched.setattr(durable_files, "SLOW_SYNC_S", 0.1)
         patched.setattr(os, "fsync", lambda _: time.sleep(0.15))
         recorder.write("bed", night(1)[0])
@@ -597,15 +597,9 @@ def test_a_disk_that_neither_syncs_nor_takes_a_write_is_named_for_both(
     """A failing sync once hid that the disk had become read-only as well."""
     disk = UnwillingDisk(monkeypatch)
     recorder = TapeRecorder(tmp_path, limits=TapeLimits(sync_every_s=0.02))
-    opens = os.open
-
-    def read_only(path: str, flags: int, *more: int) -> int:
-        if flags & os.O_CREAT:
-            raise OSError(errno.EROFS, "Read-only file system")
-        return opens(path, flags, *more)
 
     with monkeypatch.context() as patched:
-        patched.setattr(os, "open", read_only)
+        refuse_new_files(patched, errno.EROFS)
         recorder.write("bed", night(1)[0])
         disk.refuse = 1_000_000
         both = "or synced (Input/output error, Read-only file system)"
